@@ -1,0 +1,29 @@
+"""The errors a user can cause, one class per place to look.
+
+Every message says what was found, what was expected and what to do. A `WmtpError` ends the command with exit code 2
+when it is raised before training starts (see `wmtp_ray.launch`). Our own invariants are asserts, never these.
+"""
+
+
+class WmtpError(Exception):
+    """Base of everything a user can mend."""
+
+
+class ConfigError(WmtpError):
+    """The configuration contradicts itself or its schema."""
+
+
+class PlanError(WmtpError):
+    """The configuration and the data cannot make a run together."""
+
+
+class DataError(WmtpError):
+    """A data file or its index is missing, stale or malformed."""
+
+
+class ArtifactError(WmtpError):
+    """A model, tokenizer, checkpoint or snapshot is missing, torn or does not fit."""
+
+
+class SandboxError(WmtpError):
+    """The judge cannot give the isolation that was required."""
