@@ -1,0 +1,83 @@
+"""Are the files there that a run will open? Looks at existence only; reading them is others' part."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.errors import ConfigError
+
+WEIGHT_FILES = ("model.safetensors", "consolidated.pth")
+WEIGHTINGS_FROM_VALUES = frozenset({"td", "sequence_reward", "shuffled", "matched_random"})
+
+
+@dataclass(frozen=True)
+class NeededFile:
+    """A path that the run will open; any one of `any_of` will do. `remedy` says where it comes from."""
+
+    key: str
+    any_of: tuple[Path, ...]
+    remedy: str
+
+
+def check_files(config: RunConfig) -> None:
+    """Raise one ConfigError naming every missing path that the configured stages and arm need."""
+    missing = [needed for needed in _needed(config) if not any(path.exists() for path in needed.any_of)]
+    if missing:
+        head = "1 path that this run needs is missing" if len(missing) == 1 else f"{len(missing)} paths are missing"
+        raise ConfigError(head + ":" + "".join(f"\n  {_described(needed)}" for needed in missing))
+
+
+def _needed(config: RunConfig) -> Iterator[NeededFile]:
+    stages = set(config.stages)
+    if stages:
+        remedy = "run scripts/setup_models.py, or point model.path at a directory in Meta's layout"
+        yield from _model_directory("model.path", config.model.path, remedy)
+        remedy = "run scripts/setup_models.py, or set tokenizer.path=FILE"
+        yield NeededFile("tokenizer.path", (config.tokenizer.path,), remedy)
+    if stages & {1, 2}:
+        remedy = "run scripts/setup_datasets.py, or set data.train_file=FILE.jsonl"
+        yield NeededFile("data.train_file", (config.data.train_file,), remedy)
+    if stages & {1, 2} and config.data.valid_file is not None:
+        remedy = "set data.valid_file=FILE.jsonl, or null to hold out problems of data.train_file"
+        yield NeededFile("data.valid_file", (config.data.valid_file,), remedy)
+    yield from _reference(config)
+    yield from _critic(config)
+
+
+def _reference(config: RunConfig) -> Iterator[NeededFile]:
+    if config.weighting.type != "rho1" or not set(config.stages) & {0, 2} or config.reference.path is None:
+        return
+    remedy = "point reference.path at a model with the policy's tokenizer"
+    yield from _model_directory("reference.path", config.reference.path, remedy)
+    if config.reference.tokenizer_path is not None:
+        remedy = "set reference.tokenizer_path=FILE, or null when it is the policy's own"
+        yield NeededFile("reference.tokenizer_path", (config.reference.tokenizer_path,), remedy)
+
+
+def _critic(config: RunConfig) -> Iterator[NeededFile]:
+    scores_with_bundle = (
+        2 in config.stages and config.critic.source == "frozen" and config.weighting.type in WEIGHTINGS_FROM_VALUES
+    )
+    if config.critic.path is not None and (1 in config.stages or scores_with_bundle):
+        remedy = "set critic.path=DIR to a critic bundle, or train one with stage 1 and critic.source=policy"
+        yield NeededFile("critic.path", (config.critic.path,), remedy)
+
+
+def _model_directory(key: str, directory: Path, remedy: str) -> Iterator[NeededFile]:
+    """A directory in Meta's layout: named as a whole when absent, by what it lacks otherwise."""
+    if not directory.is_dir():
+        yield NeededFile(key, (directory,), remedy)
+        return
+    yield NeededFile(key, (directory / "params.json",), remedy)
+    yield NeededFile(key, tuple(directory / name for name in WEIGHT_FILES), remedy)
+
+
+def _described(needed: NeededFile) -> str:
+    path = needed.any_of[0]
+    names = " or ".join([str(path), *(other.name for other in needed.any_of[1:])])
+    siblings = [sibling.name for sibling in path.parent.glob("*")] if path.parent.is_dir() else []
+    nearest = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.7)
+    hint = f" ({nearest[0]} lies beside it)" if nearest else ""
+    return f"{needed.key}: {names} does not exist{hint}; {needed.remedy}"

@@ -1,0 +1,161 @@
+"""Layers of a configuration: the YAML files under `configs/`, the words `key=value`, and their deep merge.
+
+Later layers win key by key; a list replaces a list. Interpolations (`${storage_root}`) are resolved after the merge,
+so that an override of `storage_root` moves everything below it. Nothing here knows which keys are allowed: that is
+`wmtp_ray.config.explain`'s part.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from wmtp_ray.errors import ConfigError
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+COMMAND_LINE = "the command line"
+UNSET = "???"
+RAW_TEXT_KEYS = ("recipe", "preset", "run_name")
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one place, as nested mappings; `source` names it in messages."""
+
+    source: str
+    values: dict[str, Any]
+
+
+def layer_names(kind: str, config_dir: Path) -> list[str]:
+    """List the NAMEs for which `<kind>.NAME.yaml` exists; kind is "recipe" or "preset"."""
+    return sorted(path.name.split(".", 1)[1].removesuffix(".yaml") for path in config_dir.glob(f"{kind}.*.yaml"))
+
+
+def named_layer(kind: str, name: str, config_dir: Path) -> Layer:
+    """Read `<kind>.<name>.yaml`; ConfigError that lists what exists when there is none."""
+    names = layer_names(kind, config_dir)
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" Did you mean {kind}={nearest[0]}?" if nearest else ""
+        raise ConfigError(
+            f"{kind}={name}: there is no {kind} of that name; expected one of: {', '.join(names) or '(none)'}, "
+            f"the {kind}.NAME.yaml files of {config_dir}.{hint}"
+        )
+    return read_layer(config_dir / f"{kind}.{name}.yaml")
+
+
+def read_layer(path: Path) -> Layer:
+    """Read one YAML file of nested keys; `1e-4` is a number, a key given twice is an error."""
+    try:
+        values = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist; expected the configs/ folder of a checkout beside the package wmtp_ray: "
+            "install from a checkout with `pip install -e .`"
+        ) from None
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} is not YAML that can be read: {one_line(error)}") from None
+    if not isinstance(values, DictConfig):
+        raise ConfigError(f"{path} holds {type(OmegaConf.to_container(values)).__name__}, expected `key: value` lines")
+    return Layer(path.name, _plain(values))
+
+
+def override_layer(word: str) -> Layer:
+    """Turn one `key=value` word into a layer; the value is YAML.
+
+    `train.max_steps=3` -> {"train": {"max_steps": 3}}; `stages=[0,2]` -> {"stages": [0, 2]}. Names and tags
+    (`run_name=2024`, `tags.ticket=17`) stay text.
+    """
+    key, _, text = word.partition("=")
+    value: Any = text if key in RAW_TEXT_KEYS or key.startswith("tags.") else _yaml_value(key, text)
+    for part in reversed(key.split(".", 1) if key.startswith("tags.") else key.split(".")):
+        value = {part: value}
+    return Layer(COMMAND_LINE, value)
+
+
+def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[Key, str]]:
+    """Merge layers, later ones winning, and resolve interpolations.
+
+    Returns the values and the problems found by key; a value with a problem is left as UNSET.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = _merged(values, layer.values)
+    merged = OmegaConf.create(values)
+    problems: dict[Key, str] = {}
+    _resolve(merged, (), problems)
+    return _plain(merged), problems
+
+
+def source_of(key: Key, layers: Sequence[Layer]) -> str | None:
+    """Name the layer that set `key` last; None for a section, which several may have set, and where no layer did."""
+    return next((layer.source for layer in reversed(layers) if _sets(layer.values, key)), None)
+
+
+def one_line(error: Exception) -> str:
+    """Join the lines of a library's message; what it says about its own internals is left out."""
+    internals = ("full_key:", "object_type=", 'in "<unicode string>"')
+    return ", ".join(line.strip() for line in str(error).splitlines() if not line.strip().startswith(internals))
+
+
+def _yaml_value(key: str, text: str) -> Any:
+    try:
+        return _plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"{key}={text}: the value is not YAML ({one_line(error)}); expected a number, a word, [a, b] or "
+            "{a: b}; quote it for the shell"
+        ) from None
+
+
+def _merged(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    """Deep merge of two mappings; anything but a mapping on both sides is replaced."""
+    result = dict(lower)
+    for key, value in upper.items():
+        below = result.get(key)
+        result[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _resolve(node: Any, key: Key, problems: dict[Key, str]) -> None:
+    """Replace every interpolation below `node` by its value, in place."""
+    if not OmegaConf.is_config(node):
+        return
+    names = range(len(node)) if OmegaConf.is_list(node) else list(node.keys())
+    for name in names:
+        if OmegaConf.is_missing(node, name):
+            continue
+        try:
+            value = node[name]
+        except OmegaConfBaseException as error:
+            raw: Any = OmegaConf.to_container(node, resolve=False)
+            problems[(*key, name)] = f"found {raw[name]!r}, which cannot be resolved: {one_line(error)}"
+            node[name] = UNSET
+            continue
+        if OmegaConf.is_interpolation(node, name):
+            node[name] = value
+        _resolve(value, (*key, name), problems)
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(values, dict)
+    return values
+
+
+def _sets(values: Any, key: Key) -> bool:
+    """Tell whether a layer gives `key` a value; a list counts as one value, since layers replace lists whole."""
+    for part in key:
+        if isinstance(values, list):
+            return True
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return not isinstance(values, dict)

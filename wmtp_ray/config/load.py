@@ -1,0 +1,165 @@
+"""From a command line to a RunConfig: defaults <- recipe <- preset <- overrides, merged, resolved and validated.
+
+Every mistake of the user is reported at once, in one ConfigError. Imports neither torch, ray nor mlflow, so that a
+bad configuration is refused in well under a second. Does not look at the files a run needs: `check_files` does.
+"""
+
+import functools
+import operator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from wmtp_ray.config.arguments import USAGE, Arguments, parse_arguments
+from wmtp_ray.config.explain import (
+    explain_errors,
+    explain_unset,
+    misplaced_booleans,
+    one_message,
+    path_keys,
+    unset_keys,
+)
+from wmtp_ray.config.files import check_files
+from wmtp_ray.config.layers import (
+    COMMAND_LINE,
+    CONFIG_DIR,
+    Key,
+    Layer,
+    merge,
+    named_layer,
+    override_layer,
+    read_layer,
+    source_of,
+)
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.errors import ConfigError
+
+__all__ = [
+    "CONFIG_DIR",
+    "USAGE",
+    "Arguments",
+    "check_files",
+    "dump_config",
+    "load_config",
+    "load_resolved",
+    "parse_arguments",
+]
+
+EARLIER_GENERATION = {"models_v2": "models", "datasets_v2": "datasets"}
+
+
+def load_config(arguments: Arguments, *, config_dir: Path = CONFIG_DIR, now: datetime) -> RunConfig:
+    """Resolve the configuration of a run; `now` dates its name when none was given.
+
+    Relative paths count from the current directory. Raises one ConfigError listing every problem.
+    """
+    layers, unreadable = _layers(arguments, config_dir, now)
+    values, unresolved = merge(layers)
+    problems = unresolved if unreadable else {key: explain_unset(key) for key in unset_keys(values)} | unresolved
+    _make_paths_absolute(values, Path.cwd())
+    config, errors = _validate(values)
+    unset = set(unset_keys(values))
+    problems |= {key: text for key, text in errors if key not in unset}
+    if unreadable or problems or config is None:
+        every_problem = [((), text) for text in unreadable] + list(problems.items())
+        raise ConfigError(one_message(every_problem, lambda key: source_of(key, layers)))
+    if arguments.resume and arguments.run_name is None:
+        raise ConfigError(_resume_needs_a_name(config))
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """Write a configuration as YAML that `load_resolved` reads back equal; keys in the schema's order."""
+    return yaml.dump(
+        config.model_dump(mode="json"), Dumper=_ShortListsInline, sort_keys=False, default_flow_style=False
+    )
+
+
+def load_resolved(path: Path) -> RunConfig:
+    """Read a `config.yaml` that `dump_config` wrote; ConfigError when it is missing or does not fit the schema."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; expected the config.yaml of a run, check run_name") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not the YAML that a run saves ({type(error).__name__}); restore it") from None
+    config, errors = _validate(values if isinstance(values, dict) else {})
+    if config is None:
+        raise ConfigError(f"{path}: " + one_message(errors, lambda key: None))
+    return config
+
+
+class _ShortListsInline(yaml.SafeDumper):
+    """Writes a list of plain values on one line: `stages: [0, 1, 2]`."""
+
+
+def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    flow_style = not any(isinstance(item, dict | list) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow_style)
+
+
+_ShortListsInline.add_representer(list, _represent_list)
+
+
+def _layers(arguments: Arguments, config_dir: Path, now: datetime) -> tuple[list[Layer], list[str]]:
+    """Read every layer in order; those that cannot be read are left out and said."""
+    assert arguments.recipe is not None, "parse_arguments lets no recipe through only with show_help"
+    readers = [partial(read_layer, config_dir / "defaults.yaml")]
+    readers += [partial(named_layer, "recipe", arguments.recipe, config_dir)]
+    readers += [partial(named_layer, "preset", arguments.preset, config_dir)] if arguments.preset is not None else []
+    readers += [partial(override_layer, word) for word in arguments.overrides]
+    layers: list[Layer] = []
+    unreadable: list[str] = []
+    for reader in readers:
+        try:
+            layers.append(reader())
+        except ConfigError as error:
+            unreadable.append(str(error))
+    return [*layers, _names(arguments, now)], unreadable
+
+
+def _names(arguments: Arguments, now: datetime) -> Layer:
+    run_name = arguments.run_name or f"{arguments.recipe}-{now:%Y%m%d-%H%M%S}"
+    names = {"recipe": arguments.recipe, "preset": arguments.preset, "run_name": run_name, "tags": arguments.tags}
+    return Layer(COMMAND_LINE, names)
+
+
+def _validate(values: dict[str, Any]) -> tuple[RunConfig | None, list[tuple[Key, str]]]:
+    """Validate merged values: the configuration, or None and what is wrong with them."""
+    booleans = misplaced_booleans(values)
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        return None, [*booleans.items(), *explain_errors(error)]
+    return (None, list(booleans.items())) if booleans else (config, [])
+
+
+def _make_paths_absolute(values: dict[str, Any], base: Path) -> None:
+    """Turn every path of `values` into an absolute one, in place, and find storage of an earlier generation."""
+    storage_root = base / Path(str(values.get("storage_root"))).expanduser()
+    for key in path_keys(values):
+        section: Any = functools.reduce(operator.getitem, key[:-1], values)  # type: ignore[arg-type]
+        path = base / Path(section[key[-1]]).expanduser()
+        section[key[-1]] = str(_existing_generation(path, storage_root))
+
+
+def _existing_generation(path: Path, storage_root: Path) -> Path:
+    """Return `path`, or the same below `models/` or `datasets/` where only that exists.
+
+    storage/models_v2/micro_mtp -> storage/models/micro_mtp
+    """
+    if path.exists() or not path.is_relative_to(storage_root):
+        return path
+    folder, *rest = path.relative_to(storage_root).parts or ("",)
+    earlier = storage_root.joinpath(EARLIER_GENERATION.get(folder, folder), *rest)
+    return earlier if earlier.exists() else path
+
+
+def _resume_needs_a_name(config: RunConfig) -> str:
+    runs = sorted(path.name for path in (config.storage_root / "runs").glob("*") if path.is_dir())
+    found = f"{config.storage_root / 'runs'} holds: {', '.join(runs)}" if runs else "no run has been saved yet"
+    return f"--resume was given without the name of the run; expected run_name=NAME ({found})"

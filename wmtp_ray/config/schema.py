@@ -1,0 +1,360 @@
+"""The shape of a run's configuration: every key, its type, unit, range and effect.
+
+No field has a default here: values live in `configs/` (defaults.yaml, then recipe, preset and `key=value`), so that
+each has one home. Validation is pydantic's; messages for people are made in `config/load.py`. Imports neither torch
+nor ray.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0.0)]
+Range = tuple[float, float]
+DifficultyBins = dict[str, tuple[int, int]]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, numbers are finite, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The policy's weights: a directory with params.json and model.safetensors or consolidated.pth."""
+
+    path: Path = Field(description="Directory in Meta's layout (params.json beside the weights).")
+    activation_checkpointing: bool = Field(description="Recompute each block in the backward pass; saves memory.")
+
+
+class TokenizerConfig(Section):
+    """The SentencePiece model shared by policy, critic and reference."""
+
+    path: Path = Field(description="tokenizer.model of the policy.")
+
+
+class DataConfig(Section):
+    """Where rows come from and which of them the policy may see."""
+
+    train_file: Path = Field(description="JSONL in the row schema.")
+    valid_file: Path | None = Field(description="Held-out JSONL for the critic's health; None: split off by problem.")
+    valid_problems_frac: Fraction = Field(description="Share of problems held out when valid_file is None.")
+    policy_rows: Literal["correct_only", "mixed"] = Field(description="Rows that stage 2 draws from.")
+    max_tokens: Annotated[int, Field(ge=8)] = Field(description="Longer rows are dropped and counted, never cut.")
+    on_error: Literal["fail", "skip"] = Field(description="What the index does with a malformed line.")
+    read_ahead_rows: Count = Field(description="Rows in one block of the stream; bounds the memory of a rank.")
+
+
+class Stage1Sampling(Section):
+    """Rows of the critic's pretraining, drawn within problems."""
+
+    n_samples: Count = Field(description="Rows to draw at most.")
+    balance_correct: bool = Field(description="Draw correct and incorrect rows of a problem in `correct_ratio`.")
+    correct_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="Share of correct rows.")
+    difficulty_range: tuple[int, int] = Field(description="Inclusive range of raw difficulty.")
+    max_rows_per_problem: Count = Field(description="Cap per problem, so that a few problems cannot own the critic.")
+    seed: int = Field(description="Seed of the draw.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.difficulty_range
+        if low > high:
+            raise ValueError(f"difficulty_range is [{low}, {high}]: the lower end must not exceed the upper")
+        return self
+
+
+class CurriculumPhase(Section):
+    """One phase of the difficulty schedule."""
+
+    epoch_range: Range = Field(description="Start and end as fractions of the run, [0, 1].")
+    difficulty_weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(description="Share of each bin.")
+
+
+class Stage2Sampling(Section):
+    """Rows of the policy's training: a curriculum over difficulty bins."""
+
+    n_samples: Count = Field(description="Rows to draw in an epoch at most.")
+    curriculum_learning: bool = Field(description="False: one phase, rows drawn uniformly from all of them.")
+    difficulty_schedule: tuple[CurriculumPhase, ...] = Field(description="Phases, in order, covering [0, 1].")
+    difficulty_bins: DifficultyBins = Field(description="Inclusive ranges of raw difficulty, by name.")
+    seed: int = Field(description="Seed of the draw and of the order.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_bins(self.difficulty_bins)
+        _check_schedule(self.difficulty_schedule, set(self.difficulty_bins))
+        return self
+
+
+class WeightingConfig(Section):
+    """How a token's weight is made: clip(exp(advantage / beta), clip_min, clip_max)."""
+
+    type: Literal["uniform", "td", "rho1", "sequence_reward", "surprisal", "shuffled", "matched_random"] = Field(
+        description="The arm: the method, its baseline or one of its controls."
+    )
+    beta: Positive = Field(description="Temperature of the exponential; smaller is sharper.")
+    clip_min: Annotated[float, Field(ge=0.0)] = Field(description="Lower clip of a weight.")
+    clip_max: Positive = Field(description="Upper clip of a weight.")
+    terminal: Literal["sequence", "horizon"] = Field(description="Where the reward enters: end of text or of window.")
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Discount per token.")
+    td_lambda: Fraction = Field(description="0 = TD(0); 1 = Monte Carlo advantage (GAE's lambda).")
+    advantage_norm: Literal["none", "batch", "ema"] = Field(description="Whitening over the global batch.")
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(description="Decay of `advantage_norm: ema`.")
+    weigh_terminal: bool = Field(description="False: the terminal token's weight is 1.")
+
+    @property
+    def needs_values(self) -> bool:
+        """Whether the weights are made from a critic's values."""
+        return self.type in ("td", "sequence_reward", "shuffled", "matched_random")
+
+    @model_validator(mode="after")
+    def _horizon_reading_is_td(self) -> Self:
+        if self.terminal == "horizon" and (self.type != "td" or self.td_lambda > 0.0):
+            raise ValueError(
+                f"terminal=horizon with type={self.type}, td_lambda={self.td_lambda}: it is defined for type=td and "
+                "td_lambda=0; use terminal=sequence here"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _clip_ordered(self) -> Self:
+        if self.clip_min >= self.clip_max:
+            raise ValueError(
+                f"clip_min={self.clip_min} is not below clip_max={self.clip_max}; "
+                "give a lower clip_min or a higher clip_max (the defaults are 0.1 and 5.0)"
+            )
+        return self
+
+
+class Rho1Config(Section):
+    """Excess-loss selection against a reference model."""
+
+    mode: Literal["topk", "weighted"] = Field(description="topk: keep or drop (the paper); weighted: soft weights.")
+    keep_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Share of pairs kept per horizon.")
+    temperature: Positive = Field(description="Of `weighted`: clip(exp(excess / temperature)).")
+
+
+class ReferenceConfig(Section):
+    """The reference model of rho1; its tokenizer must be the policy's."""
+
+    path: Path | None = Field(description="Directory in Meta's layout; None where no arm needs a reference.")
+    tokenizer_path: Path | None = Field(description="Its tokenizer.model; None: the policy's own file.")
+
+
+class CriticConfig(Section):
+    """The value critic: what it reads, how it learns, how it scores ahead."""
+
+    mode: Literal["async", "sync"] = Field(description="sync: score each batch when it is needed; same weights.")
+    source: Literal["policy", "frozen"] = Field(description="policy: published snapshots; frozen: a separate bundle.")
+    path: Path | None = Field(description="Bundle of `source: frozen`; also where stage 1 starts from, if given.")
+    head: Literal["linear", "mlp"] = Field(description="Value head.")
+    value_layer: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Depth read, as a fraction of the trunk.")
+    features: Literal["none", "surprisal"] = Field(description="Extra inputs of the head, detached.")
+    train_trunk: bool = Field(description="Stage 1 also trains the trunk below the head.")
+    objective: Literal["value", "pairwise"] = Field(description="Stage 1's loss.")
+    value_target: Literal["mc", "lambda"] = Field(description="Target of the value loss: R, or the lambda-return.")
+    value_lambda: Fraction = Field(description="Lambda of `value_target: lambda`.")
+    value_error: Literal["squared", "huber"] = Field(description="Error inside the value loss.")
+    huber_delta: Positive = Field(description="Where `value_error: huber` turns linear.")
+    value_clip: Positive = Field(description="Clip of the value's move away from the scoring critic's value.")
+    anchor_coef: Annotated[float, Field(ge=0.0)] = Field(description="Weight of mean((v - old)^2).")
+    lookahead_steps: Count = Field(description="K: batches in flight; scores of step s use a version <= s - K.")
+    publish_every: Count = Field(description="Steps between two published versions.")
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(description="EMA over published versions; 0 = off.")
+    pool_size: Count = Field(description="Critic actors.")
+    gate: Literal["warn", "uniform", "stop"] = Field(description="What stage 2 does when the critic is unhealthy.")
+    health_rows: Count = Field(description="Held-out rows that the critic's health is measured on.")
+
+
+class CriticStageConfig(Section):
+    """Stage 1: pretraining of the critic."""
+
+    epochs: Count = Field(description="Passes over the drawn rows.")
+    max_steps: Count | None = Field(description="Upper bound of optimizer steps.")
+    batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
+    learning_rate: Positive = Field(description="Peak learning rate.")
+    sampling: Stage1Sampling
+
+
+class LossConfig(Section):
+    """The policy's loss."""
+
+    normalizer: Literal["tokens", "weights"] = Field(description="Denominator: supervised pairs, or their weights.")
+    horizon_coefs: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(description="Per horizon; None = ones.")
+    max_logits_mb: Positive = Field(description="Upper bound of the logits alive at once, MiB.")
+
+
+class TrainConfig(Section):
+    """Stage 2: the optimizer, its schedule and its batches."""
+
+    epochs: Count = Field(description="Passes over the drawn rows; the difficulty schedule spans all of them.")
+    max_steps: Count | None = Field(description="Upper bound of optimizer steps; phases and schedule shrink with it.")
+    batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
+    micro_batch_tokens: Count = Field(description="Tokens of one forward on one rank, at most.")
+    learning_rate: Positive = Field(description="Peak learning rate of AdamW.")
+    min_learning_rate_frac: Fraction = Field(description="Cosine ends at this share of the peak.")
+    warmup_frac: Fraction = Field(description="Share of the steps that warm up linearly.")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="AdamW's, on matrices only.")
+    adam_betas: tuple[Fraction, Fraction] = Field(description="AdamW's.")
+    max_grad_norm: Positive = Field(description="Global gradient-norm clip.")
+    value_coef: Annotated[float, Field(ge=0.0)] = Field(description="Weight of the value loss.")
+    num_workers: Count = Field(description="Ranks.")
+    device: Literal["auto", "cpu", "mps", "cuda"] = Field(description="auto: cuda, then mps, then cpu.")
+    dtype: Literal["float32", "bfloat16"] = Field(description="Of the forward pass; bfloat16 on CUDA only.")
+    checkpoint_every: Count = Field(description="Steps between checkpoints.")
+    keep_checkpoints: Count = Field(description="Newest checkpoints kept.")
+    max_restarts: Annotated[int, Field(ge=0)] = Field(description="Restarts of the ranks after one of them died.")
+    sampling: Stage2Sampling
+
+
+class ClusterConfig(Section):
+    """What the run asks of Ray."""
+
+    num_cpus: Count | None = Field(description="CPUs a local ray.init() declares; None: what Ray finds.")
+    cpus_per_worker: Positive = Field(description="CPU share of a rank; leave some for data, critic and driver.")
+    gpus_per_worker: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a rank.")
+    cpus_per_critic: Annotated[float, Field(ge=0.0)] = Field(description="CPU share of a critic or reference actor.")
+    gpus_per_critic: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a critic or reference actor.")
+    threads_per_worker: Count = Field(description="torch threads of a rank; part of what makes a run repeatable.")
+    threads_per_critic: Count = Field(description="torch threads of a critic or reference actor.")
+
+
+class DeadlinesConfig(Section):
+    """After how many seconds a wait says what it waits for and fails."""
+
+    data_s: Seconds = Field(description="A rank waits for its next rows.")
+    score_s: Seconds = Field(description="A rank waits for a score; a critic waits for its version.")
+    collective_s: Seconds = Field(description="A collective of the ranks.")
+    start_s: Seconds = Field(description="Actors and ranks start.")
+    tracking_s: Seconds = Field(description="The metrics actor flushes at the end.")
+
+
+class TrackingConfig(Section):
+    """Where metrics go beside metrics.jsonl."""
+
+    mlflow: bool = Field(description="Log to MLflow as well.")
+    mlflow_uri: str | None = Field(description="None: an sqlite file in storage_root.")
+    experiment: str = Field(description="MLflow experiment.")
+    progress: bool = Field(description="Draw the progress line.")
+
+    @model_validator(mode="after")
+    def _uri_means_the_same_everywhere(self) -> Self:
+        uri = self.mlflow_uri or ""
+        if uri.startswith(("file:", "/", ".")) or (uri.startswith("sqlite:") and not uri.startswith("sqlite:////")):
+            raise ValueError(
+                f"mlflow_uri={uri} is a relative file or MLflow's retired file store; give an absolute "
+                "sqlite:////DIR/mlflow.db, a server's http://HOST:PORT, or null for a file in storage_root"
+            )
+        return self
+
+
+class RunConfig(Section):
+    """A whole run, resolved."""
+
+    recipe: str = Field(description="Name of configs/recipe.<name>.yaml.")
+    preset: str | None = Field(description="Name of configs/preset.<name>.yaml.")
+    run_name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Folder under storage_root/runs.",
+        json_schema_extra={"expected": "letters, digits, dots, dashes and underscores, a letter or digit first"},
+    )
+    tags: dict[str, str] = Field(description="Free tags, logged.")
+    stages: tuple[Annotated[int, Field(ge=0, le=3)], ...] = Field(
+        description="0 prepare, 1 critic, 2 train, 3 evaluate."
+    )
+    seed: int = Field(description="Base seed of everything random that has none of its own.")
+    storage_root: Path = Field(description="Absolute home of models, datasets and runs.")
+    model: ModelConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    weighting: WeightingConfig
+    rho1: Rho1Config
+    reference: ReferenceConfig
+    critic: CriticConfig
+    critic_stage: CriticStageConfig
+    loss: LossConfig
+    train: TrainConfig
+    cluster: ClusterConfig
+    deadlines: DeadlinesConfig
+    tracking: TrackingConfig
+
+    @property
+    def run_dir(self) -> Path:
+        """Everything this run writes."""
+        return self.storage_root / "runs" / self.run_name
+
+    @property
+    def uses_critic(self) -> bool:
+        """Whether stage 2 needs a critic: for the weights, or as the old values of the value loss."""
+        return self.weighting.needs_values or self.train.value_coef > 0.0 or self.critic.anchor_coef > 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.stages or list(self.stages) != sorted(set(self.stages)):
+            raise ValueError(
+                f"stages={list(self.stages)}; give each stage once and in order, for example stages=[0,1,2]"
+            )
+        if self.weighting.type == "rho1" and self.reference.path is None:
+            raise ValueError("weighting.type=rho1 needs a reference model; give reference.path=DIR")
+        if self.critic.source == "frozen" and self.critic.path is None and 1 not in self.stages:
+            raise ValueError(
+                "critic.source=frozen needs a critic: give critic.path=DIR, or train one in this run with stage 1 in stages"
+            )
+        if self.weighting.type == "rho1" and self.uses_critic:
+            raise ValueError(
+                "weighting.type=rho1 has a reference for scorer and no critic: set train.value_coef=0 and "
+                "critic.anchor_coef=0"
+            )
+        if self.critic.train_trunk and self.critic.source == "policy":
+            raise ValueError(
+                "critic.train_trunk=true would move the policy's own trunk in stage 1: set critic.source=frozen, so that "
+                "the critic has a trunk of its own"
+            )
+        if self.train.batch_rows < self.train.num_workers:
+            raise ValueError(
+                f"train.batch_rows={self.train.batch_rows} is below train.num_workers={self.train.num_workers}; "
+                "every rank needs a row in every step: raise batch_rows or lower num_workers"
+            )
+        if self.train.micro_batch_tokens < self.data.max_tokens:
+            raise ValueError(
+                f"train.micro_batch_tokens={self.train.micro_batch_tokens} is below data.max_tokens="
+                f"{self.data.max_tokens}; the longest row must fit one micro-batch: raise micro_batch_tokens"
+            )
+        if self.train.dtype == "bfloat16" and self.train.device in ("cpu", "mps"):
+            raise ValueError(f"train.dtype=bfloat16 with train.device={self.train.device}; use float32 there")
+        return self
+
+
+def _check_bins(bins: DifficultyBins) -> None:
+    """Bins must be ordered and disjoint, or a row would belong to two."""
+    last_name, last_high = "", None
+    for name, (low, high) in sorted(bins.items(), key=lambda item: item[1]):
+        if low > high:
+            raise ValueError(f"difficulty bin {name} is [{low}, {high}]: the lower end must not exceed the upper")
+        if last_high is not None and low <= last_high:
+            raise ValueError(f"difficulty bins {last_name} and {name} overlap at {low}; make them disjoint")
+        last_name, last_high = name, high
+
+
+def _check_schedule(schedule: tuple[CurriculumPhase, ...], bins: set[str]) -> None:
+    """Phases must cover [0, 1] without gap or overlap and name bins that exist."""
+    expected_start = 0.0
+    for phase in schedule:
+        start, end = phase.epoch_range
+        if abs(start - expected_start) > 1e-9 or end <= start:
+            raise ValueError(
+                f"difficulty_schedule: a phase covers [{start}, {end}] where one from {expected_start} was expected; "
+                "phases must follow one another from 0.0 to 1.0"
+            )
+        unknown = sorted(set(phase.difficulty_weights) - bins)
+        if unknown:
+            raise ValueError(f"difficulty_schedule names the bins {unknown}; difficulty_bins has {sorted(bins)}")
+        if sum(phase.difficulty_weights.values()) <= 0.0:
+            raise ValueError(f"difficulty_schedule: the phase [{start}, {end}] gives every bin the weight 0")
+        expected_start = end
+    if abs(expected_start - 1.0) > 1e-9:
+        raise ValueError(f"difficulty_schedule ends at {expected_start}; the last phase must end at 1.0")
