@@ -1,0 +1,120 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vendor.meta_llama import ModelArgs, Transformer
+from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec, next_token_losses, reference_losses
+
+ARGS = ModelArgs(dim=32, n_layers=7, n_heads=4, vocab_size=29, n_future_tokens=4, multiple_of=8)
+LENGTHS = (5, 1, 7, 3)
+
+
+def flat_batch(seed: int = 0) -> BatchTensors:
+    num_tokens = sum(LENGTHS)
+    return BatchTensors(
+        tokens_BT=torch.randint(ARGS.vocab_size, (1, num_tokens), generator=torch.Generator().manual_seed(seed)),
+        positions_BT=torch.cat([torch.arange(length) for length in LENGTHS])[None],
+        document_ids_BT=torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))[None],
+        supervised_mask_BT=torch.ones(1, num_tokens, dtype=torch.bool),
+        rewards_M=torch.tensor([1.0, 0.0, 1.0, 0.0]),
+        document_lengths=LENGTHS,
+    )
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_untrained_head_values_every_state_at_zero_and_can_learn(kind: str) -> None:
+    head = ValueHead(8, kind, 1)  # type: ignore[arg-type]
+    values_BT = head(torch.randn(2, 3, 8), torch.randn(2, 3, 1))
+    assert values_BT.shape == (2, 3)
+    assert values_BT.eq(0).all()
+    values_BT.sum().backward()
+    assert head.output.weight.grad is not None
+    assert head.output.weight.grad.abs().max() > 0
+
+
+def test_linear_head_is_the_dot_product_of_state_and_features() -> None:
+    head = ValueHead(2, "linear", 1)
+    with torch.no_grad():
+        head.output.weight.copy_(torch.tensor([[2.0, -1.0, 0.5]]))
+        head.output.bias.fill_(0.25)
+    value = head(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[10.0]]]))
+    assert value.tolist() == [[2.0 * 3 - 4 + 0.5 * 10 + 0.25]]
+
+
+def test_values_are_float32_under_autocast_and_for_half_precision_states() -> None:
+    head = ValueHead(8, "mlp", 0)
+    with torch.no_grad():
+        head.output.weight.normal_(generator=torch.Generator().manual_seed(0))
+    state_BTD = torch.randn(1, 4, 8).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values_BT = head(state_BTD)
+    assert values_BT.dtype == torch.float32
+    assert torch.equal(values_BT, head(state_BTD.float()))
+
+
+def test_a_critic_holds_only_what_its_values_need() -> None:
+    def parts(value_layer: float, features: str) -> set[str]:
+        names = ValueModel(ARGS, ValueSpec("linear", value_layer, features)).state_dict()  # type: ignore[arg-type]
+        return {".".join(name.split(".")[:2]) if name.startswith("layers") else name.split(".")[0] for name in names}
+
+    ends = {"tok_embeddings", "norm", "value_head"}
+    assert parts(1.0, "none") == ends | {"layers.0", "layers.1", "layers.2"}
+    assert parts(0.67, "none") == ends | {"layers.0", "layers.1"}
+    assert parts(0.01, "none") == ends | {"layers.0"}
+    assert parts(0.67, "surprisal") == ends | {"layers.0", "layers.1", "layers.2", "layers.3", "output"}
+
+
+@pytest.mark.parametrize(
+    "changed", [("cubic", 1.0, "none"), ("mlp", 0.0, "none"), ("mlp", 1.5, "none"), ("mlp", 1.0, "x")]
+)
+def test_specification_that_means_nothing_is_refused(changed: tuple[str, float, str]) -> None:
+    with pytest.raises(ValueError, match="no such value path"):
+        ValueSpec(*changed)  # type: ignore[arg-type]
+
+
+def _naive_losses(transformer: Transformer, tokens_T: Tensor) -> list[float]:
+    """Cross-entropy of each token of one document given those before it, by one forward for each prefix."""
+    losses = [0.0]
+    for t in range(1, len(tokens_T)):
+        logits_V = transformer(tokens_T[None, :t])[0, -1, 0].detach()
+        losses.append(float(-logits_V.log_softmax(-1)[tokens_T[t]]))
+    return losses
+
+
+def test_reference_loss_of_a_token_reads_its_own_document_only() -> None:
+    transformer = Transformer(ARGS)
+    batch = flat_batch()
+    losses_BT = reference_losses(transformer, batch)
+    assert not losses_BT.requires_grad
+    assert losses_BT.dtype == torch.float32
+    expected = [loss for tokens in batch.tokens_BT[0].split(LENGTHS) for loss in _naive_losses(transformer, tokens)]
+    torch.testing.assert_close(losses_BT[0], torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_next_token_losses_stand_at_the_predicted_token() -> None:
+    batch, output_VD = flat_batch(), torch.randn(ARGS.vocab_size, 32)
+    hidden_BTD = torch.randn(1, sum(LENGTHS), 32)
+    losses_T = next_token_losses(hidden_BTD, output_VD, batch)[0]
+    ends = torch.tensor((0, *LENGTHS)).cumsum(0).tolist()
+    for first, end in pairwise(ends):
+        assert losses_T[first] == 0
+        for t in range(first + 1, end):
+            expected = F.cross_entropy(output_VD @ hidden_BTD[0, t - 1], batch.tokens_BT[0, t])
+            torch.testing.assert_close(losses_T[t], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_activation_checkpointing_leaves_a_critics_gradients_alone() -> None:
+    model = ValueModel(ARGS, ValueSpec("mlp", 0.67, "surprisal"))
+    with torch.no_grad():
+        model.value_head.output.weight.fill_(0.1)
+    gradients = []
+    for model.activation_checkpointing in (False, True):
+        model.zero_grad()
+        model(flat_batch()).square().sum().backward()
+        gradients.append(model.tok_embeddings.weight.grad.clone())
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[0], gradients[1])

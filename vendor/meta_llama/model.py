@@ -1,0 +1,335 @@
+"""A trainable LLaMA with several prediction heads, under Meta's class names, parameter names and params.json contract.
+
+Written for this project. It does not shard itself, does not know about losses or batches of the trainer, and has no
+buffers: its `state_dict` holds Meta's names and nothing else. The layout is `objective.md`, "Multi-token model":
+
+    n_layers = 7, n_future_tokens = 4
+    layers.0  layers.1  layers.2  |  layers.3   extra_heads.0  extra_heads.1  extra_heads.2
+    trunk (3 blocks)              |  horizon 1  horizon 2      horizon 3      horizon 4
+
+Every prediction head reads the same trunk output; `norm` and `output` are shared by all of them.
+
+Shape suffixes: B sequences, T positions, H horizons, V vocabulary, D model width, N attention heads, C channels of one
+head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from vendor.meta_llama.attention import (
+    BlockCache,
+    SequenceContext,
+    apply_rotary,
+    causal_attention,
+    document_attention,
+    sequence_context,
+)
+
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class ModelArgs:
+    """Meta's params.json, key by key. `max_seq_len` and `max_batch_size` are accepted and bound nothing here.
+
+    Raises ValueError for a shape that cannot be built (among them vocab_size -1, which some of Meta's files carry).
+    """
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    vocab_size: int
+    n_kv_heads: int | None = None
+    n_future_tokens: int = 1
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    multiple_of: int = 256
+    ffn_dim_multiplier: float | None = None
+    max_seq_len: int | None = None
+    max_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = {
+            f"vocab_size is {self.vocab_size}; write the tokenizer's size": self.vocab_size < 1,
+            f"n_heads {self.n_heads} does not divide dim {self.dim}": self.dim % self.n_heads != 0,
+            f"the head dimension {self.head_dim} is odd": self.head_dim % 2 != 0,
+            f"n_kv_heads {self.num_kv_heads} does not divide n_heads {self.n_heads}": self.n_heads % self.num_kv_heads,
+            f"n_future_tokens {self.n_future_tokens} is not in 1..n_layers ({self.n_layers})": not (
+                1 <= self.n_future_tokens <= self.n_layers
+            ),
+        }
+        if found := [text for text, wrong in problems.items() if wrong]:
+            raise ValueError(f"params.json describes no model: {'; '.join(found)}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.n_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def num_trunk_blocks(self) -> int:
+        return self.n_layers - self.n_future_tokens
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the feed-forward: 8/3 dim, scaled by `ffn_dim_multiplier`, rounded up to `multiple_of`."""
+        width = 2 * 4 * self.dim // 3
+        if self.ffn_dim_multiplier is not None:
+            width = int(self.ffn_dim_multiplier * width)
+        return -(-width // self.multiple_of) * self.multiple_of
+
+
+class KVCache:
+    """One `BlockCache` per trunk block, then one per prediction head of horizons 1..num_horizons, in that order."""
+
+    def __init__(
+        self,
+        args: ModelArgs,
+        *,
+        batch_size: int,
+        max_length: int,
+        num_horizons: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        assert 1 <= num_horizons <= args.n_future_tokens
+        self.num_trunk_blocks = args.num_trunk_blocks
+        self.num_horizons = num_horizons
+        self.blocks = [
+            BlockCache(batch_size, args.num_kv_heads, max_length, args.head_dim, dtype=dtype, device=device)
+            for _ in range(args.num_trunk_blocks + num_horizons)
+        ]
+
+    @property
+    def length(self) -> int:
+        """Positions that every block holds; a head that was not run lags behind the others."""
+        return min(block.length for block in self.blocks)
+
+    def head(self, horizon: int) -> BlockCache:
+        """Return the cache of one prediction head; ValueError when it was made for fewer horizons."""
+        if horizon > self.num_horizons:
+            raise ValueError(f"the cache was made for {self.num_horizons} horizons; horizon {horizon} is needed")
+        return self.blocks[self.num_trunk_blocks + horizon - 1]
+
+    def truncate(self, length: int) -> None:
+        """Forget all positions from `length` on (rejected drafts)."""
+        for block in self.blocks:
+            block.length = min(block.length, length)
+
+
+class RMSNorm(nn.Module):
+    """Scale to unit root mean square; computed in float32 or wider, whatever the input's dtype."""
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        wide = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
+        return F.rms_norm(wide, (wide.shape[-1],), eps=self.eps).to(x_BTD.dtype) * self.weight
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and `n_kv_heads` shared key/value heads."""
+
+    def __init__(self, args: ModelArgs):
+        super().__init__()
+        self.head_dim = args.head_dim
+        self.wq = nn.Linear(args.dim, args.n_heads * args.head_dim, bias=False)
+        self.wk = nn.Linear(args.dim, args.num_kv_heads * args.head_dim, bias=False)
+        self.wv = nn.Linear(args.dim, args.num_kv_heads * args.head_dim, bias=False)
+        self.wo = nn.Linear(args.n_heads * args.head_dim, args.dim, bias=False)
+
+    def forward(self, x_BTD: Tensor, context: SequenceContext, cache: BlockCache | None = None) -> Tensor:
+        queries, keys, values = (
+            projection(x_BTD).unflatten(-1, (-1, self.head_dim)) for projection in (self.wq, self.wk, self.wv)
+        )
+        queries = apply_rotary(queries, context).transpose(1, 2)
+        keys, values = apply_rotary(keys, context).transpose(1, 2), values.transpose(1, 2)
+        if cache is not None:
+            keys, values = cache.append(keys, values)
+        if context.document_lengths is None:
+            mixed_BNTC = causal_attention(queries, keys, values)
+        else:
+            mixed_BNTC = document_attention(queries, keys, values, context)
+        return self.wo(mixed_BNTC.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: w2(silu(w1 x) * w3 x)."""
+
+    def __init__(self, args: ModelArgs):
+        super().__init__()
+        self.w1 = nn.Linear(args.dim, args.hidden_dim, bias=False)
+        self.w2 = nn.Linear(args.hidden_dim, args.dim, bias=False)
+        self.w3 = nn.Linear(args.dim, args.hidden_dim, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x_BTD)) * self.w3(x_BTD))  # type: ignore[no-any-return]
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block: attention, then feed-forward, each added to the residual stream."""
+
+    def __init__(self, args: ModelArgs):
+        super().__init__()
+        self.attention = Attention(args)
+        self.feed_forward = FeedForward(args)
+        self.attention_norm = RMSNorm(args.dim, args.norm_eps)
+        self.ffn_norm = RMSNorm(args.dim, args.norm_eps)
+
+    def forward(self, h_BTD: Tensor, context: SequenceContext, cache: BlockCache | None = None) -> Tensor:
+        h_BTD = h_BTD + self.attention(self.attention_norm(h_BTD), context, cache)
+        return h_BTD + self.feed_forward(self.ffn_norm(h_BTD))  # type: ignore[no-any-return]
+
+
+def run_blocks(
+    blocks: Sequence[nn.Module],
+    h_BTD: Tensor,
+    context: SequenceContext,
+    *,
+    caches: Sequence[BlockCache] | None = None,
+    recompute: bool = False,
+) -> Tensor:
+    """Apply the blocks in turn; `recompute` drops each block's activations and computes them again for the gradient."""
+    for index, block in enumerate(blocks):
+        if recompute and torch.is_grad_enabled():
+            h_BTD = checkpoint(block, h_BTD, context, use_reentrant=False)
+        else:
+            h_BTD = block(h_BTD, context, None if caches is None else caches[index])
+    return h_BTD
+
+
+class Transformer(nn.Module):
+    """The multi-token model. Training reads `trunk` and `head_hidden`; `forward` materialises logits.
+
+    `activation_checkpointing` (off at first) recomputes each block in the backward pass while in training mode.
+    """
+
+    def __init__(self, args: ModelArgs):
+        super().__init__()
+        self.args = args
+        self.activation_checkpointing = False
+        self.tok_embeddings = nn.Embedding(args.vocab_size, args.dim)
+        self.layers = nn.ModuleList(TransformerBlock(args) for _ in range(args.num_trunk_blocks + 1))
+        self.extra_heads = nn.ModuleList(TransformerBlock(args) for _ in range(args.n_future_tokens - 1))
+        self.norm = RMSNorm(args.dim, args.norm_eps)
+        self.output = nn.Linear(args.dim, args.vocab_size, bias=False)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights for training from scratch: normal 0.02; projections onto the residual stream / sqrt(2 depth)."""
+        residual_std = INIT_STD / (2 * len(self.layers)) ** 0.5
+        for name, parameter in self.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.fill_(1.0)
+            else:
+                residual = name.endswith(("wo.weight", "w2.weight"))
+                parameter.normal_(0.0, residual_std if residual else INIT_STD, generator=generator)
+
+    @property
+    def num_trunk_blocks(self) -> int:
+        return self.args.num_trunk_blocks
+
+    def prediction_heads(self) -> list[nn.Module]:
+        """Return the heads' blocks by horizon: [layers[-1], *extra_heads]."""
+        return [self.layers[-1], *self.extra_heads]
+
+    def trunk(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        document_lengths: Sequence[int] | None = None,
+        num_blocks: int | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Return the residual stream [B, T, D] above the lowest `num_blocks` trunk blocks (all of them by default).
+
+        With a cache the tokens continue what its trunk blocks hold. With `document_lengths` B is 1 and attention stays
+        inside each document.
+        """
+        h_BTD = self.tok_embeddings(tokens_BT)
+        caches = None if cache is None else cache.blocks
+        context = self._context(h_BTD, positions_BT, document_lengths, None if caches is None else caches[0])
+        num_blocks = self.num_trunk_blocks if num_blocks is None else num_blocks
+        assert 0 <= num_blocks <= self.num_trunk_blocks
+        blocks = list(self.layers)[:num_blocks]
+        return run_blocks(blocks, h_BTD, context, caches=caches, recompute=self._recompute)
+
+    def trunk_above(
+        self,
+        h_BTD: Tensor,
+        first_block: int,
+        *,
+        positions_BT: Tensor | None = None,
+        document_lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Run the rest of the trunk on what `trunk(..., num_blocks=first_block)` returned."""
+        context = self._context(h_BTD, positions_BT, document_lengths)
+        blocks = list(self.layers)[first_block : self.num_trunk_blocks]
+        return run_blocks(blocks, h_BTD, context, recompute=self._recompute)
+
+    def head_hidden(
+        self,
+        h_trunk_BTD: Tensor,
+        horizon: int,
+        *,
+        positions_BT: Tensor | None = None,
+        document_lengths: Sequence[int] | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Return norm(head(h_trunk)) [B, T, D] of one horizon (1 = next token), which `output` turns into logits."""
+        assert 1 <= horizon <= self.args.n_future_tokens
+        block_cache = None if cache is None else cache.head(horizon)
+        context = self._context(h_trunk_BTD, positions_BT, document_lengths, block_cache)
+        head = self.prediction_heads()[horizon - 1]
+        caches = None if block_cache is None else [block_cache]
+        hidden_BTD = run_blocks([head], h_trunk_BTD, context, caches=caches, recompute=self._recompute)
+        return self.norm(hidden_BTD)  # type: ignore[no-any-return]
+
+    def forward(
+        self, tokens_BT: Tensor, start_pos: int = 0, return_all_heads: bool = False, cache: KVCache | None = None
+    ) -> Tensor:
+        """Return logits [B, T, H, V], or [B, T, 1, V] of horizon 1 alone.
+
+        `logits[b, t, k-1]` predicts token t + k. With a cache the tokens stand at start_pos, start_pos + 1, ...; it is
+        the number of positions that every block of the cache holds, else ValueError.
+        """
+        filled = 0 if cache is None else cache.length
+        if start_pos != filled:
+            raise ValueError(f"start_pos is {start_pos}, but the cache holds {filled} positions in every block")
+        h_BTD = self.trunk(tokens_BT, cache=cache)
+        horizons = range(1, (self.args.n_future_tokens if return_all_heads else 1) + 1)
+        return torch.stack([self.output(self.head_hidden(h_BTD, k, cache=cache)) for k in horizons], dim=2)
+
+    @property
+    def _recompute(self) -> bool:
+        return self.activation_checkpointing and self.training
+
+    def _context(
+        self,
+        h_BTD: Tensor,
+        positions_BT: Tensor | None,
+        document_lengths: Sequence[int] | None,
+        cache: BlockCache | None = None,
+    ) -> SequenceContext:
+        assert cache is None or document_lengths is None, "a cache holds rows of a batch, not flat documents"
+        return sequence_context(
+            h_BTD,
+            head_dim=self.args.head_dim,
+            rope_theta=self.args.rope_theta,
+            positions_BT=positions_BT,
+            document_lengths=document_lengths,
+            start=0 if cache is None else cache.length,
+        )

@@ -1,0 +1,177 @@
+"""Models on disk, in Meta's layout: read strictly, write whole. It trains nothing and downloads nothing.
+
+    <directory>/params.json              Meta's keys; `ModelArgs` names them
+                model.safetensors        the weights; preferred when both exist
+                consolidated.pth         the weights as Meta ships them
+                value_head.safetensors   a policy's value head, if it has one
+                value_head.json          its `ValueSpec`
+
+Each file is replaced atomically. A directory that must be whole or absent (a checkpoint, a snapshot) is written inside
+`manifest.atomic_directory`.
+"""
+
+import dataclasses
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vendor.meta_llama.model import ModelArgs, Transformer
+from wmtp_ray.artifacts.manifest import atomic_file, atomic_write
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.policy import Policy
+from wmtp_ray.model.value_model import ValueSpec
+
+PARAMS = "params.json"
+WEIGHTS = "model.safetensors"
+META_WEIGHTS = "consolidated.pth"
+VALUE_HEAD = "value_head.safetensors"
+VALUE_SPEC = "value_head.json"
+NAMES_SHOWN = 5  # of each kind of difference between a file and the model
+
+
+def read_model_args(directory: Path) -> ModelArgs:
+    """Read params.json; ArtifactError when it is missing or describes no model that can be built."""
+    try:
+        return ModelArgs(**_read_json(directory / PARAMS))
+    except (TypeError, ValueError) as error:
+        known = ", ".join(field.name for field in dataclasses.fields(ModelArgs))
+        raise ArtifactError(f"{directory / PARAMS}: {error}. Known keys: {known}. Correct the file.") from error
+
+
+def load_transformer(directory: Path, *, dtype: torch.dtype = torch.float32) -> Transformer:
+    """Load a model onto the CPU, converted to `dtype`, tensor by tensor.
+
+    ArtifactError names what is missing, unexpected or of another shape; nothing is skipped, nothing is filled in.
+    """
+    with torch.device("meta"):
+        transformer = Transformer(read_model_args(directory))
+    path = directory / WEIGHTS
+    if not path.exists():
+        path = directory / META_WEIGHTS
+    if not path.exists():
+        raise ArtifactError(f"{directory} holds neither {WEIGHTS} nor {META_WEIGHTS}; put one of them beside {PARAMS}.")
+    _assign(transformer, _read_tensors(path), path, dtype)
+    return transformer
+
+
+def save_transformer(directory: Path, transformer: Transformer, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write params.json and model.safetensors in `dtype`; other files of the directory stay."""
+    params = {key: value for key, value in dataclasses.asdict(transformer.args).items() if value is not None}
+    atomic_write(directory / PARAMS, orjson.dumps(params, option=orjson.OPT_INDENT_2))
+    _write_tensors(directory / WEIGHTS, transformer.state_dict(), dtype)
+
+
+def save_policy(directory: Path, policy: Policy, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a policy: its transformer in `dtype`, its value head in float32, and the head's specification."""
+    save_transformer(directory, policy.transformer, dtype=dtype)
+    _write_tensors(directory / VALUE_HEAD, policy.value_head.state_dict(), torch.float32)
+    atomic_write(directory / VALUE_SPEC, orjson.dumps(dataclasses.asdict(policy.spec), option=orjson.OPT_INDENT_2))
+
+
+def load_policy(
+    directory: Path,
+    *,
+    spec: ValueSpec | None = None,
+    dtype: torch.dtype = torch.float32,
+    generator: torch.Generator | None = None,
+) -> Policy:
+    """Load a transformer with its value head, or attach a fresh head (V = 0) as `spec` says where none is stored.
+
+    `generator` draws a fresh head's hidden layer. ArtifactError when the stored specification is not `spec`, when
+    there is neither, or when head and specification do not lie together.
+    """
+    stored = _read_value_spec(directory)
+    if stored is None and spec is None:
+        raise ArtifactError(f"{directory} has no value head ({VALUE_SPEC}); run stage 1, or say which head to attach.")
+    if stored is not None and spec is not None and stored != spec:
+        raise ArtifactError(
+            f"{directory} holds a value head {_described(stored)}, the configuration wants {_described(spec)}. "
+            "Set critic.head, critic.value_layer and critic.features to the stored ones, or train another head."
+        )
+    chosen = stored or spec
+    assert chosen is not None
+    policy = Policy(load_transformer(directory, dtype=dtype), chosen)
+    if stored is None:
+        policy.value_head.init_weights(generator)
+    else:
+        _assign(policy.value_head, _read_tensors(directory / VALUE_HEAD), directory / VALUE_HEAD, torch.float32)
+    return policy
+
+
+def _described(spec: ValueSpec) -> str:
+    return f"(head {spec.head}, value_layer {spec.value_layer}, features {spec.features})"
+
+
+def _read_value_spec(directory: Path) -> ValueSpec | None:
+    """Return the stored specification, None where the directory has no value head at all."""
+    present = [name for name in (VALUE_SPEC, VALUE_HEAD) if (directory / name).exists()]
+    if not present:
+        return None
+    if len(present) == 1:
+        raise ArtifactError(f"{directory} holds {present[0]} alone; {VALUE_SPEC} and {VALUE_HEAD} belong together.")
+    try:
+        return ValueSpec(**_read_json(directory / VALUE_SPEC))
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{directory / VALUE_SPEC}: {error}. Expected head, value_layer, features.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing; a model directory holds it beside its weights.")
+    try:
+        content = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ArtifactError(f"{path} is not JSON: {error}. Restore the file.") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path} holds {type(content).__name__}, expected an object. Restore the file.")
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Map a file's tensors into memory; ArtifactError when it is damaged or holds something else."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read as tensors: {error}. Fetch or write it again.") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ArtifactError(f"{path} holds no plain mapping of names to tensors; save the model's state_dict.")
+    return tensors
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    with atomic_file(path) as temporary:
+        save_file({name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def _assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """Give the module copies of the tensors in `dtype`; ArtifactError when names or shapes differ."""
+    expected = module.state_dict()
+    differences = {
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ],
+    }
+    if any(differences.values()):
+        found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in differences.items() if names)
+        raise ArtifactError(f"{path} does not fit {PARAMS} beside it. {found}. Use the two files of one model.")
+    copies = {name: tensors[name].to(dtype=dtype, copy=True) for name in expected}
+    module.load_state_dict(copies, strict=True, assign=True)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -1,0 +1,98 @@
+"""The policy: a multi-token transformer and a value head on its trunk.
+
+It runs the trunk once and hands out states; losses, weights and sharding are elsewhere. Norm and embedding are shared
+by the value path and all prediction heads.
+
+Shape suffixes: B sequences (1: flat batches), T positions, D model width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vendor.meta_llama.model import ModelArgs, Transformer
+from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec, next_token_losses
+
+__all__ = ["Policy", "PolicyStates", "ValueSpec", "value_path_names", "value_path_state"]
+
+
+@dataclass(frozen=True)
+class PolicyStates:
+    """One pass over the trunk: its output, before any norm or prediction head, and the values of its states."""
+
+    h_trunk_BTD: Tensor
+    values_BT: Tensor
+
+
+class Policy(nn.Module):
+    """What Stage 2 trains, and what is saved: `transformer` in Meta's names, `value_head` beside it."""
+
+    def __init__(self, transformer: Transformer, spec: ValueSpec):
+        super().__init__()
+        assert transformer.num_trunk_blocks >= 1, "a value needs a trunk"
+        self.transformer = transformer
+        self.spec = spec
+        self.value_head = ValueHead(transformer.args.dim, spec.head, spec.num_features)
+
+    def states(self, batch: BatchTensors) -> PolicyStates:
+        """Run the trunk once. Gradient flows from the values into the trunk, never through the surprisal."""
+        positions_BT, lengths = batch.positions_BT, batch.document_lengths
+        num_blocks = self.spec.num_blocks(self.transformer.num_trunk_blocks)
+        h_value_BTD = self.transformer.trunk(
+            batch.tokens_BT, positions_BT=positions_BT, document_lengths=lengths, num_blocks=num_blocks
+        )
+        h_trunk_BTD = self.transformer.trunk_above(
+            h_value_BTD, num_blocks, positions_BT=positions_BT, document_lengths=lengths
+        )
+        features_BTF = self._surprisal(h_trunk_BTD, batch)[..., None] if self.spec.num_features else None
+        values_BT = self.value_head(self.transformer.norm(h_value_BTD), features_BTF)
+        return PolicyStates(h_trunk_BTD, values_BT)
+
+    def forward(self, batch: BatchTensors) -> PolicyStates:
+        """Return `states(batch)`: the entry that DDP and FSDP hook."""
+        return self.states(batch)
+
+    def head_hidden(self, states: PolicyStates, horizon: int, batch: BatchTensors) -> Tensor:
+        """Return the normed hidden state [B, T, D] of one horizon (1 = next token), ready for `output`."""
+        return self.transformer.head_hidden(
+            states.h_trunk_BTD, horizon, positions_BT=batch.positions_BT, document_lengths=batch.document_lengths
+        )
+
+    def train_value_path_only(self, *, train_trunk: bool) -> list[nn.Parameter]:
+        """Freeze all that Stage 1 leaves alone and return what it trains: the value head, and the trunk below it.
+
+        Undo with `policy.requires_grad_(True)`. The surprisal's block and `output` carry no gradient and stay frozen.
+        """
+        self.requires_grad_(False)
+        self.value_head.requires_grad_(True)
+        if train_trunk:
+            num_blocks = self.spec.num_blocks(self.transformer.num_trunk_blocks)
+            for module in (self.transformer.tok_embeddings, *list(self.transformer.layers)[:num_blocks]):
+                module.requires_grad_(True)
+            self.transformer.norm.requires_grad_(True)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    @torch.no_grad()
+    def _surprisal(self, h_trunk_BTD: Tensor, batch: BatchTensors) -> Tensor:
+        hidden_BTD = self.transformer.head_hidden(
+            h_trunk_BTD, 1, positions_BT=batch.positions_BT, document_lengths=batch.document_lengths
+        )
+        return next_token_losses(hidden_BTD, self.transformer.output.weight, batch)
+
+
+def value_path_names(args: ModelArgs, spec: ValueSpec) -> list[str]:
+    """Return the names of a critic's tensors, in its own order, without allocating one."""
+    with torch.device("meta"):
+        return list(ValueModel(args, spec).state_dict())
+
+
+def value_path_state(policy: Policy) -> dict[str, Tensor]:
+    """Return the tensors of the value path, for `ValueModel.load_state_dict` (strict).
+
+    They share the policy's memory: copy before the next optimizer step if they are to outlive it.
+    """
+    head = {f"value_head.{name}": tensor for name, tensor in policy.value_head.state_dict().items()}
+    available = policy.transformer.state_dict() | head
+    return {name: available[name] for name in value_path_names(policy.transformer.args, policy.spec)}

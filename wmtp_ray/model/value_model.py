@@ -1,0 +1,151 @@
+"""The value path: the value head, the critic that holds no more than a value needs, and the reference's token losses.
+
+It scores; it neither trains itself nor knows of versions or actors (`scoring.py`). The head is linear and unbounded and
+reads `norm(h)` of the trunk (`objective.md`, "Losses"), so a critic needs neither prediction heads nor, without
+surprisal, the unembedding. The names of its tensors are a subset of Meta's, plus `value_head`:
+
+    7 layers, 4 horizons, value_layer 1.0          tok_embeddings  layers.0 .1 .2  norm  value_head
+    the same with value_layer 0.67                 tok_embeddings  layers.0 .1     norm  value_head
+    any value_layer with features = surprisal      tok_embeddings  layers.0 .1 .2 .3  norm  output  value_head
+
+Shape suffixes: B sequences (1: flat batches), T positions, D model width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vendor.meta_llama.attention import sequence_context
+from vendor.meta_llama.model import ModelArgs, RMSNorm, Transformer, TransformerBlock, run_blocks
+from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.objective.fused import token_cross_entropies
+
+MLP_UNITS = 256
+
+
+@dataclass(frozen=True)
+class ValueSpec:
+    """How a value is read off the trunk; see `CriticConfig` for each field. ValueError where a field means nothing."""
+
+    head: Literal["linear", "mlp"]
+    value_layer: float
+    features: Literal["none", "surprisal"]
+
+    def __post_init__(self) -> None:
+        known = self.head in ("linear", "mlp") and self.features in ("none", "surprisal")
+        if not known or not 0.0 < self.value_layer <= 1.0:
+            raise ValueError(f"no such value path: {self.head}, {self.value_layer}, {self.features}")
+
+    def num_blocks(self, num_trunk_blocks: int) -> int:
+        """Trunk blocks below the value head, at least 1: 0.67 of 3 is 2."""
+        return max(1, round(self.value_layer * num_trunk_blocks))
+
+    @property
+    def num_features(self) -> int:
+        return int(self.features == "surprisal")
+
+
+class ValueHead(nn.Module):
+    """V of a state, float32 and unbounded; V = 0 everywhere until trained, since the last layer starts at zero.
+
+    Its parameters stay float32 whatever the trunk's dtype: values differ by hundredths (`objective.md`, "Losses").
+    """
+
+    def __init__(self, dim: int, kind: Literal["linear", "mlp"], num_features: int):
+        super().__init__()
+        num_inputs = dim + num_features
+        self.hidden = nn.Linear(num_inputs, MLP_UNITS) if kind == "mlp" else None
+        self.output = nn.Linear(MLP_UNITS if kind == "mlp" else num_inputs, 1)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Zero the output layer; draw the hidden one (biases zero) so that it keeps a normed state's scale."""
+        if self.hidden is not None:
+            self.hidden.weight.normal_(0.0, self.hidden.in_features**-0.5, generator=generator)
+            self.hidden.bias.zero_()
+        self.output.weight.zero_()
+        self.output.bias.zero_()
+
+    def forward(self, state_BTD: Tensor, features_BTF: Tensor | None = None) -> Tensor:
+        """Return values_BT (float32) of normed states; `features_BTF` are appended to them."""
+        with torch.autocast(state_BTD.device.type, enabled=False):
+            inputs = state_BTD.float()
+            if features_BTF is not None:
+                inputs = torch.cat((inputs, features_BTF.float()), dim=-1)
+            if self.hidden is not None:
+                inputs = F.gelu(self.hidden(inputs))
+            return self.output(inputs)[..., 0]  # type: ignore[no-any-return]
+
+
+class ValueModel(nn.Module):
+    """The critic: the part of a policy that values need, under the policy's own names.
+
+    It is loaded, never trained from scratch: `policy.value_path_state` gives a state that fits strictly.
+    `activation_checkpointing` as in `Transformer`.
+    """
+
+    def __init__(self, args: ModelArgs, spec: ValueSpec):
+        super().__init__()
+        assert args.num_trunk_blocks >= 1, "a value needs a trunk"
+        self.args = args
+        self.spec = spec
+        self.activation_checkpointing = False
+        surprisal = spec.features == "surprisal"
+        num_blocks = args.num_trunk_blocks + 1 if surprisal else spec.num_blocks(args.num_trunk_blocks)
+        self.tok_embeddings = nn.Embedding(args.vocab_size, args.dim)
+        self.layers = nn.ModuleList(TransformerBlock(args) for _ in range(num_blocks))
+        self.norm = RMSNorm(args.dim, args.norm_eps)
+        self.output = nn.Linear(args.dim, args.vocab_size, bias=False) if surprisal else None
+        self.value_head = ValueHead(args.dim, spec.head, spec.num_features)
+
+    def values(self, batch: BatchTensors) -> Tensor:
+        """Return values_BT: `values[t]` = V of the state after token t. Gradient flows down to the embedding."""
+        h_BTD = self.tok_embeddings(batch.tokens_BT)
+        context = sequence_context(
+            h_BTD,
+            head_dim=self.args.head_dim,
+            rope_theta=self.args.rope_theta,
+            positions_BT=batch.positions_BT,
+            document_lengths=batch.document_lengths,
+        )
+        recompute = self.activation_checkpointing and self.training
+        num_blocks = self.spec.num_blocks(self.args.num_trunk_blocks)
+        blocks = list(self.layers)
+        h_BTD = run_blocks(blocks[:num_blocks], h_BTD, context, recompute=recompute)
+        features_BTF = None
+        if self.output is not None:
+            with torch.no_grad():
+                h_next_BTD = run_blocks(blocks[num_blocks:], h_BTD, context)
+                features_BTF = next_token_losses(self.norm(h_next_BTD), self.output.weight, batch)[..., None]
+        return self.value_head(self.norm(h_BTD), features_BTF)  # type: ignore[no-any-return]
+
+    def forward(self, batch: BatchTensors) -> Tensor:
+        """Return `values(batch)`."""
+        return self.values(batch)
+
+
+@torch.no_grad()
+def next_token_losses(hidden_BTD: Tensor, output_weight_VD: Tensor, batch: BatchTensors) -> Tensor:
+    """Return losses_BT (float32): the cross-entropy of token t, read from the normed hidden state of token t - 1.
+
+    Tokens 5 6 | 7 8: the losses of 6 and 8 stand at positions 1 and 3; a document's first token has 0.
+    """
+    losses_BT = torch.zeros(batch.tokens_BT.shape, dtype=torch.float32, device=hidden_BTD.device)
+    follows_BT = batch.document_ids_BT[:, 1:] == batch.document_ids_BT[:, :-1]
+    losses_BT[:, 1:][follows_BT] = token_cross_entropies(
+        hidden_BTD[:, :-1][follows_BT], output_weight_VD, batch.tokens_BT[:, 1:][follows_BT]
+    ).float()
+    return losses_BT
+
+
+@torch.no_grad()
+def reference_losses(transformer: Transformer, batch: BatchTensors) -> Tensor:
+    """Return losses_BT of a next-token model (horizon 1): CE(x_t | x_<t) within t's document, 0 at its start."""
+    positions_BT, lengths = batch.positions_BT, batch.document_lengths
+    h_trunk_BTD = transformer.trunk(batch.tokens_BT, positions_BT=positions_BT, document_lengths=lengths)
+    hidden_BTD = transformer.head_hidden(h_trunk_BTD, 1, positions_BT=positions_BT, document_lengths=lengths)
+    return next_token_losses(hidden_BTD, transformer.output.weight, batch)
