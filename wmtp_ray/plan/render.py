@@ -1,0 +1,109 @@
+"""A plan as plain text that a newcomer can read. Changes and decides nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wmtp_ray.contracts import RowIndex
+from wmtp_ray.plan.candidates import describe_difficulties, rows_by_difficulty
+from wmtp_ray.plan.phases import PlannedPhase
+from wmtp_ray.plan.run_plan import CRITIC_STAGE, RunPlan
+
+
+def render(plan: RunPlan, index: RowIndex, *, staleness_bound: int | None) -> str:
+    """Describe a plan: its size, phases, difficulties, what was left out and why, and warnings.
+
+    `staleness_bound` = lookahead_steps + publish_every - 1 where a critic scores ahead, else None.
+    """
+    name = "stage 1, pretraining of the critic" if plan.stage == CRITIC_STAGE else "stage 2, training of the policy"
+    sections = [
+        f"Plan of {name}\n{_table(_size(plan, index, staleness_bound))}",
+        f"Phases: rows, and in brackets the share that was asked for\n{_table(_phases(plan), right_aligned=True)}",
+        f"Difficulty of the planned rows: raw difficulty: rows\n{_table(_difficulties(plan, index))}",
+        f"Where the rows of the file went\n{_table(_account(plan))}",
+    ]
+    if plan.warnings:
+        sections.append("\n".join(["Warnings", *(f"  ! {warning}" for warning in plan.warnings)]))
+    return "\n\n".join(sections) + "\n"
+
+
+def _size(plan: RunPlan, index: RowIndex, staleness_bound: int | None) -> list[list[str]]:
+    counts = plan.counts
+    steps_per_epoch = counts.rows_per_epoch / plan.batch_rows
+    rows = [
+        ["file", f"{Path(index.path).name}, {counts.index_rows:,} rows, fingerprint {plan.dataset_fingerprint[:12]}"],
+        [
+            "steps",
+            f"{plan.num_steps:,} of {plan.batch_rows:,} rows (epochs: {plan.epochs} of {steps_per_epoch:,.1f} steps)",
+        ],
+        ["sequences", f"{plan.num_rows:,}, one for each row, of {counts.problems:,} problems"],
+        ["tokens", f"{counts.tokens:,}, {counts.tokens / plan.num_rows:,.0f} a row"],
+        [
+            "supervised",
+            f"{counts.supervised_tokens:,} tokens: the responses with their end, what the model learns to write",
+        ],
+        ["held out", f"{counts.held_out_problems:,} problems, never trained on"],
+    ]
+    if counts.pairs:
+        matched_frac = counts.length_matched_pairs / counts.pairs
+        rows.append(["pairs", f"{counts.pairs:,} correct-incorrect pairs, {matched_frac:.0%} of about equal length"])
+    if staleness_bound is not None:
+        rows.append(["staleness", f"scores come from a critic at most {staleness_bound} steps old"])
+    rows.append(["seeds", f"{plan.seed} (held-out problems), {plan.sampling_seed} (rows and order)"])
+    rows.append(["digest", plan.digest[:16]])
+    return rows
+
+
+def _phases(plan: RunPlan) -> list[list[str]]:
+    bins = list(plan.phases[0].rows_by_bin)
+    header = ["phase", "steps", "rows", "tokens", *bins]
+    return [header, *(_phase(plan, phase) for phase in plan.phases)]
+
+
+def _phase(plan: RunPlan, phase: PlannedPhase) -> list[str]:
+    num_rows = (phase.end_step - phase.start_step) * plan.batch_rows
+    total_weight = sum(phase.weights.values())
+    shares = [f" ({weight / total_weight:.0%})" for weight in phase.weights.values()]
+    cells = [
+        f"{rows:,}{share}"
+        for rows, share in zip(phase.rows_by_bin.values(), shares or [""] * len(phase.rows_by_bin), strict=True)
+    ]
+    steps = f"{phase.start_step:,}..{phase.end_step - 1:,}" if num_rows else "none"
+    return [phase.name, steps, f"{num_rows:,}", f"{phase.tokens:,}", *cells]
+
+
+def _difficulties(plan: RunPlan, index: RowIndex) -> list[list[str]]:
+    lines = []
+    for phase in plan.phases:
+        start, end = plan.step_starts_S[[phase.start_step, phase.end_step]]
+        rows = rows_by_difficulty(index.difficulty_R[plan.row_ids_P[start:end]])
+        lines.append([phase.name, describe_difficulties(rows)])
+    return lines
+
+
+def _account(plan: RunPlan) -> list[list[str]]:
+    counts = plan.counts
+    lines = [(rows, reason) for reason, rows in counts.left_out.items() if rows]
+    if counts.outside_bins:
+        by_difficulty = describe_difficulties(counts.outside_bins)
+        lines.append((sum(counts.outside_bins.values()), f"outside every difficulty asked for ({by_difficulty})"))
+    lines.append((counts.available_rows - counts.rows_per_epoch, "available, not drawn"))
+    lines.append((counts.rows_per_epoch, "drawn for an epoch"))
+    account = [*lines, (counts.index_rows, "in the file")]
+    width = max(len(f"{rows:,}") for rows, _ in account)
+    text = [[f"{rows:>{width},}", reason] for rows, reason in account]
+    if counts.incomplete_rows:
+        text.append([f"{counts.incomplete_rows:>{width},}", "rows short of one more step at the end, not shown"])
+    return text
+
+
+def _table(rows: Sequence[Sequence[str]], *, right_aligned: bool = False) -> str:
+    """Align cells in columns; with `right_aligned` all but the first column are numbers."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if right_aligned and place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
