@@ -9,7 +9,6 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
 
 WEIGHT_FILES = ("model.safetensors", "consolidated.pth")
-WEIGHTINGS_FROM_VALUES = frozenset({"td", "sequence_reward", "shuffled", "matched_random"})
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,10 @@ def _reference(config: RunConfig) -> Iterator[NeededFile]:
 
 
 def _critic(config: RunConfig) -> Iterator[NeededFile]:
-    scores_with_bundle = (
-        2 in config.stages and config.critic.source == "frozen" and config.weighting.type in WEIGHTINGS_FROM_VALUES
-    )
-    if config.critic.path is not None and (1 in config.stages or scores_with_bundle):
-        remedy = "set critic.path=DIR to a critic bundle, or train one with stage 1 and critic.source=policy"
+    """The bundle that stage 1 goes on from, or that stage 2 starts with."""
+    is_read = 1 in config.stages or (2 in config.stages and config.uses_critic)
+    if config.critic.path is not None and is_read:
+        remedy = "set critic.path=DIR to a critic bundle, or null to train one with stage 1"
         yield NeededFile("critic.path", (config.critic.path,), remedy)
 
 

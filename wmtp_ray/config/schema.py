@@ -41,6 +41,7 @@ class DataConfig(Section):
     """Where rows come from and which of them the policy may see."""
 
     train_file: Path = Field(description="JSONL in the row schema.")
+    index_file: Path | None = Field(description="Index of train_file, or a directory for it; None: beside it.")
     valid_file: Path | None = Field(description="Held-out JSONL for the critic's health; None: split off by problem.")
     valid_problems_frac: Fraction = Field(description="Share of problems held out when valid_file is None.")
     policy_rows: Literal["correct_only", "mixed"] = Field(description="Rows that stage 2 draws from.")
@@ -145,6 +146,15 @@ class ReferenceConfig(Section):
     tokenizer_path: Path | None = Field(description="Its tokenizer.model; None: the policy's own file.")
 
 
+class GateLimits(Section):
+    """What a healthy critic reaches on held-out problems; chance is 0.5, 0.5 and 0."""
+
+    min_auc_end: Fraction = Field(description="AUC of V at the end of the response.")
+    min_pair_accuracy: Fraction = Field(description="Correct above incorrect, within problems, by mean V.")
+    min_std_within_response: Annotated[float, Field(ge=0.0)] = Field(description="Spread of V along a response.")
+    max_auc_early: Fraction = Field(description="AUC of V at 25 % of the response; above it, something leaks.")
+
+
 class CriticConfig(Section):
     """The value critic: what it reads, how it learns, how it scores ahead."""
 
@@ -167,6 +177,7 @@ class CriticConfig(Section):
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(description="EMA over published versions; 0 = off.")
     pool_size: Count = Field(description="Critic actors.")
     gate: Literal["warn", "uniform", "stop"] = Field(description="What stage 2 does when the critic is unhealthy.")
+    gate_limits: GateLimits
     health_rows: Count = Field(description="Held-out rows that the critic's health is measured on.")
 
 
@@ -302,7 +313,8 @@ class RunConfig(Section):
             raise ValueError("weighting.type=rho1 needs a reference model; give reference.path=DIR")
         if self.critic.source == "frozen" and self.critic.path is None and 1 not in self.stages:
             raise ValueError(
-                "critic.source=frozen needs a critic: give critic.path=DIR, or train one in this run with stage 1 in stages"
+                "critic.source=frozen needs a critic: give critic.path=DIR, or train one in this run with stage 1 in "
+                "stages"
             )
         if self.weighting.type == "rho1" and self.uses_critic:
             raise ValueError(
@@ -311,8 +323,8 @@ class RunConfig(Section):
             )
         if self.critic.train_trunk and self.critic.source == "policy":
             raise ValueError(
-                "critic.train_trunk=true would move the policy's own trunk in stage 1: set critic.source=frozen, so that "
-                "the critic has a trunk of its own"
+                "critic.train_trunk=true would move the policy's own trunk in stage 1: set critic.source=frozen, so "
+                "that the critic has a trunk of its own"
             )
         if self.train.batch_rows < self.train.num_workers:
             raise ValueError(

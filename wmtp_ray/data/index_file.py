@@ -226,7 +226,7 @@ def _stale(jsonl: Path, out: Path, indexed: str, current: str) -> DataError:
 def _unwritable(out: Path, error: OSError) -> DataError:
     return DataError(
         f"{out}: the index cannot be written ({error.strerror}), expected a writable directory; "
-        "name another file or directory with --out (`index_path`)"
+        "name another file or directory with --out, and in a run with data.index_file"
     )
 
 

@@ -81,7 +81,7 @@ def test_only_rho1_needs_its_reference(storage):
     check_files(load(storage, "recipe=rho1_weighted", *words))
 
 
-def test_only_a_frozen_critic_that_scores_needs_its_bundle(storage):
+def test_only_a_run_that_reads_a_critic_needs_its_bundle(storage):
     words = ["critic.source=frozen", f"critic.path={storage}/bundle"]
     assert "critic.path" in missing(load(storage, "stages=[0,2]", *words))
     check_files(load(storage, "recipe=baseline", *words))

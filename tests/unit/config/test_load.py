@@ -217,7 +217,9 @@ class TestRefusals:
         [
             (["weighting.clip_min=7"], "give a lower clip_min or a higher clip_max"),
             (["recipe=rho1_weighted", "reference.path=null"], "give reference.path=DIR"),
-            (["critic.source=frozen"], "give critic.path=DIR"),
+            (["critic.source=frozen", "stages=[0,2]"], "give critic.path=DIR"),
+            (["recipe=rho1_weighted", "train.value_coef=0.5"], "set train.value_coef=0"),
+            (["critic.train_trunk=true"], "set critic.source=frozen"),
             (["train.batch_rows=1", "train.num_workers=2"], "raise batch_rows or lower num_workers"),
             (["train.micro_batch_tokens=8"], "raise micro_batch_tokens"),
             (["train.dtype=bfloat16", "train.device=cpu"], "use float32 there"),

@@ -101,6 +101,7 @@ def _make_critic_stage(*, sampling: dict[str, object] | None = None, **changes: 
 def _make_data(**changes: object) -> DataConfig:
     base = {
         "train_file": "train.jsonl",
+        "index_file": None,
         "valid_file": None,
         "valid_problems_frac": 0.1,
         "policy_rows": "mixed",

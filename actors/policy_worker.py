@@ -1,0 +1,270 @@
+"""One rank of the policy: the training loop, read from top to bottom.
+
+`run_rank` is what Ray Train enters on every rank, at the start and again after a rank died; it always continues from
+the newest checkpoint. Rank 0 also publishes the value path, writes checkpoints and reports metrics. The mathematics
+is in `wmtp_ray/training` and `wmtp_ray/objective`; this file only moves things between them.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from actors.metrics_sink import read_mlflow_run_id
+from actors.rank_stream import RankStream
+from actors.score_ahead import ScoreAhead, ScoreStream, StepBatches, Unscored
+from wmtp_ray.artifacts.manifest import tensors_sha256
+from wmtp_ray.artifacts.meta_checkpoint import save_policy
+from wmtp_ray.artifacts.snapshots import SnapshotDirectory, open_attempt
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import ScoredBatch, StepReport
+from wmtp_ray.data.index_file import load_index
+from wmtp_ray.errors import WmtpError
+from wmtp_ray.model.policy import value_path_state
+from wmtp_ray.plan.run_plan import load_plan, rank_batches
+from wmtp_ray.plan.versions import VersionSchedule
+from wmtp_ray.scoring import MicroBatch, to_micro_batch
+from wmtp_ray.tracking.processes import record_process
+from wmtp_ray.training.checkpoint import (
+    RunState,
+    latest_checkpoint,
+    read_state,
+    restore,
+    save_checkpoint,
+    snapshot_files,
+)
+from wmtp_ray.training.optim import build_optimizer, learning_rate_at
+from wmtp_ray.training.parallel import Ranks, choose_device, current_ranks, replicate
+from wmtp_ray.training.stages import (
+    STOP_FILE,
+    StageRecipe,
+    StageResult,
+    read_failure,
+    write_failure,
+    write_stage_result,
+)
+from wmtp_ray.training.step import TrainingStep
+
+
+@dataclass(frozen=True)
+class RankJob:
+    """Everything a rank is told: the stage, whom to ask for scores, whom to report to."""
+
+    config: RunConfig
+    recipe: StageRecipe
+    stage_dir: Path
+    score_pool: tuple[Any, ...]
+    schedule: VersionSchedule
+    snapshots: SnapshotDirectory | None
+    metrics: Any
+
+
+def run_rank(job: dict[str, RankJob]) -> None:
+    """Entry point of Ray Train on every rank; a reason that a restart cannot cure is left for the driver."""
+    directory = job["job"].stage_dir
+    if (failure := read_failure(directory)) is not None:
+        raise WmtpError(failure)
+    try:
+        PolicyWorker(job["job"], current_ranks()).run()
+    except WmtpError as error:
+        write_failure(directory, str(error))
+        raise
+
+
+class PolicyWorker:
+    """Owns the policy, its optimizer and this rank's place in the plan."""
+
+    def __init__(self, job: RankJob, ranks: Ranks) -> None:
+        config = job.config
+        torch.set_num_threads(config.cluster.threads_per_worker)
+        torch.manual_seed(config.seed)
+        self.job = job
+        self.config = config
+        self.ranks = ranks
+        record_process(config.run_dir, f"rank_{ranks.rank}")
+        self.device = choose_device(config.train.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+        self.plan = load_plan(config.run_dir, job.recipe.stage)
+        self.index = load_index(config.data.train_file, config.data.index_file)
+        self.policy = job.recipe.build_policy(config).to(self.device)
+        self.training = self._build_training()
+        self.checkpoints = job.stage_dir / "checkpoints"
+        self.start_step, carried = self._restore()
+        self.snapshots = self._open_snapshots(carried)
+        self.scores = self._build_scores()
+
+    # ---------------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """Train from the restored step to the end of the plan, or until a stop is asked for."""
+        if self.ranks.rank == 0:
+            self.job.metrics.start_from.remote(self.job.recipe.stage, self.start_step)
+        if self.start_step == 0:
+            self._publish(0)
+        for step in range(self.start_step, self.plan.num_steps):
+            started = time.perf_counter()
+            scored = self.scores.next(step)
+            metrics = self.training.run(self._micro_batches(step, scored), self._learning_rate(step))
+            self._report(step, scored, metrics, time.perf_counter() - started)
+            done = step + 1
+            self._publish(done)
+            stopping = self._stop_requested()
+            if stopping or done % self.config.train.checkpoint_every == 0 or done == self.plan.num_steps:
+                self._checkpoint(done)
+            if stopping:
+                return
+        self._finish()
+
+    def _micro_batches(self, step: int, scored: list[ScoredBatch]) -> list[MicroBatch]:
+        return [to_micro_batch(each, step, self.config.seed, self.device) for each in scored]
+
+    def _learning_rate(self, step: int) -> float:
+        train = self.config.train
+        return learning_rate_at(
+            step,
+            self.plan.num_steps,
+            peak=self.job.recipe.peak_learning_rate,
+            warmup_frac=train.warmup_frac,
+            min_frac=train.min_learning_rate_frac,
+        )
+
+    # ---------------------------------------------------------------------------------------------- building
+
+    def _build_training(self) -> TrainingStep:
+        recipe, num_horizons = self.job.recipe, self.policy.transformer.args.n_future_tokens
+        loss = recipe.build_loss(self.policy, self.config).to(self.device)
+        optimizer = build_optimizer(self.policy, self.config.train, recipe.peak_learning_rate)
+        scorer = recipe.build_scorer(self.config, num_horizons)
+        module = replicate(loss, self.ranks, self.device)
+        return TrainingStep(module, self.policy, optimizer, scorer, self.config, self.ranks)
+
+    def _restore(self) -> tuple[int, list[Path]]:
+        """Continue from the newest whole checkpoint; return its step and the critic versions it carries."""
+        checkpoint = latest_checkpoint(self.checkpoints)
+        if checkpoint is None:
+            return 0, []
+        assert read_state(checkpoint).plan_digest == self.plan.digest, "the checkpoint belongs to another plan"
+        state = restore(checkpoint, self.policy, self.training.optimizer)
+        self.training.scorer.load_state_dict(state.scorer)
+        return state.step, snapshot_files(checkpoint)
+
+    def _open_snapshots(self, carried: list[Path]) -> SnapshotDirectory | None:
+        """Agree on a directory of this attempt; rank 0 makes it before any rank goes on."""
+        if self.job.snapshots is not None or not self.job.score_pool:
+            return self.job.snapshots
+        proposal = torch.tensor([int.from_bytes(os.urandom(4), "big")], dtype=torch.int64)
+        attempt = f"attempt_{int(self.ranks.gather(proposal)[0]):08x}"
+        root = self.job.stage_dir / "snapshots"
+        if self.ranks.rank == 0:
+            open_attempt(root, attempt, carried)
+        self.ranks.sum(torch.zeros(1))
+        return SnapshotDirectory(root / attempt)
+
+    def _build_scores(self) -> ScoreStream:
+        steps = self._stream()
+        if not self.job.score_pool:
+            return Unscored(steps)
+        return ScoreAhead(
+            steps,
+            self.job.score_pool,
+            self.job.schedule,
+            directory=str(self.snapshots.path) if self.snapshots else "",
+            first_step=self.start_step,
+            rank=self.ranks.rank,
+            lookahead_steps=self.config.critic.lookahead_steps,
+            mode=self.config.critic.mode,
+            deadline_s=self.config.deadlines.score_s,
+        )
+
+    def _stream(self) -> Iterator[StepBatches]:
+        planned = rank_batches(
+            self.plan,
+            self.index,
+            rank=self.ranks.rank,
+            num_ranks=self.ranks.world_size,
+            start_step=self.start_step,
+            micro_batch_tokens=self.config.train.micro_batch_tokens,
+        )
+        return RankStream(
+            list(planned),
+            self.index,
+            self.config.tokenizer.path,
+            rows_per_block=self.config.data.read_ahead_rows,
+            deadline_s=self.config.deadlines.data_s,
+        )
+
+    # ------------------------------------------------------------------------------------- rank 0's other duties
+
+    def _publish(self, done: int) -> None:
+        """Publish the value path as version `done` where the schedule says so; drop versions nobody needs."""
+        if self.ranks.rank != 0 or self.snapshots is None or not self.job.schedule.is_published_at(done):
+            return
+        current = value_path_state(self.policy)
+        decay, previous = self.config.critic.ema_decay, self.snapshots.files()
+        if decay > 0.0 and previous:
+            last = self.snapshots.get(int(previous[-1].stem.removeprefix("version_")), self.config.deadlines.score_s)
+            current = {name: decay * last[name] + (1.0 - decay) * t.detach().cpu() for name, t in current.items()}
+        self.snapshots.put(done, current)
+        self.snapshots.drop_before(self.job.schedule.version_of(done))
+
+    def _checkpoint(self, done: int) -> None:
+        if self.ranks.rank != 0:
+            return
+        oldest_needed = self.job.schedule.version_of(done)
+        carried = self.snapshots.files(oldest_needed) if self.snapshots and self.job.snapshots is None else []
+        state = RunState(
+            stage=self.job.recipe.stage,
+            step=done,
+            plan_digest=self.plan.digest,
+            scorer=self.training.scorer.state_dict(),
+            mlflow_run_id=read_mlflow_run_id(self.config.run_dir),
+            world_size=self.ranks.world_size,
+        )
+        save_checkpoint(
+            self.checkpoints,
+            state,
+            self.policy,
+            self.training.optimizer,
+            carried,
+            keep=self.config.train.keep_checkpoints,
+        )
+
+    def _report(self, step: int, scored: list[ScoredBatch], metrics: dict[str, float], step_s: float) -> None:
+        own = torch.tensor(
+            [sum(s.batch.num_supervised_tokens for s in scored), sum(s.batch.num_tokens for s in scored)],
+            dtype=torch.float64,
+        )
+        supervised, tokens = self.ranks.sum(own).tolist()
+        if self.ranks.rank != 0:
+            return
+        facts = {
+            "score/staleness_steps": float(scored[0].staleness_steps),
+            "score/wait_s": scored[0].wait_s,
+            "perf/step_s": step_s,
+            "perf/tokens": tokens,
+            "perf/supervised_tokens_per_s": supervised / step_s,
+        }
+        self.job.metrics.log.remote(StepReport(self.job.recipe.stage, step, metrics | facts))
+
+    def _stop_requested(self) -> bool:
+        """Whether the driver was interrupted; all ranks hear it at the same step."""
+        asked = self.ranks.rank == 0 and (self.config.run_dir / STOP_FILE).exists()
+        return bool(self.ranks.sum(torch.tensor([float(asked)])) > 0)
+
+    def _finish(self) -> None:
+        """Leave the final policy and what the stage found out where the driver looks."""
+        if self.ranks.rank != 0:
+            return
+        self.policy.eval()
+        # The sink answers in order: when this comes back, every report has been recorded.
+        ray.get(self.job.metrics.latest.remote(), timeout=self.config.deadlines.tracking_s)
+        health = self.job.recipe.finish(self.policy, self.config)
+        save_policy(self.job.stage_dir / "final", self.policy)
+        result = StageResult(
+            self.job.recipe.stage, self.plan.num_steps, tensors_sha256(self.policy.state_dict()), health
+        )
+        write_stage_result(self.job.stage_dir, result)

@@ -1,0 +1,33 @@
+"""The reference model as a Ray actor: next-token losses of batches, for Rho-1. It never changes, so nothing ages."""
+
+from pathlib import Path
+
+import torch
+
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import Scores, TokenBatch
+from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.value_model import reference_losses
+from wmtp_ray.tracking.processes import record_process
+from wmtp_ray.training.parallel import choose_device
+
+
+class ReferenceScorer:
+    """Holds the reference on one device."""
+
+    def __init__(self, directory: Path, config: RunConfig, number: int) -> None:
+        torch.set_num_threads(config.cluster.threads_per_critic)
+        record_process(config.run_dir, f"reference_{number}")
+        wanted = config.train.device if config.cluster.gpus_per_critic > 0 or config.train.device != "cuda" else "cpu"
+        self._device = choose_device(wanted, local_rank=0)
+        self._model = load_transformer(directory).to(self._device).eval().requires_grad_(False)
+
+    def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
+        """Return the reference's loss of every token; `directory` is unused, `version` is handed back."""
+        return [self._losses(batch, version) for batch in batches]
+
+    def _losses(self, batch: TokenBatch, version: int) -> Scores:
+        with torch.no_grad():
+            losses_BT = reference_losses(self._model, BatchTensors.from_batch(batch, self._device))
+        return Scores(version=version, losses_BT=losses_BT.float().cpu().numpy())

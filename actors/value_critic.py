@@ -1,0 +1,56 @@
+"""The critic as a Ray actor: values of batches, by exactly the version it is asked for.
+
+It owns a device and the version it has loaded. It chooses nothing: the schedule of the caller pins the version, so a
+restarted actor, a second one in the pool and a retried call give the same bits. Plain class; made remote in
+`flows/train.py`.
+"""
+
+from pathlib import Path
+
+import torch
+
+from vendor.meta_llama import ModelArgs
+from wmtp_ray.artifacts.snapshots import SnapshotDirectory
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import Scores, TokenBatch
+from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.value_model import ValueModel, ValueSpec
+from wmtp_ray.tracking.processes import record_process
+from wmtp_ray.training.parallel import choose_device
+
+
+class ValueCritic:
+    """Holds the critic's trunk and value head on one device."""
+
+    def __init__(self, args: ModelArgs, spec: ValueSpec, config: RunConfig, number: int) -> None:
+        torch.set_num_threads(config.cluster.threads_per_critic)
+        record_process(config.run_dir, f"critic_{number}")
+        self._device = choose_device(_critic_device(config), local_rank=0)
+        self._model = ValueModel(args, spec).to(self._device).eval().requires_grad_(False)
+        self._deadline_s = config.deadlines.score_s
+        self._loaded: tuple[str, int] | None = None
+
+    def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
+        """Return the values of every batch by `version`, which it waits for; raises ArtifactError past the deadline."""
+        self._load(directory, version)
+        return [self._values(batch, version) for batch in batches]
+
+    def _load(self, directory: str, version: int) -> None:
+        if self._loaded == (directory, version):
+            return
+        self._loaded = None
+        tensors = SnapshotDirectory(Path(directory)).get(version, self._deadline_s)
+        self._model.load_state_dict(tensors)
+        self._loaded = (directory, version)
+
+    def _values(self, batch: TokenBatch, version: int) -> Scores:
+        with torch.no_grad():
+            values_BT = self._model.values(BatchTensors.from_batch(batch, self._device))
+        return Scores(version=version, values_BT=values_BT.float().cpu().numpy())
+
+
+def _critic_device(config: RunConfig) -> str:
+    """A critic without a GPU share stays on the CPU, even where the policy has a GPU."""
+    if config.cluster.gpus_per_critic > 0 or config.train.device != "cuda":
+        return config.train.device
+    return "cpu"

@@ -1,0 +1,78 @@
+"""Scores do not depend on timing: the final policy is the same bits however and whenever the critic answers."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from actors.value_critic import ValueCritic
+from tests.flows.world import NUM_STEPS, DelayedCritic, SlowCritic, configured, kill_at_step, metrics_of, run
+from wmtp_ray.config.schema import ClusterConfig, RunConfig
+from wmtp_ray.tracking.processes import process_id
+from wmtp_ray.tracking.result import RunResult
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+def test_a_run_leaves_what_it_promises(uninterrupted: tuple[RunConfig, RunResult]) -> None:
+    config, result = uninterrupted
+    lines = metrics_of(config.run_dir)
+    assert [line["step"] for line in lines] == list(range(NUM_STEPS))
+    assert result.status == "FINISHED"
+    assert result.steps == NUM_STEPS
+    wanted = {"loss/policy", "loss/policy_unweighted", "loss/value", "weight/mean", "weight/std", "weight/ess_frac"}
+    wanted |= {"score/staleness_steps", "score/wait_s", "perf/supervised_tokens_per_s", "critic/explained_variance"}
+    assert wanted <= lines[-1].keys()
+    assert lines[-1]["loss/policy_unweighted"] < lines[0]["loss/policy_unweighted"]
+    for name in ("config.yaml", "plan.json", "result.json", f"checkpoints/step_{NUM_STEPS}", "final/params.json"):
+        assert (config.run_dir / name).exists(), name
+
+
+def test_staleness_keeps_its_bound_and_reaches_it(uninterrupted: tuple[RunConfig, RunResult]) -> None:
+    config, _ = uninterrupted
+    staleness = [line["score/staleness_steps"] for line in metrics_of(config.run_dir)]
+    # K = 2, N = 3: step 4 is scored by version 0, step 5 by version 3.
+    assert staleness == [0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, 2, 3, 4]
+    assert max(staleness) == config.critic.lookahead_steps + config.critic.publish_every - 1
+
+
+def test_weights_are_those_of_a_learning_critic(uninterrupted: tuple[RunConfig, RunResult]) -> None:
+    config, _ = uninterrupted
+    lines = metrics_of(config.run_dir)
+    # The head starts at V = 0: only terminal tokens of correct rows weigh until version 3 arrives at step 5.
+    assert lines[0]["weight/other_std"] == 0.0
+    assert lines[5]["weight/other_std"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "critic_class"),
+    [
+        ("synchronous", ("critic.mode=sync",), ValueCritic),
+        ("delayed", (), DelayedCritic),
+        ("pool-of-two", ("critic.pool_size=2",), DelayedCritic),
+    ],
+)
+def test_policy_is_the_same_bits(
+    uninterrupted: tuple[RunConfig, RunResult],
+    world: Path,
+    cluster: ClusterConfig,
+    name: str,
+    overrides: tuple[str, ...],
+    critic_class: type[ValueCritic],
+) -> None:
+    result = run(configured(world, name, *overrides), critic_class)
+    assert result.policy_sha256 == uninterrupted[1].policy_sha256
+
+
+def test_policy_is_the_same_bits_after_the_critic_was_killed(
+    uninterrupted: tuple[RunConfig, RunResult], world: Path, cluster: ClusterConfig
+) -> None:
+    config = configured(world, "critic-killed")
+    killed: list[int] = []
+    killer = threading.Thread(target=lambda: killed.append(kill_at_step(config.run_dir, "critic_0", 4)))
+    killer.start()
+    result = run(config, SlowCritic)
+    killer.join()
+    assert killed, "the critic was not killed"
+    assert process_id(config.run_dir, "critic_0") != killed[0], "no other critic took its place"
+    assert result.policy_sha256 == uninterrupted[1].policy_sha256

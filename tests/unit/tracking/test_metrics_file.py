@@ -1,0 +1,127 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wmtp_ray.contracts import StepReport
+from wmtp_ray.tracking.metrics_file import JsonlSink, last_report
+
+
+def report(step: int, stage: int = 2, **metrics: float) -> StepReport:
+    return StepReport(stage, step, {"loss/total": 0.5, **metrics})
+
+
+def lines(run_dir: Path) -> list[dict[str, float]]:
+    return [orjson.loads(line) for line in (run_dir / "metrics.jsonl").read_bytes().splitlines()]
+
+
+def positions(run_dir: Path) -> list[tuple[float, float]]:
+    return [(line["stage"], line["step"]) for line in lines(run_dir)]
+
+
+def test_each_step_is_one_object_readable_at_once(tmp_path):
+    sink = JsonlSink(tmp_path / "runs" / "new")
+    sink.log(StepReport(1, 0, {"loss/total": 2.5, "weight/std": 0.25}))
+    (line,) = lines(tmp_path / "runs" / "new")
+    assert {key: line[key] for key in ("stage", "step", "loss/total", "weight/std")} == {
+        "stage": 1,
+        "step": 0,
+        "loss/total": 2.5,
+        "weight/std": 0.25,
+    }
+    assert line["time"] > 0
+
+
+def test_what_json_cannot_hold_is_null_and_numpy_is_a_number(tmp_path):
+    JsonlSink(tmp_path).log(report(0, bad=float("nan"), huge=float("inf"), small=np.float32(0.25)))
+    (line,) = lines(tmp_path)
+    assert (line["bad"], line["huge"], line["small"]) == (None, None, 0.25)
+
+
+def test_a_metric_may_not_take_the_name_of_the_step(tmp_path):
+    with pytest.raises(AssertionError):
+        JsonlSink(tmp_path).log(StepReport(2, 0, {"step": 1.0}))
+
+
+def test_reopening_appends(tmp_path):
+    for step in range(3):
+        sink = JsonlSink(tmp_path)
+        sink.log(report(step))
+        sink.close()
+    assert positions(tmp_path) == [(2, 0), (2, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"stage":2,"step":2', b'{"stage":2,"step":2,"time":1.0}', b"\0\0\0\n"])
+def test_line_torn_by_a_kill_is_dropped(tmp_path, torn):
+    first = JsonlSink(tmp_path)
+    first.log(report(0))
+    first.log(report(1))
+    first.close()
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(torn)
+    second = JsonlSink(tmp_path)
+    second.log(report(2))
+    assert positions(tmp_path) == [(2, 0), (2, 1), (2, 2)]
+
+
+def test_truncating_drops_that_step_and_all_later_ones(tmp_path):
+    sink = JsonlSink(tmp_path)
+    for stage, step in [(1, 0), (1, 5), (2, 0), (2, 1), (2, 2)]:
+        sink.log(report(step, stage))
+    sink.truncate_from(2, 1)
+    assert positions(tmp_path) == [(1, 0), (1, 5), (2, 0)]
+    sink.log(report(1))
+    assert positions(tmp_path) == [(1, 0), (1, 5), (2, 0), (2, 1)]
+    sink.truncate_from(1, 0)
+    assert positions(tmp_path) == []
+
+
+def test_replayed_steps_replace_those_after_the_checkpoint(tmp_path):
+    sink = JsonlSink(tmp_path)
+    for step in range(5):
+        sink.log(report(step, attempt=1.0))
+    for step in range(2, 4):
+        sink.log(report(step, attempt=2.0))
+    assert [(line["step"], line["attempt"]) for line in lines(tmp_path)] == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0)]
+
+
+def test_last_report_is_the_newest_whole_line(tmp_path):
+    assert last_report(tmp_path) is None
+    sink = JsonlSink(tmp_path)
+    assert last_report(tmp_path) is None
+    sink.log(report(0))
+    sink.log(report(1, bad=float("nan")))
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"stage":2,"step":2')
+    newest = last_report(tmp_path)
+    assert newest is not None
+    assert (newest.stage, newest.step, newest.metrics["loss/total"]) == (2, 1, 0.5)
+    assert math.isnan(newest.metrics["bad"])
+
+
+def test_nothing_temporary_stays(tmp_path):
+    sink = JsonlSink(tmp_path)
+    sink.log(report(0))
+    sink.truncate_from(2, 0)
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(steps=st.lists(st.tuples(st.integers(1, 2), st.integers(0, 4)), max_size=12), torn=st.binary(max_size=5))
+def test_no_step_occurs_twice_and_order_holds(tmp_path_factory, steps, torn):
+    run_dir = tmp_path_factory.mktemp("run")
+    expected: list[tuple[int, int]] = []
+    for stage, step in steps:
+        sink = JsonlSink(run_dir)
+        sink.log(report(step, stage))
+        sink.close()
+        with (run_dir / "metrics.jsonl").open("ab") as file:
+            file.write(torn.replace(b"\n", b""))
+        expected = [position for position in expected if position < (stage, step)] + [(stage, step)]
+    JsonlSink(run_dir).close()
+    assert positions(run_dir) == expected

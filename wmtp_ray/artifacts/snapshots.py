@@ -1,0 +1,109 @@
+"""The channel from policy to critic: one file a version, whole or absent, in a directory of this attempt.
+
+A file is the simplest channel that survives everything: a critic that died loads the version it is asked for, a
+checkpoint copies what later steps need, and nobody has to be told that a version exists. Each (re)start of the ranks
+writes to a directory of its own, so that a version of an attempt that died is never mistaken for one of this run's.
+Point `snapshot_dir` of the caller at a RAM disk where weights are large.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wmtp_ray.artifacts.manifest import atomic_file
+from wmtp_ray.errors import ArtifactError
+
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class SnapshotDirectory:
+    """The versions of one attempt."""
+
+    path: Path
+
+    def file_of(self, version: int) -> Path:
+        """Return where a version is or will be."""
+        return self.path / f"version_{version:08d}.safetensors"
+
+    def put(self, version: int, tensors: Mapping[str, Tensor]) -> None:
+        """Write a version; readers see all of it or nothing. Raises ArtifactError when the disk does not take it."""
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        try:
+            with atomic_file(self.file_of(version)) as temporary:
+                save_file(contiguous, temporary)
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(
+                f"Version {version} of the critic could not be written to {self.path}: {error}. Free disk space, then "
+                "start the same command again with --resume."
+            ) from error
+
+    def get(self, version: int, deadline_s: float) -> dict[str, Tensor]:
+        """Return a version's tensors, waiting until it is published.
+
+        Raises ArtifactError after `deadline_s`, or at once when the attempt is over (its directory is gone) or the
+        file is damaged.
+        """
+        give_up = time.monotonic() + deadline_s
+        while True:
+            try:
+                return load_file(self.file_of(version))
+            except FileNotFoundError:  # not there yet, or gone since: asking before opening would leave a gap
+                self._require_hope(version, deadline_s, give_up)
+            except SafetensorError as error:
+                raise ArtifactError(
+                    f"{self.file_of(version)} is no whole snapshot ({error}); check the disk, then start again with "
+                    "--resume"
+                ) from error
+            time.sleep(_POLL_S)
+
+    def _require_hope(self, version: int, deadline_s: float, give_up: float) -> None:
+        """Raise when a version can never come, or not in time."""
+        if not self.path.is_dir():
+            raise ArtifactError(
+                f"Version {version} of the critic was asked for by an attempt that is over: {self.path} is gone. The "
+                "ranks have started anew in another directory; nothing has to be done"
+            )
+        if time.monotonic() > give_up:
+            raise ArtifactError(
+                f"Version {version} of the critic was not published to {self.path} within {deadline_s:.0f} s; "
+                f"there are {[f.name for f in self.files()]}. Look at rank 0, which publishes."
+            )
+
+    def files(self, oldest: int = 0) -> list[Path]:
+        """Return the files of versions >= `oldest`, oldest first."""
+        return [path for path in sorted(self.path.glob("version_*.safetensors")) if version_of_file(path) >= oldest]
+
+    def drop_before(self, oldest: int) -> None:
+        """Remove versions that no step needs any more."""
+        for path in self.files():
+            if version_of_file(path) < oldest:
+                path.unlink(missing_ok=True)
+
+
+def open_attempt(root: Path, attempt: str, carried: list[Path]) -> SnapshotDirectory:
+    """Start an attempt's directory with the versions a checkpoint carried; directories of other attempts go.
+
+    Call it on one rank only.
+    """
+    if root.is_dir():
+        for other in root.iterdir():
+            if other.name != attempt:
+                shutil.rmtree(other, ignore_errors=True)
+    directory = SnapshotDirectory(root / attempt)
+    directory.path.mkdir(parents=True, exist_ok=True)
+    for path in carried:
+        with atomic_file(directory.path / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+    return directory
+
+
+def version_of_file(path: Path) -> int:
+    """Return the version a snapshot file holds."""
+    return int(path.stem.removeprefix("version_"))

@@ -1,0 +1,10 @@
+"""The generated benchmark of the quickstart: small list problems in words, answered by proved Python programs.
+
+operations.py: the language and its reference semantics; problems.py: what is asked, and the bugs; programs.py: program
+text in several styles; answers.py: labelled programs for a problem; write.py: the files. No torch, no ray; it trains
+nothing and judges nothing but its own programs.
+"""
+
+from wmtp_ray.data.list_tasks.write import ListTasks, ListTasksFiles, write_list_tasks
+
+__all__ = ["ListTasks", "ListTasksFiles", "write_list_tasks"]

@@ -1,0 +1,231 @@
+"""Write the generated benchmark: rows for training, problems with tests for evaluation, and a manifest.
+
+The same configuration gives the same bytes, whatever PYTHONHASHSEED. The problems' files are HumanEval-shaped, with
+one difference: `prompt` is an instruction in words and the answer a whole program, not a continuation of the prompt.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from wmtp_ray.data.list_tasks.answers import Program, correct_programs, incorrect_programs, mistaken_step
+from wmtp_ray.data.list_tasks.operations import Composition
+from wmtp_ray.data.list_tasks.problems import (
+    SYSTEMATIC_BUGS,
+    Inputs,
+    Problem,
+    draw_compositions,
+    draw_inputs,
+    hold_out,
+    word_prompt,
+)
+from wmtp_ray.data.list_tasks.programs import ENTRY_POINT, STYLES
+from wmtp_ray.errors import ConfigError
+
+SOURCE = "list_tasks"
+PYTHON_3 = 3  # the row schema's language code
+MAX_INCORRECT = 24
+
+Record = dict[str, Any]  # a JSON object
+
+
+@dataclass(frozen=True)
+class ListTasks:
+    """What to generate.
+
+    `num_correct` (1..6) and `num_incorrect` (0..24) are rows per problem. `systematic_frac` (0..1) is the probability
+    that an incorrect row of a problem which invites a systematic bug has one; the other incorrect rows are diffuse. It
+    moves the share of programs in which an operation is wrong: keep that away from one half (the manifest says what it
+    became), where the likeliest program of a model trained on all rows is a coin toss.
+    """
+
+    seed: int
+    num_train_problems: int
+    num_valid_problems: int
+    num_correct: int
+    num_incorrect: int
+    systematic_frac: float
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "num_train_problems": (1, float("inf")),
+            "num_valid_problems": (0, float("inf")),
+            "num_correct": (1, len(STYLES)),
+            "num_incorrect": (0, MAX_INCORRECT),
+            "systematic_frac": (0, 1),
+        }
+        for name, (low, high) in limits.items():
+            found = getattr(self, name)
+            if not low <= found <= high:
+                raise ConfigError(f"list tasks: {name} is {found}, expected {low} to {high}: choose one in that range")
+
+
+@dataclass(frozen=True)
+class ListTasksFiles:
+    """The files written: rows of both splits, their problems with tests, and the manifest."""
+
+    train: Path
+    valid: Path
+    train_problems: Path
+    valid_problems: Path
+    manifest: Path
+
+
+@dataclass(frozen=True)
+class AnsweredProblem:
+    """A problem with its correct programs, then its incorrect ones."""
+
+    problem: Problem
+    correct: tuple[Program, ...]
+    incorrect: tuple[Program, ...]
+
+
+def write_list_tasks(directory: Path, config: ListTasks) -> ListTasksFiles:
+    """Generate the benchmark into `directory` (created if absent; the five files are overwritten).
+
+    Raises ConfigError when more different problems are asked for than exist, or too few train problems to contain
+    every operation of the held-out ones.
+    """
+    rng = Random(config.seed)
+    inputs = draw_inputs(rng)
+    compositions = draw_compositions(rng, config.num_train_problems + config.num_valid_problems, inputs)
+    train_compositions, valid_compositions = hold_out(compositions, config.num_valid_problems)
+    train = answer_all(train_compositions, 0, inputs, config)
+    valid = answer_all(valid_compositions, len(train), inputs, config)
+
+    directory.mkdir(parents=True, exist_ok=True)
+    files = ListTasksFiles(
+        train=write_jsonl(directory / "train.jsonl", shuffled_rows(rng, train)),
+        valid=write_jsonl(directory / "valid.jsonl", shuffled_rows(rng, valid)),
+        train_problems=write_jsonl(
+            directory / "train_problems.jsonl", [problem_record(each, inputs) for each in train]
+        ),
+        valid_problems=write_jsonl(
+            directory / "valid_problems.jsonl", [problem_record(each, inputs) for each in valid]
+        ),
+        manifest=directory / "manifest.json",
+    )
+    manifest = {
+        "config": asdict(config),
+        "splits": {"train": split_counts(train), "valid": split_counts(valid)},
+        "sha256": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in (files.train, files.valid, files.train_problems, files.valid_problems)
+        },
+    }
+    files.manifest.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8", newline="\n")
+    return files
+
+
+def answer_all(
+    compositions: Sequence[Composition], first_number: int, inputs: Inputs, config: ListTasks
+) -> list[AnsweredProblem]:
+    """Word and answer the compositions, numbered from `first_number`."""
+    return [answer(n, composition, inputs, config) for n, composition in enumerate(compositions, first_number)]
+
+
+def answer(number: int, composition: Composition, inputs: Inputs, config: ListTasks) -> AnsweredProblem:
+    """Word one problem and write its programs, from a random stream of its own."""
+    rng = Random(f"{config.seed}/{number}")
+    expected = tuple(composition.apply(values) for values in inputs)
+    problem = Problem(number, composition, word_prompt(rng, composition), expected)
+    correct = correct_programs(rng, problem, inputs, config.num_correct)
+    incorrect = incorrect_programs(rng, problem, inputs, list(correct), config.num_incorrect, config.systematic_frac)
+    return AnsweredProblem(problem, tuple(correct.values()), tuple(incorrect))
+
+
+def shuffled_rows(rng: Random, answered: Sequence[AnsweredProblem]) -> list[Record]:
+    """All rows of a split in random order."""
+    rows = [
+        row_record(each.problem, program, i)
+        for each in answered
+        for programs in (each.correct, each.incorrect)
+        for i, program in enumerate(programs)
+    ]
+    rng.shuffle(rows)
+    return rows
+
+
+def row_record(problem: Problem, program: Program, i: int) -> Record:
+    """One row of the row schema; `metadata.bug` is there on incorrect rows only."""
+    metadata = {
+        "source": SOURCE,
+        "difficulty": problem.composition.difficulty,
+        "has_tests": True,
+        "language": PYTHON_3,
+    }
+    if program.bug:
+        metadata["bug"] = program.bug
+    return {
+        "instruction": problem.prompt,
+        "input": "",
+        "output": program.source,
+        "task_id": f"list_{problem.number}_{'incorrect' if program.bug else 'correct'}_{i}",
+        "is_correct": program.bug is None,
+        "metadata": metadata,
+    }
+
+
+def problem_records(answered: Sequence[AnsweredProblem], inputs: Inputs) -> list[Record]:
+    """All problems of a split, in the order of their numbers."""
+    return [problem_record(each, inputs) for each in answered]
+
+
+def problem_record(answered: AnsweredProblem, inputs: Inputs) -> Record:
+    """One problem with its tests: the source of a `check(candidate)` over all inputs."""
+    problem = answered.problem
+    asserts = [
+        f"    assert candidate({list(values)!r}) == {expected!r}"
+        for values, expected in zip(inputs, problem.expected, strict=True)
+    ]
+    return {
+        "task_id": f"list_{problem.number}",
+        "prompt": problem.prompt,
+        "entry_point": ENTRY_POINT,
+        "canonical_solution": answered.correct[0].source,
+        "test": "\n".join(["def check(candidate):", *asserts]) + "\n",
+        "difficulty": problem.composition.difficulty,
+    }
+
+
+def split_counts(answered: Sequence[AnsweredProblem]) -> Record:
+    """Count problems, rows and bugs of a split for the manifest."""
+    difficulties = Counter(each.problem.composition.difficulty for each in answered)
+    bugs = Counter(program.bug for each in answered for program in each.incorrect)
+    num_correct = sum(len(each.correct) for each in answered)
+    return {
+        "problems": len(answered),
+        "rows": num_correct + bugs.total(),
+        "correct_rows": num_correct,
+        "incorrect_rows": bugs.total(),
+        "systematic_rows": bugs["systematic"],
+        "diffuse_rows": bugs["diffuse"],
+        "problems_by_difficulty": {str(difficulty): difficulties[difficulty] for difficulty in sorted(difficulties)},
+        "systematic_bug_share": systematic_bug_shares(answered),
+    }
+
+
+def systematic_bug_shares(answered: Sequence[AnsweredProblem]) -> dict[str, float]:
+    """Of all programs that were asked for an operation, the fraction in which it has its systematic bug."""
+    asked: Counter[str] = Counter()
+    mistaken: Counter[str] = Counter()
+    for each in answered:
+        steps = each.problem.composition.steps
+        for step in steps:
+            asked[step.operation.words] += len(each.correct) + len(each.incorrect)
+        for program in each.incorrect:
+            if program.bug == "systematic":
+                mistaken[steps[mistaken_step(each.problem, program)].operation.words] += 1
+    return {words: round(mistaken[words] / asked[words], 4) for words in SYSTEMATIC_BUGS if asked[words]}
+
+
+def write_jsonl(path: Path, records: Sequence[Record]) -> Path:
+    """Write one record a line and return the path."""
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    return path

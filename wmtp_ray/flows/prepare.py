@@ -1,0 +1,174 @@
+"""Stage 0: from a configuration to plans, refusing what cannot work before anything expensive starts.
+
+Files, tokenizers and the model's shape are checked against each other, the index is loaded (or built once), the plans
+are made and every step is split once as the run will split it. Imports neither ray nor torch: `--dry-run` ends here.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from wmtp_ray.config.load import check_files
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import RowIndex
+from wmtp_ray.data.index import ensure_index, load_built_index
+from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
+from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.plan.render import render
+from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
+from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
+
+_SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What stage 0 found out: the index, and the plan of each stage that will train."""
+
+    index: RowIndex
+    plans: dict[int, RunPlan]
+    schedule: VersionSchedule
+    rendered: str
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What stage 0 needs to know of a params.json."""
+
+    vocab_size: int
+    num_horizons: int
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check, index and plan. Raises a WmtpError that names the first contradiction found."""
+    check_files(config)
+    tokenizer = CodeTokenizer(config.tokenizer.path)
+    check_model_fits(config, tokenizer)
+    data = config.data
+    index = ensure_index(data.train_file, tokenizer, on_error=data.on_error, index_path=data.index_file)
+    if data.valid_file is not None:
+        ensure_index(data.valid_file, tokenizer, on_error=data.on_error)
+    plans = _plans(config, index)
+    for plan in plans.values():
+        check_packing(
+            plan, index, num_ranks=config.train.num_workers, micro_batch_tokens=config.train.micro_batch_tokens
+        )
+    schedule = version_schedule(config)
+    bound = schedule.staleness_bound if config.uses_critic else None
+    sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
+    return Prepared(index, plans, schedule, "\n\n".join([*sections, *_left_out_lines(config)]))
+
+
+def version_schedule(config: RunConfig) -> VersionSchedule:
+    """Return which version of the scoring model belongs to which step."""
+    if config.uses_critic and config.critic.source == "policy":
+        return PublishedVersions(config.critic.lookahead_steps, config.critic.publish_every)
+    return OneVersion()
+
+
+def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:
+    """Refuse torn weights, and a tokenizer, a reference or horizon coefficients that do not belong to the model.
+
+    A model may have more tokens than its tokenizer (a table padded to a round size), never fewer.
+    """
+    shape = read_model_shape(config.model.path)
+    coefs = config.loss.horizon_coefs
+    if coefs is not None and len(coefs) != shape.num_horizons:
+        raise ConfigError(
+            f"loss.horizon_coefs has {len(coefs)} entries, the model in {config.model.path} predicts "
+            f"{shape.num_horizons} horizons: give {shape.num_horizons}, or null for ones"
+        )
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise ConfigError(
+            f"The tokenizer {config.tokenizer.path} has {tokenizer.vocab_size} tokens, the model in "
+            f"{config.model.path} only {shape.vocab_size}: set tokenizer.path to the tokenizer the model was made for"
+        )
+    check_weights(config.model.path)
+    if config.weighting.type == "rho1":
+        assert config.reference.path is not None
+        _check_reference(config, config.reference.path, shape)
+
+
+def read_model_shape(directory: Path) -> ModelShape:
+    """Read params.json without building the model; ConfigError when it cannot describe one."""
+    path = directory / "params.json"
+    try:
+        params = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not JSON ({error}); restore the params.json of the model") from error
+    found: dict[str, Any] = {"n_future_tokens": 1} | (params if isinstance(params, dict) else {})
+    values = {key: found.get(key) for key in _SHAPE_KEYS}
+    wrong = [f"{key}={value!r}" for key, value in values.items() if type(value) is not int or value < 1]
+    if wrong:
+        raise ConfigError(
+            f"{path} describes no model: found {', '.join(wrong)}, expected whole numbers above 0 (Meta's layout, not "
+            "a config.json of another library); restore the params.json of the model"
+        )
+    if found["n_future_tokens"] >= found["n_layers"]:
+        raise ConfigError(
+            f"{path}: {found['n_future_tokens']} prediction heads leave no trunk of the {found['n_layers']} layers; "
+            "expected n_future_tokens below n_layers; restore the params.json of the model"
+        )
+    return ModelShape(found["vocab_size"], found["n_future_tokens"])
+
+
+def check_weights(directory: Path) -> None:
+    """Refuse a model.safetensors that is cut short or foreign, by its header alone; tensors are not read."""
+    path = directory / "model.safetensors"
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"{path} has {path.stat().st_size} bytes that are no whole safetensors file ({error}); copy or convert "
+            "the model again"
+        ) from error
+
+
+def _plans(config: RunConfig, index: RowIndex) -> dict[int, RunPlan]:
+    plans: dict[int, RunPlan] = {}
+    if 1 in config.stages:
+        plans[1] = plan_critic_stage(
+            index, config.data, config.critic_stage, config.seed, needs_pairs=config.critic.objective == "pairwise"
+        )
+    if 2 in config.stages:
+        plans[2] = plan_training(index, config.data, config.train, config.seed)
+    return plans
+
+
+def _left_out_lines(config: RunConfig) -> list[str]:
+    """Say how many malformed lines `data.on_error=skip` left out of each file: never in silence."""
+    if config.data.on_error == "fail":
+        return []
+    files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]
+    indexes = {path: load_built_index(path, index_file) for path, index_file in files if path is not None}
+    return [
+        f"{path}: {built.num_skipped:,} of {built.num_lines:,} lines are malformed and left out (data.on_error=skip), "
+        f"for example\n  {built.errors[0]}"
+        for path, built in indexes.items()
+        if built.num_skipped
+    ]
+
+
+def _check_reference(config: RunConfig, directory: Path, ours: ModelShape) -> None:
+    """Excess losses compare token by token, so both models must cut text into the same tokens."""
+    their_tokenizer = config.reference.tokenizer_path or config.tokenizer.path
+    our_hash, their_hash = tokenizer_hash(config.tokenizer.path), tokenizer_hash(their_tokenizer)
+    if our_hash != their_hash:
+        raise ConfigError(
+            f"The reference's tokenizer {their_tokenizer} (SHA-256 {their_hash[:12]}) is another than the policy's "
+            f"{config.tokenizer.path} (SHA-256 {our_hash[:12]}). Rho-1 compares losses token by token: give a "
+            "reference that was trained with the policy's tokenizer, as reference.path and reference.tokenizer_path"
+        )
+    theirs = read_model_shape(directory)
+    if theirs.vocab_size != ours.vocab_size:
+        raise ConfigError(
+            f"The reference in {directory} has {theirs.vocab_size} tokens, the policy in {config.model.path} has "
+            f"{ours.vocab_size}, expected one vocabulary: set reference.path to a model of the policy's family"
+        )
+    check_weights(directory)

@@ -1,0 +1,290 @@
+"""The wiring of a training run: who starts, in which order, and who talks to whom.
+
+    driver ── metrics actor
+       ├───── critic pool, or reference pool           (stage 2, where the weighting or the value loss needs one)
+       └───── TorchTrainer ── rank 0..n-1              (each: Ray Data stream -> score ahead -> step)
+
+The trainer runs in a thread; the main thread draws the progress line and hears signals: an interrupt asks the ranks
+to checkpoint and stop. Nothing here computes.
+"""
+
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.train import FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from rich.console import Console
+
+from actors.metrics_sink import MetricsSink
+from actors.policy_worker import RankJob, run_rank
+from actors.reference_scorer import ReferenceScorer
+from actors.value_critic import ValueCritic
+from wmtp_ray.artifacts.meta_checkpoint import load_policy, read_model_args
+from wmtp_ray.artifacts.snapshots import SnapshotDirectory
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import StepReport
+from wmtp_ray.errors import WmtpError
+from wmtp_ray.flows.cluster import joined, require_resources
+from wmtp_ray.flows.prepare import Prepared
+from wmtp_ray.model.policy import value_path_state
+from wmtp_ray.plan.run_plan import save as save_plan
+from wmtp_ray.plan.versions import OneVersion, VersionSchedule
+from wmtp_ray.tracking.metrics_file import last_report
+from wmtp_ray.tracking.mlflow_run import RunStatus
+from wmtp_ray.tracking.progress import Progress
+from wmtp_ray.tracking.result import RunResult, write_result
+from wmtp_ray.training.stages import (
+    STOP_FILE,
+    StageRecipe,
+    StageResult,
+    clear_failure,
+    critic_bundle,
+    critic_stage,
+    policy_stage,
+    read_failure,
+    read_stage_result,
+    stage_directory,
+    value_spec,
+)
+
+_POLL_S = 0.2
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; it has checkpointed."""
+
+
+@dataclass(frozen=True)
+class ScorePool:
+    """The actors that score, the versions they follow, and their snapshots where these never change."""
+
+    actors: tuple[Any, ...]
+    schedule: VersionSchedule
+    snapshots: SnapshotDirectory | None
+
+
+def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCritic] = ValueCritic) -> RunResult:
+    """Run the stages that train, continuing what an earlier start of this run has done.
+
+    `critic_class` is the class behind the critic actors. Raises Interrupted after a stop, WmtpError when a rank failed
+    for a reason it could name.
+    """
+    for plan in prepared.plans.values():
+        save_plan(plan, config.run_dir)
+    (config.run_dir / STOP_FILE).unlink(missing_ok=True)
+    with joined(config.cluster):
+        return _Run(config, prepared, critic_class).run()
+
+
+class _Run:
+    """One start of a run on a connected cluster."""
+
+    def __init__(self, config: RunConfig, prepared: Prepared, critic_class: type[ValueCritic]) -> None:
+        self._config = config
+        self._prepared = prepared
+        self._critic_class = critic_class
+        self._seconds: dict[str, float] = {}
+        self._warnings = [warning for plan in prepared.plans.values() for warning in plan.warnings]
+        self._require_resources()
+        sink = ray.remote(MetricsSink).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self._metrics: Any = sink.remote(config)
+
+    def run(self) -> RunResult:
+        """Train stage after stage; leave result.json whatever happens."""
+        status: RunStatus = "FAILED"
+        config = self._config
+        stages: list[StageResult] = []
+        try:
+            for recipe in self._recipes():
+                stages.append(self._run_stage(config, recipe))
+                if (health := stages[-1].health) is not None:
+                    self._metrics.set_result.remote(health.metrics)
+                if recipe.stage == 1:
+                    config = self._apply_gate(config, stages[-1])
+            status = "FINISHED"
+        except Interrupted:
+            status = "KILLED"
+            raise
+        finally:
+            result = self._close(status, stages)
+        return result
+
+    def _recipes(self) -> list[StageRecipe]:
+        builders = {1: critic_stage, 2: policy_stage}
+        return [builders[stage](self._config) for stage in sorted(self._prepared.plans)]
+
+    def _require_resources(self) -> None:
+        cluster, critic = self._config.cluster, self._config.critic
+        actors = critic.pool_size if self._needs_pool() else 0
+        ranks = self._config.train.num_workers
+        # Ray Data needs part of a CPU too, or no row ever comes.
+        require_resources(
+            cpus=ranks * cluster.cpus_per_worker + actors * cluster.cpus_per_critic + 0.1,
+            gpus=ranks * cluster.gpus_per_worker + actors * cluster.gpus_per_critic,
+        )
+
+    def _needs_pool(self) -> bool:
+        return self._config.uses_critic or self._config.weighting.type == "rho1"
+
+    # ------------------------------------------------------------------------------------------------ a stage
+
+    def _run_stage(self, config: RunConfig, recipe: StageRecipe) -> StageResult:
+        directory = stage_directory(config, recipe.stage)
+        done = read_stage_result(directory)
+        if done is not None:
+            return done
+        clear_failure(directory)
+        started = time.perf_counter()
+        pool = self._score_pool(config) if recipe.stage == 2 else ScorePool((), OneVersion(), None)
+        job = RankJob(config, recipe, directory, pool.actors, pool.schedule, pool.snapshots, self._metrics)
+        try:
+            self._fit(config, job)
+        finally:
+            for actor in pool.actors:
+                ray.kill(actor)
+        self._seconds[f"stage_{recipe.stage}"] = time.perf_counter() - started
+        result = read_stage_result(directory)
+        if result is None:
+            raise Interrupted(f"stage {recipe.stage} stopped before its end")
+        return result
+
+    def _fit(self, config: RunConfig, job: RankJob) -> None:
+        trainer = _trainer(config, job)
+        failures: list[BaseException] = []
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=fit, name="trainer", daemon=True)
+        plan = self._prepared.plans[job.recipe.stage]
+        console = Console(quiet=not config.tracking.progress)
+        with _stop_on_signals(config), Progress(console, total_steps=plan.num_steps) as progress:
+            thread.start()
+            while thread.is_alive():
+                thread.join(_POLL_S)
+                progress.show(self._latest(job.recipe.stage))
+        if failures:
+            raise WmtpError(read_failure(job.stage_dir) or f"The ranks failed: {failures[0]}") from failures[0]
+
+    def _latest(self, stage: int) -> StepReport | None:
+        try:
+            report: StepReport | None = ray.get(self._metrics.latest.remote(), timeout=1.0)
+        except RayError:
+            return None  # the metrics actor restarts or is busy: the line is drawn again at the next poll
+        return report if report is not None and report.stage == stage else None
+
+    # ------------------------------------------------------------------------------------------ whom it talks to
+
+    def _score_pool(self, config: RunConfig) -> ScorePool:
+        if config.weighting.type == "rho1":
+            assert config.reference.path is not None
+            return ScorePool(
+                self._start(ReferenceScorer, config.reference.path, config),
+                OneVersion(),
+                SnapshotDirectory(config.run_dir),
+            )
+        if not config.uses_critic:
+            return ScorePool((), OneVersion(), None)
+        args, spec = read_model_args(config.model.path), value_spec(config)
+        snapshots = None
+        if config.critic.source == "frozen":
+            bundle = critic_bundle(config)
+            assert bundle is not None, "the schema asks for critic.path, or for stage 1"
+            args = read_model_args(bundle)
+            snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
+            snapshots.put(0, value_path_state(load_policy(bundle, spec=spec)))
+        return ScorePool(self._start(self._critic_class, args, spec, config), self._prepared.schedule, snapshots)
+
+    def _start(self, actor_class: type[Any], *arguments: Any) -> tuple[Any, ...]:
+        cluster = self._config.cluster
+        remote = ray.remote(actor_class).options(
+            num_cpus=cluster.cpus_per_critic, num_gpus=cluster.gpus_per_critic, max_restarts=-1, max_task_retries=-1
+        )
+        return tuple(remote.remote(*arguments, number) for number in range(self._config.critic.pool_size))
+
+    # --------------------------------------------------------------------------------------------- around stages
+
+    def _apply_gate(self, config: RunConfig, stage_1: StageResult) -> RunConfig:
+        """Let stage 2 go on, fall back to uniform weights, or stop, when the critic is unhealthy (`critic.gate`)."""
+        failures = stage_1.health.failures if stage_1.health else []
+        if not failures:
+            return config
+        text = "The critic is unhealthy: " + "; ".join(failures)
+        if config.critic.gate == "stop":
+            raise WmtpError(f"{text}. critic.gate=stop ends the run here; see critic/stage_result.json")
+        if config.critic.gate == "warn":
+            self._warnings.append(f"{text}. critic.gate=warn: stage 2 went on with its weights")
+            return config
+        self._warnings.append(f"{text}. critic.gate=uniform: stage 2 ran with uniform weights")
+        return config.model_copy(update={"weighting": config.weighting.model_copy(update={"type": "uniform"})})
+
+    def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
+        """Flush the metrics and write result.json; a tracking server that does not answer costs a warning, no more."""
+        deadline_s = self._config.deadlines.tracking_s
+        try:
+            problems = ray.get(self._metrics.close.remote(status), timeout=deadline_s + 5.0)
+        except RayError as error:
+            problems = [f"the metrics actor did not close within {deadline_s:.0f} s: {error}"]
+        last = last_report(self._config.run_dir)
+        policy = next((s for s in stages if s.stage == 2), None)
+        result = RunResult(
+            status=status,
+            steps=last.step + 1 if last is not None else 0,
+            metrics=dict(last.metrics) if last is not None else {},
+            policy_sha256=policy.policy_sha256 if policy else None,
+            seconds_per_stage=self._seconds,
+            warnings=(*self._warnings, *problems),
+        )
+        write_result(self._config.run_dir, result)
+        return result
+
+
+def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
+    """Return the trainer of one stage; its name is new each time, since Ray would resume a name that it knows."""
+    cluster = config.cluster
+    use_gpu = cluster.gpus_per_worker > 0
+    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if use_gpu else {})
+    return TorchTrainer(
+        run_rank,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.deadlines.collective_s)),
+        scaling_config=ScalingConfig(
+            num_workers=config.train.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=RayRunConfig(
+            name=f"stage_{job.recipe.stage}_{uuid.uuid4().hex[:8]}",
+            storage_path=str(config.run_dir / "ray"),
+            failure_config=FailureConfig(max_failures=config.train.max_restarts),
+        ),
+    )
+
+
+@contextmanager
+def _stop_on_signals(config: RunConfig) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the ranks to checkpoint and stop after the step they are in."""
+
+    def ask(signum: int, frame: object) -> None:
+        (config.run_dir / STOP_FILE).touch()
+        print("Stopping after this step, with a checkpoint; `--resume` continues.", flush=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

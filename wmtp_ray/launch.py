@@ -1,0 +1,18 @@
+"""`python -m wmtp_ray.launch recipe=verifiable ...`: argv -> configuration -> plan -> flow. Defines only main().
+
+Nothing that crosses a process may be defined here: in a worker this module would be another `__main__`.
+"""
+
+import sys
+from datetime import datetime
+
+from wmtp_ray.flows.launch_run import launch
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit code (0 done, 2 refused, 1 failed, 130 interrupted)."""
+    return launch(sys.argv[1:], datetime.now())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

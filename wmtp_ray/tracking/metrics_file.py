@@ -1,0 +1,100 @@
+"""metrics.jsonl: one JSON object for each optimizer step, in order, no step twice. The run's own copy of its numbers.
+
+    {"stage":2,"step":7,"time":1735787045.2,"loss/total":2.31,...}
+
+Not a number and infinity are written as null, as JSON has neither. One process owns the file; nothing here locks it.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from wmtp_ray.contracts import StepReport
+
+FILE_NAME = "metrics.jsonl"
+RESERVED_KEYS = frozenset({"stage", "step", "time"})
+NAN = float("nan")
+Position = tuple[int, int]  # (stage, step)
+
+
+class JsonlSink:
+    """Appends StepReports to `run_dir/metrics.jsonl`, each line flushed to the system before `log` returns.
+
+    Opening drops what a killed process left of its last line. A report at or before the last written one (its ranks
+    restarted from a checkpoint) replaces the lines from there on.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.path = run_dir / FILE_NAME
+        self._last: Position | None = None
+        self._rewrite_before(None)
+        self._file = self.path.open("ab")
+
+    def log(self, report: StepReport) -> None:
+        """Append one line; `time` is seconds since the epoch."""
+        assert not RESERVED_KEYS & report.metrics.keys(), "a metric may not be named stage, step or time"
+        position = (report.stage, report.step)
+        if self._last is not None and position <= self._last:
+            self.truncate_from(*position)
+        line = {"stage": report.stage, "step": report.step, "time": time.time(), **report.metrics}
+        self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+        self._file.flush()
+        self._last = position
+
+    def truncate_from(self, stage: int, step: int) -> None:
+        """Drop every line at or after (stage, step), as a run does that resumes there. The file is replaced at once."""
+        self._file.close()
+        self._rewrite_before((stage, step))
+        self._file = self.path.open("ab")
+
+    def close(self) -> None:
+        """Flush to the disk and close; the sink takes no more reports."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _rewrite_before(self, end: Position | None) -> None:
+        """Keep the whole lines before `end` (all of them for None); leave the file alone when that is all it has."""
+        data = self.path.read_bytes() if self.path.exists() else b""
+        kept = [(line, position) for line, position in _whole_lines(data) if end is None or position < end]
+        self._last = kept[-1][1] if kept else None
+        kept_data = b"".join(line for line, _ in kept)
+        if kept_data != data:
+            replace_file(self.path, kept_data)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a whole file so that a reader sees the old one or the new one, and a crash leaves one of the two."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _whole_lines(data: bytes) -> Iterator[tuple[bytes, Position]]:
+    """Every line that was written to its end, with its position; a torn one is skipped."""
+    for line in data.splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            values = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        yield line, (values["stage"], values["step"])
+
+
+def last_report(run_dir: Path) -> StepReport | None:
+    """Return the newest whole line of a run's metrics.jsonl as a report, null as NaN; None where there is no line."""
+    path = run_dir / FILE_NAME
+    lines = [line for line, _ in _whole_lines(path.read_bytes())] if path.is_file() else []
+    if not lines:
+        return None
+    values = orjson.loads(lines[-1])
+    metrics = {key: NAN if value is None else value for key, value in values.items() if key not in RESERVED_KEYS}
+    return StepReport(stage=values["stage"], step=values["step"], metrics=metrics)

@@ -1,0 +1,44 @@
+"""result.json: how a run ended, in one file that appears whole or not at all."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.tracking.metrics_file import replace_file
+from wmtp_ray.tracking.mlflow_run import RunStatus
+
+FILE_NAME = "result.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    `steps` counts the optimizer steps of stage 2 over all resumes; `policy_sha256` is None where no policy was
+    trained. Metrics that are no finite number come back as None.
+    """
+
+    status: RunStatus
+    steps: int
+    metrics: dict[str, float | None]
+    policy_sha256: str | None
+    seconds_per_stage: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+def write_result(run_dir: Path, result: RunResult) -> Path:
+    """Write `run_dir/result.json`, replacing an earlier one at once."""
+    path = run_dir / FILE_NAME
+    replace_file(path, orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return path
+
+
+def read_result(run_dir: Path) -> RunResult:
+    """Read what `write_result` wrote; ArtifactError when the run has none."""
+    path = run_dir / FILE_NAME
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist; expected the result of a run that has ended: check the run's name")
+    values = orjson.loads(path.read_bytes())
+    return RunResult(**values | {"warnings": tuple(values["warnings"])})

@@ -1,0 +1,81 @@
+"""The one place a StepReport goes to: metrics.jsonl, MLflow if configured, and the newest for the progress line.
+
+A plain class; the metrics actor owns one. Problems of MLflow never raise here; a full disk under metrics.jsonl does.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import StepReport
+from wmtp_ray.tracking.metrics_file import JsonlSink
+from wmtp_ray.tracking.mlflow_run import MlflowTarget, RunStatus, default_uri
+from wmtp_ray.tracking.mlflow_sink import MlflowSink
+
+
+class Tracker:
+    """Fans reports out to the sinks; `mlflow` is None where it is switched off."""
+
+    def __init__(self, metrics_file: JsonlSink, mlflow: MlflowSink | None) -> None:
+        self._metrics_file = metrics_file
+        self._mlflow = mlflow
+        self._latest: StepReport | None = None
+
+    @property
+    def mlflow_run_id(self) -> str | None:
+        """The MLflow run, for checkpoints; None without MLflow and until its server has answered."""
+        return self._mlflow.run_id if self._mlflow is not None else None
+
+    def log(self, report: StepReport) -> None:
+        """Record one optimizer step."""
+        self._latest = report
+        self._metrics_file.log(report)
+        if self._mlflow is not None:
+            self._mlflow.log(report)
+
+    def truncate_from(self, stage: int, step: int) -> None:
+        """Forget the recorded steps at or after (stage, step), as a run does that resumes there."""
+        self._metrics_file.truncate_from(stage, step)
+        self._latest = None
+
+    def set_result(self, metrics: Mapping[str, float]) -> None:
+        """Record the run's final numbers (evaluation); result.json is `write_result`'s part."""
+        if self._mlflow is not None:
+            self._mlflow.set_result(metrics)
+
+    def add_artifact(self, path: Path) -> None:
+        """Have MLflow keep a file or folder when the run ends."""
+        if self._mlflow is not None:
+            self._mlflow.add_artifact(path)
+
+    def latest(self) -> StepReport | None:
+        """Return the newest report, for the progress line; None before the first."""
+        return self._latest
+
+    def problems(self) -> list[str]:
+        """Say what was not recorded so far, in sentences for the user."""
+        return self._mlflow.problems() if self._mlflow is not None else []
+
+    def close(self, status: RunStatus, deadline_s: float) -> list[str]:
+        """Flush everything within `deadline_s` and return the problems; the tracker takes no more reports."""
+        self._metrics_file.close()
+        if self._mlflow is not None:
+            self._mlflow.close(status, deadline_s)
+        return self.problems()
+
+
+def open_tracker(config: RunConfig, *, mlflow_run_id: str | None) -> Tracker:
+    """Open the sinks of a run; `mlflow_run_id` continues that MLflow run, None starts one."""
+    mlflow = MlflowSink(_target(config, mlflow_run_id)) if config.tracking.mlflow else None
+    return Tracker(JsonlSink(config.run_dir), mlflow)
+
+
+def _target(config: RunConfig, mlflow_run_id: str | None) -> MlflowTarget:
+    return MlflowTarget(
+        uri=config.tracking.mlflow_uri or default_uri(config.storage_root),
+        experiment=config.tracking.experiment,
+        run_name=config.run_name,
+        params=config.model_dump(mode="json"),
+        tags={"recipe": config.recipe, **config.tags},
+        run_id=mlflow_run_id,
+    )

@@ -1,0 +1,170 @@
+"""Checkpoints of a run: written whole or not at all, verified before use, the newest kept.
+
+A checkpoint is a directory `step_<n>` ("after n steps"):
+
+    policy/          params.json, model.safetensors, value_head.safetensors, value_head.json
+    optimizer.pt     AdamW's state
+    snapshots/       the critic's versions that later steps still need
+    state.json       step, plan digest, scorer state, MLflow run id
+    rng.pt           torch's generator
+    manifest.json    size and SHA-256 of every file above
+
+It is written under a temporary name, synced and renamed; a directory whose manifest does not hold is passed over with
+a warning and the one before is used. This module decides nothing about when to save.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from wmtp_ray.artifacts.manifest import atomic_directory, file_sha256
+from wmtp_ray.artifacts.meta_checkpoint import load_policy, save_policy
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.policy import Policy
+
+_PREFIX = "step_"
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint knows beside tensors. `step` steps are done; the next one is number `step`."""
+
+    stage: int
+    step: int
+    plan_digest: str
+    scorer: dict[str, float]
+    mlflow_run_id: str | None
+    world_size: int
+
+
+def save_checkpoint(
+    root: Path,
+    state: RunState,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    snapshots: Sequence[Path],
+    *,
+    keep: int,
+) -> Path:
+    """Write `root/step_<n>` atomically, then remove all but the newest `keep` up to it; return its path.
+
+    Checkpoints of later steps go too: the run came back to this step because they are damaged. Raises ArtifactError
+    when it cannot be written (a full disk, say): nothing of it stays, the previous checkpoint is untouched.
+    """
+    target = root / f"{_PREFIX}{state.step}"
+    for torn in root.glob(f".{_PREFIX}*"):
+        shutil.rmtree(torn, ignore_errors=True)
+    try:
+        with atomic_directory(target) as directory:
+            _write(directory, state, policy, optimizer, snapshots)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(
+            f"The checkpoint of step {state.step} could not be written to {root}: {error}. Checkpoints already there "
+            "are untouched: free disk space, then start the same command again with --resume."
+        ) from error
+    found = list_checkpoints(root)
+    place = found.index(target)
+    for other in [*found[: max(0, place + 1 - keep)], *found[place + 1 :]]:
+        shutil.rmtree(other, ignore_errors=True)
+    return target
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Return the checkpoint directories under `root`, oldest first, verified or not."""
+    if not root.is_dir():
+        return []
+    found = [path for path in root.iterdir() if path.name.startswith(_PREFIX) and path.name[len(_PREFIX) :].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[len(_PREFIX) :]))
+
+
+def latest_checkpoint(root: Path) -> Path | None:
+    """Return the newest checkpoint whose every file is as it was written, or None; warn about each one passed over."""
+    for path in reversed(list_checkpoints(root)):
+        damage = find_damage(path)
+        if damage is None:
+            return path
+        warnings.warn(f"The checkpoint {path} is damaged ({damage}); the one before it, if any, is used.", stacklevel=2)
+    return None
+
+
+def newest_step(root: Path) -> int:
+    """Return the step of the newest checkpoint, verified or not; 0 without one."""
+    found = list_checkpoints(root)
+    return int(found[-1].name[len(_PREFIX) :]) if found else 0
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint's files, or None."""
+    try:
+        manifest = json.loads((checkpoint / _MANIFEST).read_text())
+        expected = {name: (entry["num_bytes"], entry["sha256"]) for name, entry in manifest.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{_MANIFEST} cannot be read: {error}"
+    unlisted = sorted(set(_files(checkpoint)) - expected.keys() - {_MANIFEST})
+    if unlisted:
+        return f"{unlisted[0]} is not in {_MANIFEST}"
+    for name, (num_bytes, sha256) in expected.items():
+        if (damage := _file_damage(checkpoint / name, name, num_bytes, sha256)) is not None:
+            return damage
+    return None
+
+
+def _file_damage(path: Path, name: str, num_bytes: int, sha256: str) -> str | None:
+    try:
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != num_bytes:
+            return f"{name} has {path.stat().st_size} bytes, {num_bytes} were written"
+        if file_sha256(path) != sha256:
+            return f"{name} has another SHA-256 than when it was written"
+    except OSError as error:  # a sector that cannot be read, say
+        return f"{name} cannot be read: {error}"
+    return None
+
+
+def read_state(checkpoint: Path) -> RunState:
+    """Return the checkpoint's state.json."""
+    return RunState(**json.loads((checkpoint / "state.json").read_text()))
+
+
+def restore(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> RunState:
+    """Load weights, optimizer and generator in place; return the rest."""
+    stored = load_policy(checkpoint / "policy", spec=policy.spec)
+    policy.load_state_dict(stored.state_dict())
+    device = next(policy.parameters()).device
+    optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location=device))
+    torch.set_rng_state(torch.load(checkpoint / "rng.pt", weights_only=True))
+    return read_state(checkpoint)
+
+
+def snapshot_files(checkpoint: Path) -> list[Path]:
+    """Return the critic's versions that the checkpoint carries."""
+    return sorted((checkpoint / "snapshots").glob("*.safetensors"))
+
+
+def _write(
+    directory: Path, state: RunState, policy: Policy, optimizer: torch.optim.Optimizer, snapshots: Sequence[Path]
+) -> None:
+    (directory / "snapshots").mkdir(parents=True)
+    save_policy(directory / "policy", policy)
+    torch.save(optimizer.state_dict(), directory / "optimizer.pt")
+    torch.save(torch.get_rng_state(), directory / "rng.pt")
+    for snapshot in snapshots:
+        shutil.copy2(snapshot, directory / "snapshots" / snapshot.name)
+    (directory / "state.json").write_text(json.dumps(asdict(state), indent=1))
+    files = _files(directory).items()
+    manifest = {name: {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)} for name, path in files}
+    (directory / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """Return the files below a directory by relative name; hidden ones, such as a file browser leaves, do not count."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(directory).as_posix(): path for path in paths}

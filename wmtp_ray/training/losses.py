@@ -1,0 +1,233 @@
+"""What is minimised: modules whose `forward` is the loss of one micro-batch, so that DDP can wrap them.
+
+`PolicyLoss` is stage 2 (weighted multi-token cross-entropy + auxiliary value loss), `CriticLoss` stage 1 (the value
+head alone). Denominators are global and passed in; see objective.md, "Losses". Neither knows about optimizers.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from wmtp_ray.config.schema import CriticConfig, LossConfig, RunConfig
+from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.policy import Policy, PolicyStates
+from wmtp_ray.objective import losses, td
+from wmtp_ray.objective.fused import fused_mtp_loss, token_cross_entropies
+from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
+from wmtp_ray.scoring import MicroBatch
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Denominators:
+    """Global counts of a step: supervised pairs per horizon (or their weights), and states with a value loss."""
+
+    pairs_H: Tensor
+    unweighted_pairs_H: Tensor
+    num_states: float
+    num_documents: float
+
+
+@dataclass(frozen=True)
+class MicroLoss:
+    """The loss to differentiate, and this micro-batch's part of every reported sum (already over global counts)."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class PolicyLoss(nn.Module):
+    """Stage 2: mean over horizons of coef_k * CE_k, plus value_coef * value loss and the anchor."""
+
+    def __init__(self, policy: Policy, config: RunConfig, num_horizons: int) -> None:
+        super().__init__()
+        self.policy = policy
+        self._loss = config.loss
+        self._critic = config.critic
+        self._gamma = config.weighting.gamma
+        self._value_coef = config.train.value_coef
+        self._horizon_coefs = _horizon_coefs(config.loss, num_horizons)
+        self._num_horizons = num_horizons
+
+    def forward(self, micro_batch: MicroBatch, pair_weights_BTH: Tensor, denominators: Denominators) -> MicroLoss:
+        tensors = micro_batch.tensors
+        states = self.policy.states(tensors)
+        weighted, ce_H = self._cross_entropies(states, tensors, pair_weights_BTH, denominators)
+        parts = _unweighted_parts(ce_H, micro_batch, denominators)
+        if self._value_coef == 0.0 and self._critic.anchor_coef == 0.0:
+            return MicroLoss(weighted, parts | {"loss/policy": weighted.detach(), "loss/total": weighted.detach()})
+        value = value_terms(states.values_BT, micro_batch, self._critic, self._gamma, denominators.num_states)
+        total = weighted + self._value_coef * value.loss + self._critic.anchor_coef * value.anchor
+        parts |= {"loss/policy": weighted.detach(), "loss/total": total.detach()} | value.parts
+        return MicroLoss(total, parts)
+
+    def _cross_entropies(
+        self, states: PolicyStates, tensors: BatchTensors, pair_weights_BTH: Tensor, denominators: Denominators
+    ) -> tuple[Tensor, Tensor]:
+        """One horizon at a time over the trunk's output, so that the logits of two horizons never live together."""
+        targets_BTH, _ = at_horizons(tensors.tokens_BT, self._num_horizons, tensors.document_ids_BT)
+        weighted = states.h_trunk_BTD.new_zeros(())
+        kept_ce: list[Tensor] = []
+        for horizon, coef in enumerate(self._horizon_coefs, start=1):
+            hidden_ND = self.policy.head_hidden(states, horizon, tensors).flatten(0, 1)
+            loss, ce_1 = fused_mtp_loss(
+                hidden_ND[None],
+                self.policy.transformer.output.weight,
+                targets_BTH[..., horizon - 1].reshape(1, -1),
+                pair_weights_BTH[..., horizon - 1].reshape(1, -1).float(),
+                denominators.pairs_H[horizon - 1 : horizon],
+                max_logits_bytes=int(self._loss.max_logits_mb * _MIB),
+            )
+            weighted = weighted + coef / self._num_horizons * loss
+            kept_ce.append(ce_1[0].cpu().double() * denominators.pairs_H[horizon - 1])
+        return weighted, torch.stack(kept_ce)
+
+
+class CriticLoss(nn.Module):
+    """Stage 1: the value loss alone, or its pairwise alternative; no clip, since no critic has scored before."""
+
+    def __init__(self, policy: Policy, config: RunConfig) -> None:
+        super().__init__()
+        self.policy = policy
+        self._critic = config.critic
+        self._gamma = config.weighting.gamma
+
+    def forward(self, micro_batch: MicroBatch, pair_weights_BTH: Tensor, denominators: Denominators) -> MicroLoss:
+        states = self.policy.states(micro_batch.tensors)
+        value = value_terms(states.values_BT, micro_batch, self._critic, self._gamma, denominators.num_states)
+        total = value.loss
+        if self._critic.objective == "pairwise":
+            total = self._pairwise(states.values_BT, micro_batch, denominators.num_documents / 2)
+        return MicroLoss(total, value.parts | {"loss/total": total.detach()})
+
+    def _pairwise(self, values_BT: Tensor, micro_batch: MicroBatch, num_pairs: float) -> Tensor:
+        """Pairs stand next to each other in the plan: documents 2i and 2i + 1 answer the same problem."""
+        tensors = micro_batch.tensors
+        states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
+        means_M = losses.mean_response_value(values_BT, states_BT, document_ids_BT=tensors.document_ids_BT)
+        return losses.pairwise_loss(*_correct_and_incorrect(means_M, tensors.rewards_M), denominator=num_pairs)
+
+
+@dataclass(frozen=True)
+class ValueTerms:
+    """The two losses of the value head and what is reported beside them."""
+
+    loss: Tensor
+    anchor: Tensor
+    parts: dict[str, Tensor]
+
+
+def value_terms(
+    values_BT: Tensor, micro_batch: MicroBatch, critic: CriticConfig, gamma: float, num_states: float
+) -> ValueTerms:
+    """Return value loss and anchor of one micro-batch over the global number of states.
+
+    `old` is the value that the scoring critic gave; where none scored, the policy's own detached value, which makes
+    the clip and the anchor vanish.
+    """
+    tensors = micro_batch.tensors
+    old_BT = values_BT.detach() if micro_batch.values_BT is None else micro_batch.values_BT
+    states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
+    targets_BT = _value_targets(old_BT, tensors, critic, gamma)
+    loss = losses.value_loss(
+        values_BT,
+        old_BT,
+        targets_BT,
+        states_BT,
+        value_clip=critic.value_clip,
+        error=_error_function(critic),
+        denominator=num_states,
+    )
+    anchor = losses.anchor_loss(values_BT, old_BT, states_BT, denominator=num_states)
+    return ValueTerms(loss, anchor, _value_parts(values_BT, old_BT, targets_BT, states_BT, loss, anchor, critic))
+
+
+def policy_pair_losses(policy: Policy, tensors: BatchTensors, num_horizons: int, max_logits_mb: float) -> Tensor:
+    """Return the policy's cross-entropy of every supervised pair, [B, T, H], 0 elsewhere; no gradient."""
+    pairs_BTH = supervised_pairs(tensors.supervised_mask_BT, num_horizons, tensors.document_ids_BT)
+    targets_BTH, _ = at_horizons(tensors.tokens_BT, num_horizons, tensors.document_ids_BT)
+    losses_BTH = torch.zeros(pairs_BTH.shape, dtype=torch.float32, device=pairs_BTH.device)
+    with torch.no_grad():
+        states = policy.states(tensors)
+        for k in range(num_horizons):
+            chosen_BT = pairs_BTH[..., k]
+            hidden_ND = policy.head_hidden(states, k + 1, tensors)[chosen_BT]
+            losses_BTH[..., k][chosen_BT] = token_cross_entropies(
+                hidden_ND,
+                policy.transformer.output.weight,
+                targets_BTH[..., k][chosen_BT],
+                max_logits_bytes=int(max_logits_mb * _MIB),
+            )
+    return losses_BTH
+
+
+def _unweighted_parts(kept_ce_H: Tensor, micro_batch: MicroBatch, denominators: Denominators) -> dict[str, Tensor]:
+    """Unweighted cross-entropy per horizon over ALL supervised pairs.
+
+    The fused loss sums the pairs it kept; where a scorer drops pairs (Rho-1) its pass without gradient knows them all.
+    """
+    losses_BTH = micro_batch.policy_losses_BTH
+    sums_H = kept_ce_H if losses_BTH is None else losses_BTH.sum(dim=(0, 1))
+    ce_H = sums_H.cpu().double() / denominators.unweighted_pairs_H
+    return {f"loss/ce_h{k}": ce for k, ce in enumerate(ce_H, start=1)} | {"loss/policy_unweighted": ce_H.mean()}
+
+
+def _horizon_coefs(loss: LossConfig, num_horizons: int) -> tuple[float, ...]:
+    coefs = (1.0,) * num_horizons if loss.horizon_coefs is None else loss.horizon_coefs
+    assert len(coefs) == num_horizons, "flows/prepare.py compares loss.horizon_coefs with the model"
+    return coefs
+
+
+def _error_function(critic: CriticConfig) -> losses.ErrorFunction:
+    if critic.value_error == "squared":
+        return losses.squared_error
+    return partial(losses.huber_error, delta=critic.huber_delta)
+
+
+def _value_targets(old_BT: Tensor, tensors: BatchTensors, critic: CriticConfig, gamma: float) -> Tensor:
+    if critic.value_target == "mc":
+        return td.monte_carlo_targets(
+            old_BT, tensors.rewards_M, tensors.supervised_mask_BT, document_ids_BT=tensors.document_ids_BT
+        )
+    return td.lambda_returns(
+        old_BT,
+        tensors.rewards_M,
+        tensors.supervised_mask_BT,
+        gamma=gamma,
+        td_lambda=critic.value_lambda,
+        document_ids_BT=tensors.document_ids_BT,
+    )
+
+
+def _value_parts(
+    values_BT: Tensor,
+    old_BT: Tensor,
+    targets_BT: Tensor,
+    states_BT: Tensor,
+    loss: Tensor,
+    anchor: Tensor,
+    critic: CriticConfig,
+) -> dict[str, Tensor]:
+    """Sums over states; `training/step.py` turns them into explained variance and fractions."""
+    v, old, g = (each.detach()[states_BT].cpu().double() for each in (values_BT, old_BT, targets_BT))
+    return {
+        "loss/value": loss.detach(),
+        "loss/anchor": anchor.detach(),
+        "sum/states": torch.tensor(float(v.numel())),
+        "sum/target": g.sum(),
+        "sum/target_squared": g.square().sum(),
+        "sum/residual": (g - v).sum(),
+        "sum/residual_squared": (g - v).square().sum(),
+        "sum/value_clipped": ((v - old).abs() > critic.value_clip).sum(),
+        "sum/anchor_distance": (v - old).abs().sum(),
+        "sum/value_outside": ((v < 0.0) | (v > 1.0)).sum(),
+    }
+
+
+def _correct_and_incorrect(means_M: Tensor, rewards_M: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = means_M[0::2], means_M[1::2]
+    first_is_correct = rewards_M[0::2] > rewards_M[1::2]
+    return torch.where(first_is_correct, first, second), torch.where(first_is_correct, second, first)

@@ -1,0 +1,144 @@
+"""The two stages that train, as data: which policy they start from, what they minimise, what they find out.
+
+Stage 1 trains the critic's value head (and, with a critic of its own, the trunk below it) and measures its health on
+held-out problems. Stage 2 trains the policy. `actors/policy_worker.py` runs either without knowing which.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.scoring import Scorer, UniformScorer, build_scorer
+from wmtp_ray.training.critic_health import HealthFindings, measure_health
+from wmtp_ray.training.losses import CriticLoss, PolicyLoss
+
+STOP_FILE = "stop_requested"
+_RESULT = "stage_result.json"
+_FAILURE = "failure.txt"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What rank 0 leaves in the stage's folder when the stage is done."""
+
+    stage: int
+    steps: int
+    policy_sha256: str
+    health: HealthFindings | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """What differs between the stages; module-level functions only, so that it crosses to the ranks."""
+
+    stage: int
+    build_policy: Callable[[RunConfig], Policy]
+    build_loss: Callable[[Policy, RunConfig], nn.Module]
+    build_scorer: Callable[[RunConfig, int], Scorer]
+    finish: Callable[[Policy, RunConfig], HealthFindings | None]
+    peak_learning_rate: float
+
+
+def critic_stage(config: RunConfig) -> StageRecipe:
+    """Stage 1."""
+    return StageRecipe(1, _critic_start, CriticLoss, _no_weighting, measure_health, config.critic_stage.learning_rate)
+
+
+def policy_stage(config: RunConfig) -> StageRecipe:
+    """Stage 2."""
+    return StageRecipe(2, _policy_start, _policy_loss, build_scorer, _nothing_more, config.train.learning_rate)
+
+
+def stage_directory(config: RunConfig, stage: int) -> Path:
+    """Stage 2 owns the run's folder, stage 1 the folder `critic` in it."""
+    return config.run_dir / "critic" if stage == 1 else config.run_dir
+
+
+def critic_bundle(config: RunConfig) -> Path | None:
+    """Return the critic that stage 2 starts with: what this run's stage 1 left, else `critic.path`, else None."""
+    own = stage_directory(config, 1) / "final"
+    return own if own.is_dir() else config.critic.path
+
+
+def value_spec(config: RunConfig) -> ValueSpec:
+    """Return the value path that the configuration asks for."""
+    return ValueSpec(config.critic.head, config.critic.value_layer, config.critic.features)
+
+
+def write_stage_result(directory: Path, result: StageResult) -> None:
+    """Leave the result where the driver and a resumed run find it."""
+    atomic_write(directory / _RESULT, json.dumps(asdict(result), indent=1).encode())
+
+
+def read_stage_result(directory: Path) -> StageResult | None:
+    """Return the result of a stage that is done, else None."""
+    path = directory / _RESULT
+    if not path.is_file():
+        return None
+    fields = json.loads(path.read_text())
+    health = fields.pop("health")
+    return StageResult(**fields, health=HealthFindings(**health) if health else None)
+
+
+def write_failure(directory: Path, message: str) -> None:
+    """Leave the reason a rank gave up for: a restart would only meet it again."""
+    atomic_write(directory / _FAILURE, message.encode())
+
+
+def read_failure(directory: Path) -> str | None:
+    """Return the reason, or None where no rank gave up."""
+    path = directory / _FAILURE
+    return path.read_text() if path.is_file() else None
+
+
+def clear_failure(directory: Path) -> None:
+    """Forget the reason: a new start may find the disk freed."""
+    (directory / _FAILURE).unlink(missing_ok=True)
+
+
+def _critic_start(config: RunConfig) -> Policy:
+    """The model with a value head, of which only the value path learns; `critic.path` gives a head to go on from."""
+    own_trunk = config.critic.path if config.critic.source == "frozen" else None
+    policy = _policy_from(own_trunk or config.model.path, config.critic.path, config)
+    policy.train_value_path_only(train_trunk=config.critic.train_trunk)
+    return policy
+
+
+def _policy_start(config: RunConfig) -> Policy:
+    """The model, with the value head of the critic bundle where the critic is the policy's own.
+
+    The value head leaves the optimizer when no loss reaches it: DDP needs every parameter to be used.
+    """
+    bundle = critic_bundle(config) if config.critic.source == "policy" else None
+    policy = _policy_from(config.model.path, bundle, config)
+    if config.train.value_coef == 0.0 and config.critic.anchor_coef == 0.0:
+        policy.value_head.requires_grad_(False)
+    return policy
+
+
+def _policy_from(model: Path, bundle: Path | None, config: RunConfig) -> Policy:
+    """Join the transformer of one directory with the value head of another, or with a fresh one."""
+    policy = Policy(load_transformer(model), value_spec(config))
+    policy.transformer.activation_checkpointing = config.model.activation_checkpointing
+    if bundle is not None:
+        policy.value_head.load_state_dict(load_policy(bundle, spec=value_spec(config)).value_head.state_dict())
+    return policy
+
+
+def _policy_loss(policy: Policy, config: RunConfig) -> PolicyLoss:
+    return PolicyLoss(policy, config, policy.transformer.args.n_future_tokens)
+
+
+def _no_weighting(config: RunConfig, num_horizons: int) -> UniformScorer:
+    return UniformScorer(num_horizons, config.weighting)
+
+
+def _nothing_more(policy: Policy, config: RunConfig) -> None:
+    return None

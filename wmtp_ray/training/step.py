@@ -1,0 +1,124 @@
+"""One optimizer step, in a straight line: weigh, forward and backward each micro-batch, clip, update, report.
+
+Everything global (denominators, whitening, metrics) goes through `Ranks`, so the loss and its gradient do not depend
+on how the global batch is split into ranks and micro-batches. No Ray, no I/O.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.model.policy import Policy
+from wmtp_ray.objective import td
+from wmtp_ray.objective.horizon import supervised_pairs
+from wmtp_ray.scoring import MicroBatch, Scorer, StepWeights
+from wmtp_ray.training.losses import Denominators, MicroLoss, policy_pair_losses
+from wmtp_ray.training.optim import clip_gradients, set_learning_rate
+from wmtp_ray.training.parallel import Ranks, reduce_gradients_when
+
+
+class TrainingStep:
+    """Owns the loss module (DDP-wrapped or not), the optimizer and the scorer; `run` makes one step."""
+
+    def __init__(
+        self,
+        loss_module: nn.Module,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        scorer: Scorer,
+        config: RunConfig,
+        ranks: Ranks,
+    ) -> None:
+        self.loss_module = loss_module
+        self.policy = policy
+        self.optimizer = optimizer
+        self.scorer = scorer
+        self._config = config
+        self._ranks = ranks
+        self._num_horizons = policy.transformer.args.n_future_tokens
+
+    def run(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
+        """Make one step on this rank's part of the global batch; return metrics, the same on every rank."""
+        if self.scorer.needs_policy_losses:
+            micro_batches = [self._with_policy_losses(m) for m in micro_batches]
+        weights = self.scorer.weigh(micro_batches, self._ranks)
+        denominators = self._denominators(micro_batches, weights)
+        sums = self._backward(micro_batches, weights, denominators)
+        set_learning_rate(self.optimizer, learning_rate)
+        grad_norm = clip_gradients(self.policy.parameters(), self._config.train.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        own = {"train/learning_rate": learning_rate, "train/grad_norm": grad_norm}
+        return derive_metrics(sums) | weights.metrics | own
+
+    def _with_policy_losses(self, micro_batch: MicroBatch) -> MicroBatch:
+        losses_BTH = policy_pair_losses(
+            self.policy, micro_batch.tensors, self._num_horizons, self._config.loss.max_logits_mb
+        )
+        return replace(micro_batch, policy_losses_BTH=losses_BTH)
+
+    def _denominators(self, micro_batches: Sequence[MicroBatch], weights: StepWeights) -> Denominators:
+        """Count the global batch's pairs, states and documents in one reduction."""
+        counts = torch.stack([_counts(m, self._num_horizons) for m in micro_batches]).sum(dim=0)
+        totals = self._ranks.sum(counts)
+        pairs_H = weights.denominators_H
+        if self._config.loss.normalizer == "weights":
+            own_H = torch.stack([w.cpu().double().sum(dim=(0, 1)) for w in weights.pair_weights_BTH]).sum(dim=0)
+            pairs_H = self._ranks.sum(own_H)
+        at_least_one = totals.clamp(min=1.0)
+        return Denominators(
+            pairs_H=pairs_H.clamp(min=1e-12),
+            unweighted_pairs_H=at_least_one[: self._num_horizons],
+            num_states=float(at_least_one[-2]),
+            num_documents=float(at_least_one[-1]),
+        )
+
+    def _backward(
+        self, micro_batches: Sequence[MicroBatch], weights: StepWeights, denominators: Denominators
+    ) -> dict[str, float]:
+        """Accumulate gradients over the micro-batches; return the reported sums over all ranks."""
+        parts: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
+        last = len(micro_batches) - 1
+        for position, (micro, pair_weights_BTH) in enumerate(zip(micro_batches, weights.pair_weights_BTH, strict=True)):
+            with reduce_gradients_when(self.loss_module, position == last):
+                loss: MicroLoss = self.loss_module(micro, pair_weights_BTH, denominators)
+                (loss.total * self._ranks.world_size).backward()  # type: ignore[no-untyped-call]
+            for name, part in loss.parts.items():
+                parts[name] = parts[name] + part.cpu().double()
+        return _sum_over_ranks(parts, self._ranks)
+
+
+def derive_metrics(sums: dict[str, float]) -> dict[str, float]:
+    """Turn sums over states into explained variance and fractions; everything else passes through."""
+    metrics = {name: value for name, value in sums.items() if not name.startswith("sum/")}
+    n = sums.get("sum/states", 0.0)
+    if n == 0.0:
+        return metrics
+    target_variance = sums["sum/target_squared"] / n - (sums["sum/target"] / n) ** 2
+    residual_variance = sums["sum/residual_squared"] / n - (sums["sum/residual"] / n) ** 2
+    if target_variance > 1e-12:
+        metrics["critic/explained_variance"] = 1.0 - residual_variance / target_variance
+    metrics["critic/anchor_distance"] = sums["sum/anchor_distance"] / n
+    metrics["critic/value_clip_frac"] = sums["sum/value_clipped"] / n
+    metrics["critic/outside_unit_frac"] = sums["sum/value_outside"] / n
+    return metrics
+
+
+def _counts(micro_batch: MicroBatch, num_horizons: int) -> Tensor:
+    """[pairs of horizon 1, ..., pairs of horizon H, states with a value loss, documents], float64."""
+    tensors = micro_batch.tensors
+    pairs_BTH = supervised_pairs(tensors.supervised_mask_BT, num_horizons, tensors.document_ids_BT)
+    states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
+    documents = torch.tensor([len(tensors.document_lengths)], dtype=torch.float64)
+    return torch.cat([pairs_BTH.sum(dim=(0, 1)).cpu().double(), states_BT.sum().cpu().double()[None], documents])
+
+
+def _sum_over_ranks(parts: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
+    """Reduce all reported sums at once, in name order."""
+    names = sorted(parts)
+    totals = ranks.sum(torch.stack([parts[name] for name in names]))
+    return dict(zip(names, totals.tolist(), strict=True))
