@@ -57,8 +57,7 @@ def batches(num_steps: int) -> Iterator[list[TokenBatch]]:
 
 def seconds_per_step(pool: list[Any], mode: Mode, num_steps: int, policy_s: float) -> float:
     """Time a loop that asks for scores and then sleeps for the policy's step; no pool means no scores."""
-    schedule = PublishedVersions(Mode = Literal["async", "sync"]
-LOOKAHEAD, PUBLISH_EVERY)
+    schedule = PublishedVersions(LOOKAHEAD, PUBLISH_EVERY)
     scores = ScoreAhead(
         batches(num_steps),
         pool,

@@ -29,8 +29,8 @@ def launch(argv: Sequence[str], now: datetime) -> int:
         if arguments.dry_run:
             print(f"{dump_config(config)}\n{prepared.rendered}")
             return DONE
-        _check_plans(config, prepared)
         _claim_run_directory(config)
+        _check_plans(config, prepared)
     except WmtpError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED

@@ -28,6 +28,7 @@ from wmtp_ray.flows.prepare import prepare
 from wmtp_ray.flows.train import train
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.training.held_out import HeldOutLosses, measure_held_out
+from wmtp_ray.training.stages import read_stage_result, stage_directory
 
 VOCAB_SIZE = 448
 HEADERS = ("### Instruction:\n", "\n\n### Response:\n")
@@ -58,7 +59,7 @@ def quickstart(storage_root: Path, now: datetime) -> int:
     models = {"random": base.model.path, "baseline": base.run_dir / "final", "verifiable": weighted.run_dir / "final"}
     losses = {name: measure_held_out(path, weighted, files.valid) for name, path in models.items()}
     results = {"baseline": base_result, "verifiable": weighted_result}
-    for table in (_loss_table(losses), _run_table(results)):
+    for table in (_health_table(weighted), _run_table(results), _loss_table(losses)):
         console.print(table)
     console.print(f"Written: {base.run_dir}\n         {weighted.run_dir}")
     console.print(f"{time.perf_counter() - started:.0f} s in all. Next: README.md, 'Your own data'.")
@@ -97,8 +98,9 @@ def _loss_table(losses: dict[str, HeldOutLosses]) -> Table:
         "correct programs",
         "incorrect programs",
         "margin",
-        title="Loss per token on 300 problems never seen",
-        caption="Lower is likelier. A positive margin: the model finds correct programs likelier than incorrect ones.",
+        title="Loss per token on problems never seen",
+        caption="Lower is likelier. A positive margin: correct programs are likelier than incorrect ones. The verifiable "
+        "run reads incorrect programs too; compare it with weighting.type=uniform on the same rows.",
     )
     for name, each in losses.items():
         table.add_row(name, f"{each.correct:.3f}", f"{each.incorrect:.3f}", f"{each.incorrect - each.correct:+.3f}")
@@ -120,4 +122,21 @@ def _run_table(results: dict[str, RunResult]) -> Table:
     for key, label in names.items():
         cells = [f"{r.metrics[key]:.4g}" if key in r.metrics else "-" for r in results.values()]
         table.add_row(label, *cells)
+    return table
+
+
+def _health_table(config: RunConfig) -> Table:
+    stage_1 = read_stage_result(stage_directory(config, 1))
+    metrics = stage_1.health.metrics if stage_1 is not None and stage_1.health is not None else {}
+    names = {
+        "auc_100": "AUC at the end of a program",
+        "pair_accuracy": "correct above incorrect, within a problem",
+        "baseline_length_pair_accuracy": "the same, by length alone",
+        "baseline_log_likelihood_pair_accuracy": "the same, by the policy's own likelihood",
+        "minimal_first_difference_drops": "the first wrong token drops more",
+    }
+    table = Table("critic on held-out problems", "found", "chance", title="The critic before it weighs anything")
+    for key, label in names.items():
+        if f"critic/{key}" in metrics:
+            table.add_row(label, f"{metrics[f'critic/{key}']:.3f}", "0.5")
     return table

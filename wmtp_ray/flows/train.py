@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import ray
@@ -38,7 +39,7 @@ from wmtp_ray.flows.prepare import Prepared
 from wmtp_ray.model.policy import value_path_state
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
-from wmtp_ray.tracking.metrics_file import last_report
+from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
@@ -57,6 +58,7 @@ from wmtp_ray.training.stages import (
 )
 
 _POLL_S = 0.2
+_FLAT_WEIGHT_STD = 0.05
 
 
 class Interrupted(Exception):
@@ -237,7 +239,8 @@ class _Run:
             problems = ray.get(self._metrics.close.remote(status), timeout=deadline_s + 5.0)
         except RayError as error:
             problems = [f"the metrics actor did not close within {deadline_s:.0f} s: {error}"]
-        last = last_report(self._config.run_dir)
+        reports = read_reports(self._config.run_dir)
+        last = reports[-1] if reports else None
         policy = next((s for s in stages if s.stage == 2), None)
         result = RunResult(
             status=status,
@@ -245,10 +248,22 @@ class _Run:
             metrics=dict(last.metrics) if last is not None else {},
             policy_sha256=policy.policy_sha256 if policy else None,
             seconds_per_stage=self._seconds,
-            warnings=(*self._warnings, *problems),
+            warnings=(*self._warnings, *_flat_weights(self._config, reports), *problems),
         )
         write_result(self._config.run_dir, result)
         return result
+
+
+def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
+    """Warn when the weights could hardly be told from uniform ones, which a default beta does to a good critic."""
+    stds = [report.metrics["weight/std"] for report in reports if report.stage == 2 and "weight/std" in report.metrics]
+    if config.weighting.type in ("uniform", "rho1") or not stds or fmean(stds) >= _FLAT_WEIGHT_STD:
+        return []
+    return [
+        f"The token weights' standard deviation was {fmean(stds):.3f} on average, below {_FLAT_WEIGHT_STD}: this run can "
+        f"hardly be told from weighting.type=uniform. Lower weighting.beta ({config.weighting.beta}), or set "
+        "weighting.advantage_norm=batch"
+    ]
 
 
 def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -89,12 +90,13 @@ def _whole_lines(data: bytes) -> Iterator[tuple[bytes, Position]]:
         yield line, (values["stage"], values["step"])
 
 
-def last_report(run_dir: Path) -> StepReport | None:
-    """Return the newest whole line of a run's metrics.jsonl as a report, null as NaN; None where there is no line."""
+def read_reports(run_dir: Path) -> list[StepReport]:
+    """Return all whole lines of a run's metrics.jsonl as reports, null as NaN."""
     path = run_dir / FILE_NAME
     lines = [line for line, _ in _whole_lines(path.read_bytes())] if path.is_file() else []
-    if not lines:
-        return None
-    values = orjson.loads(lines[-1])
+    return [_report_of(orjson.loads(line)) for line in lines]
+
+
+def _report_of(values: dict[str, Any]) -> StepReport:
     metrics = {key: NAN if value is None else value for key, value in values.items() if key not in RESERVED_KEYS}
     return StepReport(stage=values["stage"], step=values["step"], metrics=metrics)

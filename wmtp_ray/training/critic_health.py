@@ -85,10 +85,10 @@ def _judge(
     return judged
 
 
-def batches_of_file(file: Path, config: RunConfig) -> Iterator[TokenBatch]:
-    """Read every row of an indexed JSONL that is not too long, batch by batch, in file order."""
+def batches_of_file(file: Path, config: RunConfig, *, max_rows: int) -> Iterator[TokenBatch]:
+    """Read the first rows of an indexed JSONL that are not too long, batch by batch, in file order."""
     index = load_index(file)
-    rows = np.flatnonzero(index.num_tokens_R <= config.data.max_tokens)
+    rows = np.flatnonzero(index.num_tokens_R <= config.data.max_tokens)[:max_rows]
     yield from batches_of_rows(index, rows, config)
 
 

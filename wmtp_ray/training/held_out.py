@@ -22,11 +22,11 @@ class HeldOutLosses:
 
 
 def measure_held_out(model_directory: Path, config: RunConfig, file: Path) -> HeldOutLosses:
-    """Measure a model on every row of an indexed JSONL, on the CPU."""
+    """Measure a model on the first `critic.health_rows` rows of an indexed JSONL, on the CPU."""
     model = load_transformer(model_directory).eval()
     sums = {True: [0.0, 0], False: [0.0, 0]}
     with torch.no_grad():
-        for batch in batches_of_file(file, config):
+        for batch in batches_of_file(file, config, max_rows=config.critic.health_rows):
             losses_BT = reference_losses(model, BatchTensors.from_batch(batch, torch.device("cpu")))
             _add(sums, batch, losses_BT)
     return HeldOutLosses(*(total / max(count, 1) for total, count in (sums[True], sums[False])))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.tracking.metrics_file import JsonlSink, last_report
+from wmtp_ray.tracking.metrics_file import JsonlSink, read_reports
 
 
 def report(step: int, stage: int = 2, **metrics: float) -> StepReport:
@@ -89,16 +89,16 @@ def test_replayed_steps_replace_those_after_the_checkpoint(tmp_path):
     assert [(line["step"], line["attempt"]) for line in lines(tmp_path)] == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0)]
 
 
-def test_last_report_is_the_newest_whole_line(tmp_path):
-    assert last_report(tmp_path) is None
+def test_reports_are_the_whole_lines(tmp_path):
+    assert read_reports(tmp_path) == []
     sink = JsonlSink(tmp_path)
-    assert last_report(tmp_path) is None
+    assert read_reports(tmp_path) == []
     sink.log(report(0))
     sink.log(report(1, bad=float("nan")))
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(b'{"stage":2,"step":2')
-    newest = last_report(tmp_path)
-    assert newest is not None
+    first, newest = read_reports(tmp_path)
+    assert (first.stage, first.step) == (2, 0)
     assert (newest.stage, newest.step, newest.metrics["loss/total"]) == (2, 1, 0.5)
     assert math.isnan(newest.metrics["bad"])
 

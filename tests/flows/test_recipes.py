@@ -1,0 +1,79 @@
+"""The recipes through the whole line: a reference on two ranks, a critic of its own from stage 1, the gate."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.flows.world import configured, metrics_of, run
+from wmtp_ray.artifacts.manifest import tensors_sha256
+from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
+from wmtp_ray.config.schema import ClusterConfig
+from wmtp_ray.training.stages import read_stage_result, value_spec
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+def test_rho1_keeps_the_ratio_of_the_global_batch_on_two_ranks(world: Path, cluster: ClusterConfig) -> None:
+    overrides = (f"reference.path={world / 'models_v2' / 'nano_reference'}", "train.num_workers=2", "train.max_steps=4")
+    config = configured(world, "rho1", *overrides, recipe="rho1_weighted")
+    result = run(config)
+    lines = metrics_of(config.run_dir)
+    assert result.steps == len(lines) == 4
+    for line in lines:
+        # Weights are 1 or 0, so their mean is the kept share: 0.6, rounded up within each horizon.
+        assert 0.6 <= line["weight/mean"] < 0.62
+        assert line["score/staleness_steps"] == 0
+        assert line["loss/policy"] != pytest.approx(line["loss/policy_unweighted"])
+    value_head = load_policy(config.run_dir / "final", spec=value_spec(config)).value_head
+    assert float(value_head.output.weight.detach().abs().sum()) == 0.0, "no value loss, so the head stays as it was"
+
+
+def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, cluster: ClusterConfig) -> None:
+    """Stage 1 trains a trunk for the critic, the gate asks for the impossible and falls back to uniform weights."""
+    overrides = (
+        "stages=[0,1,2]",
+        "critic.source=frozen",
+        "critic.train_trunk=true",
+        "critic.gate=uniform",
+        "critic.gate_limits.min_auc_end=1.0",
+        "critic_stage.max_steps=6",
+        "critic_stage.batch_rows=16",
+        "train.max_steps=3",
+        "tracking.mlflow=true",
+        "tracking.mlflow_uri=http://127.0.0.1:9",
+    )
+    config = configured(world, "frozen-critic", *overrides)
+    result = run(config)
+    assert result.status == "FINISHED"
+    stage_1 = read_stage_result(config.run_dir / "critic")
+    assert stage_1 is not None
+    assert stage_1.health is not None
+    assert {"critic/auc_100", "critic/pair_accuracy", "critic/baseline_length_auc"} <= stage_1.health.metrics.keys()
+    assert any("AUC at the end" in failure for failure in stage_1.health.failures)
+    lines = metrics_of(config.run_dir)
+    steps = [(1, step) for step in range(6)] + [(2, step) for step in range(3)]
+    assert [(line["stage"], line["step"]) for line in lines] == steps
+        *((1, s) for s in range(6)),
+        *((2, s) for s in range(3)),
+    ]
+    assert all(line["weight/std"] == 0.0 for line in lines if line["stage"] == 2), "the gate chose uniform weights"
+    assert any("critic.gate=uniform" in warning for warning in result.warnings)
+    assert any("MLflow" in warning for warning in result.warnings), "a dead tracking server is said, and no more"
+    _assert_only_the_critic_moved_in_stage_1(config.run_dir / "critic" / "final", config.model.path)
+
+
+def test_every_scored_step_of_a_frozen_critic_has_staleness_zero(world: Path, cluster: ClusterConfig) -> None:
+    critic = world / "runs" / "frozen-critic" / "critic" / "final"
+    config = configured(world, "frozen-again", "critic.source=frozen", f"critic.path={critic}", "train.max_steps=3")
+    result = run(config)
+    lines = metrics_of(config.run_dir)
+    assert result.steps == 3
+    assert [line["score/staleness_steps"] for line in lines] == [0, 0, 0]
+    assert lines[0]["weight/other_std"] > 0.0, "a trained critic weighs from the first step"
+
+
+def _assert_only_the_critic_moved_in_stage_1(final: Path, start: Path) -> None:
+    before, after = load_transformer(start).state_dict(), load_transformer(final).state_dict()
+    moved = {name for name in before if tensors_sha256({"": before[name]}) != tensors_sha256({"": after[name]})}
+    assert any(name.startswith("layers.0.") for name in moved), "train_trunk trains the trunk"
+    assert not any(name.startswith(("extra_heads", "output", "layers.2")) for name in moved), "and nothing above it"
