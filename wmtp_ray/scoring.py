@@ -288,27 +288,24 @@ class AdvantageScorer:
         self._whitening = _whitening(config)
 
     def weigh(self, micro_batches: Sequence[MicroBatch], ranks: Ranks) -> StepWeights:
-        config = self._config
-        views = [TokenView(m, config, self._num_horizons) for m in micro_batches]
+        views = [TokenView(m, self._config, self._num_horizons) for m in micro_batches]
         raw = [self._advantage(view) for view in views]
         masks = [_target_mask(a, view) for a, view in zip(raw, views, strict=True)]
         moments = _global_moments(raw, masks, ranks)
         whitened = self._whitening(raw, masks, ranks)
-        weights = [
-            weighting.td_token_weights(a, mask, beta=config.beta, clip_min=config.clip_min, clip_max=config.clip_max)
-            for a, mask in zip(whitened, masks, strict=True)
-        ]
-        if not config.weigh_terminal:
-            weights = [
-                weighting.without_terminal(w, _terminal_mask(w, m)) for w, m in zip(weights, micro_batches, strict=True)
-            ]
+        weights = [self._weights(a, mask, m) for a, mask, m in zip(whitened, masks, micro_batches, strict=True)]
         weights = self._control(weights, micro_batches, ranks)
-        step = _spread_over_horizons(weights, micro_batches, ranks, self._num_horizons, config)
-        return StepWeights(
-            step.pair_weights_BTH,
-            step.denominators_H,
-            step.metrics | {"advantage/mean": moments.mean, "advantage/std": moments.std},
-        )
+        step = _spread_over_horizons(weights, micro_batches, ranks, self._num_horizons, self._config)
+        metrics = step.metrics | {"advantage/mean": moments.mean, "advantage/std": moments.std}
+        return StepWeights(step.pair_weights_BTH, step.denominators_H, metrics)
+
+    def _weights(self, advantage: Tensor, mask: Tensor, micro_batch: MicroBatch) -> Tensor:
+        """[B, T] or [B, T, H], as the advantage."""
+        c = self._config
+        weights = weighting.td_token_weights(advantage, mask, beta=c.beta, clip_min=c.clip_min, clip_max=c.clip_max)
+        if c.weigh_terminal:
+            return weights
+        return weighting.without_terminal(weights, _terminal_mask(weights, micro_batch))
 
     def state_dict(self) -> dict[str, float]:
         return self._whitening.state_dict()
@@ -335,25 +332,26 @@ class Rho1Scorer:
         ]
         excess = [_excess(m) for m in micro_batches]
         ties = [_tie_breaks(m, self._num_horizons) for m in micro_batches]
-        weights = [torch.zeros_like(e) for e in excess]
-        for horizon in range(self._num_horizons):
-            chosen = [p[..., horizon] for p in pairs]
-            own_P = torch.cat([e[..., horizon][c] for e, c in zip(excess, chosen, strict=True)])
-            own_ties_P = torch.cat([t[..., horizon][c] for t, c in zip(ties, chosen, strict=True)])
-            own_weights_P = self._weights_of_own(own_P, own_ties_P, ranks)
-            for w, c, part in zip(
-                weights, chosen, torch.split(own_weights_P, [int(c.sum()) for c in chosen]), strict=True
-            ):
-                w[..., horizon][c] = part
-        metrics = _weight_metrics(
-            weights,
-            pairs,
-            [_terminal_mask(w, m) for w, m in zip(weights, micro_batches, strict=True)],
-            ranks,
-            self._config,
+        horizons = [
+            self._weigh_horizon(_at(excess, h), _at(ties, h), _at(pairs, h), ranks) for h in range(self._num_horizons)
+        ]
+        weights = [torch.stack(of_micro_batch, dim=-1) for of_micro_batch in zip(*horizons, strict=True)]
+        terminals = [_terminal_mask(w, m) for w, m in zip(weights, micro_batches, strict=True)]
+        metrics = _weight_metrics(weights, pairs, terminals, ranks, self._config)
+        return StepWeights(weights, _kept_pairs(weights, ranks), metrics)
+
+    def _weigh_horizon(
+        self, excess: Sequence[Tensor], ties: Sequence[Tensor], pairs: Sequence[Tensor], ranks: Ranks
+    ) -> list[Tensor]:
+        """Return one horizon's weights, [B, T] a micro-batch, made from the pairs of the whole global batch."""
+        own_P, own_ties_P = (
+            torch.cat([x[chosen] for x, chosen in zip(each, pairs, strict=True)]) for each in (excess, ties)
         )
-        kept_H = _kept_pairs(weights, ranks)
-        return StepWeights(weights, kept_H, metrics)
+        parts = torch.split(self._weights_of_own(own_P, own_ties_P, ranks), [int(chosen.sum()) for chosen in pairs])
+        return [
+            torch.zeros_like(e).masked_scatter(chosen, part)
+            for e, chosen, part in zip(excess, pairs, parts, strict=True)
+        ]
 
     def state_dict(self) -> dict[str, float]:
         return {}
@@ -495,6 +493,10 @@ def _excess(micro_batch: MicroBatch) -> Tensor:
     return rho1.excess_losses(
         micro_batch.policy_losses_BTH, micro_batch.reference_losses_BT, micro_batch.tensors.document_ids_BT
     )
+
+
+def _at(tensors_BTH: Sequence[Tensor], horizon_index: int) -> list[Tensor]:
+    return [tensor_BTH[..., horizon_index] for tensor_BTH in tensors_BTH]
 
 
 def _tie_breaks(micro_batch: MicroBatch, num_horizons: int) -> Tensor:

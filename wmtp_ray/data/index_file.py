@@ -10,7 +10,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -188,16 +188,16 @@ def _index_of(table: pa.Table, jsonl: Path, facts: _Facts) -> RowIndex:
     problem_R, problem_names = _codes_of(table["problem"])
     return RowIndex(
         path=str(jsonl),
-        offset_R=table["offset"].to_numpy(),
-        num_bytes_R=table["num_bytes"].to_numpy(),
-        difficulty_R=table["difficulty"].to_numpy(),
-        is_correct_R=table["is_correct"].to_numpy(),
+        offset_R=_numpy(table["offset"]),
+        num_bytes_R=_numpy(table["num_bytes"]),
+        difficulty_R=_numpy(table["difficulty"]),
+        is_correct_R=_numpy(table["is_correct"]),
         problem_R=problem_R,
         problem_names=problem_names,
-        language_R=table["language"].to_numpy(),
-        cf_rating_R=table["cf_rating"].to_numpy(),
-        prompt_tokens_R=table["prompt_tokens"].to_numpy(),
-        response_tokens_R=table["response_tokens"].to_numpy(),
+        language_R=_numpy(table["language"]),
+        cf_rating_R=_numpy(table["cf_rating"]),
+        prompt_tokens_R=_numpy(table["prompt_tokens"]),
+        response_tokens_R=_numpy(table["response_tokens"]),
         file_fingerprint=facts.file_fingerprint,
         tokenizer_hash=facts.tokenizer_hash,
     )
@@ -206,7 +206,15 @@ def _index_of(table: pa.Table, jsonl: Path, facts: _Facts) -> RowIndex:
 def _codes_of(problem: pa.ChunkedArray) -> tuple[Int32, tuple[str, ...]]:
     """Codes in order of first appearance, as `build_index` gives them."""
     encoded = problem.combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int32), tuple(encoded.dictionary.to_pylist())
+    return np.from_dlpack(encoded.indices).astype(np.int32), tuple(name.as_py() for name in encoded.dictionary)
+
+
+def _numpy(column: pa.ChunkedArray) -> Any:
+    """Return a column without nulls as a read-only array. `to_numpy` would do, but it imports pandas: most of a second
+    before a run can be refused."""
+    if pa.types.is_boolean(column.type):
+        return np.from_dlpack(column.cast(pa.int8()).combine_chunks()).astype(np.bool_)
+    return np.from_dlpack(column.combine_chunks())
 
 
 def _command(jsonl: Path, out: Path) -> str:

@@ -24,7 +24,7 @@ _MISSING = object()
 _Kind = TypeVar("_Kind")
 
 
-class MalformedRow(ValueError):  # noqa: N818 - reads as what it is; becomes a DataError once the place is known
+class MalformedRow(ValueError):
     """A line is not a row; the message says what was found and what was expected, not where."""
 
 

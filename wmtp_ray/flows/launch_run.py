@@ -1,16 +1,14 @@
 """A command line to an exit code: load, refuse early, print the plan or run it. Imports torch and ray only to run."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from wmtp_ray.artifacts.manifest import atomic_write
-from wmtp_ray.config.load import USAGE, dump_config, load_config, load_resolved, parse_arguments
+from wmtp_ray.config.load import USAGE, dump_config, load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.errors import ArtifactError, ConfigError, PlanError, WmtpError
+from wmtp_ray.errors import ConfigError, WmtpError
 from wmtp_ray.flows.prepare import Prepared, prepare
-from wmtp_ray.plan.run_plan import RunPlan, load_plan
+from wmtp_ray.flows.run_directory import check_plans, check_run_directory, claim_run_directory, release_run_directory
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -24,13 +22,13 @@ def launch(argv: Sequence[str], now: datetime) -> int:
             return DONE
         config = load_config(arguments, now=now)
         if not arguments.dry_run:
-            _check_run_directory(config, resume=arguments.resume)  # before the minutes that an index can take
+            check_run_directory(config, resume=arguments.resume)  # before the minutes that an index can take
         prepared = prepare(config)
         if arguments.dry_run:
             print(f"{dump_config(config)}\n{prepared.rendered}")
             return DONE
-        _claim_run_directory(config)
-        _check_plans(config, prepared)
+        claim_run_directory(config)
+        check_plans(config, prepared)
     except WmtpError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
@@ -47,6 +45,7 @@ def _run(config: RunConfig, prepared: Prepared) -> int:
         print(f"interrupted: {stop}; continue with run_name={config.run_name} --resume", file=sys.stderr)
         return INTERRUPTED
     except ConfigError as error:
+        release_run_directory(config)
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except WmtpError as error:
@@ -56,97 +55,3 @@ def _run(config: RunConfig, prepared: Prepared) -> int:
         print(f"warning: {warning}")
     print(f"done: {result.steps} steps, policy {result.policy_sha256}; everything is in {config.run_dir}")
     return DONE
-
-
-def _check_run_directory(config: RunConfig, *, resume: bool) -> None:
-    """An existing run is continued only when asked, and only with the same configuration."""
-    saved = config.run_dir / "config.yaml"
-    if saved.exists() and not resume:
-        raise ConfigError(
-            f"The run {config.run_name} exists in {config.run_dir}; add --resume to continue it, or choose another "
-            "run_name"
-        )
-    if resume and not saved.exists():
-        raise ConfigError(f"There is no run to resume in {config.run_dir}; give the run_name of one that was started")
-    if saved.exists():
-        _require_same(load_resolved(saved), config)
-
-
-def _check_plans(config: RunConfig, prepared: Prepared) -> None:
-    """A run goes on only with the steps it was started with: its data and tokenizer files are the same."""
-    for stage, plan in prepared.plans.items():
-        try:
-            started_with = load_plan(config.run_dir, stage)
-        except ArtifactError:
-            continue  # none yet, or torn by a crash: it is written anew, and a checkpoint knows its plan's digest
-        if started_with.digest != plan.digest:
-            raise PlanError(
-                f"--resume of {config.run_name}: stage {stage} was started with the plan {started_with.digest[:12]}, "
-                f"data and code now make {plan.digest[:12]}; {_what_moved(started_with, plan)}. Restore it, or start "
-                "a new run_name"
-            )
-
-
-def _what_moved(before: RunPlan, now: RunPlan) -> str:
-    if before.dataset_fingerprint != now.dataset_fingerprint:
-        return "the content of data.train_file has changed"
-    if before.tokenizer_hash != now.tokenizer_hash:
-        return "the tokenizer at tokenizer.path has changed"
-    return "the code that plans has changed"
-
-
-def _claim_run_directory(config: RunConfig) -> None:
-    """Make the run's folder and say in it what was asked for; a resumed run keeps what it was started with."""
-    saved = config.run_dir / "config.yaml"
-    if saved.exists():
-        return
-    try:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        atomic_write(saved, dump_config(config).encode())
-    except OSError as error:
-        raise ConfigError(
-            f"The run's folder {config.run_dir} cannot be written ({error.strerror}); set storage_root to a directory "
-            "that can"
-        ) from error
-
-
-_MACHINE_SECTIONS = {"cluster", "deadlines", "tracking", "tags", "preset"}
-_MACHINE_KEYS = {
-    "critic.mode",
-    "critic.pool_size",
-    "data.index_file",
-    "data.read_ahead_rows",
-    "train.num_workers",
-    "train.micro_batch_tokens",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.max_restarts",
-    "train.device",
-}
-
-
-def _require_same(saved: RunConfig, asked: RunConfig) -> None:
-    """A resumed run must be the run it continues; what concerns only the machine may change."""
-    before, after = _flat(saved), _flat(asked)
-    changed = [key for key in before | after if before.get(key) != after.get(key)]
-    if changed:
-        lines = "".join(f"\n  {key}: found {after.get(key)}, started with {before.get(key)}" for key in changed)
-        raise ConfigError(
-            f"--resume with another configuration than the run was started with ({saved.run_dir / 'config.yaml'}):"
-            f"{lines}\ngive the same values, or start a new run_name"
-        )
-
-
-def _flat(config: RunConfig) -> dict[str, object]:
-    """Return the dotted keys that a resumed run may not change, with their values."""
-    sections = config.model_dump(mode="json", exclude=_MACHINE_SECTIONS)
-    values = dict(_leaves(sections, ""))
-    return {key: value for key, value in values.items() if key not in _MACHINE_KEYS}
-
-
-def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -44,6 +44,7 @@ class ModelShape:
 
 def prepare(config: RunConfig) -> Prepared:
     """Check, index and plan. Raises a WmtpError that names the first contradiction found."""
+    _refuse_missing_stages(config)
     check_files(config)
     tokenizer = CodeTokenizer(config.tokenizer.path)
     check_model_fits(config, tokenizer)
@@ -60,6 +61,14 @@ def prepare(config: RunConfig) -> Prepared:
     bound = schedule.staleness_bound if config.uses_critic else None
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     return Prepared(index, plans, schedule, "\n\n".join([*sections, *_left_out_lines(config)]))
+
+
+def _refuse_missing_stages(config: RunConfig) -> None:
+    if 3 in config.stages:
+        raise ConfigError(
+            f"stages={list(config.stages)}: stage 3, evaluation, is not part of this version; leave it out, "
+            "for example stages=[0,1,2]"
+        )
 
 
 def version_schedule(config: RunConfig) -> VersionSchedule:

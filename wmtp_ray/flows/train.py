@@ -43,6 +43,7 @@ from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
+from wmtp_ray.training.checkpoint import check_checkpoints
 from wmtp_ray.training.stages import (
     STOP_FILE,
     StageRecipe,
@@ -145,6 +146,7 @@ class _Run:
         if done is not None:
             return done
         clear_failure(directory)
+        self._warnings += check_checkpoints(directory / "checkpoints")
         started = time.perf_counter()
         pool = self._score_pool(config) if recipe.stage == 2 else ScorePool((), OneVersion(), None)
         job = RankJob(config, recipe, directory, pool.actors, pool.schedule, pool.snapshots, self._metrics)

@@ -94,10 +94,19 @@ def latest_checkpoint(root: Path) -> Path | None:
     return None
 
 
-def newest_step(root: Path) -> int:
-    """Return the step of the newest checkpoint, verified or not; 0 without one."""
-    found = list_checkpoints(root)
-    return int(found[-1].name[len(_PREFIX) :]) if found else 0
+def check_checkpoints(root: Path) -> list[str]:
+    """Return a warning for each damaged checkpoint that a resumed run will pass over.
+
+    Raises ArtifactError when there are checkpoints and all are damaged: a run does not start over in silence.
+    """
+    damages = [(path, find_damage(path)) for path in list_checkpoints(root)]
+    damaged = [f"The checkpoint {path} is damaged ({damage})" for path, damage in damages if damage is not None]
+    if damaged and len(damaged) == len(damages):
+        raise ArtifactError(
+            f"No checkpoint in {root} is whole: {'; '.join(damaged)}. Restore one from a copy, or remove the folder to "
+            "start over from step 0"
+        )
+    return [f"{text}; the one before it is used" for text in damaged]
 
 
 def find_damage(checkpoint: Path) -> str | None:

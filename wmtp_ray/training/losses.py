@@ -67,23 +67,19 @@ class PolicyLoss(nn.Module):
     def _cross_entropies(
         self, states: PolicyStates, tensors: BatchTensors, pair_weights_BTH: Tensor, denominators: Denominators
     ) -> tuple[Tensor, Tensor]:
-        """One horizon at a time over the trunk's output, so that the logits of two horizons never live together."""
+        """All heads over the trunk's one output; the fused loss holds one chunk of logits and one table of gradients."""
+        horizons = range(1, self._num_horizons + 1)
         targets_BTH, _ = at_horizons(tensors.tokens_BT, self._num_horizons, tensors.document_ids_BT)
-        weighted = states.h_trunk_BTD.new_zeros(())
-        kept_ce: list[Tensor] = []
-        for horizon, coef in enumerate(self._horizon_coefs, start=1):
-            hidden_ND = self.policy.head_hidden(states, horizon, tensors).flatten(0, 1)
-            loss, ce_1 = fused_mtp_loss(
-                hidden_ND[None],
-                self.policy.transformer.output.weight,
-                targets_BTH[..., horizon - 1].reshape(1, -1),
-                pair_weights_BTH[..., horizon - 1].reshape(1, -1).float(),
-                denominators.pairs_H[horizon - 1 : horizon],
-                max_logits_bytes=int(self._loss.max_logits_mb * _MIB),
-            )
-            weighted = weighted + coef / self._num_horizons * loss
-            kept_ce.append(ce_1[0].cpu().double() * denominators.pairs_H[horizon - 1])
-        return weighted, torch.stack(kept_ce)
+        loss, kept_ce_H = fused_mtp_loss(
+            torch.stack([self.policy.head_hidden(states, k, tensors).flatten(0, 1) for k in horizons]),
+            self.policy.transformer.output.weight,
+            targets_BTH.flatten(0, 1).T.contiguous(),
+            pair_weights_BTH.flatten(0, 1).T.contiguous(),
+            denominators.pairs_H,
+            horizon_coefs_H=torch.tensor(self._horizon_coefs),
+            max_logits_bytes=int(self._loss.max_logits_mb * _MIB),
+        )
+        return loss, kept_ce_H.cpu().double() * denominators.pairs_H
 
 
 class CriticLoss(nn.Module):

@@ -72,6 +72,17 @@ def value_spec(config: RunConfig) -> ValueSpec:
     return ValueSpec(config.critic.head, config.critic.value_layer, config.critic.features)
 
 
+def freeze_for_critic(policy: Policy, config: RunConfig) -> None:
+    """Leave the value path to stage 1, for pairs without the bias of V.
+
+    A pairwise loss does not see a shift of V, so the bias gets rounding errors for a gradient, others for every split
+    into ranks; AdamW would turn them into steps of full size.
+    """
+    policy.train_value_path_only(train_trunk=config.critic.train_trunk)
+    if config.critic.objective == "pairwise":
+        policy.value_head.output.bias.requires_grad_(False)
+
+
 def write_stage_result(directory: Path, result: StageResult) -> None:
     """Leave the result where the driver and a resumed run find it."""
     atomic_write(directory / _RESULT, json.dumps(asdict(result), indent=1).encode())
@@ -107,7 +118,7 @@ def _critic_start(config: RunConfig) -> Policy:
     """The model with a value head, of which only the value path learns; `critic.path` gives a head to go on from."""
     own_trunk = config.critic.path if config.critic.source == "frozen" else None
     policy = _policy_from(own_trunk or config.model.path, config.critic.path, config)
-    policy.train_value_path_only(train_trunk=config.critic.train_trunk)
+    freeze_for_critic(policy, config)
     return policy
 
 

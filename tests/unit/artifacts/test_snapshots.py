@@ -88,23 +88,21 @@ def test_a_reader_that_waits_is_told_when_its_attempt_ends(directory):
 
 def test_a_reader_never_sees_half_a_file_while_versions_are_written_over(directory):
     """The writer replaces one version again and again; every read is of one writing, whole."""
-    directory.put(0, {"w": torch.zeros(50_000)})
-    stop = threading.Event()
 
     def write() -> None:
-        number = 0.0
-        while not stop.is_set():
-            number += 1.0
-            directory.put(0, {"w": torch.full((50_000,), number)})
+        for number in range(1, 16):
+            directory.put(0, {"w": torch.full((500_000,), float(number))})
 
+    directory.put(0, {"w": torch.zeros(500_000)})
     writer = threading.Thread(target=write)
     writer.start()
-    try:
-        seen = [directory.get(0, LONG_S)["w"] for _ in range(40)]
-    finally:
-        stop.set()
-        writer.join()
-    assert all(bool((each == each[0]).all()) for each in seen)
+    seen = []
+    while writer.is_alive():
+        values = directory.get(0, LONG_S)["w"]
+        assert bool((values == values[0]).all())
+        seen.append(float(values[0]))
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 1, "no read fell between two writings: the test proved nothing"
 
 
 def test_readers_survive_versions_being_dropped_under_them(directory):

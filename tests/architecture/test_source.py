@@ -1,0 +1,72 @@
+"""The size and the documentation of the source, and what the documents say about it."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 60
+MODULES = sorted(path for package in ("wmtp_ray", "actors") for path in (ROOT / package).rglob("*.py"))
+DOCUMENTED = [path for path in MODULES if path.name != "__init__.py" or path.stat().st_size > 0]
+RUN_FILES = {"config.yaml"}  # of a run, not of the tree
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def names_in(document: str) -> set[str]:
+    """Files and folders that a document names in backticks: `plan/packing.py`, `flows/`, `x.py::name`."""
+    quoted = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", document, flags=re.DOTALL))
+    names = {name.partition("::")[0] for name in quoted}
+    return {name for name in names if re.fullmatch(r"[\w.*/-]+(\.(py|yaml|toml|md)|/)", name)} - RUN_FILES
+
+
+def exists_in_tree(name: str) -> bool:
+    """Names count from the top, from the package or from `configs/`; `recipe.*.yaml` means that there is one."""
+    return any(any(base.glob(name.rstrip("/"))) for base in (ROOT, ROOT / "wmtp_ray", ROOT / "configs"))
+
+
+def test_no_module_passes_its_length():
+    lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_MODULE_LINES} == {}
+
+
+def test_no_function_passes_its_length():
+    lengths = {
+        f"{relative(path)}::{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in MODULES
+        for node in functions_of(path)
+    }
+    assert len(lengths) > 300, "the functions were not found"
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES} == {}
+
+
+def test_every_module_says_what_it_is():
+    silent = [relative(path) for path in DOCUMENTED if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    assert silent == []
+
+
+def test_the_names_of_a_document_are_found():
+    text = "See `plan/packing.py` and `flows/`, `run.py::main`, not `loss/policy`.\n```\n`absent.py`\n```\n"
+    assert names_in(text) == {"plan/packing.py", "flows/", "run.py"}
+    assert exists_in_tree("plan/packing.py")
+    assert exists_in_tree("recipe.*.yaml")
+    assert not exists_in_tree("plan/absent.py")
+
+
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_document_names_exists(document):
+    path = ROOT / document
+    if not path.exists():
+        pytest.skip(f"there is no {document} yet")
+    absent = sorted(name for name in names_in(path.read_text(encoding="utf-8")) if not exists_in_tree(name))
+    assert absent == []

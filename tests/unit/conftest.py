@@ -1,0 +1,260 @@
+"""Nano runs: a model of a few thousand weights, generated rows with their scores, and optimizer steps over them.
+
+Rows carry what a critic and a reference would say about them, so that a split into micro-batches or ranks cannot change
+it. No Ray, no files. Shape suffixes: T positions of one row, H horizons.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from vendor.meta_llama import ModelArgs, Transformer
+from wmtp_ray.config.layers import CONFIG_DIR
+from wmtp_ray.config.load import load_config, parse_arguments
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import Example, ScoredBatch, Scores
+from wmtp_ray.data.collate import collate
+from wmtp_ray.model.policy import Policy
+from wmtp_ray.scoring import MicroBatch, to_micro_batch
+from wmtp_ray.training.parallel import OneRank, Ranks, replicate
+from wmtp_ray.training.stages import critic_stage, freeze_for_critic, policy_stage, value_spec
+from wmtp_ray.training.step import TrainingStep
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
+LEARNING_RATE = 1e-3
+
+ARMS = {
+    "uniform": ("weighting.type=uniform",),
+    "td": ("weighting.type=td",),
+    "td_gae": ("weighting.type=td", "weighting.td_lambda=0.9", "weighting.gamma=0.97", "weighting.beta=0.2"),
+    "td_batch": ("weighting.type=td", "weighting.advantage_norm=batch"),
+    "td_ema": ("weighting.type=td", "weighting.advantage_norm=ema"),
+    "td_horizon": ("weighting.type=td", "weighting.terminal=horizon", "weighting.beta=0.3"),
+    "td_unweighed_terminal": ("weighting.type=td", "weighting.weigh_terminal=false"),
+    "sequence_reward": ("weighting.type=sequence_reward",),
+    "shuffled": ("weighting.type=shuffled", "weighting.beta=0.3"),
+    "matched_random": ("weighting.type=matched_random", "weighting.beta=0.3"),
+    "surprisal": ("weighting.type=surprisal", "weighting.advantage_norm=batch"),
+    "rho1_topk": ("recipe=rho1_weighted", "rho1.mode=topk"),
+    "rho1_weighted": ("recipe=rho1_weighted", "rho1.mode=weighted"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """An example and all that anyone says about it."""
+
+    example: Example
+    values_T: npt.NDArray[np.float32]
+    reference_losses_T: npt.NDArray[np.float32]
+    policy_losses_TH: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.example.tokens_T)
+
+    @property
+    def reward(self) -> float:
+        return float(self.example.is_correct)
+
+    @property
+    def targets(self) -> range:
+        """Positions of the supervised tokens."""
+        return range(self.example.prompt_tokens, len(self))
+
+    def pairs(self, num_horizons: int) -> list[tuple[int, int]]:
+        """Supervised (t, k): t + k is a target, t is in the row."""
+        return [(j - k, k) for j in self.targets for k in range(1, num_horizons + 1) if j - k >= 0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step reported, the gradients the optimizer saw, and the policy after it."""
+
+    metrics: dict[str, float]
+    gradients: dict[str, Tensor]
+    policy: Policy
+
+
+class _Waiting(Exception):
+    """A simulated rank needs what another has not said yet."""
+
+
+class SimulatedRank:
+    """One of several ranks in one process: it replays what all ranks said in earlier rounds (see `on_ranks`)."""
+
+    def __init__(self, rank: int, world_size: int, calls: list[dict[int, Tensor]]) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self._calls = calls
+        self._next = 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return torch.stack(self._parts(tensor)).sum(dim=0)
+
+    def gather(self, tensor_N: Tensor) -> list[Tensor]:
+        return self._parts(tensor_N)
+
+    def _parts(self, tensor: Tensor) -> list[Tensor]:
+        if self._next == len(self._calls):
+            self._calls.append({})
+        parts = self._calls[self._next]
+        self._next += 1
+        parts[self.rank] = tensor.detach().clone()
+        if len(parts) < self.world_size:
+            raise _Waiting
+        return [parts[rank] for rank in range(self.world_size)]
+
+
+class Nano:
+    """Builders; everything is generated from seeds."""
+
+    args = ModelArgs(dim=32, n_layers=5, n_heads=4, n_kv_heads=2, vocab_size=24, n_future_tokens=3, multiple_of=8)
+    num_horizons = 3
+
+    @cache  # noqa: B019 - one session-wide instance, frozen results
+    def load(self, *words: str) -> RunConfig:
+        """The shipped configuration of the verifiable recipe with `key=value` words over it."""
+        return load_config(
+            parse_arguments(["recipe=verifiable", *words]), config_dir=CONFIG_DIR, now=datetime(2025, 1, 2)
+        )
+
+    def policy(self, config: RunConfig, seed: int = 0) -> Policy:
+        """A model whose weights, value head included, are far from their start values."""
+        policy = Policy(Transformer(self.args), value_spec(config))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in policy.named_parameters():
+                if not name.endswith("norm.weight"):
+                    parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+        return policy
+
+    def rows(self, num_rows: int, seed: int = 0, *, prompt: tuple[int, int] = (1, 5)) -> list[Row]:
+        """Rows of 1 to 4 prompt tokens and 1 to 7 response tokens; the first two answer differently."""
+        random = np.random.default_rng(seed)
+        return [self._row(number, random, prompt) for number in range(num_rows)]
+
+    def _row(self, number: int, random: np.random.Generator, prompt: tuple[int, int]) -> Row:
+        prompt_tokens, response_tokens = int(random.integers(*prompt)), int(random.integers(1, 8))
+        length = prompt_tokens + response_tokens
+        tokens_T = random.integers(0, self.args.vocab_size, length).astype(np.int32)
+        correct = bool(random.random() < 0.5) if number > 1 else number == 0
+        return Row(
+            Example(100 + 7 * number, tokens_T, prompt_tokens, correct),
+            values_T=random.normal(0.5, 0.4, length).astype(np.float32),
+            reference_losses_T=random.gamma(2.0, 1.0, length).astype(np.float32),
+            policy_losses_TH=random.gamma(2.0, 1.0, (length, self.num_horizons)).astype(np.float32),
+        )
+
+    def micro_batch(
+        self, rows: Sequence[Row], *, step: int = 0, seed: int = 42, with_policy_losses: bool = False
+    ) -> MicroBatch:
+        """The rows as one micro-batch, with values and reference losses; policy losses only where asked for."""
+        batch = collate([row.example for row in rows], step=step, micro_step=0)
+        scores = Scores(
+            version=0,
+            values_BT=np.concatenate([row.values_T for row in rows])[None],
+            losses_BT=np.concatenate([row.reference_losses_T for row in rows])[None],
+        )
+        micro = to_micro_batch(ScoredBatch(batch, scores, 0, 0.0), step, seed, CPU)
+        if not with_policy_losses:
+            return micro
+        losses_BTH = torch.zeros(*micro.tensors.tokens_BT.shape, self.num_horizons)
+        start = 0
+        for row in rows:
+            for t, k in row.pairs(self.num_horizons):
+                losses_BTH[0, start + t, k - 1] = float(row.policy_losses_TH[t, k - 1])
+            start += len(row)
+        return MicroBatch(**{**micro.__dict__, "policy_losses_BTH": losses_BTH})
+
+    def training(
+        self,
+        config: RunConfig,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        ranks: Ranks | None = None,
+        *,
+        stage: int = 2,
+    ) -> TrainingStep:
+        """A stage of `config` over a policy, as `actors/policy_worker.py` builds it."""
+        ranks = ranks or OneRank()
+        recipe = {1: critic_stage, 2: policy_stage}[stage](config)
+        loss = recipe.build_loss(policy, config)
+        module = loss if isinstance(ranks, SimulatedRank) else replicate(loss, ranks, CPU)
+        scorer = recipe.build_scorer(config, self.num_horizons)
+        return TrainingStep(module, policy, optimizer, scorer, config, ranks)
+
+    def step(
+        self, config: RunConfig, split: Sequence[Sequence[Row]], ranks: Ranks | None = None, *, stage: int = 2
+    ) -> Outcome:
+        """One step from the same start every time; `split` holds this rank's micro-batches."""
+        policy = self.policy(config)
+        if stage == 1:
+            freeze_for_critic(policy, config)
+        recorder = GradientRecorder(policy)
+        training = self.training(config, policy, recorder, ranks, stage=stage)
+        metrics = training.run([self.micro_batch(rows) for rows in split], LEARNING_RATE)
+        return Outcome(metrics, recorder.gradients, policy)
+
+    def step_on_ranks(
+        self, config: RunConfig, splits: Sequence[Sequence[Sequence[Row]]], *, stage: int = 2
+    ) -> list[Outcome]:
+        """The same step on simulated ranks; gradients are averaged over them, as DDP does.
+
+        The reported gradient norm is a rank's own, because the average comes after the step.
+        """
+        outcomes = self.on_ranks(len(splits), lambda ranks: self.step(config, splits[ranks.rank], ranks, stage=stage))
+        mean = {
+            name: torch.stack([outcome.gradients[name] for outcome in outcomes]).mean(dim=0)
+            for name in outcomes[0].gradients
+        }
+        return [Outcome(outcome.metrics, mean, outcome.policy) for outcome in outcomes]
+
+    def on_ranks(self, num_ranks: int, body: Callable[[Ranks], T]) -> list[T]:
+        """Run `body` on simulated ranks, without threads: again and again, one collective further each round.
+
+        `body` must start afresh each time it is called.
+        """
+        calls: list[dict[int, Tensor]] = []
+        while True:
+            results = []
+            for rank in range(num_ranks):
+                try:
+                    results.append(body(SimulatedRank(rank, num_ranks, calls)))
+                except _Waiting:
+                    continue
+            if len(results) == num_ranks:
+                return results
+
+
+class GradientRecorder(torch.optim.SGD):
+    """Plain gradient descent that keeps the gradients of its last step by parameter name."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._named = dict(policy.named_parameters())
+        self.gradients: dict[str, Tensor] = {}
+        super().__init__(self._named.values(), lr=1.0)
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        self.gradients = {name: p.grad.clone() for name, p in self._named.items() if p.grad is not None}
+        super().step(closure)
+
+
+@pytest.fixture(scope="session")
+def nano() -> Nano:
+    return Nano()
+
+
+@pytest.fixture(params=ARMS.values(), ids=ARMS.keys())
+def arm(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Every arm of the comparison, as configuration words."""
+    words: tuple[str, ...] = request.param
+    return words

@@ -1,0 +1,146 @@
+from functools import partial
+from math import exp, log
+
+import pytest
+import torch
+
+from wmtp_ray.objective import losses
+from wmtp_ray.objective.losses import ErrorFunction
+from wmtp_ray.objective.td import value_state_mask
+
+from .document_layouts import LAYOUTS, Document, lay_out
+
+ERRORS = {"squared": losses.squared_error, "huber": partial(losses.huber_error, delta=0.3)}
+
+
+def naive_error(kind: str, value: float, target: float) -> float:
+    distance = abs(value - target)
+    if kind == "squared":
+        return distance**2
+    return distance**2 / 2 if distance <= 0.3 else 0.3 * (distance - 0.15)
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    values_BT, old_BT = torch.randn(2, 4, 9, generator=generator, dtype=torch.float64) * 0.5
+    targets_BT = (torch.rand(4, 9, generator=generator) < 0.5).double()
+    return values_BT, old_BT, targets_BT, torch.rand(4, 9, generator=generator) < 0.6
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_value_loss_equals_a_naive_loop(kind: str) -> None:
+    values_BT, old_BT, targets_BT, mask_BT = batch()
+    expected = 0.0
+    for row, token in mask_BT.nonzero().tolist():
+        value, old, target = (float(x[row, token]) for x in (values_BT, old_BT, targets_BT))
+        clipped = old + min(max(value - old, -0.2), 0.2)
+        expected += max(naive_error(kind, value, target), naive_error(kind, clipped, target))
+    found = losses.value_loss(
+        values_BT, old_BT, targets_BT, mask_BT, value_clip=0.2, error=ERRORS[kind], denominator=17.0
+    )
+    assert float(found) == pytest.approx(expected / 17.0)
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_value_loss_and_gradient_are_the_same_for_any_split(error: ErrorFunction) -> None:
+    values_BT, old_BT, targets_BT, mask_BT = batch()
+    results = []
+    for shards in ([slice(0, 4)], [slice(0, 1), slice(1, 4)], [slice(row, row + 1) for row in range(4)]):
+        leaf_BT = values_BT.clone().requires_grad_()
+        for rows in shards:
+            value = losses.value_loss(
+                leaf_BT[rows],
+                old_BT[rows],
+                targets_BT[rows],
+                mask_BT[rows],
+                value_clip=0.2,
+                error=error,
+                denominator=mask_BT.sum(),
+            )
+            anchor = losses.anchor_loss(leaf_BT[rows], old_BT[rows], mask_BT[rows], denominator=mask_BT.sum())
+            (value + anchor).backward()
+        results.append(leaf_BT.grad)
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0])
+
+
+def test_value_clip_takes_away_the_gradient_beyond_it_only_towards_the_target() -> None:
+    values_BT = torch.tensor([[0.8, 0.2]], requires_grad=True)
+    losses.value_loss(
+        values_BT,
+        torch.tensor([[0.5, 0.5]]),
+        torch.tensor([[1.0, 1.0]]),
+        torch.ones(1, 2, dtype=torch.bool),
+        value_clip=0.2,
+        error=losses.squared_error,
+        denominator=1.0,
+    ).backward()
+    assert values_BT.grad is not None
+    assert values_BT.grad[0].tolist() == [0.0, pytest.approx(-1.6)]
+
+
+def test_old_values_and_targets_get_no_gradient_and_padding_may_hold_anything() -> None:
+    old_BT = torch.tensor([[0.1, torch.nan]], requires_grad=True)
+    targets_BT = torch.tensor([[1.0, torch.inf]], requires_grad=True)
+    values_BT = torch.tensor([[0.3, torch.nan]], requires_grad=True)
+    mask_BT = torch.tensor([[True, False]])
+    loss = losses.value_loss(
+        values_BT, old_BT, targets_BT, mask_BT, value_clip=0.5, error=losses.squared_error, denominator=1.0
+    ) + losses.anchor_loss(values_BT, old_BT, mask_BT, denominator=1.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.49 + 0.04)
+    assert old_BT.grad is None
+    assert targets_BT.grad is None
+    assert values_BT.grad is not None
+    assert values_BT.grad[0].tolist() == [pytest.approx(-1.4 + 0.4), 0.0]
+
+
+def test_anchor_loss_is_the_mean_squared_distance() -> None:
+    values_BT, old_BT, _, mask_BT = batch()
+    found = losses.anchor_loss(values_BT, old_BT, mask_BT, denominator=mask_BT.sum())
+    expected = [float((values_BT - old_BT)[row, token]) ** 2 for row, token in mask_BT.nonzero().tolist()]
+    assert float(found) == pytest.approx(sum(expected) / len(expected))
+
+
+def test_value_drift_adds_over_shards() -> None:
+    values_BT, old_BT, _, mask_BT = batch()
+    sums = sum(
+        losses.value_drift_sums(values_BT[rows], old_BT[rows], mask_BT[rows], value_clip=0.2)
+        for rows in (slice(0, 1), slice(1, 4))
+    )
+    distances = [abs(float((values_BT - old_BT)[row, token])) for row, token in mask_BT.nonzero().tolist()]
+    assert losses.value_drift_statistics(sums) == {
+        "critic/value_clip_frac": pytest.approx(sum(distance > 0.2 for distance in distances) / len(distances)),
+        "critic/anchor_distance": pytest.approx(sum(distances) / len(distances)),
+    }
+    assert losses.value_drift_statistics(torch.zeros(3)) == {}
+
+
+def test_pairwise_loss_is_the_log_sigmoid_of_the_margin() -> None:
+    correct_P = torch.tensor([1.0, -2.0], requires_grad=True)
+    loss = losses.pairwise_loss(correct_P, torch.tensor([0.5, 1.0]), denominator=4.0)
+    assert loss.item() == pytest.approx(sum(log(1 + exp(-margin)) for margin in (0.5, -3.0)) / 4)
+    loss.backward()
+    assert correct_P.grad is not None
+    assert (correct_P.grad < 0).all()
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_mean_response_value_is_the_same_in_every_layout(kind: str) -> None:
+    documents = [
+        Document(2, (0.1, 0.2, 0.4, 0.9), 1.0),
+        Document(1, (0.5, 0.7), 0.0),
+        Document(1, (0.3, 0.6, 0.9, 9.0), 1.0),
+    ]
+    layout = lay_out(documents, kind)
+    values_BT = layout.values_BT.requires_grad_()
+    state_BT = value_state_mask(layout.supervised_mask_BT, layout.document_ids_BT)
+    means_M = losses.mean_response_value(values_BT, state_BT, document_ids_BT=layout.document_ids_BT)
+    assert means_M.tolist() == pytest.approx([0.3, 0.5, 0.6])
+    means_M.sum().backward()
+    assert values_BT.grad is not None
+    assert [piece.tolist() for piece in layout.per_document(values_BT.grad)] == [
+        [0.0, 0.5, 0.5, 0.0],
+        [1.0, 0.0],
+        [pytest.approx(1 / 3)] * 3 + [0.0],
+    ]

@@ -1,0 +1,387 @@
+"""Weights of every arm against naive loops, and their independence of order, packing and ranks.
+
+A weight is named by (row, position of the target token, horizon), whatever batch it stands in.
+"""
+
+import math
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wmtp_ray.config.schema import WeightingConfig
+from wmtp_ray.objective.rho1 import num_kept
+from wmtp_ray.objective.td import td_errors
+from wmtp_ray.objective.weighting import td_token_weights
+from wmtp_ray.scoring import TokenView, build_scorer, document_seeds, td_advantage
+from wmtp_ray.training.parallel import OneRank
+
+RHO1 = ("recipe=rho1_weighted",)
+SPLITS = st.tuples(st.permutations(range(8)), st.sets(st.integers(1, 7), max_size=4))
+
+
+def weigh(nano, words, split, ranks=None, *, step=0, scorer=None):
+    scorer = scorer or build_scorer(nano.load(*words), nano.num_horizons)
+    micro_batches = [nano.micro_batch(rows, step=step, with_policy_losses=True) for rows in split]
+    return scorer.weigh(micro_batches, ranks or OneRank())
+
+
+def by_name(nano, split, step_weights):
+    """{(row, target position, horizon): weight}; asserts that nothing outside the supervised pairs has one."""
+    named, num_nonzero = {}, 0
+    for rows, weights_BTH in zip(split, step_weights.pair_weights_BTH, strict=True):
+        start = 0
+        num_nonzero += int((weights_BTH != 0).sum())
+        for row in rows:
+            for t, k in row.pairs(nano.num_horizons):
+                named[row.example.row_id, t + k, k] = float(weights_BTH[0, start + t, k - 1])
+            start += len(row)
+    assert num_nonzero == sum(weight != 0 for weight in named.values())
+    return named
+
+
+def cut(rows, order, places):
+    ordered = [rows[place] for place in order]
+    edges = [0, *sorted(places), len(rows)]
+    return [ordered[a:b] for a, b in pairwise(edges)]
+
+
+def naive_td(row, gamma=1.0):
+    errors = {}
+    for j in row.targets:
+        after = row.reward if j == row.targets[-1] else gamma * float(row.values_T[j])
+        errors[j] = after - float(row.values_T[j - 1])
+    return errors
+
+
+def to_weight(advantage, config: WeightingConfig):
+    return min(max(math.exp(advantage / config.beta), config.clip_min), config.clip_max)
+
+
+def naive_weights(nano, rows, advantage_of, config: WeightingConfig):
+    return {
+        (row.example.row_id, t + k, k): to_weight(advantage_of(row, t, k), config)
+        for row in rows
+        for t, k in row.pairs(nano.num_horizons)
+    }
+
+
+class TestSplits:
+    """Rule: the same row has the same weights in every batch."""
+
+    @pytest.mark.parametrize("step", [0, 3])
+    def test_order_and_packing_do_not_change_a_weight(self, nano, arm, step):
+        rows = nano.rows(8)
+        whole = weigh(nano, arm, [rows], step=step)
+        for order, places in [(range(7, -1, -1), {3}), ([4, 1, 6, 0, 7, 2, 5, 3], {1, 2, 6})]:
+            split = cut(rows, order, places)
+            parts = weigh(nano, arm, split, step=step)
+            assert by_name(nano, split, parts) == pytest.approx(by_name(nano, [rows], whole), rel=1e-6)
+            assert parts.metrics == pytest.approx(whole.metrics, rel=1e-6, abs=1e-7)
+            assert parts.denominators_H.tolist() == whole.denominators_H.tolist()
+
+    @settings(max_examples=15, deadline=None)
+    @given(SPLITS)
+    def test_any_split_gives_the_whitened_weights_of_the_whole(self, nano, split):
+        rows = nano.rows(8)
+        words = ("weighting.type=td", "weighting.advantage_norm=batch")
+        parts = cut(rows, *split)
+        expected = by_name(nano, [rows], weigh(nano, words, [rows]))
+        assert by_name(nano, parts, weigh(nano, words, parts)) == pytest.approx(expected, rel=1e-6)
+
+    def test_ranks_do_not_change_a_weight(self, nano, arm):
+        rows = nano.rows(8)
+        whole = weigh(nano, arm, [rows])
+        splits = [[rows[1::3], rows[2::3]], [rows[0::3]]]
+        results = nano.on_ranks(2, lambda ranks: weigh(nano, arm, splits[ranks.rank], ranks))
+        named = by_name(nano, splits[0], results[0]) | by_name(nano, splits[1], results[1])
+        assert named == pytest.approx(by_name(nano, [rows], whole), rel=1e-6)
+        for result in results:
+            assert result.metrics == pytest.approx(whole.metrics, rel=1e-6, abs=1e-7)
+            assert result.denominators_H.tolist() == whole.denominators_H.tolist()
+
+    @pytest.mark.parametrize("pad_left", [False, True])
+    def test_padding_gives_the_weights_of_the_packed_batch(self, nano, pad_left):
+        rows, config = nano.rows(8), nano.load().weighting
+        packed = nano.micro_batch(rows)
+        errors_T = td_advantage(TokenView(packed, config, nano.num_horizons))[0]
+        width = max(len(row) for row in rows) + 3
+        values_BT, mask_BT = torch.full((8, width), math.nan), torch.zeros(8, width, dtype=torch.bool)
+        places = []
+        for b, row in enumerate(rows):
+            first = width - len(row) if pad_left else 0
+            values_BT[b, first : first + len(row)] = torch.from_numpy(row.values_T)
+            mask_BT[b, first + row.example.prompt_tokens : first + len(row)] = True
+            places += [(b, first + t) for t in range(len(row))]
+        padded_BT = td_errors(values_BT, torch.tensor([row.reward for row in rows]), mask_BT)
+        b, t = torch.tensor(places).T
+        assert torch.equal(padded_BT[b, t], errors_T)
+        weights_T = td_token_weights(errors_T, packed.tensors.supervised_mask_BT[0])
+        assert torch.equal(td_token_weights(padded_BT, mask_BT)[b, t], weights_T)
+
+
+class TestFormulas:
+    """Rule: each arm's weights are the formula of objective.md, written as a loop."""
+
+    def assert_weights(self, nano, words, advantage_of):
+        rows, config = nano.rows(8), nano.load(*words).weighting
+        named = by_name(nano, [rows[:3], rows[3:]], weigh(nano, words, [rows[:3], rows[3:]]))
+        assert named == pytest.approx(naive_weights(nano, rows, advantage_of, config), rel=1e-5)
+        assert len(set(named.values())) > 3
+
+    def test_uniform_weighs_every_pair_1(self, nano):
+        rows = nano.rows(8)
+        result = weigh(nano, ("weighting.type=uniform",), [rows])
+        assert set(by_name(nano, [rows], result).values()) == {1.0}
+        counts = Counter(k for row in rows for _, k in row.pairs(nano.num_horizons))
+        assert result.denominators_H.tolist() == [counts[1], counts[2], counts[3]]
+
+    def test_td_is_the_error_of_the_target_at_every_horizon(self, nano):
+        self.assert_weights(nano, ("weighting.gamma=0.9",), lambda row, t, k: naive_td(row, 0.9)[t + k])
+
+    def test_td_lambda_sums_later_errors(self, nano):
+        def gae(row, t, k):
+            errors = naive_td(row, 0.9)
+            return sum((0.9 * 0.8) ** (j - t - k) * errors[j] for j in row.targets if j >= t + k)
+
+        self.assert_weights(nano, ("weighting.gamma=0.9", "weighting.td_lambda=0.8"), gae)
+
+    def test_horizon_reading_ends_every_window_with_the_reward(self, nano):
+        def advantage(row, t, k):
+            if k == nano.num_horizons:
+                return row.reward - float(row.values_T[t + k - 1])
+            return naive_td(row)[t + k]
+
+        self.assert_weights(nano, ("weighting.terminal=horizon",), advantage)
+
+    def test_sequence_reward_gives_every_token_reward_minus_prompt_value(self, nano):
+        self.assert_weights(
+            nano,
+            ("weighting.type=sequence_reward",),
+            lambda row, t, k: row.reward - float(row.values_T[row.example.prompt_tokens - 1]),
+        )
+
+    def test_surprisal_is_the_next_token_loss_of_the_target_at_every_horizon(self, nano):
+        self.assert_weights(
+            nano,
+            ("weighting.type=surprisal", "weighting.beta=3"),
+            lambda row, t, k: float(row.policy_losses_TH[t + k - 1, 0]),
+        )
+
+    def test_batch_norm_whitens_over_all_supervised_tokens(self, nano):
+        errors = [error for row in nano.rows(8) for error in naive_td(row).values()]
+        mean, std = np.mean(errors), np.std(errors)
+        self.assert_weights(
+            nano, ("weighting.advantage_norm=batch",), lambda row, t, k: (naive_td(row)[t + k] - mean) / std
+        )
+
+    def test_ema_norm_averages_statistics_over_steps_and_survives_a_checkpoint(self, nano):
+        words = ("weighting.advantage_norm=ema", "weighting.ema_decay=0.75")
+        first, second = nano.rows(8, seed=1), nano.rows(8, seed=2)
+        config = nano.load(*words)
+        scorer = build_scorer(config, nano.num_horizons)
+        weigh(nano, words, [first], scorer=scorer)
+        resumed = build_scorer(config, nano.num_horizons)
+        resumed.load_state_dict(scorer.state_dict())
+        here = weigh(nano, words, [second], scorer=scorer)
+        there = weigh(nano, words, [second], scorer=resumed)
+        assert torch.equal(here.pair_weights_BTH[0], there.pair_weights_BTH[0])
+
+        errors = [[e for row in rows for e in naive_td(row).values()] for rows in (first, second)]
+        share = np.array([0.75, 1.0]) / 1.75
+        mean = share @ [np.mean(e) for e in errors]
+        std = (share @ [np.mean(np.square(e)) for e in errors] - mean**2) ** 0.5
+        expected = naive_weights(nano, second, lambda row, t, k: (naive_td(row)[t + k] - mean) / std, config.weighting)
+        assert by_name(nano, [second], here) == pytest.approx(expected, rel=1e-5)
+
+    def test_an_unweighed_terminal_counts_1_and_the_rest_as_before(self, nano):
+        rows = nano.rows(8)
+        plain = by_name(nano, [rows], weigh(nano, (), [rows]))
+        named = by_name(nano, [rows], weigh(nano, ("weighting.weigh_terminal=false",), [rows]))
+        last = {row.example.row_id: row.targets[-1] for row in rows}
+        assert named == {(r, j, k): 1.0 if j == last[r] else weight for (r, j, k), weight in plain.items()}
+        assert named != plain
+
+    def test_weights_carry_no_gradient_to_the_values(self, nano):
+        micro = nano.micro_batch(nano.rows(8))
+        values_BT = micro.values_BT.clone().requires_grad_()
+        attached = type(micro)(**{**micro.__dict__, "values_BT": values_BT})
+        weights = build_scorer(nano.load(), nano.num_horizons).weigh([attached], OneRank())
+        assert not weights.pair_weights_BTH[0].requires_grad
+
+
+class TestControls:
+    """Rule: a control keeps the distribution of the td weights and loses their placement."""
+
+    WORDS = ("weighting.beta=0.3",)
+
+    def test_shuffled_permutes_the_td_weights_within_each_response(self, nano):
+        rows = nano.rows(12)
+        td = by_name(nano, [rows], weigh(nano, self.WORDS, [rows]))
+        shuffled = by_name(nano, [rows], weigh(nano, (*self.WORDS, "weighting.type=shuffled"), [rows]))
+        assert shuffled != td
+        for row in rows:
+            own = [sorted(named[row.example.row_id, j, 1] for j in row.targets) for named in (td, shuffled)]
+            assert own[0] == own[1]
+
+    def test_matched_random_has_the_mean_and_std_of_the_td_weights(self, nano):
+        rows = nano.rows(600)
+        td = weigh(nano, self.WORDS, [rows]).metrics
+        drawn = weigh(nano, (*self.WORDS, "weighting.type=matched_random"), [rows]).metrics
+        assert drawn["weight/mean"] == pytest.approx(td["weight/mean"], rel=0.05)
+        assert drawn["weight/std"] == pytest.approx(td["weight/std"], rel=0.1)
+
+    @pytest.mark.parametrize("control", ["shuffled", "matched_random"])
+    def test_a_random_control_draws_anew_in_every_step(self, nano, control):
+        rows, words = nano.rows(8), (*self.WORDS, f"weighting.type={control}")
+        first, again, later = (weigh(nano, words, [rows], step=step).pair_weights_BTH[0] for step in (0, 0, 1))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, later)
+
+    def test_a_document_seed_depends_on_run_step_and_row_alone(self):
+        rows_M = np.array([5, 9, 2**26], dtype=np.int64)
+        seeds_M = document_seeds(42, 3, rows_M)
+        assert document_seeds(42, 3, rows_M[::-1]).tolist() == seeds_M[::-1].tolist()
+        others = [document_seeds(43, 3, rows_M), document_seeds(42, 4, rows_M), seeds_M]
+        assert len(set(np.concatenate(others).tolist())) == 9
+        assert seeds_M.dtype == np.int64
+        assert (seeds_M >= 0).all()
+
+
+class TestRho1:
+    """Rule: Rho-1 ranks the excess loss of the global batch, one horizon at a time."""
+
+    def excess(self, nano, rows, horizon):
+        return {
+            (row.example.row_id, t + k, k): float(row.policy_losses_TH[t, k - 1]) - float(row.reference_losses_T[t + k])
+            for row in rows
+            for t, k in row.pairs(nano.num_horizons)
+            if k == horizon
+        }
+
+    @pytest.mark.parametrize("keep_ratio", [0.1, 0.6, 0.7, 1.0])
+    def test_topk_keeps_the_largest_excess_of_each_horizon(self, nano, keep_ratio):
+        rows = nano.rows(9)
+        splits = [[rows[:2], rows[2:5]], [rows[5:]]]
+        words = (*RHO1, f"rho1.keep_ratio={keep_ratio}")
+        results = nano.on_ranks(2, lambda ranks: weigh(nano, words, splits[ranks.rank], ranks))
+        named = by_name(nano, splits[0], results[0]) | by_name(nano, splits[1], results[1])
+        for k in range(1, nano.num_horizons + 1):
+            excess = self.excess(nano, rows, k)
+            kept = num_kept(len(excess), keep_ratio)
+            best = sorted(excess, key=excess.__getitem__, reverse=True)[:kept]
+            assert {name for name, weight in named.items() if name[2] == k and weight == 1.0} == set(best)
+            assert {named[name] for name in excess} <= {0.0, 1.0}
+            assert [result.denominators_H[k - 1].item() for result in results] == [kept, kept]
+
+    @settings(max_examples=15, deadline=None)
+    @given(SPLITS, st.sampled_from([0.25, 0.6, 0.9]))
+    def test_topk_keeps_the_exact_number_and_the_same_pairs_among_ties(self, nano, split, keep_ratio):
+        rows = [
+            type(row)(row.example, row.values_T, np.zeros_like(row.reference_losses_T), row.policy_losses_TH.round())
+            for row in nano.rows(8)
+        ]
+        words, parts = (*RHO1, f"rho1.keep_ratio={keep_ratio}"), cut(rows, *split)
+        named = by_name(nano, parts, weigh(nano, words, parts))
+        assert named == by_name(nano, [rows], weigh(nano, words, [rows]))
+        for k in range(1, nano.num_horizons + 1):
+            of_horizon = [weight for name, weight in named.items() if name[2] == k]
+            assert sum(of_horizon) == math.ceil(round(keep_ratio * len(of_horizon), 9))
+
+    def test_weighted_is_the_softened_excess_with_mean_1_per_horizon(self, nano):
+        rows, words = nano.rows(9), (*RHO1, "rho1.mode=weighted", "rho1.temperature=1.5")
+        result = weigh(nano, words, [rows[:4], rows[4:]])
+        named = by_name(nano, [rows[:4], rows[4:]], result)
+        for k in range(1, nano.num_horizons + 1):
+            raw = {name: min(max(math.exp(e / 1.5), 0.1), 5.0) for name, e in self.excess(nano, rows, k).items()}
+            mean = sum(raw.values()) / len(raw)
+            own = {name: weight for name, weight in named.items() if name[2] == k}
+            assert own == pytest.approx({name: weight / mean for name, weight in raw.items()}, rel=1e-5)
+            assert sum(own.values()) / len(own) == pytest.approx(1.0, rel=1e-6)
+            assert result.denominators_H[k - 1] == len(own)
+
+    @pytest.mark.parametrize("mode", ["topk", "weighted"])
+    def test_a_horizon_without_pairs_is_no_error(self, nano, mode):
+        short = [row for row in nano.rows(60) if len(row) == 2][:2]
+        assert len(short) == 2
+        result = weigh(nano, (*RHO1, f"rho1.mode={mode}"), [short])
+        assert result.denominators_H.tolist()[1:] == [0.0, 0.0]
+        assert torch.isfinite(result.pair_weights_BTH[0]).all()
+
+
+class TestMetrics:
+    """Rule: a step reports its weights over the whole global batch."""
+
+    def test_metrics_equal_a_loop_over_the_global_batch(self, nano):
+        rows = nano.rows(8)
+        words = ("weighting.beta=0.25", "weighting.clip_min=0.4", "weighting.clip_max=2.0")
+        splits = [[rows[:5]], [rows[5:]]]
+        metrics = nano.on_ranks(2, lambda ranks: weigh(nano, words, splits[ranks.rank], ranks))[1].metrics
+        config = nano.load(*words).weighting
+        weights = {(r.example.row_id, j): to_weight(e, config) for r in rows for j, e in naive_td(r).items()}
+        last = {(row.example.row_id, row.targets[-1]) for row in rows}
+        w = np.array(list(weights.values()))
+        terminal = np.array([name in last for name in weights])
+        errors = np.array([e for row in rows for e in naive_td(row).values()])
+        assert metrics == pytest.approx(
+            {
+                "weight/mean": w.mean(),
+                "weight/std": w.std(),
+                "weight/terminal_mean": w[terminal].mean(),
+                "weight/terminal_std": w[terminal].std(),
+                "weight/other_mean": w[~terminal].mean(),
+                "weight/other_std": w[~terminal].std(),
+                "weight/clip_min_frac": (w == 0.4).mean(),
+                "weight/clip_max_frac": (w == 2.0).mean(),
+                "weight/ess_frac": w.sum() ** 2 / (len(w) * (w**2).sum()),
+                "weight/terminal_share": abs(w[terminal] - 1).sum() / abs(w - 1).sum(),
+                "advantage/mean": errors.mean(),
+                "advantage/std": errors.std(),
+            },
+            rel=1e-5,
+        )
+        assert 0.0 < metrics["weight/clip_min_frac"] < 1.0
+        assert 0.0 < metrics["weight/clip_max_frac"] < 1.0
+
+    def test_uniform_weights_have_the_full_effective_sample_size(self, nano):
+        metrics = weigh(nano, ("weighting.type=uniform",), [nano.rows(8)]).metrics
+        assert (metrics["weight/ess_frac"], metrics["weight/std"]) == (1.0, 0.0)
+
+    def test_topk_reports_the_share_it_kept(self, nano):
+        rows = nano.rows(9)
+        result = weigh(nano, RHO1, [rows])
+        num_pairs = sum(len(row.pairs(nano.num_horizons)) for row in rows)
+        assert result.metrics["weight/mean"] == pytest.approx(float(result.denominators_H.sum()) / num_pairs)
+
+
+class TestSources:
+    """Rule: a scorer says beforehand whose scores it needs."""
+
+    @pytest.mark.parametrize(
+        ("words", "source", "needs_policy_losses"),
+        [
+            (("weighting.type=uniform",), "none", False),
+            (("weighting.type=td",), "critic", False),
+            (("weighting.type=shuffled",), "critic", False),
+            (("weighting.type=matched_random",), "critic", False),
+            (("weighting.type=sequence_reward",), "critic", False),
+            (("weighting.type=surprisal",), "none", True),
+            (RHO1, "reference", True),
+        ],
+    )
+    def test_every_arm_names_its_source(self, nano, words, source, needs_policy_losses):
+        config = nano.load(*words)
+        scorer = build_scorer(config, nano.num_horizons)
+        assert (scorer.source, scorer.needs_policy_losses) == (source, needs_policy_losses)
+        assert config.weighting.needs_values == (source == "critic")
+
+    def test_missing_scores_break_the_invariant(self, nano):
+        micro = nano.micro_batch(nano.rows(3))
+        unscored = type(micro)(**{**micro.__dict__, "values_BT": None, "reference_losses_BT": None})
+        for words in [(), RHO1, ("weighting.type=surprisal",)]:
+            with pytest.raises(AssertionError, match="needs the"):
+                build_scorer(nano.load(*words), nano.num_horizons).weigh([unscored], OneRank())
