@@ -28,7 +28,7 @@ from wmtp_ray.errors import WmtpError
 from wmtp_ray.model.policy import value_path_state
 from wmtp_ray.plan.run_plan import load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
-from wmtp_ray.scoring import MicroBatch, to_micro_batch
+from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
 from wmtp_ray.tracking.processes import record_process
 from wmtp_ray.training.checkpoint import (
     RunState,

@@ -10,7 +10,7 @@ from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import reference_losses
 from wmtp_ray.tracking.processes import record_process
-from wmtp_ray.training.parallel import choose_device
+from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
 
 
 class ReferenceScorer:
@@ -19,8 +19,8 @@ class ReferenceScorer:
     def __init__(self, directory: Path, config: RunConfig, number: int) -> None:
         torch.set_num_threads(config.cluster.threads_per_critic)
         record_process(config.run_dir, f"reference_{number}")
-        wanted = config.train.device if config.cluster.gpus_per_critic > 0 or config.train.device != "cuda" else "cpu"
-        self._device = choose_device(wanted, local_rank=0)
+        self._device = choose_device(scorer_device(config), local_rank=0)
+        self._dtype = config.train.dtype if self._device.type == "cuda" else "float32"
         self._model = load_transformer(directory).to(self._device).eval().requires_grad_(False)
 
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
@@ -28,6 +28,6 @@ class ReferenceScorer:
         return [self._losses(batch, version) for batch in batches]
 
     def _losses(self, batch: TokenBatch, version: int) -> Scores:
-        with torch.no_grad():
+        with torch.no_grad(), forward_precision(self._dtype, self._device):
             losses_BT = reference_losses(self._model, BatchTensors.from_batch(batch, self._device))
         return Scores(version=version, losses_BT=losses_BT.float().cpu().numpy())

@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from wmtp_ray.contracts import ScoredBatch, Scores, TokenBatch
-from wmtp_ray.errors import WmtpError
+from wmtp_ray.errors import TrainingError
 from wmtp_ray.plan.versions import VersionSchedule
 
 StepBatches = list[TokenBatch]
@@ -116,7 +116,7 @@ class ScoreAhead:
         try:
             scores: list[Scores] = ray.get(pending.scores, timeout=self._deadline_s)
         except GetTimeoutError as error:
-            raise WmtpError(
+            raise TrainingError(
                 f"Rank {self._rank} waited {self._deadline_s:.0f} s for the scores of step {pending.step} (version "
                 f"{pending.version}, scorer {pending.actor} of {len(self._pool)}). Is the scorer alive and fast "
                 "enough? Raise deadlines.score_s or critic.pool_size; its log is in Ray's session folder."

@@ -16,7 +16,7 @@ from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import ValueModel, ValueSpec
 from wmtp_ray.tracking.processes import record_process
-from wmtp_ray.training.parallel import choose_device
+from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
 
 
 class ValueCritic:
@@ -25,8 +25,9 @@ class ValueCritic:
     def __init__(self, args: ModelArgs, spec: ValueSpec, config: RunConfig, number: int) -> None:
         torch.set_num_threads(config.cluster.threads_per_critic)
         record_process(config.run_dir, f"critic_{number}")
-        self._device = choose_device(_critic_device(config), local_rank=0)
+        self._device = choose_device(scorer_device(config), local_rank=0)
         self._model = ValueModel(args, spec).to(self._device).eval().requires_grad_(False)
+        self._dtype = config.train.dtype if self._device.type == "cuda" else "float32"
         self._deadline_s = config.deadlines.score_s
         self._loaded: tuple[str, int] | None = None
 
@@ -44,13 +45,6 @@ class ValueCritic:
         self._loaded = (directory, version)
 
     def _values(self, batch: TokenBatch, version: int) -> Scores:
-        with torch.no_grad():
+        with torch.no_grad(), forward_precision(self._dtype, self._device):
             values_BT = self._model.values(BatchTensors.from_batch(batch, self._device))
         return Scores(version=version, values_BT=values_BT.float().cpu().numpy())
-
-
-def _critic_device(config: RunConfig) -> str:
-    """A critic without a GPU share stays on the CPU, even where the policy has a GPU."""
-    if config.cluster.gpus_per_critic > 0 or config.train.device != "cuda":
-        return config.train.device
-    return "cpu"

@@ -25,5 +25,9 @@ class ArtifactError(WmtpError):
     """A model, tokenizer, checkpoint or snapshot is missing, torn or does not fit."""
 
 
+class TrainingError(WmtpError):
+    """A run cannot go on: a loss that is no number, a wait past its deadline."""
+
+
 class SandboxError(WmtpError):
     """The judge cannot give the isolation that was required."""

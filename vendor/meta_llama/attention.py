@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 
 class BlockCache:
@@ -118,6 +117,8 @@ def document_attention(
     lengths = context.document_lengths
     assert lengths is not None
     if context.document_ends_M is not None and _varlen_kernel_fits(queries_BNTC):
+        from torch.nn.attention.varlen import varlen_attn  # it loads the compiler: seconds that only CUDA pays
+
         queries, keys, values = (x_BNTC[0].transpose(0, 1) for x_BNTC in (queries_BNTC, keys_BNTC, values_BNTC))
         ends, longest, gqa = context.document_ends_M, max(lengths), queries.shape[1] != keys.shape[1]
         window = (-1, 0)  # causal

@@ -98,7 +98,7 @@ class WeightingConfig(Section):
         description="The arm: the method, its baseline or one of its controls."
     )
     beta: Positive = Field(description="Temperature of the exponential; smaller is sharper.")
-    clip_min: Annotated[float, Field(ge=0.0)] = Field(description="Lower clip of a weight.")
+    clip_min: Positive = Field(description="Lower clip of a weight; above 0, which would drop the token.")
     clip_max: Positive = Field(description="Upper clip of a weight.")
     terminal: Literal["sequence", "horizon"] = Field(description="Where the reward enters: end of text or of window.")
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Discount per token.")
@@ -118,6 +118,15 @@ class WeightingConfig(Section):
             raise ValueError(
                 f"terminal=horizon with type={self.type}, td_lambda={self.td_lambda}: it is defined for type=td and "
                 "td_lambda=0; use terminal=sequence here"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _terminal_is_one_token(self) -> Self:
+        if self.terminal == "horizon" and not self.weigh_terminal:
+            raise ValueError(
+                "weigh_terminal=false with terminal=horizon: there every window ends in the reward, so it has no one "
+                "terminal token; use terminal=sequence here"
             )
         return self
 

@@ -99,8 +99,8 @@ def _loss_table(losses: dict[str, HeldOutLosses]) -> Table:
         "incorrect programs",
         "margin",
         title="Loss per token on problems never seen",
-        caption="Lower is likelier. A positive margin: correct programs are likelier than incorrect ones. The verifiable "
-        "run reads incorrect programs too; compare it with weighting.type=uniform on the same rows.",
+        caption="Lower is likelier. A positive margin: correct programs are likelier than incorrect ones. The "
+        "verifiable run reads incorrect programs too; compare it with weighting.type=uniform on the same rows.",
     )
     for name, each in losses.items():
         table.add_row(name, f"{each.correct:.3f}", f"{each.incorrect:.3f}", f"{each.incorrect - each.correct:+.3f}")

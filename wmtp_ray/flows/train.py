@@ -262,8 +262,8 @@ def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
     if config.weighting.type in ("uniform", "rho1") or not stds or fmean(stds) >= _FLAT_WEIGHT_STD:
         return []
     return [
-        f"The token weights' standard deviation was {fmean(stds):.3f} on average, below {_FLAT_WEIGHT_STD}: this run can "
-        f"hardly be told from weighting.type=uniform. Lower weighting.beta ({config.weighting.beta}), or set "
+        f"The token weights' standard deviation was {fmean(stds):.3f} on average, below {_FLAT_WEIGHT_STD}: this run "
+        f"can hardly be told from weighting.type=uniform. Lower weighting.beta ({config.weighting.beta}), or set "
         "weighting.advantage_norm=batch"
     ]
 

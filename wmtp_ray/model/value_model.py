@@ -1,6 +1,6 @@
 """The value path: the value head, the critic that holds no more than a value needs, and the reference's token losses.
 
-It scores; it neither trains itself nor knows of versions or actors (`scoring.py`). The head is linear and unbounded and
+It scores; it neither trains itself nor knows of versions or actors (`scoring/`). The head is linear and unbounded and
 reads `norm(h)` of the trunk (`objective.md`, "Losses"), so a critic needs neither prediction heads nor, without
 surprisal, the unembedding. The names of its tensors are a subset of Meta's, plus `value_head`:
 

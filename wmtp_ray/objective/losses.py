@@ -57,22 +57,6 @@ def anchor_loss(
     return squared_error(values_S, old_S).sum() / denominator
 
 
-def value_drift_sums(values_BT: Tensor, old_values_BT: Tensor, state_mask_BT: Tensor, *, value_clip: float) -> Tensor:
-    """Return float64 [states, states further than value_clip from old, sum of |v - old|]; adds over ranks."""
-    values_S, old_S, _ = _states(values_BT.detach(), old_values_BT, state_mask_BT, old_values_BT)
-    distance_S = (values_S - old_S).abs()
-    sums = [distance_S.new_tensor(float(distance_S.numel())), (distance_S > value_clip).sum(), distance_S.sum()]
-    return torch.stack([value.cpu().double() for value in sums])
-
-
-def value_drift_statistics(sums_3: Tensor) -> dict[str, float]:
-    """Turn summed `value_drift_sums` into the value-clip fraction and the mean distance to the anchor."""
-    count, clipped, distance = sums_3.tolist()
-    if not count:
-        return {}
-    return {"critic/value_clip_frac": clipped / count, "critic/anchor_distance": distance / count}
-
-
 def pairwise_loss(mean_correct_P: Tensor, mean_incorrect_P: Tensor, *, denominator: float | Tensor) -> Tensor:
     """Return the sum of `-log sigmoid(mean V(correct) - mean V(incorrect))` over pairs, divided by their global number.
 

@@ -16,7 +16,7 @@ from wmtp_ray.model.policy import Policy, PolicyStates
 from wmtp_ray.objective import losses, td
 from wmtp_ray.objective.fused import fused_mtp_loss, token_cross_entropies
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
-from wmtp_ray.scoring import MicroBatch
+from wmtp_ray.scoring.contract import MicroBatch
 
 _MIB = 2**20
 
@@ -67,11 +67,13 @@ class PolicyLoss(nn.Module):
     def _cross_entropies(
         self, states: PolicyStates, tensors: BatchTensors, pair_weights_BTH: Tensor, denominators: Denominators
     ) -> tuple[Tensor, Tensor]:
-        """All heads over the trunk's one output; the fused loss holds one chunk of logits and one table of gradients."""
+        """All heads over the trunk's one output; the fused loss holds one chunk of logits, one table of gradients."""
         horizons = range(1, self._num_horizons + 1)
         targets_BTH, _ = at_horizons(tensors.tokens_BT, self._num_horizons, tensors.document_ids_BT)
         loss, kept_ce_H = fused_mtp_loss(
-            torch.stack([self.policy.head_hidden(states, k, tensors).flatten(0, 1) for k in horizons]),
+            _in_autocast_dtype(
+                torch.stack([self.policy.head_hidden(states, k, tensors).flatten(0, 1) for k in horizons])
+            ),
             self.policy.transformer.output.weight,
             targets_BTH.flatten(0, 1).T.contiguous(),
             pair_weights_BTH.flatten(0, 1).T.contiguous(),
@@ -158,6 +160,12 @@ def policy_pair_losses(policy: Policy, tensors: BatchTensors, num_horizons: int,
                 max_logits_bytes=int(max_logits_mb * _MIB),
             )
     return losses_BTH
+
+
+def _in_autocast_dtype(hidden: Tensor) -> Tensor:
+    """The fused loss is a function of its own, which autocast does not look into: cast what it multiplies."""
+    device = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden
 
 
 def _unweighted_parts(kept_ce_H: Tensor, micro_batch: MicroBatch, denominators: Denominators) -> dict[str, Tensor]:

@@ -6,13 +6,14 @@ It does not start processes: Ray Train does (see `actors/policy_worker.py`).
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
 
 
@@ -102,6 +103,14 @@ def reduce_gradients_when(module: nn.Module, wanted: bool) -> Iterator[None]:
         yield
 
 
+def forward_precision(dtype: Literal["float32", "bfloat16"], device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of a forward pass: bfloat16 products on CUDA where asked for, float32 everywhere else."""
+    if dtype == "float32":
+        return nullcontext()
+    assert device.type == "cuda", f"bfloat16 on {device.type}: the schema refuses it"
+    return torch.autocast("cuda", dtype=torch.bfloat16)
+
+
 def choose_device(wanted: str, local_rank: int) -> torch.device:
     """Return the device of this rank; `auto` takes cuda, then mps, then cpu. Raises ConfigError when it is absent."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -113,3 +122,10 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
             "choose one of these or train.device=auto"
         )
     return torch.device(wanted, local_rank % torch.cuda.device_count()) if wanted == "cuda" else torch.device(wanted)
+
+
+def scorer_device(config: RunConfig) -> str:
+    """Return where an actor that scores runs; without a GPU share on the CPU, even where the policy has a GPU."""
+    if config.cluster.gpus_per_critic > 0 or config.train.device != "cuda":
+        return config.train.device
+    return "cpu"

@@ -15,7 +15,8 @@ from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy, ValueSpec
-from wmtp_ray.scoring import Scorer, UniformScorer, build_scorer
+from wmtp_ray.scoring.contract import Scorer
+from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
 from wmtp_ray.training.critic_health import HealthFindings, measure_health
 from wmtp_ray.training.losses import CriticLoss, PolicyLoss
 

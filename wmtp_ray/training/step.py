@@ -4,21 +4,24 @@ Everything global (denominators, whitening, metrics) goes through `Ranks`, so th
 on how the global batch is split into ranks and micro-batches. No Ray, no I/O.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.errors import TrainingError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.objective import td
 from wmtp_ray.objective.horizon import supervised_pairs
-from wmtp_ray.scoring import MicroBatch, Scorer, StepWeights
+from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
 from wmtp_ray.training.losses import Denominators, MicroLoss, policy_pair_losses
 from wmtp_ray.training.optim import clip_gradients, set_learning_rate
-from wmtp_ray.training.parallel import Ranks, reduce_gradients_when
+from wmtp_ray.training.parallel import Ranks, forward_precision, reduce_gradients_when
 
 
 class TrainingStep:
@@ -50,16 +53,21 @@ class TrainingStep:
         sums = self._backward(micro_batches, weights, denominators)
         set_learning_rate(self.optimizer, learning_rate)
         grad_norm = clip_gradients(self.policy.parameters(), self._config.train.max_grad_norm)
+        _require_finite(sums["loss/total"], grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         own = {"train/learning_rate": learning_rate, "train/grad_norm": grad_norm}
         return derive_metrics(sums) | weights.metrics | own
 
     def _with_policy_losses(self, micro_batch: MicroBatch) -> MicroBatch:
-        losses_BTH = policy_pair_losses(
-            self.policy, micro_batch.tensors, self._num_horizons, self._config.loss.max_logits_mb
-        )
+        with self._precision():
+            losses_BTH = policy_pair_losses(
+                self.policy, micro_batch.tensors, self._num_horizons, self._config.loss.max_logits_mb
+            )
         return replace(micro_batch, policy_losses_BTH=losses_BTH)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return forward_precision(self._config.train.dtype, next(self.policy.parameters()).device)
 
     def _denominators(self, micro_batches: Sequence[MicroBatch], weights: StepWeights) -> Denominators:
         """Count the global batch's pairs, states and documents in one reduction."""
@@ -85,7 +93,8 @@ class TrainingStep:
         last = len(micro_batches) - 1
         for position, (micro, pair_weights_BTH) in enumerate(zip(micro_batches, weights.pair_weights_BTH, strict=True)):
             with reduce_gradients_when(self.loss_module, position == last):
-                loss: MicroLoss = self.loss_module(micro, pair_weights_BTH, denominators)
+                with self._precision():
+                    loss: MicroLoss = self.loss_module(micro, pair_weights_BTH, denominators)
                 (loss.total * self._ranks.world_size).backward()  # type: ignore[no-untyped-call]
             for name, part in loss.parts.items():
                 parts[name] = parts[name] + part.cpu().double()
@@ -106,6 +115,15 @@ def derive_metrics(sums: dict[str, float]) -> dict[str, float]:
     metrics["critic/value_clip_frac"] = sums["sum/value_clipped"] / n
     metrics["critic/outside_unit_frac"] = sums["sum/value_outside"] / n
     return metrics
+
+
+def _require_finite(loss: float, grad_norm: float) -> None:
+    """Stop before a bad gradient reaches the weights; every rank holds the same two numbers, so all of them stop."""
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        raise TrainingError(
+            f"The loss is {loss} and its gradient norm {grad_norm}: the step was not taken and the last checkpoint is "
+            "good. Lower train.learning_rate or train.max_grad_norm, or look at the rows of this step in the plan"
+        )
 
 
 def _counts(micro_batch: MicroBatch, num_horizons: int) -> Tensor:

@@ -102,20 +102,6 @@ def test_anchor_loss_is_the_mean_squared_distance() -> None:
     assert float(found) == pytest.approx(sum(expected) / len(expected))
 
 
-def test_value_drift_adds_over_shards() -> None:
-    values_BT, old_BT, _, mask_BT = batch()
-    sums = sum(
-        losses.value_drift_sums(values_BT[rows], old_BT[rows], mask_BT[rows], value_clip=0.2)
-        for rows in (slice(0, 1), slice(1, 4))
-    )
-    distances = [abs(float((values_BT - old_BT)[row, token])) for row, token in mask_BT.nonzero().tolist()]
-    assert losses.value_drift_statistics(sums) == {
-        "critic/value_clip_frac": pytest.approx(sum(distance > 0.2 for distance in distances) / len(distances)),
-        "critic/anchor_distance": pytest.approx(sum(distances) / len(distances)),
-    }
-    assert losses.value_drift_statistics(torch.zeros(3)) == {}
-
-
 def test_pairwise_loss_is_the_log_sigmoid_of_the_margin() -> None:
     correct_P = torch.tensor([1.0, -2.0], requires_grad=True)
     loss = losses.pairwise_loss(correct_P, torch.tensor([0.5, 1.0]), denominator=4.0)

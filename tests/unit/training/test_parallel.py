@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.model.policy import Policy
-from wmtp_ray.scoring import MicroBatch
+from wmtp_ray.scoring.contract import MicroBatch
 from wmtp_ray.training.parallel import (
     GroupRanks,
     OneRank,

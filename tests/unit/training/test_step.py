@@ -1,14 +1,16 @@
 """One optimizer step: the same for every split into ranks and micro-batches, and doing what it reports."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from wmtp_ray.errors import TrainingError
 from wmtp_ray.model.policy import Policy
-from wmtp_ray.scoring import MicroBatch
+from wmtp_ray.scoring.contract import MicroBatch
 from wmtp_ray.training.optim import build_optimizer
 from wmtp_ray.training.step import derive_metrics
 
@@ -276,3 +278,15 @@ def _backward_only(training, micro_batch):
     training.optimizer.register_step_pre_hook(take)
     training.run([micro_batch], 0.0)
     return copy.copy(taken)
+
+
+def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(nano):
+    config = nano.load()
+    policy = nano.policy(config)
+    start = copy.deepcopy(policy)
+    training = nano.training(config, policy, build_optimizer(policy, config.train, 1e-3))
+    micro_batch = nano.micro_batch(nano.rows(4))
+    broken = dataclasses.replace(micro_batch, values_BT=torch.full_like(micro_batch.values_BT, float("nan")))
+    with pytest.raises(TrainingError, match=r"the step was not taken.*Lower train\.learning_rate"):
+        training.run([broken], 1e-3)
+    assert moved_names(start, policy) == set()

@@ -1,0 +1,147 @@
+"""What a token's weight is made from: one function an arm, and whitening over the global batch.
+
+Shapes: B sequences, T positions, H horizons.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wmtp_ray.config.schema import WeightingConfig
+from wmtp_ray.objective import td, weighting
+from wmtp_ray.scoring.contract import MicroBatch
+from wmtp_ray.training.parallel import Ranks
+
+_WHITEN_EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """A micro-batch as an advantage sees it."""
+
+    micro_batch: MicroBatch
+    config: WeightingConfig
+    num_horizons: int
+
+    @property
+    def supervised_BT(self) -> Tensor:
+        return self.micro_batch.tensors.supervised_mask_BT
+
+    @property
+    def document_ids_BT(self) -> Tensor:
+        return self.micro_batch.tensors.document_ids_BT
+
+    @property
+    def rewards_M(self) -> Tensor:
+        return self.micro_batch.tensors.rewards_M
+
+    @property
+    def values_BT(self) -> Tensor:
+        assert self.micro_batch.values_BT is not None, "this weighting needs the critic's values"
+        return self.micro_batch.values_BT
+
+
+def td_advantage(view: TokenView) -> Tensor:
+    """TD errors of the sequence reading, or their lambda-sums: [B, T]."""
+    errors_BT = td.td_errors(
+        view.values_BT,
+        view.rewards_M,
+        view.supervised_BT,
+        gamma=view.config.gamma,
+        document_ids_BT=view.document_ids_BT,
+    )
+    return td.advantages(
+        errors_BT,
+        view.supervised_BT,
+        gamma=view.config.gamma,
+        td_lambda=view.config.td_lambda,
+        document_ids_BT=view.document_ids_BT,
+    )
+
+
+def horizon_td_advantage(view: TokenView) -> Tensor:
+    """TD errors of the horizon reading, one for each pair: [B, T, H]."""
+    return td.horizon_td_errors(
+        view.values_BT,
+        view.rewards_M,
+        view.supervised_BT,
+        view.num_horizons,
+        gamma=view.config.gamma,
+        document_ids_BT=view.document_ids_BT,
+    )
+
+
+def sequence_reward_advantage(view: TokenView) -> Tensor:
+    """R - V(prompt) at every supervised token: [B, T]."""
+    return weighting.sequence_reward_advantages(
+        view.values_BT, view.rewards_M, view.supervised_BT, document_ids_BT=view.document_ids_BT
+    )
+
+
+def surprisal_advantage(view: TokenView) -> Tensor:
+    """The policy's own next-token loss of each supervised token: [B, T]. Token t is predicted from t - 1."""
+    losses_BTH = view.micro_batch.policy_losses_BTH
+    assert losses_BTH is not None, "surprisal needs the policy's losses"
+    losses_BT = torch.zeros_like(losses_BTH[..., 0])
+    losses_BT[:, 1:] = losses_BTH[:, :-1, 0]
+    return torch.where(view.supervised_BT, losses_BT, 0.0)
+
+
+def global_moments(values: Sequence[Tensor], masks: Sequence[Tensor], ranks: Ranks) -> weighting.Moments:
+    """Return count, mean and standard deviation of the masked elements of all ranks and micro-batches."""
+    own = weighting.Moments(0.0, 0.0, 0.0)
+    for value, mask in zip(values, masks, strict=True):
+        own = own + weighting.Moments.from_masked(value, mask)
+    return weighting.Moments.from_tensor(ranks.sum(own.to_tensor()))
+
+
+class NoWhitening:
+    """Advantages as they are."""
+
+    def __call__(self, advantages: Sequence[Tensor], masks: Sequence[Tensor], ranks: Ranks) -> list[Tensor]:
+        return list(advantages)
+
+    def state_dict(self) -> dict[str, float]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        assert not state, f"this weighting keeps no state, the checkpoint has {sorted(state)}"
+
+
+class BatchWhitening(NoWhitening):
+    """Mean 0 and standard deviation 1 over all targets of the global batch."""
+
+    def __call__(self, advantages: Sequence[Tensor], masks: Sequence[Tensor], ranks: Ranks) -> list[Tensor]:
+        moments = self._moments(advantages, masks, ranks)
+        return [weighting.whiten(a, mask, moments, _WHITEN_EPS) for a, mask in zip(advantages, masks, strict=True)]
+
+    def _moments(self, advantages: Sequence[Tensor], masks: Sequence[Tensor], ranks: Ranks) -> weighting.Moments:
+        return global_moments(advantages, masks, ranks)
+
+
+class EmaWhitening(BatchWhitening):
+    """As BatchWhitening, with statistics averaged over steps; the average is part of a checkpoint."""
+
+    def __init__(self, decay: float) -> None:
+        self._ema = weighting.EmaMoments(decay)
+
+    def _moments(self, advantages: Sequence[Tensor], masks: Sequence[Tensor], ranks: Ranks) -> weighting.Moments:
+        return self._ema.update(global_moments(advantages, masks, ranks))
+
+    def state_dict(self) -> dict[str, float]:
+        return self._ema.state_dict()
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._ema.load_state_dict(state)
+
+
+def build_whitening(config: WeightingConfig) -> NoWhitening:
+    """Return what `weighting.advantage_norm` names."""
+    kinds: dict[str, Callable[[], NoWhitening]] = {
+        "none": NoWhitening,
+        "batch": BatchWhitening,
+        "ema": lambda: EmaWhitening(config.ema_decay),
+    }
+    return kinds[config.advantage_norm]()

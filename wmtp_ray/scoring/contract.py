@@ -1,0 +1,93 @@
+"""What a scorer is given, what it returns, and the protocol between training and weighting.
+
+A scorer sees all micro-batches of a step on this rank at once, because whitening, the matched controls and Rho-1 speak
+about the whole global batch. Shapes: B sequences, T positions, M documents, H horizons (index k - 1 holds horizon k).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wmtp_ray.contracts import Float32, Int64, ScoredBatch
+from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.training.parallel import Ranks
+
+ScoreSource = Literal["none", "critic", "reference"]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward's worth of documents with everything that is known about them before the forward.
+
+    `seeds_M` keys the random controls by (seed, step, row), so that they do not depend on ranks or packing.
+    `policy_losses_BTH` is the policy's own detached cross-entropy of every pair, where the scorer asked for it.
+    """
+
+    tensors: BatchTensors
+    row_ids_M: Int64
+    seeds_M: Tensor
+    values_BT: Tensor | None = None
+    reference_losses_BT: Tensor | None = None
+    policy_losses_BTH: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepWeights:
+    """Weights of a step: one [B, T, H] tensor a micro-batch (0 = not a target), and the loss's denominators.
+
+    `denominators_H` are global: the same on every rank, whatever the split.
+    """
+
+    pair_weights_BTH: list[Tensor]
+    denominators_H: Tensor
+    metrics: dict[str, float]
+
+
+class Scorer(Protocol):
+    """What the training step asks of a weighting."""
+
+    @property
+    def source(self) -> ScoreSource:
+        """Whose scores must be present in the micro-batches."""
+        ...
+
+    @property
+    def needs_policy_losses(self) -> bool:
+        """Whether a pass without gradient must fill `policy_losses_BTH` first."""
+        ...
+
+    def weigh(self, micro_batches: Sequence[MicroBatch], ranks: Ranks) -> StepWeights: ...
+
+    def state_dict(self) -> dict[str, float]: ...
+
+    def load_state_dict(self, state: dict[str, float]) -> None: ...
+
+
+def document_seeds(seed: int, step: int, row_ids_M: Int64) -> Int64:
+    """Return one 63-bit seed a document, a hash of (seed, step, row); the same whatever the batch it stands in."""
+    words = [
+        np.random.SeedSequence([seed & (2**63 - 1), step, int(row)]).generate_state(1, np.uint64)[0]
+        for row in row_ids_M
+    ]
+    return (np.array(words, dtype=np.uint64) >> np.uint64(1)).astype(np.int64)
+
+
+def to_micro_batch(scored: ScoredBatch, step: int, seed: int, device: torch.device) -> MicroBatch:
+    """Move a scored batch to the rank's device."""
+    scores = scored.scores
+    return MicroBatch(
+        tensors=BatchTensors.from_batch(scored.batch, device),
+        row_ids_M=scored.batch.row_ids_M,
+        seeds_M=torch.from_numpy(document_seeds(seed, step, scored.batch.row_ids_M)),
+        values_BT=_on_device(scores.values_BT if scores else None, device),
+        reference_losses_BT=_on_device(scores.losses_BT if scores else None, device),
+    )
+
+
+def _on_device(array: Float32 | None, device: torch.device) -> Tensor | None:
+    """Arrays from the object store are read-only, hence the copy."""
+    return None if array is None else torch.tensor(array, device=device)
