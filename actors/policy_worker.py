@@ -8,12 +8,14 @@ is in `wmtp_ray/training` and `wmtp_ray/objective`; this file only moves things 
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayError
 
 from actors.metrics_sink import read_mlflow_run_id
 from actors.rank_stream import RankStream
@@ -260,8 +262,10 @@ class PolicyWorker:
         if self.ranks.rank != 0:
             return
         self.policy.eval()
-        # The sink answers in order: when this comes back, every report has been recorded.
-        ray.get(self.job.metrics.latest.remote(), timeout=self.config.deadlines.tracking_s)
+        # The sink answers in order: when this comes back, every report has been recorded. One that is silent costs
+        # its reports, never the run; the driver says so when it closes the sink.
+        with suppress(RayError):
+            ray.get(self.job.metrics.latest.remote(), timeout=self.config.deadlines.tracking_s)
         health = self.job.recipe.finish(self.policy, self.config)
         save_policy(self.job.stage_dir / "final", self.policy)
         result = StageResult(
