@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import ray
@@ -98,6 +99,7 @@ class PolicyWorker:
         self.start_step, carried = self._restore()
         self.snapshots = self._open_snapshots(carried)
         self.scores = self._build_scores()
+        self.losses: list[float] = []  # since the last checkpoint
 
     # ---------------------------------------------------------------------------------------------- the loop
 
@@ -111,6 +113,7 @@ class PolicyWorker:
             started = time.perf_counter()
             scored = self.scores.next(step)
             metrics = self.training.run(self._micro_batches(step, scored), self._learning_rate(step))
+            self.losses.append(metrics["loss/total"])
             self._report(step, scored, metrics, time.perf_counter() - started)
             done = step + 1
             self._publish(done)
@@ -214,8 +217,11 @@ class PolicyWorker:
         self.snapshots.drop_before(self.job.schedule.version_of(done))
 
     def _checkpoint(self, done: int) -> None:
+        mean_loss = fmean(self.losses)
+        self.losses.clear()
         if self.ranks.rank != 0:
             return
+        train = self.config.train
         oldest_needed = self.job.schedule.version_of(done)
         carried = self.snapshots.files(oldest_needed) if self.snapshots and self.job.snapshots is None else []
         state = RunState(
@@ -225,6 +231,7 @@ class PolicyWorker:
             scorer=self.training.scorer.state_dict(),
             mlflow_run_id=read_mlflow_run_id(self.config.run_dir),
             world_size=self.ranks.world_size,
+            mean_loss=mean_loss,
         )
         save_checkpoint(
             self.checkpoints,
@@ -232,7 +239,8 @@ class PolicyWorker:
             self.policy,
             self.training.optimizer,
             carried,
-            keep=self.config.train.keep_checkpoints,
+            keep=train.keep_checkpoints,
+            keep_best=train.keep_best_checkpoints,
         )
 
     def _report(self, step: int, scored: list[ScoredBatch], metrics: dict[str, float], step_s: float) -> None:

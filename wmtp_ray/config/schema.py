@@ -227,6 +227,9 @@ class TrainConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field(description="Of the forward pass; bfloat16 on CUDA only.")
     checkpoint_every: Count = Field(description="Steps between checkpoints.")
     keep_checkpoints: Count = Field(description="Newest checkpoints kept.")
+    keep_best_checkpoints: Annotated[int, Field(ge=0)] = Field(
+        description="Kept beside the newest: those of the lowest loss, averaged since the checkpoint before."
+    )
     max_restarts: Annotated[int, Field(ge=0)] = Field(description="Restarts of the ranks after one of them died.")
     sampling: Stage2Sampling
 

@@ -74,6 +74,7 @@ _MACHINE_KEYS = {
     "train.micro_batch_tokens",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.keep_best_checkpoints",
     "train.max_restarts",
     "train.device",
 }

@@ -110,7 +110,8 @@ class _Run:
             for recipe in self._recipes():
                 stages.append(self._run_stage(config, recipe))
                 if (health := stages[-1].health) is not None:
-                    self._metrics.set_result.remote(health.metrics)
+                    prefix = f"stage{recipe.stage}/"
+                    self._metrics.set_result.remote({prefix + name: value for name, value in health.metrics.items()})
                 if recipe.stage == 1:
                     config = self._apply_gate(config, stages[-1])
             status = "FINISHED"

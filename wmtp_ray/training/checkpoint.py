@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, verified before use, the newest kept.
+"""Checkpoints of a run: written whole or not at all, verified before use, the newest and the best kept.
 
 A checkpoint is a directory `step_<n>` ("after n steps"):
 
@@ -14,6 +14,7 @@ a warning and the one before is used. This module decides nothing about when to 
 """
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -34,7 +35,10 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class RunState:
-    """What a checkpoint knows beside tensors. `step` steps are done; the next one is number `step`."""
+    """What a checkpoint knows beside tensors. `step` steps are done; the next one is number `step`.
+
+    `mean_loss` is the mean total loss of the steps since the checkpoint before.
+    """
 
     stage: int
     step: int
@@ -42,6 +46,7 @@ class RunState:
     scorer: dict[str, float]
     mlflow_run_id: str | None
     world_size: int
+    mean_loss: float
 
 
 def save_checkpoint(
@@ -52,11 +57,13 @@ def save_checkpoint(
     snapshots: Sequence[Path],
     *,
     keep: int,
+    keep_best: int,
 ) -> Path:
-    """Write `root/step_<n>` atomically, then remove all but the newest `keep` up to it; return its path.
+    """Write `root/step_<n>` atomically; keep the newest `keep` up to it and, of those before, the `keep_best` best.
 
-    Checkpoints of later steps go too: the run came back to this step because they are damaged. Raises ArtifactError
-    when it cannot be written (a full disk, say): nothing of it stays, the previous checkpoint is untouched.
+    Best is the lowest `mean_loss`. Checkpoints of later steps go: the run came back to this step because they are
+    damaged. Returns the path. Raises ArtifactError when it cannot be written (a full disk, say): nothing of it stays,
+    the previous checkpoint is untouched.
     """
     target = root / f"{_PREFIX}{state.step}"
     for torn in root.glob(f".{_PREFIX}*"):
@@ -71,7 +78,9 @@ def save_checkpoint(
         ) from error
     found = list_checkpoints(root)
     place = found.index(target)
-    for other in [*found[: max(0, place + 1 - keep)], *found[place + 1 :]]:
+    older = found[: max(0, place + 1 - keep)]
+    best = sorted(older, key=_mean_loss)[:keep_best]
+    for other in [*(path for path in older if path not in best), *found[place + 1 :]]:
         shutil.rmtree(other, ignore_errors=True)
     return target
 
@@ -123,6 +132,14 @@ def find_damage(checkpoint: Path) -> str | None:
         if (damage := _file_damage(checkpoint / name, name, num_bytes, sha256)) is not None:
             return damage
     return None
+
+
+def _mean_loss(checkpoint: Path) -> float:
+    """The score that retention orders by; a checkpoint that cannot say is the worst."""
+    try:
+        return read_state(checkpoint).mean_loss
+    except (OSError, ValueError, TypeError):
+        return math.inf
 
 
 def _file_damage(path: Path, name: str, num_bytes: int, sha256: str) -> str | None:

@@ -54,7 +54,7 @@ def critic_stage(config: RunConfig) -> StageRecipe:
 
 def policy_stage(config: RunConfig) -> StageRecipe:
     """Stage 2."""
-    return StageRecipe(2, _policy_start, _policy_loss, build_scorer, _nothing_more, config.train.learning_rate)
+    return StageRecipe(2, _policy_start, _policy_loss, build_scorer, _final_health, config.train.learning_rate)
 
 
 def stage_directory(config: RunConfig, stage: int) -> Path:
@@ -152,5 +152,6 @@ def _no_weighting(config: RunConfig, num_horizons: int) -> UniformScorer:
     return UniformScorer(num_horizons, config.weighting)
 
 
-def _nothing_more(policy: Policy, config: RunConfig) -> None:
-    return None
+def _final_health(policy: Policy, config: RunConfig) -> HealthFindings | None:
+    """What became of the critic that the policy carries; None where it carries none that scored."""
+    return measure_health(policy, config) if config.uses_critic and config.critic.source == "policy" else None

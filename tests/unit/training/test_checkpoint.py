@@ -70,7 +70,13 @@ def run_step(policy: Policy, optimizer: torch.optim.Optimizer) -> None:
 
 def state_of(step: int, **changes: object) -> RunState:
     state = RunState(
-        stage=2, step=step, plan_digest="ab12", scorer={"mean": 0.1 + 0.2}, mlflow_run_id=None, world_size=1
+        stage=2,
+        step=step,
+        plan_digest="ab12",
+        scorer={"mean": 0.1 + 0.2},
+        mlflow_run_id=None,
+        world_size=1,
+        mean_loss=1.0,
     )
     return replace(state, **changes)
 
@@ -79,7 +85,7 @@ def save(root: Path, step: int, *, keep: int = 9, seed: int | None = None) -> Pa
     policy = new_policy(step if seed is None else seed)
     optimizer = new_optimizer(policy)
     run_step(policy, optimizer)
-    return save_checkpoint(root, state_of(step), policy, optimizer, [], keep=keep)
+    return save_checkpoint(root, state_of(step), policy, optimizer, [], keep=keep, keep_best=0)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -120,7 +126,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy = new_policy(2)
     optimizer = new_optimizer(policy)
     run_step(policy, optimizer)
-    save_checkpoint(root, state_of(2), policy, optimizer, versions, keep=2)
+    save_checkpoint(root, state_of(2), policy, optimizer, versions, keep=2, keep_best=0)
     return root
 
 
@@ -132,7 +138,7 @@ class TestRestoring:
             run_step(policy, optimizer)
         scorer = {"ema/mean": 0.1 + 0.2, "ema/var": 5e-324, "count": 2.0**53 + 2.0, "never": float("inf")}
         state = state_of(3, scorer=scorer, mlflow_run_id="abc", world_size=2)
-        checkpoint = save_checkpoint(tmp_path, state, policy, optimizer, [], keep=1)
+        checkpoint = save_checkpoint(tmp_path, state, policy, optimizer, [], keep=1, keep_best=0)
         next_random = torch.rand(8)
 
         restored = new_policy(seed=1)
@@ -150,7 +156,7 @@ class TestRestoring:
         optimizer = new_optimizer(policy)
         for step in range(4):
             if step == 2:
-                checkpoint = save_checkpoint(tmp_path, state_of(2), policy, optimizer, [], keep=1)
+                checkpoint = save_checkpoint(tmp_path, state_of(2), policy, optimizer, [], keep=1, keep_best=0)
             run_step(policy, optimizer)
 
         resumed = new_policy(seed=1)
@@ -190,7 +196,7 @@ class TestSaving:
         moments = {f"{i}.{k}": t for i, each in optimizer.state_dict()["state"].items() for k, t in each.items()}
         before = (tensors_sha256(policy.state_dict()), tensors_sha256(moments), torch.get_rng_state().tolist())
         memory = [parameter.data_ptr() for parameter in policy.parameters()]
-        save_checkpoint(tmp_path, state_of(1), policy, optimizer, [], keep=1)
+        save_checkpoint(tmp_path, state_of(1), policy, optimizer, [], keep=1, keep_best=0)
         after = (tensors_sha256(policy.state_dict()), tensors_sha256(moments), torch.get_rng_state().tolist())
         assert before == after
         assert memory == [parameter.data_ptr() for parameter in policy.parameters()]
@@ -314,7 +320,7 @@ class TestFullDisk:
         run_step(policy, optimizer)
         weights = tensors_sha256(policy.state_dict())
         with files_limited_to(int(share * largest)), pytest.raises(ArtifactError) as caught:
-            save_checkpoint(two, state_of(3), policy, optimizer, [], keep=1)
+            save_checkpoint(two, state_of(3), policy, optimizer, [], keep=1, keep_best=0)
         assert_says_what_to_do(str(caught.value), two, step=3)
         assert contents(two) == before
         assert steps_in(two) == ["step_1", "step_2"]
@@ -329,7 +335,9 @@ class TestFullDisk:
     def test_a_snapshot_that_cannot_be_copied_fails_the_whole(self, tmp_path):
         policy = new_policy()
         with pytest.raises(ArtifactError) as caught:
-            save_checkpoint(tmp_path, state_of(4), policy, new_optimizer(policy), [tmp_path / "gone"], keep=1)
+            save_checkpoint(
+                tmp_path, state_of(4), policy, new_optimizer(policy), [tmp_path / "gone"], keep=1, keep_best=0
+            )
         assert_says_what_to_do(str(caught.value), tmp_path, step=4)
         assert steps_in(tmp_path) == []
 
@@ -349,7 +357,7 @@ def save_forever(root: Path, first_step: int) -> None:
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.fill_(float(step))
-        save_checkpoint(root, state_of(step), policy, optimizer, [], keep=2)
+        save_checkpoint(root, state_of(step), policy, optimizer, [], keep=2, keep_best=0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
@@ -442,3 +450,21 @@ def test_driver_is_warned_of_a_damaged_checkpoint_and_refuses_when_none_is_whole
     with pytest.raises(ArtifactError, match=r"No checkpoint in .* is whole.*start over"):
         check_checkpoints(tmp_path)
     assert check_checkpoints(tmp_path / "absent") == []
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    policy = new_policy()
+    optimizer = new_optimizer(policy)
+    run_step(policy, optimizer)
+    losses = {1: 0.9, 2: 0.3, 3: 0.5, 4: 0.4, 5: 0.8}
+    kept = []
+    for step, mean_loss in losses.items():
+        save_checkpoint(tmp_path, state_of(step, mean_loss=mean_loss), policy, optimizer, [], keep=2, keep_best=1)
+        kept.append(steps_in(tmp_path))
+    assert kept == [
+        ["step_1"],
+        ["step_1", "step_2"],
+        ["step_1", "step_2", "step_3"],
+        ["step_2", "step_3", "step_4"],
+        ["step_2", "step_4", "step_5"],
+    ]
