@@ -13,6 +13,7 @@ from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.tracker import open_tracker
 
 _RUN_ID_FILE = "mlflow_run_id"
+_ARTIFACTS = ("config.yaml", "plan.json", "critic/stage_result.json")  # what MLflow keeps beside the metrics
 
 
 class MetricsSink:
@@ -41,6 +42,9 @@ class MetricsSink:
 
     def close(self, status: RunStatus) -> list[str]:
         """Flush and end; return what could not be recorded, in sentences for the user."""
+        for path in map(self._config.run_dir.joinpath, _ARTIFACTS):
+            if path.is_file():
+                self._tracker.add_artifact(path)
         problems = self._tracker.close(status, self._config.deadlines.tracking_s)
         self._save_run_id()
         return problems
