@@ -28,9 +28,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def test_killed_rank_does_not_change_the_policy(world: Path, cluster: ClusterConfig) -> None:
-    """Rank 1 of 2 dies inside phase 2; the ranks restart from step 6 and cross into phase 3 at step 10."""
-    whole = run(configured(world, "two-ranks", "train.num_workers=2"))
-    config = configured(world, "two-ranks-killed", "train.num_workers=2")
+    """Rank 1 of 2 dies inside phase 2; the ranks restart from step 6 and cross into phase 3 at step 10.
+
+    With everything that has a memory: averaged versions of the critic, and whitening by running statistics.
+    """
+    memory = ("train.num_workers=2", "critic.ema_decay=0.5", "weighting.advantage_norm=ema")
+    whole = run(configured(world, "two-ranks", *memory))
+    config = configured(world, "two-ranks-killed", *memory)
     killed: list[int] = []
     killer = threading.Thread(target=lambda: killed.append(kill_at_step(config.run_dir, "rank_1", 6)))
     killer.start()
