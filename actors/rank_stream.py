@@ -19,7 +19,7 @@ import ray
 from wmtp_ray.contracts import Example, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
-from wmtp_ray.errors import DataError
+from wmtp_ray.errors import DataError, WmtpError
 from wmtp_ray.plan.run_plan import PlannedBatch
 
 _STEPS_READY = 2
@@ -109,20 +109,33 @@ def _offset_table(row_ids: np.ndarray, index: RowIndex) -> pa.Table:
 
 
 def _read_and_tokenise(table: pa.Table, path: str, tokenizer_path: str) -> pa.Table:
-    """Ray Data task: the rows of one block, read at their offsets and tokenised, in the same order."""
-    examples = read_examples(
-        Path(path),
-        table["offset"].to_pylist(),
-        table["num_bytes"].to_pylist(),
-        table["row_id"].to_pylist(),
-        _tokenizer(tokenizer_path),
-    )
+    """Ray Data task: the rows of one block, read at their offsets and tokenised, in the same order.
+
+    Ray Data would hand on an error of ours as text inside one of its own: it travels as a row instead.
+    """
+    try:
+        examples = read_examples(
+            Path(path),
+            table["offset"].to_pylist(),
+            table["num_bytes"].to_pylist(),
+            table["row_id"].to_pylist(),
+            _tokenizer(tokenizer_path),
+        )
+    except WmtpError as error:
+        return _block_of([], str(error))
+    return _block_of(examples, "")
+
+
+def _block_of(examples: list[Example], error: str) -> pa.Table:
+    """Examples as columns; an error is a last row without tokens."""
+    num_errors = int(bool(error))
     return pa.table(
         {
-            "row_id": pa.array([e.row_id for e in examples], pa.int64()),
-            "tokens": pa.array([e.tokens_T for e in examples], pa.list_(pa.int32())),
-            "prompt_tokens": pa.array([e.prompt_tokens for e in examples], pa.int32()),
-            "is_correct": pa.array([e.is_correct for e in examples], pa.bool_()),
+            "row_id": pa.array([e.row_id for e in examples] + [-1] * num_errors, pa.int64()),
+            "tokens": pa.array([e.tokens_T for e in examples] + [[]] * num_errors, pa.list_(pa.int32())),
+            "prompt_tokens": pa.array([e.prompt_tokens for e in examples] + [0] * num_errors, pa.int32()),
+            "is_correct": pa.array([e.is_correct for e in examples] + [False] * num_errors, pa.bool_()),
+            "error": pa.array([""] * len(examples) + [error] * num_errors, pa.string()),
         }
     )
 
@@ -134,8 +147,11 @@ def _tokenizer(path: str) -> CodeTokenizer:
 
 
 def _rows_of(block: pa.Table) -> Iterator[Example]:
+    """Raises DataError where the block carries one."""
     tokens = block["tokens"].combine_chunks()
     for row in range(block.num_rows):
+        if error := block["error"][row].as_py():
+            raise DataError(error)
         yield Example(
             row_id=block["row_id"][row].as_py(),
             tokens_T=tokens[row].values.to_numpy(zero_copy_only=False),

@@ -1,0 +1,80 @@
+"""The stream of a rank: planned rows in planned order, from any step, and a clear word when the file is another one."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.rank_stream import RankStream
+from tests.flows.world import NUM_STEPS, configured
+from wmtp_ray.config.schema import ClusterConfig, RunConfig
+from wmtp_ray.contracts import RowIndex, TokenBatch
+from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.errors import DataError
+from wmtp_ray.flows.prepare import Prepared, prepare
+from wmtp_ray.plan.run_plan import rank_batches
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def config(world: Path, cluster: ClusterConfig) -> RunConfig:
+    copy = shutil.copy(world / "datasets_local_small" / "list_tasks" / "train.jsonl", world / "stream.jsonl")
+    return configured(world, "stream", f"data.train_file={copy}", "train.micro_batch_tokens=256")
+
+
+@pytest.fixture(scope="module")
+def prepared(config: RunConfig) -> Prepared:
+    return prepare(config)
+
+
+def stream(config: RunConfig, prepared: Prepared, *, rank: int, num_ranks: int, start_step: int) -> RankStream:
+    planned = rank_batches(
+        prepared.plans[2],
+        prepared.index,
+        rank=rank,
+        num_ranks=num_ranks,
+        start_step=start_step,
+        micro_batch_tokens=config.train.micro_batch_tokens,
+    )
+    return RankStream(list(planned), prepared.index, config.tokenizer.path, rows_per_block=5, deadline_s=120.0)
+
+
+def tokens_of(index: RowIndex, row: int, tokenizer: CodeTokenizer) -> list[int]:
+    [example] = read_examples(
+        Path(index.path), [int(index.offset_R[row])], [int(index.num_bytes_R[row])], [row], tokenizer
+    )
+    return example.tokens_T.tolist()
+
+
+def same(a: TokenBatch, b: TokenBatch) -> bool:
+    return (a.step, a.micro_step) == (b.step, b.micro_step) and bool(
+        np.array_equal(a.row_ids_M, b.row_ids_M) and np.array_equal(a.tokens_BT, b.tokens_BT)
+    )
+
+
+def test_two_ranks_read_every_planned_row_once_in_order_and_resume_anywhere(
+    config: RunConfig, prepared: Prepared
+) -> None:
+    tokenizer = CodeTokenizer(config.tokenizer.path)
+    ranks = [list(stream(config, prepared, rank=rank, num_ranks=2, start_step=0)) for rank in (0, 1)]
+    assert [len(steps) for steps in ranks] == [NUM_STEPS, NUM_STEPS]
+    for step in range(NUM_STEPS):
+        batches = [batch for steps in ranks for batch in steps[step]]
+        assert {batch.step for batch in batches} == {step}
+        rows = np.concatenate([batch.row_ids_M for batch in batches]).tolist()
+        assert sorted(rows) == sorted(prepared.plans[2].step_row_ids(step).tolist())
+        for batch in batches:
+            expected = [token for row in batch.row_ids_M for token in tokens_of(prepared.index, int(row), tokenizer)]
+            assert batch.tokens_BT[0].tolist() == expected
+    resumed = list(stream(config, prepared, rank=1, num_ranks=2, start_step=9))
+    assert len(resumed) == NUM_STEPS - 9
+    for again, before in zip(resumed, ranks[1][9:], strict=True):
+        assert all(same(a, b) for a, b in zip(again, before, strict=True))
+
+
+def test_a_file_replaced_mid_run_is_named(config: RunConfig, prepared: Prepared) -> None:
+    config.data.train_file.write_bytes(config.data.train_file.read_bytes()[7:] + b"\n" * 7)
+    with pytest.raises(DataError, match=r"stream\.jsonl"):
+        list(stream(config, prepared, rank=0, num_ranks=1, start_step=0))
