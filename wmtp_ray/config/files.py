@@ -31,12 +31,12 @@ def check_files(config: RunConfig) -> None:
 def _needed(config: RunConfig) -> Iterator[NeededFile]:
     stages = set(config.stages)
     if stages:
-        remedy = "run scripts/setup_models.py, or point model.path at a directory in Meta's layout"
+        remedy = "point model.path at a directory in Meta's layout (params.json beside the weights)"
         yield from _model_directory("model.path", config.model.path, remedy)
-        remedy = "run scripts/setup_models.py, or set tokenizer.path=FILE"
+        remedy = "set tokenizer.path=FILE (a SentencePiece tokenizer.model)"
         yield NeededFile("tokenizer.path", (config.tokenizer.path,), remedy)
     if stages & {1, 2}:
-        remedy = "run scripts/setup_datasets.py, or set data.train_file=FILE.jsonl"
+        remedy = "set data.train_file=FILE.jsonl (one row a line, README.md says how)"
         yield NeededFile("data.train_file", (config.data.train_file,), remedy)
     if stages & {1, 2} and config.data.valid_file is not None:
         remedy = "set data.valid_file=FILE.jsonl, or null to hold out problems of data.train_file"
