@@ -59,13 +59,16 @@ def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, clust
     _assert_only_the_critic_moved_in_stage_1(config.run_dir / "critic" / "final", config.model.path)
 
 
-def test_every_scored_step_of_a_frozen_critic_has_staleness_zero(world: Path, cluster: ClusterConfig) -> None:
+def test_critic_of_another_run_is_judged_by_what_it_recorded_and_does_not_age(
+    world: Path, cluster: ClusterConfig
+) -> None:
     critic = world / "runs" / "frozen-critic" / "critic" / "final"
     config = configured(world, "frozen-again", "critic.source=frozen", f"critic.path={critic}", "train.max_steps=3")
     result = run(config)
     lines = metrics_of(config.run_dir)
     assert result.steps == 3
     assert [line["score/staleness_steps"] for line in lines] == [0, 0, 0]
+    assert any("The critic is unhealthy" in warning and "critic.gate=warn" in warning for warning in result.warnings)
     assert lines[0]["weight/other_std"] > 0.0, "a trained critic weighs from the first step"
 
 

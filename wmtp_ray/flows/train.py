@@ -107,6 +107,7 @@ class _Run:
         config = self._config
         stages: list[StageResult] = []
         try:
+            config = self._judge_given_critic(config)
             for recipe in self._recipes():
                 stages.append(self._run_stage(config, recipe))
                 if (health := stages[-1].health) is not None:
@@ -221,6 +222,19 @@ class _Run:
 
     # --------------------------------------------------------------------------------------------- around stages
 
+    def _judge_given_critic(self, config: RunConfig) -> RunConfig:
+        """Hold a critic that comes from another run against the gate, by the health that its stage 1 recorded."""
+        if 1 in self._prepared.plans or config.critic.path is None or not config.weighting.needs_values:
+            return config
+        recorded = read_stage_result(config.critic.path.parent)
+        if recorded is None or recorded.health is None:
+            self._warnings.append(
+                f"No critic health is recorded beside {config.critic.path}: critic.gate={config.critic.gate} could not "
+                "judge it. Run stage 1 to measure it"
+            )
+            return config
+        return self._apply_gate(config, recorded)
+
     def _apply_gate(self, config: RunConfig, stage_1: StageResult) -> RunConfig:
         """Let stage 2 go on, fall back to uniform weights, or stop, when the critic is unhealthy (`critic.gate`)."""
         failures = stage_1.health.failures if stage_1.health else []
@@ -228,7 +242,7 @@ class _Run:
             return config
         text = "The critic is unhealthy: " + "; ".join(failures)
         if config.critic.gate == "stop":
-            raise WmtpError(f"{text}. critic.gate=stop ends the run here; see critic/stage_result.json")
+            raise WmtpError(f"{text}. critic.gate=stop ends the run here; see stage_result.json beside the critic")
         if config.critic.gate == "warn":
             self._warnings.append(f"{text}. critic.gate=warn: stage 2 went on with its weights")
             return config
