@@ -31,6 +31,7 @@ from wmtp_ray.errors import WmtpError
 from wmtp_ray.model.policy import value_path_state
 from wmtp_ray.plan.run_plan import load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
+from wmtp_ray.ranks import Ranks, current_ranks
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
 from wmtp_ray.tracking.processes import record_process
 from wmtp_ray.training.checkpoint import (
@@ -42,7 +43,7 @@ from wmtp_ray.training.checkpoint import (
     snapshot_files,
 )
 from wmtp_ray.training.optim import build_optimizer, learning_rate_at
-from wmtp_ray.training.parallel import Ranks, choose_device, current_ranks, replicate
+from wmtp_ray.training.parallel import choose_device, replicate
 from wmtp_ray.training.stages import (
     STOP_FILE,
     StageRecipe,

@@ -23,8 +23,9 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Example, ScoredBatch, Scores
 from wmtp_ray.data.collate import collate
 from wmtp_ray.model.policy import Policy
+from wmtp_ray.ranks import OneRank, Ranks
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
-from wmtp_ray.training.parallel import OneRank, Ranks, replicate
+from wmtp_ray.training.parallel import replicate
 from wmtp_ray.training.stages import critic_stage, freeze_for_critic, policy_stage, value_spec
 from wmtp_ray.training.step import TrainingStep
 

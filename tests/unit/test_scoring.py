@@ -17,10 +17,10 @@ from wmtp_ray.config.schema import WeightingConfig
 from wmtp_ray.objective.rho1 import num_kept
 from wmtp_ray.objective.td import td_errors
 from wmtp_ray.objective.weighting import td_token_weights
+from wmtp_ray.ranks import OneRank
 from wmtp_ray.scoring.advantages import TokenView, td_advantage
 from wmtp_ray.scoring.contract import document_seeds
 from wmtp_ray.scoring.scorers import build_scorer
-from wmtp_ray.training.parallel import OneRank
 
 RHO1 = ("recipe=rho1_weighted",)
 SPLITS = st.tuples(st.permutations(range(8)), st.sets(st.integers(1, 7), max_size=4))

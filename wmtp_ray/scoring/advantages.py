@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wmtp_ray.config.schema import WeightingConfig
 from wmtp_ray.objective import td, weighting
+from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.contract import MicroBatch
-from wmtp_ray.training.parallel import Ranks
 
 _WHITEN_EPS = 1e-8
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wmtp_ray.contracts import Float32, Int64, ScoredBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.training.parallel import Ranks
+from wmtp_ray.ranks import Ranks
 
 ScoreSource = Literal["none", "critic", "reference"]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from wmtp_ray.objective import weighting
+from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.advantages import global_moments
 from wmtp_ray.scoring.contract import MicroBatch
-from wmtp_ray.training.parallel import Ranks
 
 Control = Callable[[Sequence[Tensor], Sequence[MicroBatch], Ranks], list[Tensor]]
 

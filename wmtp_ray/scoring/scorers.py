@@ -11,6 +11,7 @@ from torch import Tensor
 from wmtp_ray.config.schema import Rho1Config, RunConfig, WeightingConfig
 from wmtp_ray.objective import rho1, td, weighting
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
+from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.advantages import (
     TokenView,
     build_whitening,
@@ -22,7 +23,6 @@ from wmtp_ray.scoring.advantages import (
 )
 from wmtp_ray.scoring.contract import MicroBatch, Scorer, ScoreSource, StepWeights
 from wmtp_ray.scoring.controls import Control, draw_matched_weights, keep_weights, shuffle_weights
-from wmtp_ray.training.parallel import Ranks
 
 
 class UniformScorer:

@@ -18,10 +18,11 @@ from wmtp_ray.errors import TrainingError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.objective import td
 from wmtp_ray.objective.horizon import supervised_pairs
+from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
 from wmtp_ray.training.losses import Denominators, MicroLoss, policy_pair_losses
 from wmtp_ray.training.optim import clip_gradients, set_learning_rate
-from wmtp_ray.training.parallel import Ranks, forward_precision, reduce_gradients_when
+from wmtp_ray.training.parallel import forward_precision, reduce_gradients_when
 
 
 class TrainingStep:

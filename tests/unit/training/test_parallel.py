@@ -18,16 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.model.policy import Policy
+from wmtp_ray.ranks import GroupRanks, OneRank, Ranks, current_ranks
 from wmtp_ray.scoring.contract import MicroBatch
-from wmtp_ray.training.parallel import (
-    GroupRanks,
-    OneRank,
-    Ranks,
-    choose_device,
-    current_ranks,
-    reduce_gradients_when,
-    replicate,
-)
+from wmtp_ray.training.parallel import choose_device, reduce_gradients_when, replicate
 from wmtp_ray.training.stages import critic_stage, freeze_for_critic, policy_stage
 from wmtp_ray.training.step import TrainingStep
 
