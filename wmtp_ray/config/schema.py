@@ -252,7 +252,7 @@ class DeadlinesConfig(Section):
     data_s: Seconds = Field(description="A rank waits for its next rows.")
     score_s: Seconds = Field(description="A rank waits for a score; a critic waits for its version.")
     collective_s: Seconds = Field(description="A collective of the ranks.")
-    start_s: Seconds = Field(description="Actors and ranks start.")
+    start_s: Seconds = Field(description="The ranks are placed and start.")
     tracking_s: Seconds = Field(description="The metrics actor flushes at the end.")
 
 

@@ -8,6 +8,7 @@ The trainer runs in a thread; the main thread draws the progress line and hears 
 to checkpoint and stop. Nothing here computes.
 """
 
+import os
 import signal
 import threading
 import time
@@ -59,6 +60,7 @@ from wmtp_ray.training.stages import (
 )
 
 _POLL_S = 0.2
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # Ray Train reads it from the driver's environment
 _FLAT_WEIGHT_STD = 0.05
 
 
@@ -84,6 +86,7 @@ def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCrit
     for plan in prepared.plans.values():
         save_plan(plan, config.run_dir)
     (config.run_dir / STOP_FILE).unlink(missing_ok=True)
+    os.environ[_START_TIMEOUT] = str(config.deadlines.start_s)
     with joined(config.cluster):
         return _Run(config, prepared, critic_class).run()
 
