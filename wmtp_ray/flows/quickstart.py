@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vendor.meta_llama import ModelArgs
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
-from wmtp_ray.config.load import Arguments, dump_config, load_config
+from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import ListTasks, ListTasksFiles, write_list_tasks
 from wmtp_ray.data.rows import parse_row
 from wmtp_ray.data.tokenizer import render_row
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.prepare import prepare
+from wmtp_ray.flows.run_directory import claim_run_directory
 from wmtp_ray.flows.train import train
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.training.held_out import HeldOutLosses, measure_held_out
@@ -87,8 +87,7 @@ def _configured(recipe: str, run_name: str, now: datetime, *overrides: str) -> R
 
 def _run(config: RunConfig) -> RunResult:
     prepared = prepare(config)
-    config.run_dir.mkdir(parents=True)
-    atomic_write(config.run_dir / "config.yaml", dump_config(config).encode())
+    claim_run_directory(config)
     return train(config, prepared)
 
 
