@@ -29,8 +29,9 @@ Bool = npt.NDArray[np.bool_]
 class RowIndex:
     """One entry per valid row of a JSONL, in file order: all that a plan needs to know without reading the file.
 
-    `problem_R` holds codes into `problem_names` (task_id without its solution suffix). `prompt_tokens_R` and
-    `response_tokens_R` are -1 until counted for the tokenizer `tokenizer_hash`; the prompt count includes BOS, the
+    `problem_R` holds codes into `problem_names` (task_id without its solution suffix), `source_R` codes into
+    `source_names` (where the problem comes from: difficulties of different sources do not compare).
+    `prompt_tokens_R` and `response_tokens_R` are -1 until counted for the tokenizer `tokenizer_hash`; the prompt count includes BOS, the
     response count includes EOS, and their sum is the length of the example.
     """
 
@@ -43,6 +44,8 @@ class RowIndex:
     problem_names: tuple[str, ...]
     language_R: npt.NDArray[np.int8]
     cf_rating_R: Int16
+    source_R: Int16
+    source_names: tuple[str, ...]
     prompt_tokens_R: Int32
     response_tokens_R: Int32
     file_fingerprint: str

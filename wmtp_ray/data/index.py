@@ -136,6 +136,8 @@ class _Columns:
     problem: "array[int]" = field(default_factory=lambda: array("i"))
     language: "array[int]" = field(default_factory=lambda: array("b"))
     cf_rating: "array[int]" = field(default_factory=lambda: array("h"))
+    source: "array[int]" = field(default_factory=lambda: array("h"))
+    source_codes: dict[str, int] = field(default_factory=dict)
     problem_codes: dict[str, int] = field(default_factory=dict)
 
     def append(self, offset: int, num_bytes: int, row: Row) -> None:
@@ -146,6 +148,7 @@ class _Columns:
         self.problem.append(self.problem_codes.setdefault(problem_of(row.task_id), len(self.problem_codes)))
         self.language.append(row.language)
         self.cf_rating.append(row.cf_rating)
+        self.source.append(self.source_codes.setdefault(row.contest or row.source, len(self.source_codes)))
 
     def as_index(self, path: Path, fingerprint: str) -> RowIndex:
         uncounted_R = np.full(len(self.offset), -1, np.int32)
@@ -159,6 +162,8 @@ class _Columns:
             problem_names=tuple(self.problem_codes),
             language_R=np.array(self.language, np.int8),
             cf_rating_R=np.array(self.cf_rating, np.int16),
+            source_R=np.array(self.source, np.int16),
+            source_names=tuple(self.source_codes),
             prompt_tokens_R=uncounted_R,
             response_tokens_R=uncounted_R,
             file_fingerprint=fingerprint,

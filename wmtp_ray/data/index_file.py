@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from wmtp_ray.contracts import Int32, RowIndex
 from wmtp_ray.errors import DataError
 
-FORMAT = "1"
+FORMAT = "2"
 READ_BYTES = 1 << 20
 FINGERPRINT_BLOCKS = 64
 FINGERPRINT_BLOCK_BYTES = 1 << 20
@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("cf_rating", pa.int16()),
         ("prompt_tokens", pa.int32()),
         ("response_tokens", pa.int32()),
+        ("source", pa.string()),
     ]
 )
 
@@ -134,6 +135,7 @@ class _Facts:
 def _table_of(built: BuiltIndex) -> pa.Table:
     index = built.index
     problem = pa.DictionaryArray.from_arrays(index.problem_R, pa.array(index.problem_names, pa.string()))
+    source = pa.DictionaryArray.from_arrays(index.source_R, pa.array(index.source_names, pa.string()))
     columns = {
         "offset": index.offset_R,
         "num_bytes": index.num_bytes_R,
@@ -144,6 +146,7 @@ def _table_of(built: BuiltIndex) -> pa.Table:
         "cf_rating": index.cf_rating_R,
         "prompt_tokens": index.prompt_tokens_R,
         "response_tokens": index.response_tokens_R,
+        "source": source.cast(pa.string()),
     }
     metadata = {
         "format": FORMAT,
@@ -186,6 +189,7 @@ def _facts_of(table: pa.Table, jsonl: Path, out: Path) -> _Facts:
 
 def _index_of(table: pa.Table, jsonl: Path, facts: _Facts) -> RowIndex:
     problem_R, problem_names = _codes_of(table["problem"])
+    source_R, source_names = _codes_of(table["source"])
     return RowIndex(
         path=str(jsonl),
         offset_R=_numpy(table["offset"]),
@@ -196,6 +200,8 @@ def _index_of(table: pa.Table, jsonl: Path, facts: _Facts) -> RowIndex:
         problem_names=problem_names,
         language_R=_numpy(table["language"]),
         cf_rating_R=_numpy(table["cf_rating"]),
+        source_R=source_R.astype(np.int16),
+        source_names=source_names,
         prompt_tokens_R=_numpy(table["prompt_tokens"]),
         response_tokens_R=_numpy(table["response_tokens"]),
         file_fingerprint=facts.file_fingerprint,
@@ -203,9 +209,9 @@ def _index_of(table: pa.Table, jsonl: Path, facts: _Facts) -> RowIndex:
     )
 
 
-def _codes_of(problem: pa.ChunkedArray) -> tuple[Int32, tuple[str, ...]]:
+def _codes_of(column: pa.ChunkedArray) -> tuple[Int32, tuple[str, ...]]:
     """Codes in order of first appearance, as `build_index` gives them."""
-    encoded = problem.combine_chunks().dictionary_encode()
+    encoded = column.combine_chunks().dictionary_encode()
     return np.from_dlpack(encoded.indices).astype(np.int32), tuple(name.as_py() for name in encoded.dictionary)
 
 

@@ -1,9 +1,11 @@
 """The row schema: one JSONL record, a program and whether it solves its problem. Checks a record; encodes nothing.
 
     {"instruction": str, "input": str, "output": str, "task_id": str, "is_correct": bool,
-     "metadata": {"source": str, "difficulty": int, "has_tests": bool, "language": int?, "cf_rating": int?}}
+     "metadata": {"source": str, "difficulty": int, "has_tests": bool, "language": int?, "cf_rating": int?,
+                  "contest": str?}}
 
-Keys marked `?` may be absent or null, which means unknown (0). Further keys are allowed and ignored.
+Keys marked `?` may be absent or null, which means unknown (0, ""). `source` names the data set and `contest`, where the
+set gathers several, the site that posed the problem ("codeforces"). Further keys are allowed and ignored.
 """
 
 import os
@@ -46,6 +48,7 @@ class Row:
     has_tests: bool
     language: int
     cf_rating: int
+    contest: str
 
 
 def decode_row(line: bytes) -> Row:
@@ -63,6 +66,7 @@ def decode_row(line: bytes) -> Row:
         has_tests=_field(metadata, "has_tests", bool, "metadata."),
         language=_optional_integer(metadata, "language", INT8),
         cf_rating=_optional_integer(metadata, "cf_rating", INT16),
+        contest="" if metadata.get("contest") is None else _field(metadata, "contest", str, "metadata."),
     )
 
 

@@ -60,6 +60,7 @@ def records(draw: st.DrawFn) -> dict[str, object]:
             optional={
                 "language": st.integers(0, 4) | st.none(),
                 "cf_rating": st.integers(0, 3500) | st.none(),
+                "contest": st.sampled_from(["codeforces", "atcoder"]) | st.none(),
                 "nested": st.just(decoy),
             },
         )
@@ -130,6 +131,7 @@ def assert_index_equals_naive(index: RowIndex, content: bytes) -> None:
         assert index.problem_names[index.problem_R[r]] == problem_of(str(record["task_id"]))
         assert index.language_R[r] == (metadata.get("language") or 0)
         assert index.cf_rating_R[r] == (metadata.get("cf_rating") or 0)
+        assert index.source_names[index.source_R[r]] == (metadata.get("contest") or metadata["source"])
         assert (index.prompt_tokens_R[r], index.response_tokens_R[r]) == (-1, -1)
 
 

@@ -58,6 +58,7 @@ def test_the_parquet_file_has_the_columns_and_types_others_rely_on(jsonl: Path, 
         "cf_rating": "int16",
         "prompt_tokens": "int32",
         "response_tokens": "int32",
+        "source": "string",
     }
     assert table["problem"].to_pylist() == ["b", "a b.c", "b"]
     assert table.schema.metadata[b"tokenizer_hash"].decode() == tokenizer.sha256

@@ -31,7 +31,7 @@ CODE = st.text(st.sampled_from("def x=1+():\n\t  é\u2028😀"), max_size=40)
 
 
 def make_row(output: str, instruction: str = "Add two numbers.", input: str = "") -> Row:
-    return Row(instruction, input, output, "sum_correct_0", True, "made_up", 1, True, 3, 0)
+    return Row(instruction, input, output, "sum_correct_0", True, "made_up", 1, True, 3, 0, "")
 
 
 def spelled_bytes(tokenizer: CodeTokenizer, row: Row) -> list[bytes]:

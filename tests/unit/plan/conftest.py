@@ -43,6 +43,8 @@ def _make_index(
         problem_names=tuple(f"{code}_A. Problem {code}" for code in range(num_problems)),
         language_R=np.full(num_rows, 3, dtype=np.int8),
         cf_rating_R=np.zeros(num_rows, dtype=np.int16),
+        source_R=np.zeros(num_rows, dtype=np.int16),
+        source_names=("generated",),
         prompt_tokens_R=column(prompt_tokens, np.int32, 3, 40),
         response_tokens_R=column(response_tokens, np.int32, 2, 70),
         file_fingerprint="dataset-fingerprint",
