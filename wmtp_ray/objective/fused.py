@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 _MIB = 2**20
+_LARGEST_EXACT_LOSS = 69.0  # -log of 1e-30, far from where float32 probabilities lose digits (1e-38)
 
 
 def fused_mtp_loss(
@@ -77,6 +78,7 @@ def token_cross_entropies(
     chunks = _Chunks(hidden_ND, weight_VD, targets_N, rows, max_logits_bytes)
     for rows_C in chunks.split():
         losses_N[rows_C], _ = chunks.losses_and_probabilities(rows_C)
+    chunks.repair_underflow(losses_N)
     return losses_N
 
 
@@ -124,19 +126,29 @@ class _Chunks:
         return torch.split(self._kept_K, self._num_rows) if len(self._kept_K) else ()
 
     def losses_and_probabilities(self, rows_C: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows' cross-entropies and probabilities [C, V]; the latter live until the next call."""
+        """Return the rows' cross-entropies and probabilities [C, V]; the latter live until the next call.
+
+        A cross-entropy may be infinite, or short of digits, above 69: see `repair_underflow`.
+        """
         logits_CV = self._logits_CV[: len(rows_C)]
         torch.mm(self._hidden_FD[rows_C], self._weight_VD.t(), out=logits_CV)
         probabilities_CV = self._probabilities_CV[: len(rows_C)]
         if probabilities_CV.dtype != logits_CV.dtype:
             probabilities_CV.copy_(logits_CV)
-        # Twice amax, not once max: finding the index as well costs seven times as much as the largest value alone.
-        top_C1 = probabilities_CV.amax(dim=1, keepdim=True)
-        target_C1 = probabilities_CV.gather(1, self._targets_F[rows_C].unsqueeze(1))
         torch.softmax(probabilities_CV, dim=1, out=probabilities_CV)
-        # The likeliest token has at least probability 1 / V, so this logarithm cannot underflow; the target's can.
-        losses_C1 = (top_C1 - target_C1) - probabilities_CV.amax(dim=1, keepdim=True).log()
-        return losses_C1.squeeze(1), probabilities_CV
+        target_C1 = probabilities_CV.gather(1, self._targets_F[rows_C].unsqueeze(1))
+        return target_C1.squeeze(1).log_().neg_(), probabilities_CV
+
+    def repair_underflow(self, losses_F: Tensor) -> None:
+        """Compute again, from logits, the losses of rows whose target's probability is too small for float32.
+
+        In place, once for all chunks: finding such rows reads a number back from the device.
+        """
+        far_K = self._kept_K[losses_F[self._kept_K] > _LARGEST_EXACT_LOSS]
+        for rows_C in torch.split(far_K, self._num_rows) if len(far_K) else ():
+            logits_CV = torch.mm(self._hidden_FD[rows_C], self._weight_VD.t(), out=self._logits_CV[: len(rows_C)])
+            target_C1 = logits_CV.gather(1, self._targets_F[rows_C].unsqueeze(1)).to(losses_F)
+            losses_F[rows_C] = logits_CV.to(losses_F).logsumexp(dim=1) - target_C1.squeeze(1)
 
     def add_gradients(self, rows_C: Tensor, probabilities_CV: Tensor, scale_C: Tensor, into: _Gradients) -> None:
         """Add the rows' part of both gradients; overwrites the probabilities."""
@@ -181,6 +193,7 @@ class _FusedLoss(torch.autograd.Function):
             losses_F[rows_C], probabilities_CV = chunks.losses_and_probabilities(rows_C)
             if wants_hidden or wants_weight:
                 chunks.add_gradients(rows_C, probabilities_CV, scale_F[rows_C], gradients)
+        chunks.repair_underflow(losses_F)
         ctx.gradients, ctx.weight_dtype = gradients, weight_VD.dtype
         ctx.mark_non_differentiable(losses_F)
         return (losses_F * scale_F).sum(), losses_F
