@@ -1,0 +1,59 @@
+"""Convert code_contests, MBPP or HumanEval for training and evaluation: `python scripts/setup_datasets.py --help`."""
+
+import argparse
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from wmtp_ray.data.kept_rows import LANGUAGES
+from wmtp_ray.errors import WmtpError
+from wmtp_ray.flows.setup_datasets import (
+    MBPP_FILES,
+    Place,
+    RowParameters,
+    setup_codecontests,
+    setup_humaneval,
+    setup_mbpp,
+)
+
+
+def main() -> int:
+    """Convert what the command line asks for; return the exit code (0 done or nothing to do, 2 refused)."""
+    words = _parser().parse_args()
+    place, now = Place(words.source, words.revision, words.out), datetime.now()
+    try:
+        if words.dataset == "humaneval":
+            setup_humaneval(place, now, print)
+        elif words.dataset == "mbpp":
+            rows = RowParameters(words.tokenizer, ("python3",), words.max_tokens)
+            setup_mbpp(place, words.variant, rows, now, print)
+        else:
+            rows = RowParameters(words.tokenizer, tuple(words.languages), words.max_tokens)
+            setup_codecontests(place, words.splits, rows, now, print)
+    except WmtpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--source", required=True, help="folder or file of the data set, or `hub` (needs the extra hf)")
+    place.add_argument("--revision", default="main", help="branch, tag or commit on the hub (main)")
+    place.add_argument("--out", type=Path, required=True, help="folder, such as storage/datasets_v2/codecontests")
+    rows = argparse.ArgumentParser(add_help=False)
+    rows.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.model that --max-tokens counts with")
+    rows.add_argument("--max-tokens", type=int, default=2048, help="longer rows are dropped (2048)")
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="dataset", required=True)
+    codecontests = verbs.add_parser("codecontests", parents=[place, rows])
+    splits = ["train", "valid", "test"]
+    codecontests.add_argument("--splits", nargs="+", choices=splits, default=splits, help="all three")
+    codecontests.add_argument("--languages", nargs="+", choices=LANGUAGES, default=["python3", "python2"])
+    verbs.add_parser("mbpp", parents=[place, rows]).add_argument("--variant", choices=MBPP_FILES, default="full")
+    verbs.add_parser("humaneval", parents=[place])
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

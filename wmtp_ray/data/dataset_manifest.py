@@ -1,0 +1,97 @@
+"""What a converted data set says about itself: sources, parameters, files with their hashes, counts. Touches no file.
+
+The manifest is written last, so what it lists was whole. Splits are recorded one by one: a folder may get its splits
+in several runs, as long as they are converted alike.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from wmtp_ray.data.kept_rows import Counts
+from wmtp_ray.data.source_files import Origin
+from wmtp_ray.errors import DataError
+
+FILE_NAME = "manifest.json"
+FORMAT = 1  # raised whenever the same source and parameters give other bytes
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """A file's content."""
+
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """Where a split came from; `revision` is the hub's commit, None for local files."""
+
+    origin: Origin
+    revision: str | None
+    files: dict[str, FileDigest]
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """One split: its source, what was written (paths below the manifest's folder), what became of its content."""
+
+    source: SourceRecord
+    files: dict[str, FileDigest]
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """All that the bytes of a converted split depend on besides its source."""
+
+    dataset: str
+    licence: str
+    tokenizer_sha256: str | None
+    parameters: dict[str, int | str | list[str]]
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class DatasetManifest:
+    """The content of manifest.json; `updated` is an ISO date and time."""
+
+    conversion: Conversion
+    updated: str
+    splits: dict[str, SplitRecord]
+
+
+def encode_manifest(manifest: DatasetManifest) -> bytes:
+    """Spell it as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode_manifest(content: bytes, place: str) -> DatasetManifest:
+    """Inverse of `encode_manifest`; raises DataError that names `place`."""
+    try:
+        return msgspec.json.decode(content, type=DatasetManifest)
+    except msgspec.DecodeError as error:
+        raise DataError(
+            f"{place}: found no manifest of a converted data set ({error}), expected one or no such file; delete it or "
+            "name another folder with --out"
+        ) from error
+
+
+def require_same_conversion(manifest: DatasetManifest, asked: Conversion, place: str) -> None:
+    """Raise DataError that lists what differs, when a folder's content was converted otherwise than asked."""
+    found, expected = _flat(manifest.conversion), _flat(asked)
+    differences = [
+        f"{name} {found.get(name)} there, {expected.get(name)} asked for"
+        for name in sorted(found | expected)
+        if found.get(name) != expected.get(name)
+    ]
+    if differences:
+        raise DataError(
+            f"{place}: found a data set converted with other parameters: {'; '.join(differences)}; expected the same: "
+            "name another folder with --out, or delete this one"
+        )
+
+
+def _flat(conversion: Conversion) -> dict[str, object]:
+    return {**vars(conversion), **conversion.parameters, "parameters": None}
