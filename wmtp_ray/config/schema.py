@@ -8,20 +8,18 @@ nor ray.
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0.0)]
-Range = tuple[float, float]
-DifficultyBins = dict[str, tuple[int, int]]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, numbers are finite, values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from wmtp_ray.config.sampling import (
+    DifficultyScales,
+    DifficultySource,
+    Language,
+    Stage1Sampling,
+    Stage2Sampling,
+    check_difficulties,
+)
+from wmtp_ray.config.section import Count, Fraction, Positive, Seconds
+from wmtp_ray.config.section import Section as Section
 
 
 class ModelConfig(Section):
@@ -45,49 +43,19 @@ class DataConfig(Section):
     valid_file: Path | None = Field(description="Held-out JSONL for the critic's health; None: split off by problem.")
     valid_problems_frac: Fraction = Field(description="Share of problems held out when valid_file is None.")
     policy_rows: Literal["correct_only", "mixed"] = Field(description="Rows that stage 2 draws from.")
+    languages: tuple[Language, ...] | None = Field(description="Only rows in these languages; None: all rows.")
+    difficulty_source: DifficultySource = Field(
+        description="What difficulty counts in: the data's own code, the Codeforces rating, or a percentile."
+    )
+    difficulty_scales: DifficultyScales
     max_tokens: Annotated[int, Field(ge=8)] = Field(description="Longer rows are dropped and counted, never cut.")
     on_error: Literal["fail", "skip"] = Field(description="What the index does with a malformed line.")
     read_ahead_rows: Count = Field(description="Rows in one block of the stream; bounds the memory of a rank.")
 
-
-class Stage1Sampling(Section):
-    """Rows of the critic's pretraining, drawn within problems."""
-
-    n_samples: Count = Field(description="Rows to draw at most.")
-    balance_correct: bool = Field(description="Draw correct and incorrect rows of a problem in `correct_ratio`.")
-    correct_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="Share of correct rows.")
-    difficulty_range: tuple[int, int] = Field(description="Inclusive range of raw difficulty.")
-    max_rows_per_problem: Count = Field(description="Cap per problem, so that a few problems cannot own the critic.")
-    seed: int = Field(description="Seed of the draw.")
-
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, high = self.difficulty_range
-        if low > high:
-            raise ValueError(f"difficulty_range is [{low}, {high}]: the lower end must not exceed the upper")
-        return self
-
-
-class CurriculumPhase(Section):
-    """One phase of the difficulty schedule."""
-
-    epoch_range: Range = Field(description="Start and end as fractions of the run, [0, 1].")
-    difficulty_weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(description="Share of each bin.")
-
-
-class Stage2Sampling(Section):
-    """Rows of the policy's training: a curriculum over difficulty bins."""
-
-    n_samples: Count = Field(description="Rows to draw in an epoch at most.")
-    curriculum_learning: bool = Field(description="False: one phase, rows drawn uniformly from all of them.")
-    difficulty_schedule: tuple[CurriculumPhase, ...] = Field(description="Phases, in order, covering [0, 1].")
-    difficulty_bins: DifficultyBins = Field(description="Inclusive ranges of raw difficulty, by name.")
-    seed: int = Field(description="Seed of the draw and of the order.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _check_bins(self.difficulty_bins)
-        _check_schedule(self.difficulty_schedule, set(self.difficulty_bins))
+    def _languages_leave_rows(self) -> Self:
+        if self.languages == ():
+            raise ValueError("languages=[] leaves no row; name the languages to keep, or give null for all")
         return self
 
 
@@ -316,6 +284,11 @@ class RunConfig(Section):
         return self.weighting.needs_values or self.train.value_coef > 0.0 or self.critic.anchor_coef > 0.0
 
     @model_validator(mode="after")
+    def _difficulties_are_of_their_source(self) -> Self:
+        check_difficulties(self.data.difficulty_source, self.train.sampling, self.critic_stage.sampling)
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.stages or list(self.stages) != sorted(set(self.stages)):
             raise ValueError(
@@ -351,34 +324,3 @@ class RunConfig(Section):
         if self.train.dtype == "bfloat16" and self.train.device in ("cpu", "mps"):
             raise ValueError(f"train.dtype=bfloat16 with train.device={self.train.device}; use float32 there")
         return self
-
-
-def _check_bins(bins: DifficultyBins) -> None:
-    """Bins must be ordered and disjoint, or a row would belong to two."""
-    last_name, last_high = "", None
-    for name, (low, high) in sorted(bins.items(), key=lambda item: item[1]):
-        if low > high:
-            raise ValueError(f"difficulty bin {name} is [{low}, {high}]: the lower end must not exceed the upper")
-        if last_high is not None and low <= last_high:
-            raise ValueError(f"difficulty bins {last_name} and {name} overlap at {low}; make them disjoint")
-        last_name, last_high = name, high
-
-
-def _check_schedule(schedule: tuple[CurriculumPhase, ...], bins: set[str]) -> None:
-    """Phases must cover [0, 1] without gap or overlap and name bins that exist."""
-    expected_start = 0.0
-    for phase in schedule:
-        start, end = phase.epoch_range
-        if abs(start - expected_start) > 1e-9 or end <= start:
-            raise ValueError(
-                f"difficulty_schedule: a phase covers [{start}, {end}] where one from {expected_start} was expected; "
-                "phases must follow one another from 0.0 to 1.0"
-            )
-        unknown = sorted(set(phase.difficulty_weights) - bins)
-        if unknown:
-            raise ValueError(f"difficulty_schedule names the bins {unknown}; difficulty_bins has {sorted(bins)}")
-        if sum(phase.difficulty_weights.values()) <= 0.0:
-            raise ValueError(f"difficulty_schedule: the phase [{start}, {end}] gives every bin the weight 0")
-        expected_start = end
-    if abs(expected_start - 1.0) > 1e-9:
-        raise ValueError(f"difficulty_schedule ends at {expected_start}; the last phase must end at 1.0")

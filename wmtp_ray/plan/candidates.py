@@ -1,18 +1,23 @@
 """Which rows of an index a stage may draw from, and which problems are held out.
 
 The split is by problem, never by row: two answers to one problem share its text, so a row-wise split would let a
-critic pass by memory. Draws nothing for training; `curriculum` and `stage1` do. Suffixes: R rows, P problems,
-C candidates.
+critic pass by memory. Draws no rows for training but the cap per problem; `curriculum` and `stage1` do. Suffixes:
+R rows, P problems, C candidates, N rows given, B buckets of keys.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
-from wmtp_ray.contracts import Bool, Int16, Int64, RowIndex
+from wmtp_ray.config.sampling import Language
+from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.errors import DataError, PlanError
+from wmtp_ray.plan.randomness import random_keys
+
+LANGUAGES: tuple[Language, ...] = get_args(Language)  # a language's place is its code in `language_R`
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +50,17 @@ def _hash_of_problem(name: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\x1f{name}".encode()).digest()[:8], "little")
 
 
-def candidate_rows(index: RowIndex, *, held_out_P: Bool, max_tokens: int, correct_only: bool) -> Candidates:
-    """Filter the index: held-out problems, then (if asked) incorrect rows, then rows of more than `max_tokens` tokens.
+def candidate_rows(
+    index: RowIndex,
+    *,
+    held_out_P: Bool,
+    max_tokens: int,
+    correct_only: bool,
+    languages: Sequence[Language] | None,
+) -> Candidates:
+    """Filter the index: held-out problems, other languages, incorrect rows (if asked), rows of too many tokens.
 
-    Raises DataError when a row that passed the first two has no token counts.
+    `languages` None keeps all. Raises DataError when a row that passed all but the last has no token counts.
     """
     left_out: dict[str, int] = {}
     keep_R = np.ones(len(index), dtype=np.bool_)
@@ -59,6 +71,9 @@ def candidate_rows(index: RowIndex, *, held_out_P: Bool, max_tokens: int, correc
         np.logical_and(keep_R, ~dropped_R, out=keep_R)
 
     drop("in held-out problems (data.valid_problems_frac)", held_out_P[index.problem_R])
+    if languages is not None:
+        codes = [LANGUAGES.index(language) for language in languages]
+        drop("in another language (data.languages)", ~np.isin(index.language_R, codes))
     if correct_only:
         drop("incorrect (data.policy_rows=correct_only)", ~index.is_correct_R)
     num_uncounted = int((keep_R & ((index.prompt_tokens_R < 0) | (index.response_tokens_R < 0))).sum())
@@ -71,17 +86,27 @@ def candidate_rows(index: RowIndex, *, held_out_P: Bool, max_tokens: int, correc
     return Candidates(row_ids_C=np.flatnonzero(keep_R).astype(np.int64, copy=False), left_out=left_out)
 
 
-def rows_by_difficulty(difficulty_N: Int16) -> dict[int, int]:
-    """Count rows per raw difficulty, ascending."""
-    values, counts = np.unique(difficulty_N, return_counts=True)
-    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+def within_problem_cap(index: RowIndex, row_ids_N: Int64, max_rows_per_problem: int, seed: int) -> Bool:
+    """Draw at most so many rows of each problem; returns which of `row_ids_N` they are, [N].
 
-
-def describe_difficulties(rows: Mapping[int, int], *, first_of_tail: int = 12) -> str:
-    """Describe counts per raw difficulty in one line, e.g. "0: 1,512,000; 12+: 30,412"."""
-    parts = [f"{difficulty}: {count:,}" for difficulty, count in sorted(rows.items()) if difficulty < first_of_tail]
-    tail = sum(count for difficulty, count in rows.items() if difficulty >= first_of_tail)
-    return "; ".join([*parts, f"{first_of_tail}+: {tail:,}"] if tail else parts)
+    Each row gets a random key and a problem keeps the smallest. Counting keys by their first bits tells which of these
+    buckets a problem keeps whole, so that only the one bucket where its cap falls is sorted. A problem of cap 5 with
+    4, 3 and 2 rows in its buckets keeps the first, one row of the second and none of the third.
+    """
+    num_problems = len(index.problem_names)
+    bits = max(1, (len(row_ids_N) // max(num_problems, 1)).bit_length() - 3)  # a few rows in a bucket
+    key_N = random_keys(len(row_ids_N), seed, "problem cap")
+    bucket_N = (key_N >> np.uint64(64 - bits)).astype(np.int64)
+    bucket_N += index.problem_R[row_ids_N].astype(np.int64) << bits
+    num_rows_PB = np.bincount(bucket_N, minlength=num_problems << bits).reshape(num_problems, 1 << bits)
+    before_PB = np.cumsum(num_rows_PB, axis=1) - num_rows_PB
+    room_PB = np.clip(max_rows_per_problem - before_PB, 0, num_rows_PB)
+    keep_N: Bool = (room_PB == num_rows_PB).ravel()[bucket_N]
+    split = np.flatnonzero(((room_PB > 0) & (room_PB < num_rows_PB)).ravel()[bucket_N])
+    split = split[np.lexsort((key_N[split], bucket_N[split]))]
+    rank = np.arange(len(split)) - np.searchsorted(bucket_N[split], bucket_N[split])
+    keep_N[split[rank < room_PB.ravel()[bucket_N[split]]]] = True
+    return keep_N
 
 
 def require_a_batch(

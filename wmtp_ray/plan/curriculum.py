@@ -14,23 +14,25 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from wmtp_ray.config.schema import CurriculumPhase, DifficultyBins, Stage2Sampling
+from wmtp_ray.config.sampling import CurriculumPhase, DifficultyBins, DifficultySource, Stage2Sampling
 from wmtp_ray.contracts import Int16, Int64, RowIndex
-from wmtp_ray.plan.candidates import Candidates, require_a_batch, rows_by_difficulty
+from wmtp_ray.plan.candidates import Candidates, require_a_batch, within_problem_cap
+from wmtp_ray.plan.difficulty import describe_difficulties, difficulty_of_rows, rows_by_difficulty
 from wmtp_ray.plan.phases import PlannedPhase, StageRows, phase_boundaries, run_length
 from wmtp_ray.plan.randomness import draw, shuffled
 
-OUTSIDE_BINS = "outside every difficulty bin (train.sampling.difficulty_bins)"
+OVER_CAP = "over the cap of their problem (train.sampling.max_rows_per_problem)"
 ALL_ROWS = "all"
 
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
-    """The candidates by bin."""
+    """The candidates by bin, and where the others went."""
 
     bins: tuple[str, ...]
     row_ids_by_bin: tuple[Int64, ...]
     outside_bins: dict[int, int]
+    left_out: dict[str, int]
 
     @property
     def num_rows_by_bin(self) -> Int64:
@@ -94,16 +96,18 @@ def draw_curriculum(
     candidates: Candidates,
     sampling: Stage2Sampling,
     *,
+    difficulty_source: DifficultySource,
     epochs: int,
     max_steps: int | None,
     batch_rows: int,
 ) -> StageRows:
     """Draw the rows of every epoch, no row twice in one, and order them: phase after phase, shuffled across bins.
 
-    Each epoch draws afresh. With `curriculum_learning` false there is one phase, drawn uniformly from all candidates,
-    those outside every bin included, since no difficulty was asked for. Raises PlanError when not even one step fills.
+    Each epoch draws afresh, from the same rows where problems are capped. With `curriculum_learning` false there is one
+    phase, drawn uniformly from all candidates, those outside every bin included, since no difficulty was asked for.
+    Raises PlanError when not even one step fills.
     """
-    pool, schedule = _pool(index, candidates, sampling), _schedule(sampling)
+    pool, schedule = _pool(index, candidates, sampling, difficulty_source), _schedule(sampling)
     available_rows = int(pool.num_rows_by_bin.sum())
     rows_per_epoch = min(sampling.n_samples, available_rows)
     require_a_batch(
@@ -112,11 +116,13 @@ def draw_curriculum(
         section="train",
         index_rows=len(index),
         left_out={
-            **candidates.left_out,
-            OUTSIDE_BINS: sum(pool.outside_bins.values()),
+            **pool.left_out,
+            "outside every difficulty bin (train.sampling.difficulty_bins; "
+            f"{describe_difficulties(pool.outside_bins, difficulty_source)})": sum(pool.outside_bins.values()),
             "not drawn (train.sampling.n_samples)": available_rows - rows_per_epoch,
         },
-        remedy="raise data.max_tokens or train.sampling.n_samples, widen train.sampling.difficulty_bins",
+        remedy="raise data.max_tokens or train.sampling.n_samples, widen train.sampling.difficulty_bins, give "
+        "`unknown` a weight in train.sampling.difficulty_schedule, choose another data.difficulty_source",
     )
     length = run_length(rows_per_epoch, epochs, max_steps, batch_rows)
     boundaries = phase_boundaries([phase.epoch_range[1] for phase in schedule], length.num_steps)
@@ -128,7 +134,7 @@ def draw_curriculum(
     return StageRows(
         row_ids_P=np.concatenate([rows for tally in tallies for rows in tally.row_ids]),
         phases=phases,
-        left_out=dict(candidates.left_out),
+        left_out=pool.left_out,
         outside_bins=pool.outside_bins,
         available_rows=available_rows,
         rows_per_epoch=rows_per_epoch,
@@ -142,14 +148,28 @@ def draw_curriculum(
     )
 
 
-def _pool(index: RowIndex, candidates: Candidates, sampling: Stage2Sampling) -> _Pool:
+def _pool(index: RowIndex, candidates: Candidates, sampling: Stage2Sampling, source: DifficultySource) -> _Pool:
+    row_ids_C, left_out = candidates.row_ids_C, dict(candidates.left_out)
     if not sampling.curriculum_learning:
-        return _Pool((ALL_ROWS,), (candidates.row_ids_C,), {})
-    difficulty_C = index.difficulty_R[candidates.row_ids_C]
-    codes_C = bin_of_rows(difficulty_C, sampling.difficulty_bins)
-    bins = tuple(sampling.difficulty_bins)
-    by_bin = tuple(candidates.row_ids_C[codes_C == code] for code in range(len(bins)))
-    return _Pool(bins, by_bin, rows_by_difficulty(difficulty_C[codes_C < 0]))
+        return _Pool((ALL_ROWS,), (_capped(index, row_ids_C, sampling, left_out),), {}, left_out)
+    difficulty_R, bins = difficulty_of_rows(index, source), sampling.drawn_bins
+    difficulty_C = difficulty_R[row_ids_C]
+    codes_C = bin_of_rows(difficulty_C, bins)
+    outside_bins = rows_by_difficulty(difficulty_C[codes_C < 0])
+    if sampling.max_rows_per_problem is not None:
+        row_ids_C = _capped(index, row_ids_C[codes_C >= 0], sampling, left_out)
+        codes_C = bin_of_rows(difficulty_R[row_ids_C], bins)
+    by_bin = tuple(row_ids_C[codes_C == code] for code in range(len(bins)))
+    return _Pool(tuple(bins), by_bin, outside_bins, left_out)
+
+
+def _capped(index: RowIndex, row_ids_C: Int64, sampling: Stage2Sampling, left_out: dict[str, int]) -> Int64:
+    """Apply the cap per problem, if there is one, and count in `left_out` what it takes."""
+    if sampling.max_rows_per_problem is None:
+        return row_ids_C
+    kept = row_ids_C[within_problem_cap(index, row_ids_C, sampling.max_rows_per_problem, sampling.seed)]
+    left_out[OVER_CAP] = len(row_ids_C) - len(kept)
+    return kept
 
 
 def _schedule(sampling: Stage2Sampling) -> tuple[CurriculumPhase, ...]:

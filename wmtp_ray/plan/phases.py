@@ -34,7 +34,7 @@ class RunLength:
 class StageRows:
     """Rows in training order, `batch_rows` to a step, with their phases and the account of the others.
 
-    `left_out` (by reason), `outside_bins` (by raw difficulty) and `available_rows` add up to the index. Of the
+    `left_out` (by reason), `outside_bins` (by difficulty) and `available_rows` add up to the index. Of the
     available, `rows_per_epoch` are drawn; `incomplete_rows` would have made the last, incomplete step.
     """
 

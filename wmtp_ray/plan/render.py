@@ -1,12 +1,19 @@
 """A plan as plain text that a newcomer can read. Changes and decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wmtp_ray.config.sampling import DifficultySource
 from wmtp_ray.contracts import RowIndex
-from wmtp_ray.plan.candidates import describe_difficulties, rows_by_difficulty
+from wmtp_ray.plan.difficulty import describe_difficulties, difficulty_of_rows, rows_by_difficulty
 from wmtp_ray.plan.phases import PlannedPhase
 from wmtp_ray.plan.run_plan import CRITIC_STAGE, RunPlan
+
+DIFFICULTY_NUMBERS: Mapping[DifficultySource, str] = {
+    "raw": "the data set's own code, no scale",
+    "cf_rating": "Codeforces rating",
+    "quantile": "percentile among the problems of the same site and kind of grade",
+}
 
 
 def render(plan: RunPlan, index: RowIndex, *, staleness_bound: int | None) -> str:
@@ -18,7 +25,8 @@ def render(plan: RunPlan, index: RowIndex, *, staleness_bound: int | None) -> st
     sections = [
         f"Plan of {name}\n{_table(_size(plan, index, staleness_bound))}",
         f"Phases: rows, and in brackets the share that was asked for\n{_table(_phases(plan), right_aligned=True)}",
-        f"Difficulty of the planned rows: raw difficulty: rows\n{_table(_difficulties(plan, index))}",
+        f"Difficulty of the planned rows, in rows by {DIFFICULTY_NUMBERS[plan.difficulty_source]}\n"
+        + _table(_difficulties(plan, index)),
         f"Where the rows of the file went\n{_table(_account(plan))}",
     ]
     if plan.warnings:
@@ -72,11 +80,11 @@ def _phase(plan: RunPlan, phase: PlannedPhase) -> list[str]:
 
 
 def _difficulties(plan: RunPlan, index: RowIndex) -> list[list[str]]:
-    lines = []
+    difficulty_R, lines = difficulty_of_rows(index, plan.difficulty_source), []
     for phase in plan.phases:
         start, end = plan.step_starts_S[[phase.start_step, phase.end_step]]
-        rows = rows_by_difficulty(index.difficulty_R[plan.row_ids_P[start:end]])
-        lines.append([phase.name, describe_difficulties(rows)])
+        rows = rows_by_difficulty(difficulty_R[plan.row_ids_P[start:end]])
+        lines.append([phase.name, describe_difficulties(rows, plan.difficulty_source)])
     return lines
 
 
@@ -84,7 +92,7 @@ def _account(plan: RunPlan) -> list[list[str]]:
     counts = plan.counts
     lines = [(rows, reason) for reason, rows in counts.left_out.items() if rows]
     if counts.outside_bins:
-        by_difficulty = describe_difficulties(counts.outside_bins)
+        by_difficulty = describe_difficulties(counts.outside_bins, plan.difficulty_source)
         lines.append((sum(counts.outside_bins.values()), f"outside every difficulty asked for ({by_difficulty})"))
     lines.append((counts.available_rows - counts.rows_per_epoch, "available, not drawn"))
     lines.append((counts.rows_per_epoch, "drawn for an epoch"))

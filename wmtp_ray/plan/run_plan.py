@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from wmtp_ray.config.sampling import DifficultySource
 from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
 from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.errors import ArtifactError, PlanError
@@ -28,7 +29,7 @@ from wmtp_ray.plan.packing import split_step
 from wmtp_ray.plan.phases import PlannedPhase, StageRows
 from wmtp_ray.plan.stage1 import draw_critic_stage, require_pairs
 
-PLAN_VERSION = 1  # raise it when the same index, configuration and seeds would give another plan
+PLAN_VERSION = 2  # raise it when the same index, configuration and seeds would give another plan
 CRITIC_STAGE, TRAIN_STAGE = 1, 2
 
 
@@ -36,9 +37,9 @@ CRITIC_STAGE, TRAIN_STAGE = 1, 2
 class PlanCounts:
     """Where the rows of the index went: index_rows = sum(left_out) + sum(outside_bins) + available_rows.
 
-    A row left out counts at the first reason that holds; `outside_bins` is by raw difficulty. Of the available rows
-    `rows_per_epoch` are drawn; `incomplete_rows` would have made the last, incomplete step. Tokens are those of all
-    planned rows, once per occurrence. Pairs are stage 1's, in one epoch (0 in stage 2).
+    A row left out counts at the first reason that holds; `outside_bins` is by difficulty, 0 = unknown. Of the available
+    rows `rows_per_epoch` are drawn; `incomplete_rows` would have made the last, incomplete step. Tokens are those of
+    all planned rows, once per occurrence. Pairs are stage 1's, in one epoch (0 in stage 2).
     """
 
     index_rows: int
@@ -60,7 +61,8 @@ class RunPlan:
     """All steps of a stage: step s holds the rows `row_ids_P[step_starts_S[s]:step_starts_S[s + 1]]` of the index.
 
     `step_starts_S` has num_steps + 1 entries. `rows_together` consecutive rows always share a micro-batch (2 where the
-    loss compares the rows of a pair). `seed` chose the held-out problems, `sampling_seed` the rows.
+    loss compares the rows of a pair). `difficulty_source` says what the plan's difficulties count in. `seed` chose the
+    held-out problems, `sampling_seed` the rows.
     """
 
     stage: int
@@ -72,6 +74,7 @@ class RunPlan:
     batch_rows: int
     rows_together: int
     epochs: int
+    difficulty_source: DifficultySource
     dataset_fingerprint: str
     tokenizer_hash: str
     seed: int
@@ -119,12 +122,17 @@ def plan_training(index: RowIndex, data: DataConfig, train: TrainConfig, seed: i
     """
     held_out_P = held_out_mask(index, data, seed)
     candidates = candidate_rows(
-        index, held_out_P=held_out_P, max_tokens=data.max_tokens, correct_only=data.policy_rows == "correct_only"
+        index,
+        held_out_P=held_out_P,
+        max_tokens=data.max_tokens,
+        correct_only=data.policy_rows == "correct_only",
+        languages=data.languages,
     )
     rows = draw_curriculum(
         index,
         candidates,
         train.sampling,
+        difficulty_source=data.difficulty_source,
         epochs=train.epochs,
         max_steps=train.max_steps,
         batch_rows=train.batch_rows,
@@ -137,6 +145,7 @@ def plan_training(index: RowIndex, data: DataConfig, train: TrainConfig, seed: i
         batch_rows=train.batch_rows,
         rows_together=1,
         epochs=train.epochs,
+        difficulty_source=data.difficulty_source,
         seed=seed,
         sampling_seed=train.sampling.seed,
     )
@@ -154,15 +163,18 @@ def plan_critic_stage(
     if needs_pairs:
         require_pairs(critic_stage)
     held_out_P = held_out_mask(index, data, seed)
-    candidates = candidate_rows(index, held_out_P=held_out_P, max_tokens=data.max_tokens, correct_only=False)
+    candidates = candidate_rows(
+        index, held_out_P=held_out_P, max_tokens=data.max_tokens, correct_only=False, languages=data.languages
+    )
     return _run_plan(
         index,
-        draw_critic_stage(index, candidates, critic_stage),
+        draw_critic_stage(index, candidates, critic_stage, data.difficulty_source),
         stage=CRITIC_STAGE,
         held_out_P=held_out_P,
         batch_rows=critic_stage.batch_rows,
         rows_together=2 if needs_pairs else 1,
         epochs=critic_stage.epochs,
+        difficulty_source=data.difficulty_source,
         seed=seed,
         sampling_seed=critic_stage.sampling.seed,
     )
@@ -177,6 +189,7 @@ def _run_plan(
     batch_rows: int,
     rows_together: int,
     epochs: int,
+    difficulty_source: DifficultySource,
     seed: int,
     sampling_seed: int,
 ) -> RunPlan:
@@ -204,6 +217,7 @@ def _run_plan(
         batch_rows=batch_rows,
         rows_together=rows_together,
         epochs=epochs,
+        difficulty_source=difficulty_source,
         dataset_fingerprint=index.file_fingerprint,
         tokenizer_hash=index.tokenizer_hash,
         seed=seed,

@@ -4,19 +4,25 @@ Which rows of a problem go together is `pairs`'; here are the filters, the epoch
 planned rows.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from wmtp_ray.config.sampling import DifficultySource, Language
 from wmtp_ray.config.schema import CriticStageConfig
 from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.errors import PlanError
-from wmtp_ray.plan.candidates import Candidates, candidate_rows, require_a_batch, rows_by_difficulty
+from wmtp_ray.plan.candidates import Candidates, candidate_rows, require_a_batch
+from wmtp_ray.plan.difficulty import describe_difficulties, difficulty_of_rows, rows_by_difficulty
 from wmtp_ray.plan.pairs import WithinProblemDraw, draw_balanced, draw_unbalanced, rows_of_two_sided_problems
 from wmtp_ray.plan.phases import PlannedPhase, StageRows, run_length
 
 ONE_SIDED = "in problems without both a correct and an incorrect row (critic_stage.sampling.balance_correct)"
 
 
-def draw_critic_stage(index: RowIndex, candidates: Candidates, critic_stage: CriticStageConfig) -> StageRows:
+def draw_critic_stage(
+    index: RowIndex, candidates: Candidates, critic_stage: CriticStageConfig, difficulty_source: DifficultySource
+) -> StageRows:
     """Draw stage 1's rows once, within problems, and shuffle them anew for every epoch.
 
     With `balance_correct` the two rows of a pair stand next to each other, the correct one first, at an even place.
@@ -24,7 +30,7 @@ def draw_critic_stage(index: RowIndex, candidates: Candidates, critic_stage: Cri
     """
     sampling = critic_stage.sampling
     left_out = dict(candidates.left_out)
-    difficulty_C = index.difficulty_R[candidates.row_ids_C]
+    difficulty_C = difficulty_of_rows(index, difficulty_source)[candidates.row_ids_C]
     low, high = sampling.difficulty_range
     inside_C = (difficulty_C >= low) & (difficulty_C <= high)
     outside_range = rows_by_difficulty(difficulty_C[~inside_C])
@@ -41,10 +47,12 @@ def draw_critic_stage(index: RowIndex, candidates: Candidates, critic_stage: Cri
         index_rows=len(index),
         left_out={
             **left_out,
-            "outside critic_stage.sampling.difficulty_range": sum(outside_range.values()),
+            "outside every difficulty asked for (critic_stage.sampling.difficulty_range; "
+            f"{describe_difficulties(outside_range, difficulty_source)})": sum(outside_range.values()),
             "not drawn (critic_stage.sampling)": len(available) - drawn.num_rows,
         },
-        remedy="widen critic_stage.sampling.difficulty_range, raise its max_rows_per_problem or n_samples",
+        remedy="widen critic_stage.sampling.difficulty_range (from 0 on it takes rows of unknown difficulty), choose "
+        "another data.difficulty_source, raise critic_stage.sampling.max_rows_per_problem or n_samples",
     )
     length = run_length(drawn.num_rows, critic_stage.epochs, critic_stage.max_steps, critic_stage.batch_rows)
     num_rows = length.num_steps * critic_stage.batch_rows
@@ -81,15 +89,24 @@ def require_pairs(critic_stage: CriticStageConfig) -> None:
 
 
 def health_rows(
-    index: RowIndex, held_out_P: Bool, n: int, seed: int, *, max_tokens: int, max_rows_per_problem: int
+    index: RowIndex,
+    held_out_P: Bool,
+    n: int,
+    seed: int,
+    *,
+    max_tokens: int,
+    max_rows_per_problem: int,
+    languages: Sequence[Language] | None,
 ) -> Int64:
     """Draw up to `n` rows of held-out problems, half correct: pairs of one problem, the correct row first.
 
     Round-robin over problems, at most `max_rows_per_problem` of each. Empty when no held-out problem has both classes.
     """
-    usable = candidate_rows(index, held_out_P=~held_out_P, max_tokens=max_tokens, correct_only=False).row_ids_C
+    usable = candidate_rows(
+        index, held_out_P=~held_out_P, max_tokens=max_tokens, correct_only=False, languages=languages
+    )
     drawn = draw_balanced(
-        index, usable, num_rows=n, correct_ratio=0.5, max_rows_per_problem=max_rows_per_problem, seed=seed
+        index, usable.row_ids_C, num_rows=n, correct_ratio=0.5, max_rows_per_problem=max_rows_per_problem, seed=seed
     )
     return drawn.ordered(seed, 0)
 

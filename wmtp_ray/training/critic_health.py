@@ -56,6 +56,7 @@ def _held_out_rows(config: RunConfig) -> tuple[RowIndex, Int64]:
         config.seed,
         max_tokens=config.data.max_tokens,
         max_rows_per_problem=config.critic_stage.sampling.max_rows_per_problem,
+        languages=config.data.languages,
     )
     return index, rows
 

@@ -223,7 +223,7 @@ class TestRefusals:
             (["train.batch_rows=1", "train.num_workers=2"], "raise batch_rows or lower num_workers"),
             (["train.micro_batch_tokens=8"], "raise micro_batch_tokens"),
             (["train.dtype=bfloat16", "train.device=cpu"], "use float32 there"),
-            (["train.sampling.difficulty_bins.low=[1,5]"], "overlap at 4; make them disjoint"),
+            (["data.difficulty_scales.raw.bins.low=[1,5]"], "overlap at 4; make them disjoint"),
             (["train.sampling.difficulty_schedule=[]"], "the last phase must end at 1.0"),
             (["tracking.mlflow_uri=sqlite:///mlflow.db"], "give an absolute sqlite:////DIR/mlflow.db"),
             (["tracking.mlflow_uri=./mlruns"], "or null for a file in storage_root"),

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from wmtp_ray.config.schema import CriticStageConfig, DataConfig, Stage2Sampling, TrainConfig
+from wmtp_ray.config.sampling import Stage2Sampling
+from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
 from wmtp_ray.contracts import RowIndex
 
 SCHEDULE = (
@@ -26,12 +27,18 @@ def _make_index(
     problems: Sequence[int] | None = None,
     prompt_tokens: Sequence[int] | None = None,
     response_tokens: Sequence[int] | None = None,
+    languages: Sequence[int] | None = None,
+    cf_ratings: Sequence[int] | None = None,
+    sources: Sequence[int] | None = None,
 ) -> RowIndex:
     rng = np.random.default_rng(seed)
 
     def column(values: Sequence[int] | None, dtype: type, low: int, high: int) -> np.ndarray:
         drawn = rng.integers(low, high, num_rows)
         return drawn.astype(dtype) if values is None else np.array(values, dtype=dtype)
+
+    def constant(values: Sequence[int] | None, dtype: type, value: int) -> np.ndarray:
+        return np.full(num_rows, value, dtype=dtype) if values is None else np.array(values, dtype=dtype)
 
     return RowIndex(
         path="train.jsonl",
@@ -41,10 +48,10 @@ def _make_index(
         is_correct_R=column(correct, np.bool_, 0, 2),
         problem_R=column(problems, np.int32, 0, num_problems),
         problem_names=tuple(f"{code}_A. Problem {code}" for code in range(num_problems)),
-        language_R=np.full(num_rows, 3, dtype=np.int8),
-        cf_rating_R=np.zeros(num_rows, dtype=np.int16),
-        source_R=np.zeros(num_rows, dtype=np.int16),
-        source_names=("generated",),
+        language_R=constant(languages, np.int8, 3),
+        cf_rating_R=constant(cf_ratings, np.int16, 0),
+        source_R=constant(sources, np.int16, 0),
+        source_names=("generated", "elsewhere"),
         prompt_tokens_R=column(prompt_tokens, np.int32, 3, 40),
         response_tokens_R=column(response_tokens, np.int32, 2, 70),
         file_fingerprint="dataset-fingerprint",
@@ -55,6 +62,7 @@ def _make_index(
 def _make_sampling(**changes: object) -> Stage2Sampling:
     base = {
         "n_samples": 120,
+        "max_rows_per_problem": None,
         "curriculum_learning": True,
         "difficulty_schedule": SCHEDULE,
         "difficulty_bins": BINS,
@@ -108,6 +116,9 @@ def _make_data(**changes: object) -> DataConfig:
         "valid_file": None,
         "valid_problems_frac": 0.1,
         "policy_rows": "mixed",
+        "languages": None,
+        "difficulty_source": "raw",
+        "difficulty_scales": {name: {"bins": BINS, "range": (1, 11)} for name in ("raw", "cf_rating", "quantile")},
         "max_tokens": 100,
         "on_error": "fail",
         "read_ahead_rows": 4,

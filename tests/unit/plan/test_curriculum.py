@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wmtp_ray.config.schema import Stage2Sampling
+from wmtp_ray.config.sampling import Stage2Sampling
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import PlanError
 from wmtp_ray.plan.candidates import candidate_rows
@@ -24,8 +24,16 @@ def draw_all(
     index: RowIndex, sampling: Stage2Sampling, *, epochs: int = 1, max_steps: int | None = None, batch_rows: int = 8
 ) -> StageRows:
     nothing_held_out = np.zeros(len(index.problem_names), dtype=bool)
-    candidates = candidate_rows(index, held_out_P=nothing_held_out, max_tokens=1000, correct_only=False)
-    return draw_curriculum(index, candidates, sampling, epochs=epochs, max_steps=max_steps, batch_rows=batch_rows)
+    candidates = candidate_rows(index, held_out_P=nothing_held_out, max_tokens=1000, correct_only=False, languages=None)
+    return draw_curriculum(
+        index,
+        candidates,
+        sampling,
+        difficulty_source="raw",
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_rows=batch_rows,
+    )
 
 
 def rows_per_bin(index: RowIndex, sampling: Stage2Sampling, row_ids: np.ndarray) -> dict[str, int]:
@@ -232,3 +240,49 @@ def test_bins_are_mixed_inside_a_phase(make_index: MakeIndex, make_sampling: Mak
     drawn = draw_all(index, make_sampling(n_samples=100, difficulty_schedule=schedule))
     is_low = index.difficulty_R[drawn.row_ids_P] == 2
     assert 15 < is_low[:48].sum() < 33
+
+
+def test_unknown_rows_are_drawn_only_where_a_phase_weighs_them(
+    make_index: MakeIndex, make_sampling: MakeSampling
+) -> None:
+    index = make_index(300, difficulties=[0] * 100 + [2] * 100 + [9] * 100)
+    schedule = [
+        {"epoch_range": (0.0, 0.5), "difficulty_weights": {"low": 0.5, "unknown": 0.5}},
+        {"epoch_range": (0.5, 1.0), "difficulty_weights": {"low": 1.0}},
+    ]
+    drawn = draw_all(index, make_sampling(n_samples=80, difficulty_schedule=schedule))
+    assert [phase.rows_by_bin["unknown"] for phase in drawn.phases] == [20, 0]
+    assert list(drawn.phases[0].rows_by_bin) == ["low", "medium", "high", "unknown"]
+    assert (index.difficulty_R[drawn.row_ids_P[:40]] == 0).sum() == 20
+    assert drawn.outside_bins == {}
+
+
+def test_unknown_rows_without_a_weight_are_outside_and_never_help(
+    make_index: MakeIndex, make_sampling: MakeSampling
+) -> None:
+    index = make_index(100, difficulties=[0] * 90 + [2] * 10)
+    for bins in ({"low": (1, 3)}, {"low": (1, 3), "unknown": (0, 0)}):
+        schedule = [{"epoch_range": (0.0, 1.0), "difficulty_weights": {"low": 1.0}}]
+        sampling = make_sampling(n_samples=80, difficulty_schedule=schedule, difficulty_bins=bins)
+        drawn = draw_all(index, sampling)
+        assert drawn.outside_bins == {0: 90}
+        assert (index.difficulty_R[drawn.row_ids_P] == 2).all()
+
+
+def test_a_refusal_names_unknown_rows_and_what_to_do(make_index: MakeIndex, make_sampling: MakeSampling) -> None:
+    with pytest.raises(PlanError, match=r"40 outside every .*; unknown: 40\).* give `unknown` a weight"):
+        draw_all(make_index(40, difficulties=[0] * 40), make_sampling())
+
+
+@pytest.mark.parametrize("curriculum", [True, False])
+def test_the_cap_holds_over_all_epochs_and_is_counted(
+    make_index: MakeIndex, make_sampling: MakeSampling, curriculum: bool
+) -> None:
+    index = make_index(400, num_problems=6)
+    sampling = make_sampling(n_samples=1000, curriculum_learning=curriculum, max_rows_per_problem=9)
+    drawn = draw_all(index, sampling, epochs=3)
+    in_bins = (index.difficulty_R >= 1) & (index.difficulty_R <= 11) | (not curriculum)
+    assert drawn.available_rows == 6 * 9
+    assert drawn.left_out["over the cap of their problem (train.sampling.max_rows_per_problem)"] == in_bins.sum() - 54
+    assert np.bincount(index.problem_R[np.unique(drawn.row_ids_P)]).max() == 9
+    assert in_bins[drawn.row_ids_P].all()

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 
+import numpy as np
+import pytest
+
 from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
 from wmtp_ray.contracts import RowIndex
+from wmtp_ray.plan.difficulty import difficulty_of_rows
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import plan_critic_stage, plan_training
 
@@ -62,3 +66,47 @@ def test_a_critic_plan_shows_pairs_and_classes(
     assert "stage 1, pretraining of the critic" in text
     assert "32 correct-incorrect pairs" in text
     assert "32 (50%)" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "low", "said"),
+    [
+        ("raw", (1, 3), "the data set's own code, no scale"),
+        ("cf_rating", (1, 1399), "Codeforces rating"),
+        ("quantile", (1, 50), "percentile among the problems of the same site"),
+    ],
+)
+def test_a_plan_says_what_its_difficulties_count_in_and_names_the_unknown(
+    make_index: MakeIndex, make_data: MakeData, make_train: MakeTrain, source: str, low: tuple[int, int], said: str
+) -> None:
+    problems = np.arange(400) % 12
+    index = make_index(problems=problems, difficulties=problems, cf_ratings=np.array([0, 0, 800, 1300])[problems % 4])
+    data = make_data(difficulty_source=source, valid_problems_frac=0.0, max_tokens=1000)
+    texts = []
+    for weights in ({"low": 1.0}, {"low": 0.5, "unknown": 0.5}):
+        schedule = [{"epoch_range": (0.0, 1.0), "difficulty_weights": weights}]
+        sampling = {"n_samples": 40, "difficulty_schedule": schedule, "difficulty_bins": {"low": low}}
+        plan = plan_training(index, data, make_train(sampling=sampling), 3)
+        texts.append(render(plan, index, staleness_bound=None))
+    unweighed, weighed = texts
+    num_unknown = int((difficulty_of_rows(index, source) == 0).sum())
+    assert num_unknown > 0
+    assert said in unweighed
+    assert f"outside every difficulty asked for (unknown: {num_unknown:,}" in unweighed
+    assert unweighed.count("unknown") == 1
+    (header,) = [line for line in weighed.splitlines() if line.split()[:2] == ["phase", "steps"]]
+    assert header.split()[-2:] == ["low", "unknown"]
+    (difficulties,) = [line for line in weighed.splitlines() if "unknown: " in line]
+    assert "unknown: 20; " in difficulties
+
+
+def test_capped_rows_and_other_languages_are_in_the_account(
+    make_index: MakeIndex, make_data: MakeData, make_train: MakeTrain
+) -> None:
+    index = make_index(languages=[1, 3, 3, 4] * 100)
+    data = make_data(languages=["python3"], valid_problems_frac=0.0)
+    text = render(
+        plan_training(index, data, make_train(sampling={"max_rows_per_problem": 5}), 3), index, staleness_bound=None
+    )
+    assert "200  in another language (data.languages)" in text
+    assert "over the cap of their problem (train.sampling.max_rows_per_problem)" in text

@@ -1,9 +1,11 @@
 """The plan as a whole: pure, independent of ranks, resumable, and safe on disk."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,10 @@ from hypothesis import strategies as st
 from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import ArtifactError, PlanError
+from wmtp_ray.plan.candidates import LANGUAGES
+from wmtp_ray.plan.difficulty import difficulty_of_rows
 from wmtp_ray.plan.run_plan import (
+    PLAN_VERSION,
     RunPlan,
     check_packing,
     held_out_mask,
@@ -120,6 +125,12 @@ def test_a_validation_file_holds_out_nothing(index: RowIndex, make_data: MakeDat
     assert not held_out_mask(index, make_data(valid_file="valid.jsonl"), 3).any()
 
 
+BINS_OF = {
+    "raw": {"low": (1, 3), "medium": (4, 7), "high": (8, 11)},
+    "cf_rating": {"low": (1, 1399), "medium": (1400, 1999), "high": (2000, 4000)},
+    "quantile": {"low": (1, 33), "medium": (34, 66), "high": (67, 100)},
+}
+
 DETERMINISM_SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -128,21 +139,131 @@ from wmtp_ray.plan.run_plan import plan_critic_stage, plan_training
 index, data = conftest._make_index(), conftest._make_data()
 print(plan_training(index, data, conftest._make_train(), 3).digest)
 print(plan_critic_stage(index, data, conftest._make_critic_stage(), 3).digest)
+options = conftest._make_data(difficulty_source="quantile", languages=["python3", "cpp"])
+sampling = {"max_rows_per_problem": 9, "difficulty_bins": {"low": (1, 33), "medium": (34, 66), "high": (67, 100)}}
+print(plan_training(index, options, conftest._make_train(sampling=sampling), 3).digest)
 """
 
 
+@pytest.mark.parametrize("hash_seed", ["0", "1", "random"])
 def test_another_process_with_another_hash_seed_plans_the_same(
-    index: RowIndex, plan: RunPlan, make_data: MakeData, make_critic_stage: MakeStage
+    index: RowIndex,
+    plan: RunPlan,
+    make_data: MakeData,
+    make_train: MakeTrain,
+    make_critic_stage: MakeStage,
+    hash_seed: str,
 ) -> None:
     critic = plan_critic_stage(index, make_data(), make_critic_stage(), 3)
+    data = make_data(difficulty_source="quantile", languages=["python3", "cpp"])
+    sampling = {"max_rows_per_problem": 9, "difficulty_bins": BINS_OF["quantile"]}
+    with_options = plan_training(index, data, make_train(sampling=sampling), 3)
     run = subprocess.run(
         [sys.executable, "-c", DETERMINISM_SCRIPT, str(Path(__file__).parent)],
-        env={**os.environ, "PYTHONHASHSEED": "12345"},
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert run.stdout.split() == [plan.digest, critic.digest]
+    assert run.stdout.split() == [plan.digest, critic.digest, with_options.digest]
+
+
+def test_the_rows_of_this_plan_version_do_not_change(
+    index: RowIndex, make_data: MakeData, make_train: MakeTrain, make_critic_stage: MakeStage
+) -> None:
+    training = plan_training(index, make_data(), make_train(epochs=2), 3)
+    critic = plan_critic_stage(index, make_data(), make_critic_stage(), 3)
+    drawn = [
+        hashlib.sha256(planned.row_ids_P.astype("<i8").tobytes()).hexdigest()[:16] for planned in (training, critic)
+    ]
+    assert (PLAN_VERSION, drawn) == (2, ["f984e49f600535e7", "1d264685a4b9d9e2"])
+
+
+@st.composite
+def indexes(draw: st.DrawFn) -> dict[str, list[int]]:
+    """Columns of a small index whose rows may contradict each other about their problem."""
+    num_rows = draw(st.integers(40, 120))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return {
+        "difficulties": rng.choice([0, 0, 0, 1, 2, 4, 5, 6, 7, 8, 9, 12, 25], num_rows).tolist(),
+        "cf_ratings": rng.choice([0, 0, 800, 1300, 1500, 2100, 3300], num_rows).tolist(),
+        "languages": rng.integers(0, 5, num_rows).tolist(),
+        "sources": rng.integers(0, 2, num_rows).tolist(),
+        "problems": rng.integers(0, draw(st.integers(2, 12)), num_rows).tolist(),
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    columns=indexes(),
+    source=st.sampled_from(sorted(BINS_OF)),
+    languages=st.none() | st.lists(st.sampled_from(LANGUAGES), min_size=2, unique=True),
+    cap=st.none() | st.integers(1, 12),
+    unknown=st.sampled_from([0.0, 0.4]),
+    curriculum=st.booleans(),
+    epochs=st.integers(1, 3),
+    seed=st.integers(0, 10**6),
+)
+def test_whatever_the_options_no_row_twice_in_an_epoch_and_every_row_is_accounted_for(
+    make_index: MakeIndex,
+    make_data: MakeData,
+    make_train: MakeTrain,
+    columns: dict[str, list[int]],
+    source: str,
+    languages: list[str] | None,
+    cap: int | None,
+    unknown: float,
+    curriculum: bool,
+    epochs: int,
+    seed: int,
+) -> None:
+    index = make_index(len(columns["problems"]), seed=seed, **columns)
+    data = make_data(difficulty_source=source, languages=languages, max_tokens=95)
+    schedule = [
+        {"epoch_range": (0.0, 0.5), "difficulty_weights": {"low": 0.6, "medium": 0.4, "unknown": unknown}},
+        {"epoch_range": (0.5, 1.0), "difficulty_weights": {"medium": 0.5, "high": 0.5}},
+    ]
+    sampling = {
+        "n_samples": 50,
+        "max_rows_per_problem": cap,
+        "curriculum_learning": curriculum,
+        "difficulty_schedule": schedule,
+        "difficulty_bins": BINS_OF[source],
+        "seed": seed,
+    }
+    held_out = held_out_mask(index, data, seed)
+    difficulty = difficulty_of_rows(index, source)
+
+    def may_be_drawn(row: int) -> bool:
+        return (
+            not held_out[index.problem_R[row]]
+            and index.num_tokens_R[row] <= 95
+            and (languages is None or LANGUAGES[index.language_R[row]] in languages)
+            and (
+                not curriculum
+                or (difficulty[row] == 0 and unknown > 0)
+                or any(low <= difficulty[row] <= high for low, high in BINS_OF[source].values())
+            )
+        )
+
+    eligible = Counter(int(index.problem_R[row]) for row in range(len(index)) if may_be_drawn(row))
+    available = sum(min(rows, cap or rows) for rows in eligible.values())
+    try:
+        plan = plan_training(index, data, make_train(epochs=epochs, batch_rows=3, sampling=sampling), seed)
+    except PlanError:
+        assert available < 3
+        return
+    counts = plan.counts
+    assert counts.available_rows == available
+    assert sum(counts.left_out.values()) + sum(counts.outside_bins.values()) + available == len(index)
+    assert counts.rows_per_epoch == min(50, available)
+    assert plan.num_rows + counts.incomplete_rows == counts.rows_per_epoch * epochs
+    assert all(may_be_drawn(row) for row in plan.row_ids_P)
+    drawn_of_problem = Counter(index.problem_R[np.unique(plan.row_ids_P)].tolist())
+    assert max(drawn_of_problem.values()) <= (cap or len(index))
+    for start in range(0, plan.num_rows, counts.rows_per_epoch):
+        epoch_rows = plan.row_ids_P[start : start + counts.rows_per_epoch].tolist()
+        assert len(set(epoch_rows)) == len(epoch_rows)
 
 
 def test_the_digest_sees_rows_seeds_and_fingerprints(

@@ -9,6 +9,7 @@ from wmtp_ray.config.schema import CriticStageConfig, DataConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import PlanError
 from wmtp_ray.plan.candidates import held_out_problems
+from wmtp_ray.plan.difficulty import difficulty_of_rows
 from wmtp_ray.plan.run_plan import held_out_mask, plan_critic_stage
 from wmtp_ray.plan.stage1 import health_rows
 
@@ -111,7 +112,7 @@ def test_too_few_rows_for_a_step_are_refused(
 def test_health_rows_are_balanced_capped_and_held_out(make_index: MakeIndex) -> None:
     index = make_index(1000)
     held_out = held_out_problems(index, 0.3, 3)
-    rows = health_rows(index, held_out, 24, 3, max_tokens=90, max_rows_per_problem=8)
+    rows = health_rows(index, held_out, 24, 3, max_tokens=90, max_rows_per_problem=8, languages=None)
     assert 0 < len(rows) <= 24
     assert held_out[index.problem_R[rows]].all()
     assert index.num_tokens_R[rows].max() <= 90
@@ -122,4 +123,41 @@ def test_health_rows_are_balanced_capped_and_held_out(make_index: MakeIndex) -> 
 def test_health_rows_are_empty_without_incorrect_rows(make_index: MakeIndex) -> None:
     index = make_index(100, correct=[True] * 100)
     held_out = held_out_problems(index, 0.5, 3)
-    assert len(health_rows(index, held_out, 24, 3, max_tokens=90, max_rows_per_problem=8)) == 0
+    assert len(health_rows(index, held_out, 24, 3, max_tokens=90, max_rows_per_problem=8, languages=None)) == 0
+
+
+def test_health_rows_are_in_the_languages_asked_for(make_index: MakeIndex) -> None:
+    index = make_index(400, languages=[1, 2, 3, 4] * 100)
+    held_out = held_out_problems(index, 0.3, 3)
+    rows = health_rows(index, held_out, 24, 3, max_tokens=90, max_rows_per_problem=8, languages=["python3", "python2"])
+    assert len(rows)
+    assert set(index.language_R[rows].tolist()) <= {1, 3}
+
+
+@pytest.mark.parametrize(("source", "ends"), [("cf_rating", (1000, 2000)), ("quantile", (20, 60)), ("raw", (0, 5))])
+def test_the_range_counts_in_the_source_chosen(
+    make_index: MakeIndex,
+    make_critic_stage: MakeStage,
+    make_data: MakeData,
+    source: str,
+    ends: tuple[int, int],
+) -> None:
+    index = make_index(400, cf_ratings=[0, 800, 1400, 1900, 2400] * 80)
+    difficulty = difficulty_of_rows(index, source)
+    data = make_data(difficulty_source=source, languages=["python3"])
+    plan = plan_critic_stage(index, data, make_critic_stage(sampling={"difficulty_range": ends}), 3)
+    low, high = ends
+    assert ((difficulty[plan.row_ids_P] >= low) & (difficulty[plan.row_ids_P] <= high)).all()
+    assert all(value < low or value > high for value in plan.counts.outside_bins)
+    counts = plan.counts
+    accounted = sum(counts.left_out.values()) + sum(counts.outside_bins.values()) + counts.available_rows
+    assert accounted == counts.index_rows
+
+
+def test_a_range_without_rows_is_refused_with_what_there_is(
+    make_index: MakeIndex, make_critic_stage: MakeStage, make_data: MakeData
+) -> None:
+    data = make_data(difficulty_source="cf_rating", valid_problems_frac=0.0, max_tokens=1000)
+    stage = make_critic_stage(sampling={"difficulty_range": (800, 1200)})
+    with pytest.raises(PlanError, match=r"difficulty_range; unknown: 400\).*choose another data\.difficulty_source"):
+        plan_critic_stage(make_index(), data, stage, 3)
