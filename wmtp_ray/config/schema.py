@@ -182,6 +182,9 @@ class TrainConfig(Section):
     epochs: Count = Field(description="Passes over the drawn rows; the difficulty schedule spans all of them.")
     max_steps: Count | None = Field(description="Upper bound of optimizer steps; phases and schedule shrink with it.")
     batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
+    batch_sequences: Count | None = Field(
+        description="Packed sequences of micro_batch_tokens in a step, instead of batch_rows rows; None: rows."
+    )
     micro_batch_tokens: Count = Field(description="Tokens of one forward on one rank, at most.")
     learning_rate: Positive = Field(description="Peak learning rate of AdamW.")
     min_learning_rate_frac: Fraction = Field(description="Cosine ends at this share of the peak.")
@@ -315,6 +318,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"train.batch_rows={self.train.batch_rows} is below train.num_workers={self.train.num_workers}; "
                 "every rank needs a row in every step: raise batch_rows or lower num_workers"
+            )
+        if (self.train.batch_sequences or 0) % self.train.num_workers:
+            raise ValueError(
+                f"train.batch_sequences={self.train.batch_sequences} cannot be dealt to train.num_workers="
+                f"{self.train.num_workers} ranks; make it a multiple"
             )
         if self.train.micro_batch_tokens < self.data.max_tokens:
             raise ValueError(

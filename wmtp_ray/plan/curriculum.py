@@ -61,6 +61,17 @@ def bin_of_rows(difficulty_R: Int16, bins: DifficultyBins) -> npt.NDArray[np.int
     return codes_R
 
 
+def rows_by_bin(
+    index: RowIndex, row_ids_P: Int64, *, sampling: Stage2Sampling, difficulty_source: DifficultySource
+) -> dict[str, int]:
+    """Count drawn rows by the bin that they were drawn from."""
+    if not sampling.curriculum_learning:
+        return {ALL_ROWS: len(row_ids_P)}
+    bins = sampling.drawn_bins
+    codes_P = bin_of_rows(difficulty_of_rows(index, difficulty_source)[row_ids_P], bins)
+    return _by_bin(list(bins), np.bincount(codes_P, minlength=len(bins)))
+
+
 def largest_remainder(total: int, weights_K: npt.NDArray[np.float64]) -> Int64:
     """Split `total` in proportion to the weights: floors first, the rest to the largest fractions, ties to the first.
 

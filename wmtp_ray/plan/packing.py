@@ -42,6 +42,19 @@ def split_step(
     )
 
 
+def deal_sequences(sequences: Sequence[Int64], num_ranks: int) -> list[list[Int64]]:
+    """Deal a step's packed sequences to the ranks in turn, [rank][micro_step].
+
+    Sequences are nearly full, so ranks are balanced whichever they get. PlanError when they do not come out even.
+    """
+    if len(sequences) % num_ranks:
+        raise PlanError(
+            f"{len(sequences)} sequences a step cannot be dealt to {num_ranks} ranks: give each rank as many; set "
+            f"train.batch_sequences to a multiple of train.num_workers={num_ranks}"
+        )
+    return [list(sequences[rank::num_ranks]) for rank in range(num_ranks)]
+
+
 def _require_fit(tokens: Sequence[int], num_ranks: int, micro_batch_tokens: int, rows_together: int) -> None:
     unit = "row" if rows_together == 1 else f"group of {rows_together} rows that must stay together"
     if len(tokens) < num_ranks:

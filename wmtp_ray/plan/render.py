@@ -36,14 +36,11 @@ def render(plan: RunPlan, index: RowIndex, *, staleness_bound: int | None) -> st
 
 def _size(plan: RunPlan, index: RowIndex, staleness_bound: int | None) -> list[list[str]]:
     counts = plan.counts
-    steps_per_epoch = counts.rows_per_epoch / plan.batch_rows
     rows = [
         ["file", f"{Path(index.path).name}, {counts.index_rows:,} rows, fingerprint {plan.dataset_fingerprint[:12]}"],
-        [
-            "steps",
-            f"{plan.num_steps:,} of {plan.batch_rows:,} rows (epochs: {plan.epochs} of {steps_per_epoch:,.1f} steps)",
-        ],
-        ["sequences", f"{plan.num_rows:,}, one for each row, of {counts.problems:,} problems"],
+        ["steps", _steps(plan)],
+        ["sequences", _sequences(plan)],
+        ["problems", f"{counts.problems:,}"],
         ["tokens", f"{counts.tokens:,}, {counts.tokens / plan.num_rows:,.0f} a row"],
         [
             "supervised",
@@ -61,21 +58,36 @@ def _size(plan: RunPlan, index: RowIndex, staleness_bound: int | None) -> list[l
     return rows
 
 
+def _steps(plan: RunPlan) -> str:
+    if plan.batch_rows is None:
+        return f"{plan.num_steps:,} of {plan.batch_sequences:,} packed sequences (epochs: {plan.epochs})"
+    steps_per_epoch = plan.counts.rows_per_epoch / plan.batch_rows
+    return f"{plan.num_steps:,} of {plan.batch_rows:,} rows (epochs: {plan.epochs} of {steps_per_epoch:,.1f} steps)"
+
+
+def _sequences(plan: RunPlan) -> str:
+    if plan.sequence_tokens is None:
+        return f"{plan.num_rows:,}, one for each row"
+    num_sequences = len(plan.sequence_starts_Q) - 1
+    full_frac = plan.counts.tokens / (num_sequences * plan.sequence_tokens)
+    return f"{num_sequences:,} of {plan.sequence_tokens:,} tokens, {full_frac:.1%} full, with {plan.num_rows:,} rows"
+
+
 def _phases(plan: RunPlan) -> list[list[str]]:
     bins = list(plan.phases[0].rows_by_bin)
     header = ["phase", "steps", "rows", "tokens", *bins]
-    return [header, *(_phase(plan, phase) for phase in plan.phases)]
+    return [header, *(_phase(phase) for phase in plan.phases)]
 
 
-def _phase(plan: RunPlan, phase: PlannedPhase) -> list[str]:
-    num_rows = (phase.end_step - phase.start_step) * plan.batch_rows
+def _phase(phase: PlannedPhase) -> list[str]:
+    num_rows = sum(phase.rows_by_bin.values())
     total_weight = sum(phase.weights.values())
     shares = [f" ({weight / total_weight:.0%})" for weight in phase.weights.values()]
     cells = [
         f"{rows:,}{share}"
         for rows, share in zip(phase.rows_by_bin.values(), shares or [""] * len(phase.rows_by_bin), strict=True)
     ]
-    steps = f"{phase.start_step:,}..{phase.end_step - 1:,}" if num_rows else "none"
+    steps = f"{phase.start_step:,}..{phase.end_step - 1:,}" if phase.end_step > phase.start_step else "none"
     return [phase.name, steps, f"{num_rows:,}", f"{phase.tokens:,}", *cells]
 
 

@@ -13,7 +13,8 @@ import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
 from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import candidate_rows, held_out_problems
-from wmtp_ray.plan.curriculum import draw_curriculum
-from wmtp_ray.plan.packing import split_step
+from wmtp_ray.plan.curriculum import draw_curriculum, rows_by_bin
+from wmtp_ray.plan.packed_steps import PackedStage, pack_stage
+from wmtp_ray.plan.packing import deal_sequences, split_step
 from wmtp_ray.plan.phases import PlannedPhase, StageRows
 from wmtp_ray.plan.stage1 import draw_critic_stage, require_pairs
 
-PLAN_VERSION = 2  # raise it when the same index, configuration and seeds would give another plan
+PLAN_VERSION = 3  # raise it when the same index, configuration and seeds would give another plan
 CRITIC_STAGE, TRAIN_STAGE = 1, 2
+_ARRAYS = ("row_ids_P", "step_starts_S", "sequence_starts_Q")
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,22 @@ class RunPlan:
     """All steps of a stage: step s holds the rows `row_ids_P[step_starts_S[s]:step_starts_S[s + 1]]` of the index.
 
     `step_starts_S` has num_steps + 1 entries. `rows_together` consecutive rows always share a micro-batch (2 where the
-    loss compares the rows of a pair). `difficulty_source` says what the plan's difficulties count in. `seed` chose the
-    held-out problems, `sampling_seed` the rows.
+    loss compares the rows of a pair). Where a step is `batch_sequences` packed sequences, sequence q holds the rows
+    `row_ids_P[sequence_starts_Q[q]:sequence_starts_Q[q + 1]]` and is a micro-batch of at most `sequence_tokens` tokens;
+    else a step is `batch_rows` rows and `sequence_starts_Q` is empty. `difficulty_source` says what the plan's
+    difficulties count in. `seed` chose the held-out problems, `sampling_seed` the rows.
     """
 
     stage: int
     row_ids_P: Int64
     step_starts_S: Int64
+    sequence_starts_Q: Int64
     phases: tuple[PlannedPhase, ...]
     counts: PlanCounts
     warnings: tuple[str, ...]
-    batch_rows: int
+    batch_rows: int | None
+    batch_sequences: int | None
+    sequence_tokens: int | None
     rows_together: int
     epochs: int
     difficulty_source: DifficultySource
@@ -92,12 +100,19 @@ class RunPlan:
         """Return the rows of one step, in plan order."""
         return self.row_ids_P[self.step_starts_S[step] : self.step_starts_S[step + 1]]
 
+    def step_sequences(self, step: int) -> list[Int64]:
+        """Return the packed sequences of one step, each as ascending places into the step's rows."""
+        assert self.batch_sequences is not None, "the steps of this plan are rows, not sequences"
+        first = step * self.batch_sequences
+        starts = self.sequence_starts_Q[first : first + self.batch_sequences + 1] - self.step_starts_S[step]
+        return [np.arange(start, end) for start, end in pairwise(starts)]
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the arrays and every other field, PLAN_VERSION included."""
         digest = hashlib.sha256(json.dumps(_facts(self), sort_keys=True).encode())
-        for array in (self.row_ids_P, self.step_starts_S):
-            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        for name in _ARRAYS:
+            digest.update(np.ascontiguousarray(getattr(self, name), dtype="<i8").tobytes())
         return digest.hexdigest()
 
 
@@ -128,27 +143,36 @@ def plan_training(index: RowIndex, data: DataConfig, train: TrainConfig, seed: i
         correct_only=data.policy_rows == "correct_only",
         languages=data.languages,
     )
-    rows = draw_curriculum(
+    draw_rows = partial(
+        draw_curriculum,
         index,
         candidates,
         train.sampling,
         difficulty_source=data.difficulty_source,
         epochs=train.epochs,
-        max_steps=train.max_steps,
-        batch_rows=train.batch_rows,
     )
-    return _run_plan(
+    plan = partial(
+        _run_plan,
         index,
-        rows,
         stage=TRAIN_STAGE,
         held_out_P=held_out_P,
-        batch_rows=train.batch_rows,
         rows_together=1,
         epochs=train.epochs,
         difficulty_source=data.difficulty_source,
         seed=seed,
         sampling_seed=train.sampling.seed,
     )
+    if train.batch_sequences is None:
+        return plan(draw_rows(max_steps=train.max_steps, batch_rows=train.batch_rows), batch_rows=train.batch_rows)
+    packed = pack_stage(
+        index,
+        lambda num_rows: draw_rows(max_steps=num_rows, batch_rows=1),
+        partial(rows_by_bin, index, sampling=train.sampling, difficulty_source=data.difficulty_source),
+        sequence_tokens=train.micro_batch_tokens,
+        batch_sequences=train.batch_sequences,
+        max_steps=train.max_steps,
+    )
+    return plan(packed.rows, packed=packed)
 
 
 def plan_critic_stage(
@@ -186,13 +210,15 @@ def _run_plan(
     *,
     stage: int,
     held_out_P: Bool,
-    batch_rows: int,
     rows_together: int,
     epochs: int,
     difficulty_source: DifficultySource,
     seed: int,
     sampling_seed: int,
+    batch_rows: int | None = None,
+    packed: PackedStage | None = None,
 ) -> RunPlan:
+    """Give `batch_rows` for steps of rows, `packed` for steps of sequences."""
     counts = PlanCounts(
         index_rows=len(index),
         left_out=rows.left_out,
@@ -207,14 +233,22 @@ def _run_plan(
         pairs=rows.pairs,
         length_matched_pairs=rows.length_matched_pairs,
     )
+    if packed is None:
+        assert batch_rows is not None
+        step_starts_S = np.arange(0, len(rows.row_ids_P) + 1, batch_rows, dtype=np.int64)
+    else:
+        step_starts_S = packed.step_starts_S
     return RunPlan(
         stage=stage,
         row_ids_P=rows.row_ids_P,
-        step_starts_S=np.arange(0, len(rows.row_ids_P) + 1, batch_rows, dtype=np.int64),
+        step_starts_S=step_starts_S,
+        sequence_starts_Q=np.empty(0, np.int64) if packed is None else packed.sequence_starts_Q,
         phases=rows.phases,
         counts=counts,
         warnings=rows.warnings,
         batch_rows=batch_rows,
+        batch_sequences=None if packed is None else packed.batch_sequences,
+        sequence_tokens=None if packed is None else packed.sequence_tokens,
         rows_together=rows_together,
         epochs=epochs,
         difficulty_source=difficulty_source,
@@ -248,6 +282,8 @@ def _rank_batches(
 
 
 def _split(plan: RunPlan, index: RowIndex, step: int, num_ranks: int, micro_batch_tokens: int) -> list[list[Int64]]:
+    if plan.batch_sequences is not None:
+        return deal_sequences(plan.step_sequences(step), num_ranks)
     num_tokens_N = index.num_tokens_R[plan.step_row_ids(step)]
     return split_step(num_tokens_N, num_ranks, micro_batch_tokens, rows_together=plan.rows_together)
 
@@ -277,7 +313,7 @@ def save(plan: RunPlan, directory: Path) -> None:
     prefix = _prefix(plan.stage)
     arrays_file = directory / f"{prefix}plan.npz.tmp"
     with arrays_file.open("wb") as file:
-        np.savez(file, row_ids_P=plan.row_ids_P, step_starts_S=plan.step_starts_S)
+        np.savez(file, **{name: getattr(plan, name) for name in _ARRAYS})
     facts_file = directory / f"{prefix}plan.json.tmp"
     facts_file.write_text(json.dumps({**_facts(plan), "digest": plan.digest}, indent=2) + "\n", encoding="utf-8")
     for file_written in (arrays_file, facts_file):
@@ -293,7 +329,7 @@ def load_plan(directory: Path, stage: int) -> RunPlan:
             raise ArtifactError(f"{path} is not of plan version {PLAN_VERSION}, which this code makes; start a new run")
         digest = facts.pop("digest")
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-            plan = _plan_of_facts(facts, arrays["row_ids_P"], arrays["step_starts_S"])
+            plan = _plan_of_facts(facts, {name: arrays[name] for name in _ARRAYS})
     except FileNotFoundError as error:
         raise ArtifactError(f"no plan at {error.filename}; plan the run before loading its plan") from error
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
@@ -321,19 +357,18 @@ def _facts(plan: RunPlan) -> dict[str, Any]:
 
 
 def _fact_names() -> list[str]:
-    return [field.name for field in fields(RunPlan) if field.name not in ("row_ids_P", "step_starts_S")]
+    return [field.name for field in fields(RunPlan) if field.name not in _ARRAYS]
 
 
-def _plan_of_facts(facts: dict[str, Any], row_ids_P: Int64, step_starts_S: Int64) -> RunPlan:
+def _plan_of_facts(facts: dict[str, Any], arrays: dict[str, Int64]) -> RunPlan:
     counts = facts["counts"]
     counts["outside_bins"] = {int(key): rows for key, rows in counts["outside_bins"].items()}
     return RunPlan(
         **{
             **facts,
+            **arrays,
             "phases": tuple(PlannedPhase(**phase) for phase in facts["phases"]),
             "counts": PlanCounts(**counts),
             "warnings": tuple(facts["warnings"]),
-        },
-        row_ids_P=row_ids_P,
-        step_starts_S=step_starts_S,
+        }
     )

@@ -76,6 +76,7 @@ def _make_train(*, sampling: dict[str, object] | None = None, **changes: object)
         "epochs": 1,
         "max_steps": None,
         "batch_rows": 8,
+        "batch_sequences": None,
         "micro_batch_tokens": 256,
         "learning_rate": 1e-3,
         "min_learning_rate_frac": 0.1,
