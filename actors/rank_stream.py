@@ -3,11 +3,19 @@
 Offset table -> read and tokenise (Ray Data tasks) -> regroup into the planned micro-batches. Ray Data has no seek, so
 resuming means building the stream from the plan's tail; it never scans the file. A thread keeps a few steps ready and
 every wait has a deadline.
+
+The plan's tail is taken chapter by chapter, whole steps of some thousand rows, each a Ray Data execution of its own:
+
+    steps   0 1 2 3 | 4 5 6 7 | 8 9 ...     the first batch waits for the first chapter's first block, not for tables
+    blocks  # # # # | # # # # | # # ...     of the whole plan; and what an execution remembers ends with its chapter
+
+So neither the start nor the memory of a rank depends on how long the run is.
 """
 
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
@@ -23,16 +31,25 @@ from wmtp_ray.errors import DataError, WmtpError
 from wmtp_ray.plan.run_plan import PlannedBatch
 
 _STEPS_READY = 2
+_BLOCKS_PER_CHAPTER = 64  # an execution takes a fraction of a second to start; its blocks wait in the object store
 _READERS = 2  # tasks at once: without a limit Ray Data starts a process for each tenth of a CPU
 _END = None
 
+_NO_EXAMPLE = Example(row_id=-1, tokens_T=np.empty(0, np.int32), prompt_tokens=0, is_correct=False)
+
+PlannedStep = list[PlannedBatch]
+
 
 class RankStream:
-    """Iterates over steps: each item is the list of this rank's micro-batches."""
+    """Iterates over steps: each item is the list of this rank's micro-batches.
+
+    `planned` is read as it is needed. The labels are the index's; rows need not carry their own. `waited_s` adds up how
+    long the rank has waited for its steps.
+    """
 
     def __init__(
         self,
-        planned: list[PlannedBatch],
+        planned: Iterable[PlannedBatch],
         index: RowIndex,
         tokenizer_path: Path,
         *,
@@ -40,8 +57,11 @@ class RankStream:
         deadline_s: float,
     ) -> None:
         self._planned = planned
-        self._examples = _examples_in_order(planned, index, tokenizer_path, rows_per_block)
+        self._index = index
+        self._tokenizer_path = tokenizer_path
+        self._rows_per_block = rows_per_block
         self._deadline_s = deadline_s
+        self.waited_s = 0.0
         self._ready: queue.Queue[list[TokenBatch] | Exception | None] = queue.Queue(maxsize=_STEPS_READY)
         self._thread = threading.Thread(target=self._fill, name="rank-stream", daemon=True)
         self._thread.start()
@@ -50,6 +70,7 @@ class RankStream:
         return self
 
     def __next__(self) -> list[TokenBatch]:
+        asked_s = time.perf_counter()
         try:
             step = self._ready.get(timeout=self._deadline_s)
         except queue.Empty:
@@ -57,6 +78,7 @@ class RankStream:
                 f"No rows came within {self._deadline_s:.0f} s. Ray Data may have no CPU left: lower "
                 "cluster.cpus_per_worker or raise cluster.num_cpus; or raise deadlines.data_s for a slow disk."
             ) from None
+        self.waited_s += time.perf_counter() - asked_s
         if step is _END:
             raise StopIteration
         if isinstance(step, Exception):
@@ -66,46 +88,69 @@ class RankStream:
     def _fill(self) -> None:
         """Thread: put every step, then the end; an error goes the same way, to be raised where it is waited for."""
         try:
-            for _, group in groupby(self._planned, key=lambda batch: batch.step):
-                self._ready.put([self._collate(planned) for planned in group])
+            for chapter in _chapters(self._planned, _BLOCKS_PER_CHAPTER * self._rows_per_block):
+                examples = self._examples_of(chapter)
+                for step in chapter:
+                    self._ready.put([_collate(planned, examples) for planned in step])
             self._ready.put(_END)
         except Exception as error:
             self._ready.put(error)
 
-    def _collate(self, planned: PlannedBatch) -> TokenBatch:
-        examples = list(islice(self._examples, len(planned.row_ids_N)))
-        assert [e.row_id for e in examples] == planned.row_ids_N.tolist(), "rows came in another order than planned"
-        return collate(examples, step=planned.step, micro_step=planned.micro_step)
+    def _examples_of(self, chapter: list[PlannedStep]) -> Iterator[Example]:
+        row_ids, size = np.concatenate([each.row_ids_N for step in chapter for each in step]), self._rows_per_block
+        starts = range(0, len(row_ids), size)
+        tables = [_offset_table(row_ids[start : start + size], self._index) for start in starts]
+        for block in _tokenised(tables, self._index.path, self._tokenizer_path):
+            yield from _rows_of(block)
 
 
-def _examples_in_order(
-    planned: list[PlannedBatch], index: RowIndex, tokenizer_path: Path, rows_per_block: int
-) -> Iterator[Example]:
-    """Build the Ray Data pipeline and iterate over its rows; lazily, so that nothing runs before the first row."""
-    if not planned:
-        return
+def _chapters(planned: Iterable[PlannedBatch], num_rows: int) -> Iterator[list[PlannedStep]]:
+    """Cut a plan behind each step that reaches `num_rows`: steps of 3, 3 and 3 rows, cut at 5 -> steps [0, 1], [2]."""
+    chapter: list[PlannedStep] = []
+    rows = 0
+    for _, batches in groupby(planned, key=lambda batch: batch.step):
+        chapter.append(list(batches))
+        rows += sum(len(batch.row_ids_N) for batch in chapter[-1])
+        if rows >= num_rows:
+            yield chapter
+            chapter, rows = [], 0
+    if chapter:
+        yield chapter
+
+
+def _collate(planned: PlannedBatch, examples: Iterator[Example]) -> TokenBatch:
+    rows = list(islice(examples, len(planned.row_ids_N)))
+    assert [row.row_id for row in rows] == planned.row_ids_N.tolist(), "rows came in another order than planned"
+    return collate(rows, step=planned.step, micro_step=planned.micro_step)
+
+
+def _tokenised(tables: list[pa.Table], path: str, tokenizer_path: Path) -> Iterator[pa.Table]:
+    """Run one Ray Data execution over offset tables; a block for each, in their order."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    row_ids = np.concatenate([batch.row_ids_N for batch in planned])
-    tables = [
-        _offset_table(row_ids[start : start + rows_per_block], index)
-        for start in range(0, len(row_ids), rows_per_block)
-    ]
-    examples = ray.data.from_arrow(tables).map_batches(
+    tokenised = ray.data.from_arrow(tables).map_batches(
         _read_and_tokenise,  # type: ignore[arg-type]  # its parameters are typed after batch_format
-        fn_args=(index.path, str(tokenizer_path)),
+        fn_args=(path, str(tokenizer_path)),
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=0.1,
-        concurrency=_READERS,
+        compute=ray.data.TaskPoolStrategy(size=_READERS),
     )
-    for block in examples.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
-        yield from _rows_of(block)
+    for block in tokenised.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+        assert isinstance(block, pa.Table)
+        yield block
 
 
 def _offset_table(row_ids: np.ndarray, index: RowIndex) -> pa.Table:
-    return pa.table({"row_id": row_ids, "offset": index.offset_R[row_ids], "num_bytes": index.num_bytes_R[row_ids]})
+    return pa.table(
+        {
+            "row_id": row_ids,
+            "offset": index.offset_R[row_ids],
+            "num_bytes": index.num_bytes_R[row_ids],
+            "is_correct": index.is_correct_R[row_ids],
+        }
+    )
 
 
 def _read_and_tokenise(table: pa.Table, path: str, tokenizer_path: str) -> pa.Table:
@@ -120,6 +165,7 @@ def _read_and_tokenise(table: pa.Table, path: str, tokenizer_path: str) -> pa.Ta
             table["num_bytes"].to_pylist(),
             table["row_id"].to_pylist(),
             _tokenizer(tokenizer_path),
+            is_correct_N=table["is_correct"].to_pylist(),
         )
     except WmtpError as error:
         return _block_of([], str(error))
@@ -128,14 +174,18 @@ def _read_and_tokenise(table: pa.Table, path: str, tokenizer_path: str) -> pa.Ta
 
 def _block_of(examples: list[Example], error: str) -> pa.Table:
     """Examples as columns; an error is a last row without tokens."""
-    num_errors = int(bool(error))
+    rows = [*examples, _NO_EXAMPLE] if error else examples
+    ends = np.cumsum([len(row.tokens_T) for row in rows])
+    # All tokens in one array and where it is cut: from a list of arrays Arrow would take as long as the tokenising.
+    tokens_T = np.concatenate([row.tokens_T for row in rows])
+    tokens = pa.ListArray.from_arrays(np.insert(ends, 0, 0).astype(np.int32), tokens_T)
     return pa.table(
         {
-            "row_id": pa.array([e.row_id for e in examples] + [-1] * num_errors, pa.int64()),
-            "tokens": pa.array([e.tokens_T for e in examples] + [[]] * num_errors, pa.list_(pa.int32())),
-            "prompt_tokens": pa.array([e.prompt_tokens for e in examples] + [0] * num_errors, pa.int32()),
-            "is_correct": pa.array([e.is_correct for e in examples] + [False] * num_errors, pa.bool_()),
-            "error": pa.array([""] * len(examples) + [error] * num_errors, pa.string()),
+            "row_id": pa.array([row.row_id for row in rows], pa.int64()),
+            "tokens": tokens,
+            "prompt_tokens": pa.array([row.prompt_tokens for row in rows], pa.int32()),
+            "is_correct": pa.array([row.is_correct for row in rows], pa.bool_()),
+            "error": pa.array([""] * len(examples) + [error] * (len(rows) - len(examples)), pa.string()),
         }
     )
 
@@ -148,13 +198,10 @@ def _tokenizer(path: str) -> CodeTokenizer:
 
 def _rows_of(block: pa.Table) -> Iterator[Example]:
     """Raises DataError where the block carries one."""
+    if errors := [error for error in block["error"].to_pylist() if error]:
+        raise DataError(errors[0])
     tokens = block["tokens"].combine_chunks()
-    for row in range(block.num_rows):
-        if error := block["error"][row].as_py():
-            raise DataError(error)
-        yield Example(
-            row_id=block["row_id"][row].as_py(),
-            tokens_T=tokens[row].values.to_numpy(zero_copy_only=False),
-            prompt_tokens=block["prompt_tokens"][row].as_py(),
-            is_correct=block["is_correct"][row].as_py(),
-        )
+    tokens_BT, bounds = tokens.flatten().to_numpy(), tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
+    columns = [block[name].to_pylist() for name in ("row_id", "prompt_tokens", "is_correct")]
+    for start, stop, row_id, prompt_tokens, is_correct in zip(bounds[:-1], bounds[1:], *columns, strict=True):
+        yield Example(row_id, tokens_BT[start:stop], prompt_tokens, is_correct)

@@ -90,7 +90,7 @@ def run_arms(root: Path, arguments: argparse.Namespace) -> str:
     critic, reference = root / "runs" / "arm-1" / "critic" / "final", root / "runs" / "arm-0" / "final"
     lines, health = [], ""
     config = _configured("baseline", "cluster", common)
-    with joined(config.cluster):
+    with joined(config.cluster.num_cpus):
         for number, (name, recipe, overrides) in enumerate(arms(str(critic), str(reference))):
             config = _configured(recipe, f"arm-{number}", [*common, *overrides])
             prepared = prepare(config)

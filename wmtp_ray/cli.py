@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -31,13 +31,39 @@ def _parser() -> argparse.ArgumentParser:
     quickstart.add_argument("--storage", type=Path, default=Path("storage"), help="where it writes (storage)")
     quickstart.set_defaults(run=_quickstart)
     data = verbs.add_parser("data", help="look after data files").add_subparsers(required=True, metavar="ACTION")
-    index = data.add_parser("index", help="build the index of a JSONL, anew")
-    index.add_argument("file", type=Path, help="JSONL in the row schema")
-    index.add_argument("--tokenizer", type=Path, help="tokenizer.model to count tokens for")
-    index.add_argument("--out", type=Path, help="index file, or a folder for it (beside the JSONL)")
-    index.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="what to do with malformed lines")
-    index.set_defaults(run=_index)
+    _add_index(data.add_parser("index", help="build the index of a JSONL, anew"))
+    _add_inspect(data.add_parser("inspect", help="show what is in an indexed JSONL and what a recipe would draw"))
+    _add_validate(data.add_parser("validate", help="check splits: labels, repetition, leaks; exit code 2 for errors"))
     return parser
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="JSONL in the row schema")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.model to count tokens for")
+    parser.add_argument("--out", type=Path, help="index file, or a folder for it (beside the JSONL)")
+    parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="what to do with malformed lines")
+    parser.set_defaults(run=_index)
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="JSONL that has an index")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="as for launch: recipe=NAME, train.sampling....")
+    parser.add_argument("--index", type=Path, help="index file, or a folder for it (beside the JSONL)")
+    parser.add_argument("--picture", type=Path, help="also draw it into this PNG")
+    parser.set_defaults(run=_inspect)
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", type=Path, nargs="+", metavar="file", help="the splits of one data set, as JSONL")
+    parser.add_argument(
+        "--benchmark",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="humaneval=FILE or mbpp=FILE: look for its text in the rows; may be repeated",
+    )
+    parser.add_argument("--json", type=Path, help="also write the findings as JSON")
+    parser.set_defaults(run=_validate)
 
 
 def _quickstart(arguments: argparse.Namespace) -> int:
@@ -51,6 +77,37 @@ def _index(arguments: argparse.Namespace) -> int:
 
     print(index_file(arguments.file, arguments.tokenizer, arguments.out, arguments.on_error))
     return DONE
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.inspect_data import inspect_data
+
+    text = inspect_data(arguments.file, index_path=arguments.index, words=arguments.words, picture=arguments.picture)
+    print(text, end="")
+    return DONE
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.validate_data import validate_data
+
+    benchmarks = {name: Path(path) for name, _, path in (word.partition("=") for word in arguments.benchmark)}
+    report = validate_data(arguments.files, benchmarks=benchmarks, on_progress=_progress("checked"))
+    print(report.render(), end="")
+    if arguments.json is not None:
+        arguments.json.write_text(report.to_json(), encoding="utf-8")
+    return REFUSED if report.has_problems else DONE
+
+
+def _progress(verb: str) -> Callable[[int, int], None] | None:
+    """A line that is drawn over itself, where someone looks at it."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        end = "\n" if done == total else "\r"
+        print(f"{verb} {done / max(total, 1):.0%} of {total / 1e9:.2f} GB", end=end, file=sys.stderr, flush=True)
+
+    return show
 
 
 if __name__ == "__main__":

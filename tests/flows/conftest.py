@@ -19,7 +19,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cluster(world: Path) -> Iterator[ClusterConfig]:
     config = configured(world, "cluster").cluster
-    with joined(config):
+    with joined(config.num_cpus):
         yield config
 
 

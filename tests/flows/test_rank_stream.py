@@ -1,19 +1,23 @@
 """The stream of a rank: planned rows in planned order, from any step, and a clear word when the file is another one."""
 
+import json
 import shutil
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from actors.rank_stream import RankStream
+from actors.rank_stream import RankStream, _offset_table, _read_and_tokenise, _rows_of
 from tests.flows.world import NUM_STEPS, configured
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.contracts import RowIndex, TokenBatch
+from wmtp_ray.data.index import build_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.prepare import Prepared, prepare
-from wmtp_ray.plan.run_plan import rank_batches
+from wmtp_ray.plan.run_plan import PlannedBatch, rank_batches
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -72,6 +76,37 @@ def test_two_ranks_read_every_planned_row_once_in_order_and_resume_anywhere(
     assert len(resumed) == NUM_STEPS - 9
     for again, before in zip(resumed, ranks[1][9:], strict=True):
         assert all(same(a, b) for a, b in zip(again, before, strict=True))
+
+
+def test_an_endless_plan_streams_chapter_by_chapter(config: RunConfig, prepared: Prepared) -> None:
+    """64 blocks of a row are a chapter: 20 steps of 8 rows reach into the third, of a plan that has no end."""
+    rows = prepared.plans[2].row_ids_P
+
+    def planned() -> Iterator[PlannedBatch]:
+        for step in count():
+            yield PlannedBatch(step, 0, rows[np.arange(8 * step, 8 * step + 8) % len(rows)])
+
+    tokenizer = CodeTokenizer(config.tokenizer.path)
+    steps = RankStream(planned(), prepared.index, config.tokenizer.path, rows_per_block=1, deadline_s=120.0)
+    for expected, [batch] in islice(zip(planned(), steps, strict=False), 20):
+        assert (batch.step, batch.row_ids_M.tolist()) == (expected.step, expected.row_ids_N.tolist())
+        row = int(expected.row_ids_N[0])
+        assert batch.tokens_BT[0, : batch.document_lengths_M[0]].tolist() == tokens_of(prepared.index, row, tokenizer)
+
+
+def test_labels_are_those_of_the_index(config: RunConfig, tmp_path: Path) -> None:
+    """Rows of an earlier generation carry none; the task of a block is called as Ray Data calls it."""
+    lines = config.data.train_file.read_bytes().splitlines()[:6]
+    labels = [bool(row % 2) for row in range(len(lines))]
+    keys = ("instruction", "input", "output", "task_id")
+    unlabelled = [{key: json.loads(line)[key] for key in keys} for line in lines]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in unlabelled))
+    facts = [{"is_correct": label, "difficulty": 1, "problem_id": row} for row, label in enumerate(labels)]
+    (tmp_path / "train_metadata.json").write_text(json.dumps({"metadata": facts}))
+    index = build_index(path, on_error="fail").index
+    block = _read_and_tokenise(_offset_table(np.arange(6), index), str(path), str(config.tokenizer.path))
+    assert [example.is_correct for example in _rows_of(block)] == labels
 
 
 def test_a_file_replaced_mid_run_is_named(config: RunConfig, prepared: Prepared) -> None:

@@ -2,11 +2,14 @@
 
 Columns and types are `SCHEMA`, one row per valid line in file order. The Parquet metadata holds `file_fingerprint`,
 `tokenizer_hash` (empty until tokens are counted) and what the build left out. Builds nothing: that is `index.py`.
+
+Written and read row group by row group: beside the arrays of the index only one group is in memory.
 """
 
 import hashlib
 import os
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +20,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wmtp_ray.contracts import Int32, RowIndex
+from wmtp_ray.contracts import RowIndex
+from wmtp_ray.data.index_ranges import open_jsonl
+from wmtp_ray.data.legacy_metadata import labels_path_of
 from wmtp_ray.errors import DataError
 
 FORMAT = "2"
-READ_BYTES = 1 << 20
+ROW_GROUP_ROWS = 1 << 17
 FINGERPRINT_BLOCKS = 64
 FINGERPRINT_BLOCK_BYTES = 1 << 20
 
@@ -41,15 +46,32 @@ SCHEMA = pa.schema(
 )
 
 
+# Of the arrays in memory; problem and source are codes there.
+_DTYPES = {
+    "offset": np.int64,
+    "num_bytes": np.int32,
+    "difficulty": np.int16,
+    "is_correct": np.bool_,
+    "problem": np.int32,
+    "language": np.int8,
+    "cf_rating": np.int16,
+    "prompt_tokens": np.int32,
+    "response_tokens": np.int32,
+    "source": np.int16,
+}
+
+
 @dataclass(frozen=True)
 class BuiltIndex:
     """An index and what its build left out: `num_lines` counts lines that are not blank, `errors` lists the first ten
-    of the `num_skipped` malformed ones."""
+    of the `num_skipped` malformed ones. `labels_fingerprint` is that of the labels beside, "" where no row needed them.
+    """
 
     index: RowIndex
     num_lines: int
     num_skipped: int
     errors: tuple[str, ...]
+    labels_fingerprint: str = ""
 
 
 def index_path_of(jsonl: Path, out: Path | None = None) -> Path:
@@ -58,16 +80,6 @@ def index_path_of(jsonl: Path, out: Path | None = None) -> Path:
     if out is None:
         return jsonl.with_name(name)
     return out / name if out.is_dir() else out
-
-
-def open_jsonl(path: Path) -> BinaryIO:
-    """Open for buffered reading; raises DataError."""
-    try:
-        return path.open("rb", buffering=READ_BYTES)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}), expected a JSONL in the row schema; check data.train_file"
-        ) from error
 
 
 def file_fingerprint(path: Path) -> str:
@@ -93,7 +105,7 @@ def write_index(built: BuiltIndex, out: Path) -> None:
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
-            pq.write_table(_table_of(built), file, compression="zstd")
+            _write_row_groups(built, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(out)
@@ -113,12 +125,21 @@ def load_index(jsonl: Path, out: Path | None = None) -> RowIndex:
 def load_built_index(jsonl: Path, out: Path | None = None) -> BuiltIndex:
     """Read the index of a JSONL with what its build left out; raises like `load_index`."""
     out = index_path_of(jsonl, out)
-    table = _read_table(jsonl, out)
-    facts = _facts_of(table, jsonl, out)
-    current = file_fingerprint(jsonl)
-    if facts.file_fingerprint != current:
-        raise _stale(jsonl, out, facts.file_fingerprint, current)
-    return BuiltIndex(_index_of(table, jsonl, facts), facts.num_lines, facts.num_skipped, facts.errors)
+    if not out.exists():
+        raise DataError(f"{jsonl}: found no index at {out}, expected one; run `{_command(jsonl, out)}`")
+    try:
+        with pa.OSFile(str(out)) as file:  # one file throughout, should the index be replaced meanwhile
+            facts = _facts_of(pq.read_metadata(file), jsonl, out)
+            _refuse_stale(jsonl, facts.file_fingerprint, jsonl, out)
+            if facts.labels_fingerprint and labels_path_of(jsonl).exists():
+                _refuse_stale(labels_path_of(jsonl), facts.labels_fingerprint, jsonl, out)
+            index = _read_row_groups(pq.ParquetFile(file, read_dictionary=["problem", "source"]), jsonl, facts)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{out}: found a torn or foreign file ({error}), expected the index of {jsonl}; "
+            f"run `{_command(jsonl, out)}`"
+        ) from error
+    return BuiltIndex(index, facts.num_lines, facts.num_skipped, facts.errors, facts.labels_fingerprint)
 
 
 @dataclass(frozen=True)
@@ -130,50 +151,38 @@ class _Facts:
     num_lines: int
     num_skipped: int
     errors: tuple[str, ...]
+    labels_fingerprint: str
 
 
-def _table_of(built: BuiltIndex) -> pa.Table:
+def _write_row_groups(built: BuiltIndex, file: BinaryIO) -> None:
     index = built.index
-    problem = pa.DictionaryArray.from_arrays(index.problem_R, pa.array(index.problem_names, pa.string()))
-    source = pa.DictionaryArray.from_arrays(index.source_R, pa.array(index.source_names, pa.string()))
-    columns = {
-        "offset": index.offset_R,
-        "num_bytes": index.num_bytes_R,
-        "difficulty": index.difficulty_R,
-        "is_correct": index.is_correct_R,
-        "problem": problem.cast(pa.string()),
-        "language": index.language_R,
-        "cf_rating": index.cf_rating_R,
-        "prompt_tokens": index.prompt_tokens_R,
-        "response_tokens": index.response_tokens_R,
-        "source": source.cast(pa.string()),
-    }
-    metadata = {
+    problem_names = _arrow_strings(index.problem_names)
+    source_names = _arrow_strings(index.source_names)
+    schema = SCHEMA.with_metadata(_metadata_of(built))
+    with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["problem", "source"]) as writer:
+        for start in range(0, len(index), ROW_GROUP_ROWS):
+            rows = slice(start, start + ROW_GROUP_ROWS)
+            columns = {name: _arrow(getattr(index, f"{name}_R")[rows]) for name in SCHEMA.names}
+            columns["problem"] = pa.DictionaryArray.from_arrays(columns["problem"], problem_names).cast(pa.string())
+            columns["source"] = pa.DictionaryArray.from_arrays(columns["source"], source_names).cast(pa.string())
+            writer.write_table(pa.table(columns, schema=SCHEMA))
+
+
+def _metadata_of(built: BuiltIndex) -> dict[str, str]:
+    return {
         "format": FORMAT,
-        "file_fingerprint": index.file_fingerprint,
-        "tokenizer_hash": index.tokenizer_hash,
+        "file_fingerprint": built.index.file_fingerprint,
+        "labels_fingerprint": built.labels_fingerprint,
+        "tokenizer_hash": built.index.tokenizer_hash,
         "num_lines": str(built.num_lines),
         "num_skipped": str(built.num_skipped),
         "errors": orjson.dumps(built.errors).decode(),
     }
-    return pa.table(columns, schema=SCHEMA.with_metadata(metadata))
 
 
-def _read_table(jsonl: Path, out: Path) -> pa.Table:
-    if not out.exists():
-        raise DataError(f"{jsonl}: found no index at {out}, expected one; run `{_command(jsonl, out)}`")
-    try:
-        return pq.ParquetFile(out).read()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{out}: found a torn or foreign file ({error}), expected the index of {jsonl}; "
-            f"run `{_command(jsonl, out)}`"
-        ) from error
-
-
-def _facts_of(table: pa.Table, jsonl: Path, out: Path) -> _Facts:
-    found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if found.get("format") != FORMAT or not table.schema.equals(SCHEMA):
+def _facts_of(parquet: pq.FileMetaData, jsonl: Path, out: Path) -> _Facts:
+    found = {key.decode(): value.decode() for key, value in (parquet.metadata or {}).items() if key != b"ARROW:schema"}
+    if found.get("format") != FORMAT or not parquet.schema.to_arrow_schema().equals(SCHEMA):
         raise DataError(
             f"{out}: found a Parquet file of another format, expected an index of format {FORMAT}; "
             f"run `{_command(jsonl, out)}`"
@@ -184,43 +193,58 @@ def _facts_of(table: pa.Table, jsonl: Path, out: Path) -> _Facts:
         num_lines=int(found["num_lines"]),
         num_skipped=int(found["num_skipped"]),
         errors=tuple(orjson.loads(found["errors"])),
+        labels_fingerprint=found.get("labels_fingerprint", ""),  # absent before there were such files
     )
 
 
-def _index_of(table: pa.Table, jsonl: Path, facts: _Facts) -> RowIndex:
-    problem_R, problem_names = _codes_of(table["problem"])
-    source_R, source_names = _codes_of(table["source"])
+def _read_row_groups(file: pq.ParquetFile, jsonl: Path, facts: _Facts) -> RowIndex:
+    """Fill one array a column; codes in order of first appearance, as `build_index` gives them."""
+    num_rows = file.metadata.num_rows
+    columns: dict[str, Any] = {name: np.empty(num_rows, dtype) for name, dtype in _DTYPES.items()}
+    names: dict[str, dict[str, int]] = {"problem": {}, "source": {}}
+    start = 0
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group, use_threads=False)
+        rows = slice(start, start + table.num_rows)
+        for name in SCHEMA.names:
+            column = table[name].combine_chunks()
+            columns[name][rows] = _codes_of(column, names[name]) if name in names else _numpy(column)
+        start += table.num_rows
     return RowIndex(
         path=str(jsonl),
-        offset_R=_numpy(table["offset"]),
-        num_bytes_R=_numpy(table["num_bytes"]),
-        difficulty_R=_numpy(table["difficulty"]),
-        is_correct_R=_numpy(table["is_correct"]),
-        problem_R=problem_R,
-        problem_names=problem_names,
-        language_R=_numpy(table["language"]),
-        cf_rating_R=_numpy(table["cf_rating"]),
-        source_R=source_R.astype(np.int16),
-        source_names=source_names,
-        prompt_tokens_R=_numpy(table["prompt_tokens"]),
-        response_tokens_R=_numpy(table["response_tokens"]),
+        problem_names=tuple(names["problem"]),
+        source_names=tuple(names["source"]),
         file_fingerprint=facts.file_fingerprint,
         tokenizer_hash=facts.tokenizer_hash,
+        **{f"{name}_R": column for name, column in columns.items()},
     )
 
 
-def _codes_of(column: pa.ChunkedArray) -> tuple[Int32, tuple[str, ...]]:
-    """Codes in order of first appearance, as `build_index` gives them."""
-    encoded = column.combine_chunks().dictionary_encode()
-    return np.from_dlpack(encoded.indices).astype(np.int32), tuple(name.as_py() for name in encoded.dictionary)
+def _codes_of(column: pa.DictionaryArray, codes: dict[str, int]) -> Any:
+    """Codes of a dictionary column's strings; new ones are counted on."""
+    code_of_entry = np.array([codes.setdefault(name, len(codes)) for name in column.dictionary.to_pylist()], np.int32)
+    return code_of_entry[_numpy(column.indices)]
 
 
-def _numpy(column: pa.ChunkedArray) -> Any:
-    """Return a column without nulls as a read-only array. `to_numpy` would do, but it imports pandas: most of a second
-    before a run can be refused."""
-    if pa.types.is_boolean(column.type):
-        return np.from_dlpack(column.cast(pa.int8()).combine_chunks()).astype(np.bool_)
-    return np.from_dlpack(column.combine_chunks())
+# Arrow's own ways between its arrays and numpy's import pandas: most of a second before a run can be refused, and a
+# third of the memory of an index of millions of rows.
+
+
+def _numpy(column: pa.Array) -> Any:
+    """Return a column without nulls as a read-only array."""
+    return np.from_dlpack(column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column)
+
+
+def _arrow(column: np.ndarray) -> pa.Array:
+    """Return an array as a column; numbers share its memory."""
+    bits = np.packbits(column, bitorder="little") if column.dtype == np.bool_ else np.ascontiguousarray(column)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(bits)])
+
+
+def _arrow_strings(texts: Sequence[str]) -> pa.Array:
+    encoded = [text.encode("utf-8") for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
 def _command(jsonl: Path, out: Path) -> str:
@@ -228,11 +252,14 @@ def _command(jsonl: Path, out: Path) -> str:
     return f"wmtp data index {jsonl}{place}"
 
 
-def _stale(jsonl: Path, out: Path, indexed: str, current: str) -> DataError:
+def _refuse_stale(source: Path, indexed: str, jsonl: Path, out: Path) -> None:
+    current = file_fingerprint(source)
+    if indexed == current:
+        return
     old_bytes, new_bytes = indexed.partition("-")[0], current.partition("-")[0]
     change = f"{new_bytes} bytes" if old_bytes != new_bytes else "other content of the same size"
-    return DataError(
-        f"{out}: the index is stale: found {change} in {jsonl}, expected the {old_bytes} bytes that were indexed; "
+    raise DataError(
+        f"{out}: the index is stale: found {change} in {source}, expected the {old_bytes} bytes that were indexed; "
         f"run `{_command(jsonl, out)}`"
     )
 

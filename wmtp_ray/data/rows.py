@@ -1,37 +1,34 @@
-"""The row schema: one JSONL record, a program and whether it solves its problem. Checks a record; encodes nothing.
+"""The row schema: one JSONL record, a program and whether it solves its problem. Reads rows back; encodes nothing.
 
     {"instruction": str, "input": str, "output": str, "task_id": str, "is_correct": bool,
      "metadata": {"source": str, "difficulty": int, "has_tests": bool, "language": int?, "cf_rating": int?,
                   "contest": str?}}
 
 Keys marked `?` may be absent or null, which means unknown (0, ""). `source` names the data set and `contest`, where the
-set gathers several, the site that posed the problem ("codeforces"). Further keys are allowed and ignored.
+set gathers several, the site that posed the problem ("codeforces"). Further keys are allowed and ignored; `records.py`
+says what is JSON here. Files of an earlier generation lack `is_correct` or `metadata`: the index has their labels.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import orjson
+import msgspec
+from msgspec import UNSET
 
+from wmtp_ray.data.records import MalformedRow, Metadata, Record, decode_record, missing_label
 from wmtp_ray.errors import DataError
 
-INT8 = (-(2**7), 2**7 - 1)
-INT16 = (-(2**15), 2**15 - 1)
+__all__ = ["MalformedRow", "Row", "decode_row", "parse_row", "problem_of", "read_rows"]
 
-_JSON_NAMES = {str: "a string", bool: "true or false", int: "an integer", dict: "an object", list: "a list"}
-_MISSING = object()
-_Kind = TypeVar("_Kind")
+# Rows this near each other are read at once: the bytes between them cost less than another call.
+GAP_BYTES = 1 << 14
+SPAN_BYTES = 1 << 20
 
-
-class MalformedRow(ValueError):
-    """A line is not a row; the message says what was found and what was expected, not where."""
+_NO_METADATA = Metadata(source="", difficulty=0, has_tests=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A record of the schema; `language` and `cf_rating` are 0 where unknown.
 
     `difficulty` is the data set's own code and no scale: in code_contests 0 is unknown, 6 external, and 7.. the
@@ -53,21 +50,7 @@ class Row:
 
 def decode_row(line: bytes) -> Row:
     """Check one line without its line end; raises MalformedRow."""
-    record = _decode_object(line)
-    metadata = _field(record, "metadata", dict)
-    return Row(
-        instruction=_field(record, "instruction", str),
-        input=_field(record, "input", str),
-        output=_field(record, "output", str),
-        task_id=_field(record, "task_id", str),
-        is_correct=_field(record, "is_correct", bool),
-        source=_field(metadata, "source", str, "metadata."),
-        difficulty=_integer(metadata, "difficulty", INT16),
-        has_tests=_field(metadata, "has_tests", bool, "metadata."),
-        language=_optional_integer(metadata, "language", INT8),
-        cf_rating=_optional_integer(metadata, "cf_rating", INT16),
-        contest="" if metadata.get("contest") is None else _field(metadata, "contest", str, "metadata."),
-    )
+    return _row_of(decode_record(line))
 
 
 def parse_row(line: bytes, line_number: int, path: Path) -> Row:
@@ -83,87 +66,106 @@ def problem_of(task_id: str) -> str:
 
     "1060_A. Phone Numbers_correct_0" -> "1060_A. Phone Numbers"; an id without a suffix is a problem of its own.
     """
-    end = max(task_id.rfind("_correct_"), task_id.rfind("_incorrect_"))
+    head, found, _ = task_id.rpartition("correct_")  # one search instead of two: this runs once a row
+    if head.endswith("_"):
+        return head[: -len("_")]
+    if head.endswith("_in"):
+        return head[: -len("_in")]
+    end = max(head.rfind("_correct_"), head.rfind("_incorrect_")) if found else -1
     return task_id if end < 0 else task_id[:end]
 
 
-def read_rows(path: Path, offset_N: Sequence[int], num_bytes_N: Sequence[int]) -> list[Row]:
+def read_rows(
+    path: Path, offset_N: Sequence[int], num_bytes_N: Sequence[int], is_correct_N: Sequence[bool] | None = None
+) -> list[Row]:
     """Read rows at an index's byte offsets; reads in file order, returns in the order given.
 
-    Raises DataError when the bytes there are not one whole line of the schema any more.
+    With the index's `is_correct_N`, rows may lack labels of their own (metadata is then "", 0, False); without it they
+    may not. Raises DataError when the bytes there are not one whole line of the schema any more, or of another label.
     """
     assert len(offset_N) == len(num_bytes_N)
+    offsets, sizes = list(map(int, offset_N)), list(map(int, num_bytes_N))
     rows: dict[int, Row] = {}
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected the JSONL of the index") from error
     try:
-        for n in sorted(range(len(offset_N)), key=offset_N.__getitem__):
-            rows[n] = _read_row(descriptor, path, int(offset_N[n]), int(num_bytes_N[n]))
+        for span, start, stop in _spans(offsets, sizes):
+            chunk = os.pread(descriptor, stop + 1 - start, start)  # one byte more: the last line has to end there
+            for n in span:
+                try:
+                    record = decode_record(_line_of(chunk, offsets[n] - start, sizes[n]))
+                    rows[n] = _row_of(record) if is_correct_N is None else _row_as_indexed(record, is_correct_N[n])
+                except MalformedRow as error:
+                    raise _moved(path, offsets[n], error) from error
     finally:
         os.close(descriptor)
-    return [rows[n] for n in range(len(offset_N))]
+    return [rows[n] for n in range(len(offsets))]
 
 
-def _read_row(descriptor: int, path: Path, offset: int, num_bytes: int) -> Row:
-    chunk = os.pread(descriptor, num_bytes + 1, offset)  # one byte more: the line has to end where the index says
-    try:
-        if len(chunk) < num_bytes:
-            raise MalformedRow(f"the file ends after {len(chunk)} of its {num_bytes} bytes")
-        if chunk[num_bytes:] not in (b"", b"\n", b"\r"):
-            raise MalformedRow(f"the line goes on after its {num_bytes} bytes")
-        return decode_row(chunk[:num_bytes])
-    except MalformedRow as error:
-        raise DataError(
-            f"{path}: no whole row at byte {offset} any more: {error}; expected the file as it was when it was "
-            f"indexed: put it back, or run `wmtp data index {path}` and start again"
-        ) from error
+def _spans(offsets: list[int], sizes: list[int]) -> Iterator[tuple[list[int], int, int]]:
+    """Rows to read at once, and the bytes [start, stop) that hold them; in file order.
+
+    With rows 0: [0, 10), 1: [900000, 900010), 2: [12, 20) these are ([0, 2], 0, 20) and ([1], 900000, 900010).
+    """
+    span: list[int] = []
+    start = stop = 0
+    for n in sorted(range(len(offsets)), key=offsets.__getitem__):
+        offset = offsets[n]
+        if span and (offset - stop > GAP_BYTES or stop - start > SPAN_BYTES):
+            yield span, start, stop
+            span = []
+        if not span:
+            start = stop = offset
+        span.append(n)
+        stop = max(stop, offset + sizes[n])
+    if span:
+        yield span, start, stop
 
 
-def _decode_object(line: bytes) -> dict[str, object]:
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise MalformedRow(f"{_why_undecodable(line, error)}, expected a JSON object") from error
-    if not isinstance(record, dict):
-        raise MalformedRow(f"found {_name(record)}, expected a JSON object")
-    return record
+def _line_of(chunk: bytes, begin: int, num_bytes: int) -> bytes:
+    """Cut a line out; raises MalformedRow when it does not end where the index says."""
+    end = begin + num_bytes
+    if chunk[end : end + 1] in (b"\n", b"\r", b"") and end <= len(chunk):
+        return chunk[begin:end]
+    if end > len(chunk):
+        raise MalformedRow(f"the file ends after {max(len(chunk) - begin, 0)} of its {num_bytes} bytes")
+    raise MalformedRow(f"the line goes on after its {num_bytes} bytes")
 
 
-def _why_undecodable(line: bytes, error: orjson.JSONDecodeError) -> str:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError as unicode_error:
-        return f"found invalid UTF-8 at byte {unicode_error.start} of the line"
-    # orjson appends its own idea of line and column, which is about this one line
-    return f"found invalid or truncated JSON at character {error.pos} ({error.msg.partition(': line')[0]})"
+def _row_of(record: Record) -> Row:
+    """Flatten a record; raises MalformedRow when it lacks labels."""
+    is_correct, metadata = record.is_correct, record.metadata
+    if is_correct is UNSET or metadata is UNSET:
+        raise missing_label(metadata)
+    return Row(
+        record.instruction,
+        record.input,
+        record.output,
+        record.task_id,
+        is_correct,
+        metadata.source,
+        metadata.difficulty,
+        metadata.has_tests,
+        metadata.language or 0,
+        metadata.cf_rating or 0,
+        metadata.contest or "",
+    )
 
 
-def _field(record: dict[str, object], key: str, kind: type[_Kind], prefix: str = "") -> _Kind:
-    value = record.get(key, _MISSING)
-    if isinstance(value, kind) and type(value) is kind:  # the exact type: True is no integer
-        return value
-    expected = _JSON_NAMES[kind]
-    if value is _MISSING:
-        raise MalformedRow(f'found no key "{prefix}{key}", expected {expected}')
-    raise MalformedRow(f'found {_name(value)} in "{prefix}{key}", expected {expected}')
+def _row_as_indexed(record: Record, is_correct: bool) -> Row:
+    """Flatten a record whose label is in the index; raises MalformedRow when it says otherwise itself."""
+    if record.is_correct == is_correct and record.metadata is not UNSET:
+        return _row_of(record)
+    if record.is_correct is not UNSET and record.is_correct != is_correct:
+        raise MalformedRow(f'found {record.is_correct} in "is_correct", which is {bool(is_correct)} in the index')
+    metadata = _NO_METADATA if record.metadata is UNSET else record.metadata
+    return _row_of(msgspec.structs.replace(record, is_correct=bool(is_correct), metadata=metadata))
 
 
-def _integer(metadata: dict[str, object], key: str, bounds: tuple[int, int]) -> int:
-    value = _field(metadata, key, int, "metadata.")
-    if bounds[0] <= value <= bounds[1]:
-        return value
-    raise MalformedRow(f'found {value} in "metadata.{key}", expected {bounds[0]}..{bounds[1]}')
-
-
-def _optional_integer(metadata: dict[str, object], key: str, bounds: tuple[int, int]) -> int:
-    return 0 if metadata.get(key) is None else _integer(metadata, key, bounds)
-
-
-def _name(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool | int | float):
-        return f"{value!r}".lower()
-    return _JSON_NAMES[type(value)]
+def _moved(path: Path, offset: int, error: MalformedRow) -> DataError:
+    return DataError(
+        f"{path}: no whole row at byte {offset} any more: {error}; expected the file as it was when it was "
+        f"indexed: put it back, or run `wmtp data index {path}` and start again"
+    )

@@ -2,13 +2,17 @@
 
 Does not train a tokenizer, cut long rows or pad. Prompt and response are encoded as ONE string, because a response
 encoded alone gets a leading blank that the model never sees in context; the boundary is then found by byte offsets.
+
+A prompt ends with a newline, and in LLaMA's vocabulary (as in most) nothing is merged across one: the pieces of the
+whole are then those of the prompt followed by those of the response. Such a prompt is encoded once for all the rows of
+its problem, which are most of the tokens; any other tokenizer takes the offsets.
 """
 
 import hashlib
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +29,8 @@ Span = tuple[int, int]
 
 # Python lives on newlines, tabs and runs of blanks: a normaliser that folds them trains another language.
 _ROUND_TRIP_PROBE = "def f(x):\n    if x:\n\t\treturn  x\n\n"
+
+_PROMPTS_KEPT = 4096  # encoded prompts, some 15 MB in each process that tokenises
 
 
 class CodeTokenizer:
@@ -43,6 +49,7 @@ class CodeTokenizer:
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
         _check_fitness(self)
+        self._encode_head = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode_prompt)
 
     def __reduce__(self) -> tuple[Callable[[Path, str], "CodeTokenizer"], tuple[Path, str]]:
         return _reload, (self.model_path, self.sha256)
@@ -60,6 +67,37 @@ class CodeTokenizer:
         """
         mapping = self._processor.encode(text, return_type="offset_mapping", return_bytes=True)
         return mapping["ids"], mapping["offsets"]
+
+    def encode_pair(self, prompt: str, response: str) -> tuple[Int32, int]:
+        """BOS, the pieces of `prompt + response`, EOS; and how many of these tokens stand before the response.
+
+        The response begins at the first piece that reaches past the prompt's end or starts at it.
+        """
+        if not (self._newline_ends_pieces and prompt.endswith("\n")):
+            return self._encode_pair_by_offsets(prompt, response)
+        head_T = self._encode_head(prompt)
+        tail_T = self._processor.encode("\n" + response, return_type="numpy", add_eos=True)[self._newline_tokens :]
+        return np.concatenate((head_T, tail_T)), len(head_T)
+
+    def _encode_pair_by_offsets(self, prompt: str, response: str) -> tuple[Int32, int]:
+        boundary = len(prompt.encode("utf-8"))
+        ids, spans = self.encode_with_offsets(prompt + response)
+        first_response = bisect_left(spans, True, key=lambda span: span[1] > boundary or span[0] >= boundary)
+        return np.array([self.bos_id, *ids, self.eos_id], dtype=np.int32), 1 + first_response
+
+    def _encode_prompt(self, prompt: str) -> Int32:
+        head_T: Int32 = self._processor.encode(prompt, return_type="numpy", add_bos=True)
+        return head_T
+
+    @cached_property
+    def _newline_ends_pieces(self) -> bool:
+        """Whether a text may be cut behind any newline: its pieces are those of both sides."""
+        return _newline_ends_pieces(self._processor)
+
+    @cached_property
+    def _newline_tokens(self) -> int:
+        """Tokens of a newline that opens a text, the blank that the model may put before it included."""
+        return len(self.encode("\n"))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of whole sequences; BOS and EOS vanish, a leading blank of the first piece is dropped."""
@@ -103,12 +141,8 @@ def encode_row(row: Row, tokenizer: CodeTokenizer, row_id: int) -> Example:
         pieces  ▁### | ▁Response | : | \\n | x | ▁= | ▁ | 1
         tokens  BOS  ▁### ▁Response : \\n  x ▁= ▁ 1 EOS    prompt_tokens 5, response 5
     """
-    prompt = render_prompt(row.instruction, row.input)
-    boundary = len(prompt.encode("utf-8"))
-    ids, spans = tokenizer.encode_with_offsets(prompt + row.output)
-    first_response = bisect_left(spans, True, key=lambda span: span[1] > boundary or span[0] >= boundary)
-    tokens_T = np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype=np.int32)
-    return Example(row_id, tokens_T, prompt_tokens=1 + first_response, is_correct=row.is_correct)
+    tokens_T, prompt_tokens = tokenizer.encode_pair(render_prompt(row.instruction, row.input), row.output)
+    return Example(row_id, tokens_T, prompt_tokens, is_correct=row.is_correct)
 
 
 def read_examples(
@@ -117,9 +151,14 @@ def read_examples(
     num_bytes_N: Sequence[int],
     row_ids_N: Sequence[int],
     tokenizer: CodeTokenizer,
+    *,
+    is_correct_N: Sequence[bool] | None = None,
 ) -> list[Example]:
-    """Read and encode rows at an index's offsets, in the order given; raises DataError like `read_rows`."""
-    rows = read_rows(path, offset_N, num_bytes_N)
+    """Read and encode rows at an index's offsets, in the order given; raises DataError like `read_rows`.
+
+    With the index's `is_correct_N`, rows need no labels of their own; without it they do.
+    """
+    rows = read_rows(path, offset_N, num_bytes_N, is_correct_N)
     return [encode_row(row, tokenizer, int(row_id)) for row, row_id in zip(rows, row_ids_N, strict=True)]
 
 
@@ -160,6 +199,27 @@ def _check_fitness(tokenizer: CodeTokenizer) -> None:
             f"back as {returned!r}), expected it unchanged; use a model with identity normalisation and byte fallback",
             stacklevel=3,
         )
+
+
+def _newline_ends_pieces(processor: "SentencePieceProcessor") -> bool:
+    """Whether no piece goes on after a newline, in a BPE that takes the text as it is.
+
+    A BPE joins two neighbours only if the joined text is a piece, so both sides of such a newline merge on their own.
+    In a unigram model ties between whole segmentations could fall differently, and without byte fallback neighbours
+    outside the vocabulary, the newline among them, become one unknown piece.
+    """
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    model = proto.ModelProto.FromString(processor.serialized_model_proto())  # type: ignore[attr-defined]  # generated
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    return (
+        trainer.model_type == trainer.BPE
+        and trainer.byte_fallback
+        and not trainer.treat_whitespace_as_suffix
+        and not normalizer.precompiled_charsmap
+        and not normalizer.remove_extra_whitespaces
+        and not any("\n" in each.piece[:-1] for each in model.pieces)
+    )
 
 
 @lru_cache(maxsize=2)  # a process that unpickles one tokenizer per task loads it once

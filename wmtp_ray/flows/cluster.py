@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.errors import ConfigError
 
 _QUIET = {
@@ -20,11 +19,10 @@ _QUIET = {
 
 
 @contextmanager
-def joined(cluster: ClusterConfig) -> Iterator[None]:
+def joined(num_cpus: int | None) -> Iterator[None]:
     """Be connected to Ray inside this block; leave it as it was found.
 
-    Raises ConfigError when the cluster has fewer CPUs or GPUs than the run asks for: with too few, Ray would wait
-    for ever without a word.
+    `num_cpus` is what a cluster of our own declares (None: what Ray finds); one that runs already has its own number.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -35,7 +33,7 @@ def joined(cluster: ClusterConfig) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     if address is None:
-        ray.init(num_cpus=cluster.num_cpus, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        ray.init(num_cpus=num_cpus, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     else:
         # A client with an explicit address does not turn token authentication on by itself (Ray >= 2.59).
         os.environ.setdefault("RAY_AUTH_MODE", "token")

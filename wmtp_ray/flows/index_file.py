@@ -1,22 +1,27 @@
 """`wmtp data index`: build the index of a JSONL anew, count its tokens if a tokenizer is given, say what was found."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from wmtp_ray.data.index import BuiltIndex, build_index, count_tokens, index_path_of, write_index
+from wmtp_ray.data.index import BuiltIndex, build_index, index_path_of, write_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.flows.count_tokens import write_counted
 
 
 def index_file(jsonl: Path, tokenizer_path: Path | None, out: Path | None, on_error: Literal["fail", "skip"]) -> str:
-    """Write the index, replacing an older one, and return a few lines about it. DataError for what is malformed."""
+    """Write the index, replacing an older one, and return a few lines about it. DataError for what is malformed.
+
+    A counting that was killed goes on where it was when the same command is given again.
+    """
+    tokenizer = None if tokenizer_path is None else CodeTokenizer(tokenizer_path.absolute())  # refused before the work
     built = build_index(jsonl.absolute(), on_error=on_error)
     path = index_path_of(jsonl.absolute(), out)
-    if tokenizer_path is not None:
-        built = replace(built, index=count_tokens(built.index, CodeTokenizer(tokenizer_path)))
-    write_index(built, path)
+    if tokenizer is None:
+        write_index(built, path)
+    else:
+        built = write_counted(built, tokenizer, path, num_cpus=None)
     return _described(built, path)
 
 

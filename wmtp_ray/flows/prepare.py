@@ -1,7 +1,8 @@
 """Stage 0: from a configuration to plans, refusing what cannot work before anything expensive starts.
 
 Files, tokenizers and the model's shape are checked against each other, the index is loaded (or built once), the plans
-are made and every step is split once as the run will split it. Imports neither ray nor torch: `--dry-run` ends here.
+are made and every step is split once as the run will split it. `--dry-run` ends here, so neither torch nor ray
+is imported, but for ray when the tokens of a large file are counted for the first time.
 """
 
 import json
@@ -14,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from wmtp_ray.config.load import check_files
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
-from wmtp_ray.data.index import ensure_index, load_built_index
+from wmtp_ray.data.index import load_built_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.flows.count_tokens import ensure_counted_index
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
@@ -49,9 +51,9 @@ def prepare(config: RunConfig) -> Prepared:
     tokenizer = CodeTokenizer(config.tokenizer.path)
     check_model_fits(config, tokenizer)
     data = config.data
-    index = ensure_index(data.train_file, tokenizer, on_error=data.on_error, index_path=data.index_file)
+    index = _counted_index(config, tokenizer, data.train_file, data.index_file)
     if data.valid_file is not None:
-        ensure_index(data.valid_file, tokenizer, on_error=data.on_error)
+        _counted_index(config, tokenizer, data.valid_file, None)
     plans = _plans(config, index)
     for plan in plans.values():
         check_packing(
@@ -61,6 +63,12 @@ def prepare(config: RunConfig) -> Prepared:
     bound = schedule.staleness_bound if config.uses_critic else None
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     return Prepared(index, plans, schedule, "\n\n".join([*sections, *_left_out_lines(config)]))
+
+
+def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:
+    return ensure_counted_index(
+        jsonl, tokenizer, on_error=config.data.on_error, index_path=index_path, num_cpus=config.cluster.num_cpus
+    )
 
 
 def _refuse_missing_stages(config: RunConfig) -> None:

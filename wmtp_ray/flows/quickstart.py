@@ -50,7 +50,7 @@ def quickstart(storage_root: Path, now: datetime) -> int:
     weighted = _configured(
         "verifiable", f"quickstart-verifiable-{stamp}", now, root, f"model.path={base.run_dir / 'final'}"
     )
-    with joined(base.cluster):
+    with joined(base.cluster.num_cpus):
         console.print("[bold]2/4[/] recipe=baseline: ordinary training on correct programs, from scratch")
         base_result = _run(base)
         console.print("[bold]3/4[/] recipe=verifiable: a critic learns to judge, then weights the policy's tokens")

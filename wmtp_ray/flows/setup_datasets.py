@@ -15,7 +15,6 @@ from pathlib import Path
 
 from actors.row_converter import PartSettings
 from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
-from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.data import benchmarks, codecontests
 from wmtp_ray.data.dataset_manifest import (
     FILE_NAME,
@@ -41,17 +40,6 @@ MBPP_FILES = {
     "sanitized": ("sanitized/*.parquet", "sanitized-mbpp.json"),
 }
 HUMANEVAL_FILES = ("openai_humaneval/test-*.parquet", "HumanEval.jsonl", "HumanEval.jsonl.gz")
-
-# The conversion starts neither ranks nor critics: of the cluster it wants the CPUs that Ray finds.
-_CLUSTER = ClusterConfig(
-    num_cpus=None,
-    cpus_per_worker=1.0,
-    gpus_per_worker=0.0,
-    cpus_per_critic=0.0,
-    gpus_per_critic=0.0,
-    threads_per_worker=1,
-    threads_per_critic=1,
-)
 
 Say = Callable[[str], None]
 Convert = Callable[[list[str]], dict[str, SplitRecord]]
@@ -89,7 +77,7 @@ def setup_codecontests(place: Place, splits: Sequence[str], rows: RowParameters,
             for split in stale
             for part in list_parts(split, list(zip(located.files[split], sources[split].files.values(), strict=True)))
         ]
-        with joined(_CLUSTER):
+        with joined(num_cpus=None):
             finished = convert_parts(parts, settings, say)
         records = {}
         for split in stale:

@@ -87,7 +87,7 @@ def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCrit
         save_plan(plan, config.run_dir)
     (config.run_dir / STOP_FILE).unlink(missing_ok=True)
     os.environ[_START_TIMEOUT] = str(config.deadlines.start_s)
-    with joined(config.cluster):
+    with joined(config.cluster.num_cpus):
         return _Run(config, prepared, critic_class).run()
 
 

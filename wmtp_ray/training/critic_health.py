@@ -106,6 +106,11 @@ def batches_of_rows(index: RowIndex, row_ids_N: Int64, config: RunConfig) -> Ite
     for number, (begin, end) in enumerate([*bounds, (start, len(row_ids_N))]):
         rows = row_ids_N[begin:end]
         examples = read_examples(
-            Path(index.path), index.offset_R[rows].tolist(), index.num_bytes_R[rows].tolist(), rows.tolist(), tokenizer
+            Path(index.path),
+            index.offset_R[rows].tolist(),
+            index.num_bytes_R[rows].tolist(),
+            rows.tolist(),
+            tokenizer,
+            is_correct_N=index.is_correct_R[rows].tolist(),
         )
         yield collate(examples, step=0, micro_step=number)

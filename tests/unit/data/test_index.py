@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data import index as index_module
+from wmtp_ray.data import index_ranges
 from wmtp_ray.data.index import (
     build_index,
     count_tokens,
@@ -135,6 +136,7 @@ def assert_index_equals_naive(index: RowIndex, content: bytes) -> None:
         assert (index.prompt_tokens_R[r], index.response_tokens_R[r]) == (-1, -1)
 
 
+@settings(max_examples=60, deadline=None)
 @given(content=files(valid_lines()))
 def test_the_index_equals_json_loads_on_adversarial_rows(scratch: Path, content: bytes) -> None:
     scratch.write_bytes(content)
@@ -143,7 +145,7 @@ def test_the_index_equals_json_loads_on_adversarial_rows(scratch: Path, content:
     assert_index_equals_naive(built.index, content)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(content=files(valid_lines()), cuts=st.lists(valid_lines(), min_size=1, max_size=3))
 def test_malformed_lines_are_skipped_and_counted(scratch: Path, content: bytes, cuts: list[bytes]) -> None:
     content = content.rstrip(b"\r\n") + b"\n" + b"\n".join(line[:-1] for line in cuts)
@@ -154,7 +156,7 @@ def test_malformed_lines_are_skipped_and_counted(scratch: Path, content: bytes, 
     assert_index_equals_naive(built.index, content)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(content=files(valid_lines()))
 def test_rows_are_found_again_at_their_offsets(scratch: Path, content: bytes) -> None:
     scratch.write_bytes(content)
@@ -204,7 +206,7 @@ def test_a_byte_order_mark_inside_the_file_is_malformed(tmp_path: Path, line: Ma
 def test_an_endless_line_is_refused_without_reading_it_all(
     tmp_path: Path, line: MakeLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(index_ranges, "MAX_LINE_BYTES", 1000)
     path = write_jsonl(tmp_path / "array.jsonl", [line(), line(output="x" * 1000)])
     with pytest.raises(DataError, match=r"array\.jsonl:2: found a line of"):
         build_index(path, on_error="skip")

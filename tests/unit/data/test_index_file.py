@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +44,30 @@ def test_a_written_index_loads_as_it_was(assert_same_index: SameIndex, jsonl: Pa
     loaded = load_built_index(jsonl)
     assert_same_index(loaded.index, counted.index)
     assert (loaded.num_lines, loaded.num_skipped, loaded.errors) == (4, 1, built.errors)
+
+
+def test_an_index_of_many_row_groups_loads_as_it_was(
+    assert_same_index: SameIndex, tmp_path: Path, line: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["b", "a", "b", "é", "a", "d", "b"]  # whose order of appearance is neither the groups' nor the alphabet's
+    path = tmp_path / "train.jsonl"
+    lines = [line(task_id=f"{name}_correct_{n}", metadata={"contest": name}) for n, name in enumerate(names)]
+    path.write_bytes(b"\n".join(lines))
+    built = build_index(path, on_error="fail")
+    for rows in (1, 2, 3):
+        monkeypatch.setattr(index_file, "ROW_GROUP_ROWS", rows)
+        write_index(built, index_path_of(path))
+        assert pq.ParquetFile(index_path_of(path)).num_row_groups == -(-len(names) // rows)
+        assert_same_index(load_index(path), built.index)
+
+
+def test_writing_and_loading_do_not_import_pandas(jsonl: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from wmtp_ray.data.index import *\n"
+        "jsonl = Path(sys.argv[1]); write_index(build_index(jsonl, on_error='fail'), index_path_of(jsonl))\n"
+        "load_index(jsonl); sys.exit('pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(jsonl)], check=True)
 
 
 def test_the_parquet_file_has_the_columns_and_types_others_rely_on(jsonl: Path, tokenizer: CodeTokenizer) -> None:

@@ -3,13 +3,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from wmtp_ray.data import rows as rows_module
 from wmtp_ray.data.rows import parse_row, problem_of, read_rows
 from wmtp_ray.errors import DataError
 
 PATH = Path("train.jsonl")
 MakeLine = Callable[..., bytes]
 MakeRecord = Callable[..., dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rows") / "rows.jsonl"
 
 
 def message_of(line: bytes) -> str:
@@ -123,6 +131,21 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path: Path, line: MakeLine) -
     order = [3, 0, 4, 0]
     rows = read_rows(path, [offsets[n] for n in order], [sizes[n] for n in order])
     assert [row.output for row in rows] == [f"print({n})" for n in order]
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_rows_are_the_same_however_many_are_read_at_once(data: st.DataObject, line: MakeLine, scratch: Path) -> None:
+    offsets, sizes = write_lines(
+        scratch, [line(output="x" * n) for n in data.draw(st.lists(st.integers(0, 300), max_size=9))]
+    )
+    order = data.draw(st.lists(st.integers(0, max(len(offsets) - 1, 0)), max_size=9 if offsets else 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows_module, "GAP_BYTES", data.draw(st.integers(0, 900)))
+        patch.setattr(rows_module, "SPAN_BYTES", data.draw(st.integers(0, 2000)))
+        rows = read_rows(scratch, [offsets[n] for n in order], [sizes[n] for n in order])
+    alone = [parse_row(scratch.read_bytes()[offsets[n] : offsets[n] + sizes[n]], 1, PATH) for n in order]
+    assert rows == alone
 
 
 def test_a_file_replaced_under_its_index_is_refused(tmp_path: Path, line: MakeLine) -> None:

@@ -1,16 +1,20 @@
 import hashlib
+import io
 import pickle
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wmtp_ray.contracts import Example
 from wmtp_ray.data.index import build_index
-from wmtp_ray.data.rows import Row, read_rows
+from wmtp_ray.data.rows import Row, decode_row, read_rows
 from wmtp_ray.data.tokenizer import (
     CodeTokenizer,
     encode_prompt,
@@ -27,6 +31,8 @@ REAL_DATA = Path(__file__).parents[4] / "shared" / "data"
 TrainTokenizer = Callable[..., Path]
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+PIECES = ["\n", "\n\n", " ", "   ", "\t", "▁", "\0", "</s>", "<s>", "<0x0A>", "é", "日", "d", ":"]
+TRICKY = st.lists(st.sampled_from(PIECES)).map("".join)
 CODE = st.text(st.sampled_from("def x=1+():\n\t  é\u2028😀"), max_size=40)
 
 
@@ -137,6 +143,83 @@ def test_offsets_never_decrease_and_cover_the_text(tokenizer: CodeTokenizer, tex
     assert covered == text.encode()
 
 
+CUT_AT_NEWLINES = {
+    "newline is a piece": {"symbols": ("\n",)},
+    "newline ends a piece": {"symbols": (":\n", "\n")},
+    "newline is a byte": {"symbols": ()},
+    "newline is a byte, no blank in front": {"symbols": (), "add_dummy_prefix": False},
+}
+NEVER_CUT = {
+    "newline opens a piece": {"symbols": ("\nd", "\n")},
+    "folded": {"symbols": ("\n",), "normalization_rule_name": "nfkc"},
+    "blanks dropped": {"symbols": ("\n",), "remove_extra_whitespaces": True},
+    "blanks behind": {"symbols": ("\n",), "treat_whitespace_as_suffix": True},
+    "unigram": {"symbols": ("\n",), "model_type": "unigram", "hard_vocab_limit": False},
+    "newline is unknown": {"symbols": (), "byte_fallback": False, "hard_vocab_limit": False},
+}
+LINES = ["### Instruction:", "Add two numbers.", "### Response:", "def add(a, b):", "    return a + b", "\t\tx = 3"]
+
+
+def train_on_lines(path: Path, symbols: tuple[str, ...], **options: object) -> None:
+    """Like `train_tokenizer`, but no newline is ever seen: it is spelled as a byte, or unknown."""
+    model = io.BytesIO()
+    settings = {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity", "num_threads": 1}
+    settings |= {"remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True, "minloglevel": 2}
+    lines, size = iter(LINES * 9), 310 if options.get("byte_fallback", True) else 50
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines, model_writer=model, vocab_size=size, **(settings | options)
+    )
+    path.write_bytes(model.getvalue())
+
+
+@pytest.fixture(scope="session")
+def kinds(train_tokenizer: TrainTokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CodeTokenizer]:
+    """The tokenizers of CUT_AT_NEWLINES and NEVER_CUT, by name."""
+    found = {}
+    for kind, options in (CUT_AT_NEWLINES | NEVER_CUT).items():
+        path = tmp_path_factory.mktemp("kind") / "tokenizer.model"
+        train_one = train_on_lines if not options["symbols"] else partial(train_tokenizer, vocab_size=380)
+        train_one(path, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some of them are not fit for code
+            found[kind] = CodeTokenizer(path)
+    return found
+
+
+def pair_by_offsets(tokenizer: CodeTokenizer, prompt: str, response: str) -> tuple[list[int], int]:
+    """The whole text encoded at once, and a loop over its pieces' spans to find the response."""
+    ids, spans = tokenizer.encode_with_offsets(prompt + response)
+    boundary, prompt_tokens = len(prompt.encode()), 1
+    for begin, end in spans:
+        if end > boundary or begin >= boundary:
+            break
+        prompt_tokens += 1
+    return [tokenizer.bos_id, *ids, tokenizer.eos_id], prompt_tokens
+
+
+def encoded_pair(tokenizer: CodeTokenizer, prompt: str, response: str) -> tuple[list[int], int]:
+    tokens_T, prompt_tokens = tokenizer.encode_pair(prompt, response)
+    assert tokens_T.dtype == np.int32
+    return tokens_T.tolist(), prompt_tokens
+
+
+@pytest.mark.parametrize("kind", [*CUT_AT_NEWLINES, *NEVER_CUT])
+@given(prompt=TRICKY | TEXTS, response=TRICKY | TEXTS | CODE)
+def test_a_pair_is_encoded_as_its_whole_text(
+    kinds: dict[str, CodeTokenizer], kind: str, prompt: str, response: str
+) -> None:
+    for head in (prompt, prompt + "\n"):
+        assert encoded_pair(kinds[kind], head, response) == pair_by_offsets(kinds[kind], head, response)
+
+
+@pytest.mark.parametrize("kind", [*CUT_AT_NEWLINES, *NEVER_CUT])
+def test_a_text_is_cut_behind_newlines_only_where_no_piece_crosses_them(
+    kinds: dict[str, CodeTokenizer], kind: str
+) -> None:
+    """The property above would hold, slowly, if nothing were ever cut; and a wrong cut would show in it."""
+    assert kinds[kind]._newline_ends_pieces == (kind in CUT_AT_NEWLINES)
+
+
 def test_the_hash_is_that_of_the_file(tokenizer: CodeTokenizer, tokenizer_path: Path) -> None:
     digest = hashlib.sha256(tokenizer_path.read_bytes()).hexdigest()
     assert tokenizer.sha256 == tokenizer_hash(tokenizer_path) == digest
@@ -203,6 +286,21 @@ def test_reading_examples_of_a_replaced_file_is_refused(
     path.write_bytes(b"\n" + line())
     with pytest.raises(DataError, match="no whole row"):
         read_examples(path, index.offset_R.tolist(), index.num_bytes_R.tolist(), [0], tokenizer)
+
+
+def test_every_real_row_is_encoded_as_its_whole_text() -> None:
+    model_path, path = (
+        REAL_DATA / "tokenizer" / "tokenizer.model.v1",
+        REAL_DATA / "codecontests_sample" / "alpaca.jsonl",
+    )
+    if not (model_path.exists() and path.exists()):
+        pytest.skip("the real rows are not here; the generated ones above prove the same")
+    tokenizer = CodeTokenizer(model_path)
+    assert tokenizer._newline_ends_pieces
+    for line in path.read_bytes().splitlines():
+        row = decode_row(line)
+        prompt = render_prompt(row.instruction, row.input)
+        assert encoded_pair(tokenizer, prompt, row.output) == pair_by_offsets(tokenizer, prompt, row.output)
 
 
 @pytest.mark.parametrize("file", ["codecontests_sample/alpaca.jsonl", "mbpp_verified/valid.jsonl"])
