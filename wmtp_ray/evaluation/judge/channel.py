@@ -1,0 +1,177 @@
+"""Plain data over a file descriptor: frames of tagged JSON, never pickle.
+
+A frame is a length of four bytes, big-endian, and that many bytes of JSON. Whoever reads takes every frame for hostile:
+its size and its nesting are bounded, and no tag builds anything but plain data.
+
+JSON has no tuples, so whatever it cannot say stands in an object of one tag:
+
+    (1, {2: "b"})   ->  {"t": [1, {"d": [[2, "b"]]}]}
+    10**20          ->  {"i": "0x56bc75e2d63100000"}
+
+Tags: i int (hexadecimal: decimal conversion is limited and slow), t tuple, d dict, s set, f frozenset, b bytes,
+y bytearray, c complex, r range, D Decimal, F Fraction, T a type of plain data, h the handle of an object that stays in
+the program's process. A subclass travels as its base: a lying `__eq__` stays behind.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, cast
+
+MAX_FRAME_BYTES = 32 << 20
+MAX_DEPTH = 200
+_EXACT_INT = 1 << 53
+_HEADER_BYTES = 4
+BUILTIN = -1  # in place of a handle's number: the builtin of that name; only the tests may say so
+_PLAIN_TYPES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (bool, int, float, str, list, tuple, dict, set, frozenset, bytes, bytearray, complex, range)
+}
+
+Carry = Callable[[object], object]
+Resolve = Callable[[Any], object]
+
+
+class ChannelClosedError(Exception):
+    """The other side is gone."""
+
+
+class MalformedFrameError(Exception):
+    """A frame was oversized, or no tagged JSON."""
+
+
+class NotPlainError(Exception):
+    """A value is no plain data, or nested too deep, or too large for a frame."""
+
+
+class Channel:
+    """Frames over one connected descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def send(self, message: object) -> None:
+        """Write a message of encoded values. Raises NotPlainError before a byte is written if it is too large."""
+        try:
+            body = json.dumps(message, separators=(",", ":")).encode()
+        except (RecursionError, ValueError) as error:
+            raise NotPlainError(f"a value is nested too deep ({error})") from None
+        if len(body) > MAX_FRAME_BYTES:
+            raise NotPlainError(f"a value takes {len(body)} bytes, more than {MAX_FRAME_BYTES}")
+        self._write(len(body).to_bytes(_HEADER_BYTES, "big") + body)
+
+    def receive(self) -> Any:
+        """Return the next message. Raises MalformedFrameError, or ChannelClosedError at the end."""
+        length = int.from_bytes(self._read(_HEADER_BYTES), "big")
+        if length > MAX_FRAME_BYTES:
+            raise MalformedFrameError(f"a frame of {length} bytes, more than {MAX_FRAME_BYTES}")
+        body = self._read(length)
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise MalformedFrameError(f"a frame that is no JSON: {error}") from None
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise ChannelClosedError(str(error)) from None
+
+    def _read(self, num_bytes: int) -> bytes:
+        parts = []
+        while num_bytes:
+            try:
+                part = os.read(self._fd, min(num_bytes, 1 << 20))
+            except OSError as error:
+                raise ChannelClosedError(str(error)) from None
+            if not part:
+                raise ChannelClosedError("end of file")
+            parts.append(part)
+            num_bytes -= len(part)
+        return b"".join(parts)
+
+
+def encode(value: object, carry: Carry, depth: int = MAX_DEPTH) -> object:
+    """Turn a value into what `Channel.send` takes; `carry` encodes or refuses what is no plain data."""
+    kind = type(value)
+    if value is None or kind is bool or kind is str or kind is float:
+        return value
+    if kind is int:
+        return value if -_EXACT_INT < cast(int, value) < _EXACT_INT else {"i": hex(cast(int, value))}
+    if depth == 0:
+        raise NotPlainError(f"a value is nested more than {MAX_DEPTH} deep")
+    if kind is list:
+        return [encode(item, carry, depth - 1) for item in cast("list[object]", value)]
+    for base, encode_as in _ENCODERS:
+        if isinstance(value, base):
+            return encode_as(value, carry, depth - 1)
+    return carry(value)
+
+
+def _items(iterable: Any, carry: Carry, depth: int) -> list[object]:
+    return [encode(item, carry, depth) for item in iterable]
+
+
+# Base-class methods throughout: what a subclass overrides is not what it holds.
+_ENCODERS: tuple[tuple[type, Callable[[Any, Carry, int], object]], ...] = (
+    (bool, lambda value, carry, depth: bool(value)),
+    (int, lambda value, carry, depth: encode(int.__add__(value, 0), carry)),
+    (float, lambda value, carry, depth: float.__float__(value)),
+    (str, lambda value, carry, depth: str.__str__(value)),
+    (list, lambda value, carry, depth: _items(list.__iter__(value), carry, depth)),
+    (tuple, lambda value, carry, depth: {"t": _items(tuple.__iter__(value), carry, depth)}),
+    (dict, lambda value, carry, depth: {"d": [_items(pair, carry, depth) for pair in dict.items(value)]}),
+    (set, lambda value, carry, depth: {"s": _items(set.__iter__(value), carry, depth)}),
+    (frozenset, lambda value, carry, depth: {"f": _items(frozenset.__iter__(value), carry, depth)}),
+    (bytes, lambda value, carry, depth: {"b": bytes.hex(value)}),
+    (bytearray, lambda value, carry, depth: {"y": bytearray.hex(value)}),
+    (complex, lambda value, carry, depth: {"c": [value.real, value.imag]}),
+    (range, lambda value, carry, depth: {"r": _items((value.start, value.stop, value.step), carry, depth)}),
+    (type, lambda value, carry, depth: {"T": value.__name__} if value in _PLAIN_TYPES.values() else carry(value)),
+    (Decimal, lambda value, carry, depth: {"D": Decimal.__str__(value)}),
+    (Fraction, lambda value, carry, depth: {"F": _items((value.numerator, value.denominator), carry, depth)}),
+)
+
+
+def decode(node: object, resolve: Resolve) -> object:
+    """Turn a received node into a value; `resolve` makes something of a handle's body.
+
+    Raises MalformedFrameError for anything that `encode` does not write.
+    """
+    try:
+        return _decode(node, resolve)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise MalformedFrameError(f"a value that is no tagged JSON: {type(error).__name__}") from None
+
+
+def _decode(node: object, resolve: Resolve) -> object:
+    if isinstance(node, list):
+        return [_decode(item, resolve) for item in node]
+    if isinstance(node, dict):
+        ((tag, body),) = node.items()
+        return resolve(body) if tag == "h" else _DECODERS[tag](body, resolve)
+    return node
+
+
+def _all(body: list[Any], resolve: Resolve) -> list[Any]:
+    return [_decode(item, resolve) for item in body]
+
+
+_DECODERS: dict[str, Callable[[Any, Resolve], object]] = {
+    "i": lambda body, resolve: int(body, 16),
+    "t": lambda body, resolve: tuple(_all(body, resolve)),
+    "d": lambda body, resolve: dict([_all(pair, resolve) for pair in body]),
+    "s": lambda body, resolve: set(_all(body, resolve)),
+    "f": lambda body, resolve: frozenset(_all(body, resolve)),
+    "b": lambda body, resolve: bytes.fromhex(body),
+    "y": lambda body, resolve: bytearray.fromhex(body),
+    "c": lambda body, resolve: complex(*_all(body, resolve)),
+    "r": lambda body, resolve: range(*_all(body, resolve)),
+    "T": lambda body, resolve: _PLAIN_TYPES[body],
+    "D": lambda body, resolve: Decimal(body),
+    "F": lambda body, resolve: Fraction(*_all(body, resolve)),
+}

@@ -1,0 +1,75 @@
+"""From what the zygote saw to a verdict."""
+
+import json
+import signal
+
+from wmtp_ray.evaluation.judge.limits import MAX_THREADS, Limits
+from wmtp_ray.evaluation.judge.stdout import first_difference
+from wmtp_ray.evaluation.judge.verdict import STATUSES, Status, Verdict, printable
+from wmtp_ray.evaluation.judge.worker import RunReport, ZygoteError
+
+
+def function_verdict(report: RunReport, limits: Limits) -> Verdict:
+    """Return the tests' verdict, unless a limit was passed. Raises ZygoteError when the tests ended without one."""
+    passed = _limit_verdict(report, limits)
+    if passed is not None:
+        return passed
+    if not report.written:
+        raise ZygoteError(f"the tests ended without a verdict, {_ending(report.tests_exit_code)}")
+    status, detail = json.loads(report.written)
+    assert status in STATUSES, status
+    if status == "fail" and report.exit_code < 0:
+        detail = f"{detail} ({_ending(report.exit_code)})"
+    return Verdict(status, printable(detail), report.seconds)
+
+
+def stdio_verdict(report: RunReport, expected_stdout: str, limits: Limits) -> Verdict:
+    """Compare a run's output with what was expected, if it ended well. Raises ZygoteError as `function_verdict`."""
+    passed = _limit_verdict(report, limits)
+    if passed is not None:
+        return passed
+    status, detail = _compare(report, expected_stdout, limits)
+    return Verdict(status, printable(detail), report.seconds)
+
+
+def _compare(report: RunReport, expected_stdout: str, limits: Limits) -> tuple[Status, str]:
+    if len(report.written) >= limits.output_bytes:
+        return "fail", f"the program printed {limits.output_bytes} bytes or more"
+    if report.exit_code != 0:
+        errors = report.errors.decode("utf-8", "backslashreplace").strip()
+        last_line = errors.rpartition("\n")[2]
+        status: Status = "memory" if last_line.startswith(("MemoryError", "numpy.core._exceptions._Array")) else "fail"
+        return status, f"{_ending(report.exit_code)}: {errors}"
+    difference = first_difference(report.written.decode("utf-8", "surrogateescape"), expected_stdout)
+    return ("pass", "") if difference is None else ("fail", difference)
+
+
+def _limit_verdict(report: RunReport, limits: Limits) -> Verdict | None:
+    """Return the verdict of a passed limit, if any. Raises ZygoteError for a kill that only an outsider can do."""
+    status: Status
+    if report.limit_passed == "cpu":
+        status, detail = "timeout", f"more than {limits.cpu_s:g} s of CPU time"
+    elif report.limit_passed == "wall":
+        status, detail = "timeout", f"not done after {report.seconds:.2f} s"
+    elif report.limit_passed == "memory" or report.peak_memory_bytes > limits.memory_bytes:
+        status, detail = "memory", f"more than {limits.memory_bytes} bytes in use"
+    elif report.limit_passed == "threads":
+        status, detail = "fail", f"more than {MAX_THREADS} threads"
+    elif report.limit_passed == "disk":
+        status, detail = "fail", f"more than {limits.disk_bytes} bytes of files"
+    elif report.exit_code == -signal.SIGKILL and report.cpu_s >= limits.cpu_s:
+        status, detail = "timeout", f"more than {limits.cpu_s:g} s of CPU time"  # the rlimit was faster than the watch
+    elif report.exit_code == -signal.SIGKILL:
+        raise ZygoteError("somebody else killed the program, perhaps for want of memory on this machine")
+    else:
+        return None
+    return Verdict(status, detail, report.seconds)
+
+
+def _ending(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return f"ended by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"ended by signal {-exit_code}"

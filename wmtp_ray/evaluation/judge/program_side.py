@@ -1,0 +1,206 @@
+"""The program's process: runs a hostile program, and answers calls of the tests on it.
+
+Everything here is in the program's hands once it runs: nothing in this process knows a test, an expected value or the
+verdict, and whatever it answers is taken for the program's own words.
+"""
+
+import atexit
+import builtins
+import os
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from wmtp_ray.evaluation.judge.channel import BUILTIN, Channel, ChannelClosedError, NotPlainError, decode, encode
+
+PROGRAM_FD, CHANNEL_FD = 3, 4
+FILE_NAME = "<program>"
+_MAX_MESSAGE_CHARS = 2000
+
+
+def run_stdio() -> NoReturn:
+    """Run the program as a script on the standard streams, and end as an interpreter would."""
+    code = 0
+    try:
+        source = _read_program()
+        exec(compile(source, FILE_NAME, "exec", dont_inherit=True), _new_module("__main__").__dict__)
+    except SystemExit as error:
+        code = _exit_code(error)
+    except BaseException as error:
+        code = 1
+        _print_error(error)
+    os._exit(_finish() or code)
+
+
+def serve_calls() -> NoReturn:
+    """Load the program as a module, then do what the tests ask until they are done."""
+    server = _Server(Channel(CHANNEL_FD))
+    trouble = server.load()
+    try:
+        while True:
+            server.answer(trouble)
+    except ChannelClosedError:
+        os._exit(0)
+
+
+class _Server:
+    """Answers the tests' requests; objects that do not travel stay here and are known by their number.
+
+    request  [number, operation, target, arguments]
+    answer   [number, "value", value, arguments as they are now, or null if the call left them as they were]
+             [number, "raised", handle of the class, message]
+             [number, "memory" | "not_plain" | "not_loaded", message]
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._module = _new_module("program")
+        self._objects: list[object] = []
+        self._numbers: dict[int, int] = {}
+
+    def load(self) -> list[str] | None:
+        """Run the module; return what to answer to every request if that failed."""
+        try:
+            exec(compile(_read_program(), FILE_NAME, "exec", dont_inherit=True), self._module.__dict__)
+        except MemoryError:
+            return ["memory", "MemoryError while the program was loaded"]
+        except BaseException as error:
+            return ["not_loaded", f"the program did not load: {_describe(error)}"]
+        return None
+
+    def answer(self, trouble: list[str] | None) -> None:
+        """Read one request and answer it."""
+        number, operation, target, arguments = self._channel.receive()
+        if trouble is not None:
+            self._channel.send([number, *trouble])
+            return
+        try:
+            self._channel.send([number, "value", *self._perform(operation, target, arguments)])
+        except ChannelClosedError:
+            raise
+        except NotPlainError as error:
+            self._channel.send([number, "not_plain", str(error)])
+        except MemoryError:
+            self._channel.send([number, "memory", "MemoryError"])
+        except BaseException as error:
+            self._channel.send([number, "raised", self._carry(type(error)), _message(error)])
+
+    def _perform(self, operation: str, target: Any, arguments: Any) -> tuple[object, object]:
+        values: Any = decode(arguments, self._resolve)
+        if operation == "names":
+            names = [name for name in values if name in self._module.__dict__]
+            return {"d": [[name, self._named(self._module.__dict__[name])] for name in names]}, None
+        result = _OPERATIONS[operation](self._objects[target], values)
+        after = encode(values, self._carry)
+        return encode(result, self._carry), None if after == arguments else after
+
+    def _named(self, value: object) -> object:
+        """Encode what a name of the module stands for; what cannot travel is a handle, to fail when it is used."""
+        if isinstance(value, types.ModuleType):
+            return {"h": [-1, "module", value.__name__]}
+        try:
+            return encode(value, self._carry)
+        except NotPlainError:
+            return {"h": self._handle(value, "object", "")}
+
+    def _resolve(self, body: Any) -> object:
+        return getattr(builtins, body[2]) if body[0] == BUILTIN else self._objects[body[0]]
+
+    def _carry(self, value: object) -> object:
+        """Turn an object that is no plain data into a handle, or a scalar of numpy into a plain one."""
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and isinstance(value, numpy.generic):
+            return encode(value.item(), self._carry)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            kind = "builtin exception" if value.__module__ == "builtins" else "exception"
+            return {"h": self._handle(value, kind, _builtin_base(value))}
+        return {"h": self._handle(value, "object", type(value).__name__)}
+
+    def _handle(self, value: object, kind: str, name: str) -> list[object]:
+        number = self._numbers.setdefault(id(value), len(self._objects))
+        if number == len(self._objects):
+            self._objects.append(value)
+        return [number, kind, name]
+
+
+def _call(target: Any, values: Any) -> object:
+    positional, keyword = values
+    return target(*positional, **keyword)
+
+
+def _next(target: Iterator[object], values: Any) -> object:
+    """Return (item,), or () at the end: StopIteration belongs to the iterator and to nobody else."""
+    try:
+        return (next(target),)
+    except StopIteration:
+        return ()
+
+
+_OPERATIONS: dict[str, Callable[[Any, Any], object]] = {
+    "call": _call,
+    "getattr": lambda target, values: getattr(target, values[0]),
+    "setattr": lambda target, values: setattr(target, values[0], values[1]),
+    "iter": lambda target, values: iter(target),
+    "next": _next,
+    "len": lambda target, values: len(target),
+    "getitem": lambda target, values: target[values[0]],
+    "contains": lambda target, values: values[0] in target,
+}
+
+
+def _read_program() -> str:
+    with open(PROGRAM_FD, "rb") as file:
+        return file.read().decode("utf-8", "surrogatepass")
+
+
+def _new_module(name: str) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__dict__["__builtins__"] = builtins
+    sys.modules[name] = module
+    return module
+
+
+def _builtin_base(kind: type[BaseException]) -> str:
+    return next(base.__name__ for base in kind.__mro__ if base.__module__ == "builtins")
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_message(error)}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_MESSAGE_CHARS]
+    except BaseException:
+        return "(its message cannot be made)"
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    sys.stderr.write(f"{error.code}\n")
+    return 1
+
+
+def _print_error(error: BaseException) -> None:
+    try:
+        traceback.print_exception(error)
+    except BaseException:
+        os.write(2, type(error).__name__.encode("utf-8", "replace"))
+
+
+def _finish() -> int:
+    """Do what an interpreter does at its end: wait for threads, run exit handlers, flush; 120 if output is lost."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        return 120
+    return 0
