@@ -7,22 +7,22 @@ is in `wmtp_ray/training` and `wmtp_ray/objective`; this file only moves things 
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from ray.exceptions import RayError
 
 from actors.metrics_sink import read_mlflow_run_id
 from actors.rank_stream import RankStream
-from actors.score_ahead import ScoreAhead, ScoreStream, StepBatches, Unscored
+from actors.score_ahead import ScoreAhead, ScoreStream, Unscored
 from wmtp_ray.artifacts.manifest import tensors_sha256
-from wmtp_ray.artifacts.meta_checkpoint import save_policy
+from wmtp_ray.artifacts.meta_checkpoint import write_policy
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory, open_attempt
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch, StepReport
@@ -43,7 +43,8 @@ from wmtp_ray.training.checkpoint import (
     snapshot_files,
 )
 from wmtp_ray.training.optim import build_optimizer, learning_rate_at
-from wmtp_ray.training.parallel import choose_device, replicate
+from wmtp_ray.training.parallel import choose_device, distribute
+from wmtp_ray.training.sharding import whole_tensors
 from wmtp_ray.training.stages import (
     STOP_FILE,
     StageRecipe,
@@ -94,11 +95,12 @@ class PolicyWorker:
         self.device = choose_device(config.train.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
         self.plan = load_plan(config.run_dir, job.recipe.stage)
         self.index = load_index(config.data.train_file, config.data.index_file)
-        self.policy = job.recipe.build_policy(config).to(self.device)
+        self.policy = job.recipe.build_policy(config)
         self.training = self._build_training()
         self.checkpoints = job.stage_dir / "checkpoints"
         self.start_step, carried = self._restore()
         self.snapshots = self._open_snapshots(carried)
+        self.stream = self._stream()
         self.scores = self._build_scores()
         self.losses: list[float] = []  # since the last checkpoint
 
@@ -111,11 +113,13 @@ class PolicyWorker:
         if self.start_step == 0:
             self._publish(0)
         for step in range(self.start_step, self.plan.num_steps):
-            started = time.perf_counter()
+            started, data_waited_s = time.perf_counter(), self.stream.waited_s
             scored = self.scores.next(step)
+            self._seed(step)
             metrics = self.training.run(self._micro_batches(step, scored), self._learning_rate(step))
             self.losses.append(metrics["loss/total"])
-            self._report(step, scored, metrics, time.perf_counter() - started)
+            step_s, data_wait_s = time.perf_counter() - started, self.stream.waited_s - data_waited_s
+            self._report(step, scored, metrics, step_s, data_wait_s)
             done = step + 1
             self._publish(done)
             stopping = self._stop_requested()
@@ -127,6 +131,11 @@ class PolicyWorker:
 
     def _micro_batches(self, step: int, scored: list[ScoredBatch]) -> list[MicroBatch]:
         return [to_micro_batch(each, step, self.config.seed, self.device) for each in scored]
+
+    def _seed(self, step: int) -> None:
+        """Key what a forward draws (the adapters' dropout) by run, step and rank, whatever came before."""
+        words = np.random.SeedSequence([self.config.seed & (2**63 - 1), step, self.ranks.rank])
+        torch.manual_seed(int(words.generate_state(1)[0]))
 
     def _learning_rate(self, step: int) -> float:
         train = self.config.train
@@ -142,10 +151,10 @@ class PolicyWorker:
 
     def _build_training(self) -> TrainingStep:
         recipe, num_horizons = self.job.recipe, self.policy.transformer.args.n_future_tokens
-        loss = recipe.build_loss(self.policy, self.config).to(self.device)
+        loss = recipe.build_loss(self.policy, self.config)
+        module = distribute(loss, self.config.train, self.ranks, self.device)
         optimizer = build_optimizer(self.policy, self.config.train, recipe.peak_learning_rate)
         scorer = recipe.build_scorer(self.config, num_horizons)
-        module = replicate(loss, self.ranks, self.device)
         return TrainingStep(module, self.policy, optimizer, scorer, self.config, self.ranks)
 
     def _restore(self) -> tuple[int, list[Path]]:
@@ -171,11 +180,10 @@ class PolicyWorker:
         return SnapshotDirectory(root / attempt)
 
     def _build_scores(self) -> ScoreStream:
-        steps = self._stream()
         if not self.job.score_pool:
-            return Unscored(steps)
+            return Unscored(self.stream)
         return ScoreAhead(
-            steps,
+            self.stream,
             self.job.score_pool,
             self.job.schedule,
             directory=str(self.snapshots.path) if self.snapshots else "",
@@ -186,7 +194,7 @@ class PolicyWorker:
             deadline_s=self.config.deadlines.score_s,
         )
 
-    def _stream(self) -> Iterator[StepBatches]:
+    def _stream(self) -> RankStream:
         planned = rank_batches(
             self.plan,
             self.index,
@@ -196,32 +204,32 @@ class PolicyWorker:
             micro_batch_tokens=self.config.train.micro_batch_tokens,
         )
         return RankStream(
-            list(planned),
+            planned,
             self.index,
             self.config.tokenizer.path,
             rows_per_block=self.config.data.read_ahead_rows,
             deadline_s=self.config.deadlines.data_s,
         )
 
-    # ------------------------------------------------------------------------------------- rank 0's other duties
+    # ------------------------------------------ other duties: all ranks gather what they share, rank 0 does the rest
 
     def _publish(self, done: int) -> None:
         """Publish the value path as version `done` where the schedule says so; drop versions nobody needs."""
-        if self.ranks.rank != 0 or self.snapshots is None or not self.job.schedule.is_published_at(done):
+        if self.snapshots is None or not self.job.schedule.is_published_at(done):
             return
-        current = value_path_state(self.policy)
+        current = whole_tensors(value_path_state(self.policy), self.ranks)
+        if self.ranks.rank != 0:
+            return
         decay, previous = self.config.critic.ema_decay, self.snapshots.files()
         if decay > 0.0 and previous:
             last = self.snapshots.get(int(previous[-1].stem.removeprefix("version_")), self.config.deadlines.score_s)
-            current = {name: decay * last[name] + (1.0 - decay) * t.detach().cpu() for name, t in current.items()}
+            current = {name: decay * last[name] + (1.0 - decay) * tensor for name, tensor in current.items()}
         self.snapshots.put(done, current)
         self.snapshots.drop_before(self.job.schedule.version_of(done))
 
     def _checkpoint(self, done: int) -> None:
         mean_loss = fmean(self.losses)
         self.losses.clear()
-        if self.ranks.rank != 0:
-            return
         train = self.config.train
         oldest_needed = self.job.schedule.version_of(done)
         carried = self.snapshots.files(oldest_needed) if self.snapshots and self.job.snapshots is None else []
@@ -240,11 +248,14 @@ class PolicyWorker:
             self.policy,
             self.training.optimizer,
             carried,
+            self.ranks,
             keep=train.keep_checkpoints,
             keep_best=train.keep_best_checkpoints,
         )
 
-    def _report(self, step: int, scored: list[ScoredBatch], metrics: dict[str, float], step_s: float) -> None:
+    def _report(
+        self, step: int, scored: list[ScoredBatch], metrics: dict[str, float], step_s: float, data_wait_s: float
+    ) -> None:
         own = torch.tensor(
             [sum(s.batch.num_supervised_tokens for s in scored), sum(s.batch.num_tokens for s in scored)],
             dtype=torch.float64,
@@ -256,6 +267,7 @@ class PolicyWorker:
             "score/staleness_steps": float(scored[0].staleness_steps),
             "score/wait_s": scored[0].wait_s,
             "perf/step_s": step_s,
+            "perf/data_wait_frac": data_wait_s / step_s,
             "perf/tokens": tokens,
             "perf/supervised_tokens_per_s": supervised / step_s,
         }
@@ -268,16 +280,16 @@ class PolicyWorker:
 
     def _finish(self) -> None:
         """Leave the final policy and what the stage found out where the driver looks."""
+        self.policy.eval()
+        health = self.job.recipe.finish(self.training.loss, self.config)
+        state = whole_tensors(self.policy.state_dict(), self.ranks)
         if self.ranks.rank != 0:
             return
-        self.policy.eval()
         # The sink answers in order: when this comes back, every report has been recorded. One that is silent costs
         # its reports, never the run; the driver says so when it closes the sink.
         with suppress(RayError):
             ray.get(self.job.metrics.latest.remote(), timeout=self.config.deadlines.tracking_s)
-        health = self.job.recipe.finish(self.policy, self.config)
-        save_policy(self.job.stage_dir / "final", self.policy)
-        result = StageResult(
-            self.job.recipe.stage, self.plan.num_steps, tensors_sha256(self.policy.state_dict()), health
-        )
+        state = self.policy.merged(state)
+        write_policy(self.job.stage_dir / "final", self.policy.transformer.args, self.policy.spec, state)
+        result = StageResult(self.job.recipe.stage, self.plan.num_steps, tensors_sha256(state), health)
         write_stage_result(self.job.stage_dir, result)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from vendor.meta_llama import ModelArgs
+from wmtp_ray.artifacts.meta_checkpoint import load_value_model
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Scores, TokenBatch
@@ -26,7 +27,7 @@ class ValueCritic:
         torch.set_num_threads(config.cluster.threads_per_critic)
         record_process(config.run_dir, f"critic_{number}")
         self._device = choose_device(scorer_device(config), local_rank=0)
-        self._model = ValueModel(args, spec).to(self._device).eval().requires_grad_(False)
+        self._model = _build_model(args, spec, config).to(self._device).eval().requires_grad_(False)
         self._dtype = config.train.dtype if self._device.type == "cuda" else "float32"
         self._deadline_s = config.deadlines.score_s
         self._loaded: tuple[str, int] | None = None
@@ -41,10 +42,19 @@ class ValueCritic:
             return
         self._loaded = None
         tensors = SnapshotDirectory(Path(directory)).get(version, self._deadline_s)
-        self._model.load_state_dict(tensors)
+        self._model.load_learned(tensors)
         self._loaded = (directory, version)
 
     def _values(self, batch: TokenBatch, version: int) -> Scores:
         with torch.no_grad(), forward_precision(self._dtype, self._device):
             values_BT = self._model.values(BatchTensors.from_batch(batch, self._device))
         return Scores(version=version, values_BT=values_BT.float().cpu().numpy())
+
+
+def _build_model(args: ModelArgs, spec: ValueSpec, config: RunConfig) -> ValueModel:
+    """The critic before its first version; of a policy with adapters it holds the base, which versions do not bring."""
+    if config.model.lora is None or config.critic.source == "frozen":
+        return ValueModel(args, spec)
+    model = load_value_model(config.model.path, spec)
+    model.add_adapters(config.model.lora)
+    return model

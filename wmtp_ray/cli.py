@@ -30,6 +30,13 @@ def _parser() -> argparse.ArgumentParser:
     quickstart = verbs.add_parser("quickstart", help="generated problems, a nano model, the verifiable recipe: minutes")
     quickstart.add_argument("--storage", type=Path, default=Path("storage"), help="where it writes (storage)")
     quickstart.set_defaults(run=_quickstart)
+    export = verbs.add_parser(
+        "export", help="a checkpoint of a run to a model directory: shards joined, adapters merged"
+    )
+    export.add_argument("run", type=Path, help="the run's folder")
+    export.add_argument("--step", type=int, help="checkpoint after so many steps (the newest)")
+    export.add_argument("--out", type=Path, required=True, help="folder for params.json and model.safetensors")
+    export.set_defaults(run=_export)
     data = verbs.add_parser("data", help="look after data files").add_subparsers(required=True, metavar="ACTION")
     _add_index(data.add_parser("index", help="build the index of a JSONL, anew"))
     _add_inspect(data.add_parser("inspect", help="show what is in an indexed JSONL and what a recipe would draw"))
@@ -70,6 +77,14 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     from wmtp_ray.flows.quickstart import quickstart  # seconds of torch and ray: only for this verb
 
     return quickstart(arguments.storage.absolute(), datetime.now())
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.export_policy import export_policy
+
+    sha256 = export_policy(arguments.run.absolute(), arguments.step, arguments.out)
+    print(f"{arguments.out}: policy {sha256}")
+    return DONE
 
 
 def _index(arguments: argparse.Namespace) -> int:

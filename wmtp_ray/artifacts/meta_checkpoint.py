@@ -27,8 +27,9 @@ from vendor.meta_llama.model import ModelArgs, Transformer
 from wmtp_ray.artifacts.manifest import atomic_file, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
-from wmtp_ray.model.value_model import ValueSpec
+from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec
 
+TRANSFORMER, HEAD = "transformer.", "value_head."  # prefixes of a policy's tensors
 PARAMS = "params.json"
 WEIGHTS = "model.safetensors"
 META_WEIGHTS = "consolidated.pth"
@@ -53,27 +54,66 @@ def load_transformer(directory: Path, *, dtype: torch.dtype = torch.float32) -> 
     """
     with torch.device("meta"):
         transformer = Transformer(read_model_args(directory))
-    path = directory / WEIGHTS
-    if not path.exists():
-        path = directory / META_WEIGHTS
-    if not path.exists():
-        raise ArtifactError(f"{directory} holds neither {WEIGHTS} nor {META_WEIGHTS}; put one of them beside {PARAMS}.")
-    _assign(transformer, _read_tensors(path), path, dtype)
+    path = weights_file(directory)
+    _assign(transformer, read_tensors(path), path, dtype)
     return transformer
+
+
+def weights_file(directory: Path) -> Path:
+    """Return the file that a model's weights are read from; ArtifactError when there is none."""
+    for name in (WEIGHTS, META_WEIGHTS):
+        if (directory / name).exists():
+            return directory / name
+    raise ArtifactError(f"{directory} holds neither {WEIGHTS} nor {META_WEIGHTS}; put one of them beside {PARAMS}.")
 
 
 def save_transformer(directory: Path, transformer: Transformer, *, dtype: torch.dtype = torch.float32) -> None:
     """Write params.json and model.safetensors in `dtype`; other files of the directory stay."""
-    params = {key: value for key, value in dataclasses.asdict(transformer.args).items() if value is not None}
-    atomic_write(directory / PARAMS, orjson.dumps(params, option=orjson.OPT_INDENT_2))
-    _write_tensors(directory / WEIGHTS, transformer.state_dict(), dtype)
+    _write_args(directory, transformer.args)
+    write_tensors(directory / WEIGHTS, transformer.state_dict(), dtype)
 
 
 def save_policy(directory: Path, policy: Policy, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write a policy: its transformer in `dtype`, its value head in float32, and the head's specification."""
-    save_transformer(directory, policy.transformer, dtype=dtype)
-    _write_tensors(directory / VALUE_HEAD, policy.value_head.state_dict(), torch.float32)
-    atomic_write(directory / VALUE_SPEC, orjson.dumps(dataclasses.asdict(policy.spec), option=orjson.OPT_INDENT_2))
+    """Write a policy: its transformer in `dtype`, adapters merged, its value head in float32, and the head's form."""
+    state = policy.merged(policy.state_dict())
+    write_policy(directory, policy.transformer.args, policy.spec, state, dtype=dtype)
+
+
+def write_policy(
+    directory: Path,
+    args: ModelArgs,
+    spec: ValueSpec,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a policy of which only the tensors are at hand, named as in its `state_dict` and without adapters."""
+    describe_policy(directory, args, spec)
+    write_tensors(directory / WEIGHTS, _without_prefix(tensors, TRANSFORMER), dtype)
+    write_tensors(directory / VALUE_HEAD, _without_prefix(tensors, HEAD), torch.float32)
+
+
+def describe_policy(directory: Path, args: ModelArgs, spec: ValueSpec) -> None:
+    """Write what is known of a policy without its tensors: params.json and value_head.json."""
+    _write_args(directory, args)
+    atomic_write(directory / VALUE_SPEC, orjson.dumps(dataclasses.asdict(spec), option=orjson.OPT_INDENT_2))
+
+
+def policy_tensors(directory: Path) -> dict[str, Tensor]:
+    """Map the tensors of a stored policy into memory, named as in its `state_dict`."""
+    transformer = read_tensors(weights_file(directory))
+    return _with_prefix(transformer, TRANSFORMER) | _with_prefix(read_tensors(directory / VALUE_HEAD), HEAD)
+
+
+def load_value_model(directory: Path, spec: ValueSpec) -> ValueModel:
+    """Load the part of a model that values need, float32 on the CPU, with a fresh value head (V = 0)."""
+    with torch.device("meta"):
+        model = ValueModel(read_model_args(directory), spec)
+    fresh = ValueHead(model.args.dim, spec.head, spec.num_features).state_dict(prefix=HEAD)
+    path = weights_file(directory)
+    available = read_tensors(path) | fresh
+    _assign(model, {name: available[name] for name in model.state_dict() if name in available}, path, torch.float32)
+    return model
 
 
 def load_policy(
@@ -102,7 +142,7 @@ def load_policy(
     if stored is None:
         policy.value_head.init_weights(generator)
     else:
-        _assign(policy.value_head, _read_tensors(directory / VALUE_HEAD), directory / VALUE_HEAD, torch.float32)
+        _assign(policy.value_head, read_tensors(directory / VALUE_HEAD), directory / VALUE_HEAD, torch.float32)
     return policy
 
 
@@ -117,6 +157,11 @@ def _read_value_spec(directory: Path) -> ValueSpec | None:
         return None
     if len(present) == 1:
         raise ArtifactError(f"{directory} holds {present[0]} alone; {VALUE_SPEC} and {VALUE_HEAD} belong together.")
+    return described_value_spec(directory)
+
+
+def described_value_spec(directory: Path) -> ValueSpec:
+    """Read value_head.json, whether or not the head's tensors lie beside it."""
     try:
         return ValueSpec(**_read_json(directory / VALUE_SPEC))
     except (TypeError, ValueError) as error:
@@ -135,8 +180,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Map a file's tensors into memory; ArtifactError when it is damaged or holds something else."""
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Map a file's tensors into the CPU's memory; ArtifactError when it is damaged or holds something else."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -148,9 +193,23 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Write tensors, wherever they are, as safetensors in `dtype`."""
     with atomic_file(path) as temporary:
         save_file({name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def _write_args(directory: Path, args: ModelArgs) -> None:
+    params = {key: value for key, value in dataclasses.asdict(args).items() if value is not None}
+    atomic_write(directory / PARAMS, orjson.dumps(params, option=orjson.OPT_INDENT_2))
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:

@@ -5,6 +5,7 @@ each has one home. Validation is pydantic's; messages for people are made in `co
 nor ray.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,12 +22,32 @@ from wmtp_ray.config.sampling import (
 from wmtp_ray.config.section import Count, Fraction, Positive, Seconds
 from wmtp_ray.config.section import Section as Section
 
+PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
+
+
+class LoraConfig(Section):
+    """Low-rank adapters: a matrix W learns as W + alpha / rank * B A, of which A and B alone are trained."""
+
+    rank: Count = Field(description="Inner width of B A.")
+    alpha: Count = Field(description="B A counts alpha / rank times.")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(description="Dropout of an adapter's input.")
+    targets: Annotated[tuple[Literal["wq", "wk", "wv", "wo", "w1", "w2", "w3"], ...], Field(min_length=1)] = Field(
+        description="Matrices with an adapter, in every block, those of the prediction heads included."
+    )
+
+    @model_validator(mode="after")
+    def _peft_is_installed(self) -> Self:
+        if importlib.util.find_spec("peft") is None:
+            raise ValueError(PEFT_IS_MISSING)
+        return self
+
 
 class ModelConfig(Section):
     """The policy's weights: a directory with params.json and model.safetensors or consolidated.pth."""
 
     path: Path = Field(description="Directory in Meta's layout (params.json beside the weights).")
     activation_checkpointing: bool = Field(description="Recompute each block in the backward pass; saves memory.")
+    lora: LoraConfig | None = Field(description="Stage 2 trains adapters and the value head alone; None: all weights.")
 
 
 class TokenizerConfig(Section):
@@ -203,6 +224,21 @@ class TrainConfig(Section):
     )
     max_restarts: Annotated[int, Field(ge=0)] = Field(description="Restarts of the ranks after one of them died.")
     sampling: Stage2Sampling
+    parallel: Literal["ddp", "fsdp2"] = Field(
+        description="Several ranks each hold all weights (ddp), or a share of weights, gradients and optimizer (fsdp2)."
+    )
+    reduce_gradients: Literal["step", "micro_batch"] = Field(
+        description="How often ranks meet; micro_batch with fsdp2: gradients stay sharded between micro-batches too."
+    )
+
+    @model_validator(mode="after")
+    def _shards_have_a_device(self) -> Self:
+        if self.parallel == "fsdp2" and self.device == "mps":
+            raise ValueError("parallel=fsdp2 with device=mps: MPS has no collectives; use parallel=ddp, num_workers=1")
+        return self
+
+
+GpuType = Literal["A10-24GB", "L4-24GB", "L40S-48GB", "A100-40GB", "A100-80GB", "H100-80GB", "H200-141GB"]
 
 
 class ClusterConfig(Section):
@@ -215,6 +251,7 @@ class ClusterConfig(Section):
     gpus_per_critic: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a critic or reference actor.")
     threads_per_worker: Count = Field(description="torch threads of a rank; part of what makes a run repeatable.")
     threads_per_critic: Count = Field(description="torch threads of a critic or reference actor.")
+    gpu_type: GpuType | None = Field(description="GPUs that the run is estimated for and must fit; None: not known.")
 
 
 class DeadlinesConfig(Section):

@@ -22,6 +22,8 @@ from wmtp_ray.flows.count_tokens import ensure_counted_index
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
+from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit
 
 _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 
@@ -62,7 +64,11 @@ def prepare(config: RunConfig) -> Prepared:
     schedule = version_schedule(config)
     bound = schedule.staleness_bound if config.uses_critic else None
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
-    return Prepared(index, plans, schedule, "\n\n".join([*sections, *_left_out_lines(config)]))
+    estimate = estimate_run(config, plans, index)
+    require_fit(estimate)
+    return Prepared(
+        index, plans, schedule, "\n\n".join([*sections, *_left_out_lines(config), render_estimate(estimate)])
+    )
 
 
 def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:

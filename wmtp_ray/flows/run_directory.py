@@ -46,6 +46,8 @@ def _what_moved(before: RunPlan, now: RunPlan) -> str:
         return "the content of data.train_file has changed"
     if before.tokenizer_hash != now.tokenizer_hash:
         return "the tokenizer at tokenizer.path has changed"
+    if before.sequence_tokens != now.sequence_tokens:
+        return "train.micro_batch_tokens has changed, which is the size of the packed sequences"
     return "the code that plans has changed"
 
 
@@ -71,6 +73,8 @@ _MACHINE_KEYS = {
     "data.index_file",
     "data.read_ahead_rows",
     "train.num_workers",
+    "train.parallel",
+    "train.reduce_gradients",
     "train.micro_batch_tokens",
     "train.checkpoint_every",
     "train.keep_checkpoints",

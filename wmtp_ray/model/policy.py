@@ -1,4 +1,4 @@
-"""The policy: a multi-token transformer and a value head on its trunk.
+"""The policy: a multi-token transformer, with adapters or without, and a value head on its trunk.
 
 It runs the trunk once and hands out states; losses, weights and sharding are elsewhere. Norm and embedding are shared
 by the value path and all prediction heads.
@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from vendor.meta_llama.model import ModelArgs, Transformer
+from wmtp_ray.config.schema import LoraConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.lora import (
+    AdapterSpec,
+    adapted_matrix,
+    adapter_tensors,
+    attach_adapters,
+    base_tensors,
+    is_adapter,
+    merge_adapters,
+)
 from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec, next_token_losses
 
 __all__ = ["Policy", "PolicyStates", "ValueSpec", "value_path_names", "value_path_state"]
@@ -34,7 +44,27 @@ class Policy(nn.Module):
         assert transformer.num_trunk_blocks >= 1, "a value needs a trunk"
         self.transformer = transformer
         self.spec = spec
+        self.adapters: AdapterSpec | None = None
         self.value_head = ValueHead(transformer.args.dim, spec.head, spec.num_features)
+
+    def add_adapters(self, lora: LoraConfig, *, base_sha256: str, seed: int) -> None:
+        """Freeze the transformer and train adapters in its place; the value head is left as it is."""
+        assert self.adapters is None
+        attach_adapters(self.transformer, lora, seed)
+        self.adapters = AdapterSpec(lora.rank, lora.alpha, lora.targets, base_sha256)
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Return what training changes and a checkpoint must hold: all tensors, or adapters and value head."""
+        state = self.state_dict()
+        if self.adapters is None:
+            return state
+        return {name: tensor for name, tensor in state.items() if is_adapter(name) or name.startswith("value_head.")}
+
+    def merged(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a whole `state_dict` of this policy as one without adapters has it; what has none is not copied."""
+        if self.adapters is None:
+            return state
+        return merge_adapters(base_tensors(state), adapter_tensors(state), self.adapters.scale)
 
     def states(self, batch: BatchTensors) -> PolicyStates:
         """Run the trunk once. Gradient flows from the values into the trunk, never through the surprisal."""
@@ -89,10 +119,15 @@ def value_path_names(args: ModelArgs, spec: ValueSpec) -> list[str]:
 
 
 def value_path_state(policy: Policy) -> dict[str, Tensor]:
-    """Return the tensors of the value path, for `ValueModel.load_state_dict` (strict).
+    """Return what a critic has to load at each version: the value path, or its adapters and the value head.
 
-    They share the policy's memory: copy before the next optimizer step if they are to outlive it.
+    They share the policy's memory: copy before the next optimizer step if they are to outlive it. A critic without
+    adapters loads them strictly, one with adapters has the base already (`ValueModel.load_learned`).
     """
-    head = {f"value_head.{name}": tensor for name, tensor in policy.value_head.state_dict().items()}
-    available = policy.transformer.state_dict() | head
-    return {name: available[name] for name in value_path_names(policy.transformer.args, policy.spec)}
+    available = policy.transformer.state_dict() | policy.value_head.state_dict(prefix="value_head.")
+    names = value_path_names(policy.transformer.args, policy.spec)
+    if policy.adapters is None:
+        return {name: available[name] for name in names}
+    learned = {name for name in available if is_adapter(name) and adapted_matrix(name) in names}
+    learned |= {name for name in names if name.startswith("value_head.")}
+    return {name: tensor for name, tensor in available.items() if name in learned}

@@ -11,6 +11,7 @@ surprisal, the unembedding. The names of its tensors are a subset of Meta's, plu
 Shape suffixes: B sequences (1: flat batches), T positions, D model width, V vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,9 @@ from torch.nn import functional as F
 
 from vendor.meta_llama.attention import sequence_context
 from vendor.meta_llama.model import ModelArgs, RMSNorm, Transformer, TransformerBlock, run_blocks
+from wmtp_ray.config.schema import LoraConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.lora import attach_adapters, is_adapter
 from wmtp_ray.objective.fused import token_cross_entropies
 
 MLP_UNITS = 256
@@ -78,13 +81,14 @@ class ValueHead(nn.Module):
                 inputs = torch.cat((inputs, features_BTF.float()), dim=-1)
             if self.hidden is not None:
                 inputs = F.gelu(self.hidden(inputs))
-            return self.output(inputs)[..., 0]  # type: ignore[no-any-return]
+            # A copy, because FSDP2 hangs its hook on what a module returns, and loses it on a view.
+            return self.output(inputs)[..., 0].clone()  # type: ignore[no-any-return]
 
 
 class ValueModel(nn.Module):
     """The critic: the part of a policy that values need, under the policy's own names.
 
-    It is loaded, never trained from scratch: `policy.value_path_state` gives a state that fits strictly.
+    It is loaded, never trained from scratch: `policy.value_path_state` gives what `load_learned` takes.
     `activation_checkpointing` as in `Transformer`.
     """
 
@@ -101,6 +105,20 @@ class ValueModel(nn.Module):
         self.norm = RMSNorm(args.dim, args.norm_eps)
         self.output = nn.Linear(args.dim, args.vocab_size, bias=False) if surprisal else None
         self.value_head = ValueHead(args.dim, spec.head, spec.num_features)
+
+    def add_adapters(self, lora: LoraConfig) -> None:
+        """Keep the weights as the base of adapters that `load_learned` brings; until then these change nothing."""
+        attach_adapters(self, lora, seed=0)
+
+    def load_learned(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load a version: all tensors, or adapters and value head where there are adapters; RuntimeError otherwise."""
+        adapted = any(is_adapter(name) for name in self.state_dict())
+        base = {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if adapted and not is_adapter(name) and not name.startswith("value_head.")
+        }
+        self.load_state_dict(base | dict(tensors))
 
     def values(self, batch: BatchTensors) -> Tensor:
         """Return values_BT: `values[t]` = V of the state after token t. Gradient flows down to the embedding."""

@@ -2,15 +2,15 @@
 
 A checkpoint is a directory `step_<n>` ("after n steps"):
 
-    policy/          params.json, model.safetensors, value_head.safetensors, value_head.json
-    optimizer.pt     AdamW's state
+    policy/ ...      weights and optimizer, whole or in shards: see `stored_tensors.py`
     snapshots/       the critic's versions that later steps still need
     state.json       step, plan digest, scorer state, MLflow run id
     rng.pt           torch's generator
     manifest.json    size and SHA-256 of every file above
 
 It is written under a temporary name, synced and renamed; a directory whose manifest does not hold is passed over with
-a warning and the one before is used. This module decides nothing about when to save.
+a warning and the one before is used. With FSDP2 every rank writes its shards first, then rank 0 adds the rest: the
+run's folder is shared. This module decides nothing about when to save.
 """
 
 import json
@@ -23,11 +23,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
 
 from wmtp_ray.artifacts.manifest import atomic_directory, file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import load_policy, save_policy
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
+from wmtp_ray.ranks import Ranks
+from wmtp_ray.training.stored_tensors import SHARDS, describe, is_sharded, read_into, write_shards, write_whole
 
 _PREFIX = "step_"
 _MANIFEST = "manifest.json"
@@ -55,34 +57,55 @@ def save_checkpoint(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     snapshots: Sequence[Path],
+    ranks: Ranks,
     *,
     keep: int,
     keep_best: int,
 ) -> Path:
     """Write `root/step_<n>` atomically; keep the newest `keep` up to it and, of those before, the `keep_best` best.
 
-    Best is the lowest `mean_loss`. Checkpoints of later steps go: the run came back to this step because they are
-    damaged. Returns the path. Raises ArtifactError when it cannot be written (a full disk, say): nothing of it stays,
-    the previous checkpoint is untouched.
+    Every rank calls it; when it returns on rank 0 the checkpoint is there. Best is the lowest `mean_loss`. Checkpoints
+    of later steps go: the run came back to this step because they are damaged. Returns the path. Raises ArtifactError
+    when it cannot be written (a full disk, say): nothing of it stays, the previous checkpoint is untouched.
     """
     target = root / f"{_PREFIX}{state.step}"
-    for torn in root.glob(f".{_PREFIX}*"):
-        shutil.rmtree(torn, ignore_errors=True)
+    if ranks.rank == 0:
+        for torn in root.glob(f".{_PREFIX}*"):
+            shutil.rmtree(torn, ignore_errors=True)
+    staged = root / f".{target.name}.{SHARDS}"
+    if is_sharded(policy):
+        ranks.sum(torch.zeros(1))  # nobody writes before rank 0 has swept
     try:
-        with atomic_directory(target) as directory:
-            _write(directory, state, policy, optimizer, snapshots)
-    except (OSError, RuntimeError, SafetensorError) as error:
+        if is_sharded(policy):
+            write_shards(staged, policy, optimizer)
+        if ranks.rank == 0:
+            with atomic_directory(target) as directory:
+                _write(directory, state, policy, optimizer, snapshots, staged)
+    except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
+        shutil.rmtree(staged, ignore_errors=True)
         raise ArtifactError(
-            f"The checkpoint of step {state.step} could not be written to {root}: {error}. Checkpoints already there "
-            "are untouched: free disk space, then start the same command again with --resume."
+            f"The checkpoint of step {state.step} could not be written to {root}: {_reason(error)}. Checkpoints "
+            "already there are untouched: free disk space, then start the same command again with --resume."
         ) from error
+    if ranks.rank == 0:
+        _drop_others(root, target, keep=keep, keep_best=keep_best)
+    return target
+
+
+def _reason(error: BaseException) -> str:
+    """Say what went wrong on which rank; the exception that all ranks get carries every rank's traceback."""
+    if not isinstance(error, CheckpointException):
+        return str(error)
+    return "; ".join(f"rank {rank}: {failure}" for rank, (failure, _) in error.failures.items())
+
+
+def _drop_others(root: Path, target: Path, *, keep: int, keep_best: int) -> None:
     found = list_checkpoints(root)
     place = found.index(target)
     older = found[: max(0, place + 1 - keep)]
     best = sorted(older, key=_mean_loss)[:keep_best]
     for other in [*(path for path in older if path not in best), *found[place + 1 :]]:
         shutil.rmtree(other, ignore_errors=True)
-    return target
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -90,7 +113,12 @@ def list_checkpoints(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     found = [path for path in root.iterdir() if path.name.startswith(_PREFIX) and path.name[len(_PREFIX) :].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[len(_PREFIX) :]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the number of steps done in a checkpoint, by its name."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def latest_checkpoint(root: Path) -> Path | None:
@@ -161,11 +189,11 @@ def read_state(checkpoint: Path) -> RunState:
 
 
 def restore(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> RunState:
-    """Load weights, optimizer and generator in place; return the rest."""
-    stored = load_policy(checkpoint / "policy", spec=policy.spec)
-    policy.load_state_dict(stored.state_dict())
-    device = next(policy.parameters()).device
-    optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location=device))
+    """Load weights, optimizer and generator in place; return the rest.
+
+    Every rank calls it. However many ranks saved it, whole or in shards, it fits any number of ranks, DDP or FSDP2.
+    """
+    read_into(checkpoint, policy, optimizer)
     torch.set_rng_state(torch.load(checkpoint / "rng.pt", weights_only=True))
     return read_state(checkpoint)
 
@@ -176,11 +204,19 @@ def snapshot_files(checkpoint: Path) -> list[Path]:
 
 
 def _write(
-    directory: Path, state: RunState, policy: Policy, optimizer: torch.optim.Optimizer, snapshots: Sequence[Path]
+    directory: Path,
+    state: RunState,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    snapshots: Sequence[Path],
+    staged: Path,
 ) -> None:
     (directory / "snapshots").mkdir(parents=True)
-    save_policy(directory / "policy", policy)
-    torch.save(optimizer.state_dict(), directory / "optimizer.pt")
+    describe(directory, policy)
+    if is_sharded(policy):
+        staged.rename(directory / SHARDS)
+    else:
+        write_whole(directory, policy, optimizer)
     torch.save(torch.get_rng_state(), directory / "rng.pt")
     for snapshot in snapshots:
         shutil.copy2(snapshot, directory / "snapshots" / snapshot.name)
@@ -191,6 +227,13 @@ def _write(
 
 
 def _files(directory: Path) -> dict[str, Path]:
-    """Return the files below a directory by relative name; hidden ones, such as a file browser leaves, do not count."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
+    """Return the files below a directory by relative name.
+
+    Hidden ones, such as a file browser leaves, do not count, but for the one that shards have.
+    """
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and _counts(path.name))
     return {path.relative_to(directory).as_posix(): path for path in paths}
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") or name == ".metadata"

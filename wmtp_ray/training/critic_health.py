@@ -13,11 +13,10 @@ from wmtp_ray.data.collate import collate, documents_of
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.model.policy import Policy
 from wmtp_ray.objective.critic_health import GateThresholds, JudgedResponse, critic_health, gate_failures
 from wmtp_ray.plan.run_plan import held_out_mask
 from wmtp_ray.plan.stage1 import health_rows
-from wmtp_ray.training.losses import policy_pair_losses
+from wmtp_ray.training.losses import StageLoss
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,18 @@ class HealthFindings:
     failures: list[str] = field(default_factory=list)
 
 
-def measure_health(policy: Policy, config: RunConfig) -> HealthFindings:
-    """Judge held-out responses with the policy's value path and hold the numbers against `critic.gate_limits`."""
+def measure_health(loss: StageLoss, config: RunConfig) -> HealthFindings:
+    """Judge held-out responses with the policy's value path and hold the numbers against `critic.gate_limits`.
+
+    Where ranks share the policy's weights every rank calls it, and all find the same.
+    """
     index, rows = _held_out_rows(config)
     if len(rows) == 0:
         return HealthFindings({}, ["there is no held-out problem with a correct and an incorrect row to measure it on"])
-    device = next(policy.parameters()).device
+    device = next(loss.parameters()).device
     responses: list[JudgedResponse] = []
     for batch in batches_of_rows(index, rows, config):
-        responses += _judge(policy, batch, index, device, config.loss.max_logits_mb)
+        responses += _judge(loss, batch, index, device)
     health = critic_health(responses, value_clip=config.critic.value_clip)
     return HealthFindings(health.metrics(), gate_failures(health, GateThresholds(**dict(config.critic.gate_limits))))
 
@@ -61,14 +63,11 @@ def _held_out_rows(config: RunConfig) -> tuple[RowIndex, Int64]:
     return index, rows
 
 
-@torch.no_grad()
-def _judge(
-    policy: Policy, batch: TokenBatch, index: RowIndex, device: torch.device, max_logits_mb: float
-) -> list[JudgedResponse]:
+def _judge(loss: StageLoss, batch: TokenBatch, index: RowIndex, device: torch.device) -> list[JudgedResponse]:
     """Values and log-likelihoods of every document, cut to its response."""
     tensors = BatchTensors.from_batch(batch, device)
-    values_T = policy.states(tensors).values_BT[0].cpu().numpy()
-    losses_T = policy_pair_losses(policy, tensors, 1, max_logits_mb)[0, :, 0].cpu().numpy()
+    values_T = loss.values(tensors)[0].cpu().numpy()
+    losses_T = loss.pair_losses(tensors, 1)[0, :, 0].cpu().numpy()
     judged = []
     for document, row in zip(documents_of(batch), batch.row_ids_M, strict=True):
         prompt_tokens = int((~batch.supervised_mask_BT[0, document]).sum())

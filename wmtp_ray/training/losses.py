@@ -1,11 +1,15 @@
-"""What is minimised: modules whose `forward` is the loss of one micro-batch, so that DDP can wrap them.
+"""What is minimised: modules whose `forward` is the loss of one micro-batch, so that DDP or FSDP2 can wrap them.
 
 `PolicyLoss` is stage 2 (weighted multi-token cross-entropy + auxiliary value loss), `CriticLoss` stage 1 (the value
-head alone). Denominators are global and passed in; see objective.md, "Losses". Neither knows about optimizers.
+head alone). Denominators are global and passed in; see objective.md, "Losses". Neither knows about optimizers. Every
+pass over the policy goes through a method of these modules, since under FSDP2 its weights are whole only there.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,21 +35,42 @@ class Denominators:
     num_documents: float
 
 
-@dataclass(frozen=True)
-class MicroLoss:
-    """The loss to differentiate, and this micro-batch's part of every reported sum (already over global counts)."""
+class MicroLoss(NamedTuple):
+    """The loss to differentiate, and this micro-batch's part of every reported sum (already over global counts).
+
+    A tuple, because DDP and FSDP2 look for the tensors in what a forward returns.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
 
 
-class PolicyLoss(nn.Module):
-    """Stage 2: mean over horizons of coef_k * CE_k, plus value_coef * value loss and the anchor."""
+class StageLoss(nn.Module):
+    """A loss over a policy, and the passes over the same policy that only look."""
 
-    def __init__(self, policy: Policy, config: RunConfig, num_horizons: int) -> None:
+    def __init__(self, policy: Policy, config: RunConfig) -> None:
         super().__init__()
         self.policy = policy
         self._loss = config.loss
+
+    @torch.no_grad()
+    def pair_losses(self, tensors: BatchTensors, num_horizons: int) -> Tensor:
+        """Return `policy_pair_losses` without dropout."""
+        with _without_dropout(self):
+            return policy_pair_losses(self.policy, tensors, num_horizons, self._loss.max_logits_mb)
+
+    @torch.no_grad()
+    def values(self, tensors: BatchTensors) -> Tensor:
+        """Return values_BT without gradient and without dropout."""
+        with _without_dropout(self):
+            return self.policy.states(tensors).values_BT
+
+
+class PolicyLoss(StageLoss):
+    """Stage 2: mean over horizons of coef_k * CE_k, plus value_coef * value loss and the anchor."""
+
+    def __init__(self, policy: Policy, config: RunConfig, num_horizons: int) -> None:
+        super().__init__(policy, config)
         self._critic = config.critic
         self._gamma = config.weighting.gamma
         self._value_coef = config.train.value_coef
@@ -84,12 +109,11 @@ class PolicyLoss(nn.Module):
         return loss, kept_ce_H.cpu().double() * denominators.pairs_H
 
 
-class CriticLoss(nn.Module):
+class CriticLoss(StageLoss):
     """Stage 1: the value loss alone, or its pairwise alternative; no clip, since no critic has scored before."""
 
     def __init__(self, policy: Policy, config: RunConfig) -> None:
-        super().__init__()
-        self.policy = policy
+        super().__init__(policy, config)
         self._critic = config.critic
         self._gamma = config.weighting.gamma
 
@@ -160,6 +184,16 @@ def policy_pair_losses(policy: Policy, tensors: BatchTensors, num_horizons: int,
                 max_logits_bytes=int(max_logits_mb * _MIB),
             )
     return losses_BTH
+
+
+@contextmanager
+def _without_dropout(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def _in_autocast_dtype(hidden: Tensor) -> Tensor:

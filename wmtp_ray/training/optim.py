@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from wmtp_ray.config.schema import TrainConfig
 
@@ -40,5 +41,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-    """Scale all gradients so that their global L2 norm is at most `max_norm`; return the norm before."""
-    return float(torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], max_norm))
+    """Scale all gradients so that their global L2 norm is at most `max_norm`; return the norm before.
+
+    Gradients may be sharded: then every rank calls it, and the norm is that of the whole, the same on each.
+    """
+    parameters = list(parameters)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return float(norm)

@@ -1,4 +1,4 @@
-"""Where a rank computes and how gradients meet: device, precision, DDP.
+"""Where a rank computes and how gradients meet: device, precision, DDP or FSDP2 (`sharding.py`).
 
 It does not start processes: Ray Train does (see `actors/policy_worker.py`).
 """
@@ -9,11 +9,24 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema import RunConfig, TrainConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.ranks import Ranks
+from wmtp_ray.training.losses import StageLoss
+from wmtp_ray.training.sharding import shard
+
+
+def distribute(loss: StageLoss, train: TrainConfig, ranks: Ranks, device: torch.device) -> nn.Module:
+    """Put the loss module onto `device`, replicated or sharded over the ranks; one rank needs neither.
+
+    Build the optimizer afterwards. Both ways average gradients over the ranks (see `replicate`).
+    """
+    if train.parallel == "fsdp2" and ranks.world_size > 1:
+        return shard(loss, ranks, device, train.dtype)
+    return replicate(loss.to(device), ranks, device)
 
 
 def replicate(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
@@ -28,12 +41,26 @@ def replicate(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Modul
     return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
+def unwrapped(module: nn.Module) -> StageLoss:
+    """Return the loss module inside what `distribute` or `replicate` returned."""
+    loss = module.module if isinstance(module, DistributedDataParallel) else module
+    assert isinstance(loss, StageLoss)
+    return loss
+
+
 @contextmanager
 def reduce_gradients_when(module: nn.Module, wanted: bool) -> Iterator[None]:
-    """Skip DDP's gradient reduction in this block unless `wanted`: only the last micro-batch of a step reduces."""
+    """Skip the reduction of gradients in this block unless `wanted`.
+
+    Under FSDP2 a backward that does not reduce leaves weights and gradients whole on every rank: nothing is gathered
+    again for the next forward, and the memory of both is not shared until the backward that reduces.
+    """
     skip: AbstractContextManager[object] = nullcontext()
     if isinstance(module, DistributedDataParallel) and not wanted:
         skip = module.no_sync()
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(wanted)
+        module.set_reshard_after_backward(wanted)
     with skip:
         yield
 
@@ -44,6 +71,13 @@ def forward_precision(dtype: Literal["float32", "bfloat16"], device: torch.devic
         return nullcontext()
     assert device.type == "cuda", f"bfloat16 on {device.type}: the schema refuses it"
     return torch.autocast("cuda", dtype=torch.bfloat16)
+
+
+def module_precision(
+    module: nn.Module, dtype: Literal["float32", "bfloat16"], device: torch.device
+) -> AbstractContextManager[object]:
+    """Return `forward_precision` for a module of `distribute`; a sharded one sees to its precision itself."""
+    return nullcontext() if isinstance(module, FSDPModule) else forward_precision(dtype, device)
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:

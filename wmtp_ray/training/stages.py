@@ -9,16 +9,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from torch import nn
-
-from wmtp_ray.artifacts.manifest import atomic_write
-from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
+from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
+from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer, weights_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy, ValueSpec
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
 from wmtp_ray.training.critic_health import HealthFindings, measure_health
-from wmtp_ray.training.losses import CriticLoss, PolicyLoss
+from wmtp_ray.training.losses import CriticLoss, PolicyLoss, StageLoss
 
 STOP_FILE = "stop_requested"
 _RESULT = "stage_result.json"
@@ -41,9 +39,9 @@ class StageRecipe:
 
     stage: int
     build_policy: Callable[[RunConfig], Policy]
-    build_loss: Callable[[Policy, RunConfig], nn.Module]
+    build_loss: Callable[[Policy, RunConfig], StageLoss]
     build_scorer: Callable[[RunConfig, int], Scorer]
-    finish: Callable[[Policy, RunConfig], HealthFindings | None]
+    finish: Callable[[StageLoss, RunConfig], HealthFindings | None]
     peak_learning_rate: float
 
 
@@ -124,12 +122,15 @@ def _critic_start(config: RunConfig) -> Policy:
 
 
 def _policy_start(config: RunConfig) -> Policy:
-    """The model, with the value head of the critic bundle where the critic is the policy's own.
+    """The model, with the value head of the critic bundle where the critic is the policy's own, and its adapters.
 
     The value head leaves the optimizer when no loss reaches it: DDP needs every parameter to be used.
     """
     bundle = critic_bundle(config) if config.critic.source == "policy" else None
     policy = _policy_from(config.model.path, bundle, config)
+    if config.model.lora is not None:
+        base_sha256 = file_sha256(weights_file(config.model.path))
+        policy.add_adapters(config.model.lora, base_sha256=base_sha256, seed=config.seed)
     if config.train.value_coef == 0.0 and config.critic.anchor_coef == 0.0:
         policy.value_head.requires_grad_(False)
     return policy
@@ -152,6 +153,6 @@ def _no_weighting(config: RunConfig, num_horizons: int) -> UniformScorer:
     return UniformScorer(num_horizons, config.weighting)
 
 
-def _final_health(policy: Policy, config: RunConfig) -> HealthFindings | None:
+def _final_health(loss: StageLoss, config: RunConfig) -> HealthFindings | None:
     """What became of the critic that the policy carries; None where it carries none that scored."""
-    return measure_health(policy, config) if config.uses_critic and config.critic.source == "policy" else None
+    return measure_health(loss, config) if config.uses_critic and config.critic.source == "policy" else None

@@ -20,13 +20,13 @@ from wmtp_ray.objective import td
 from wmtp_ray.objective.horizon import supervised_pairs
 from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
-from wmtp_ray.training.losses import Denominators, MicroLoss, policy_pair_losses
+from wmtp_ray.training.losses import Denominators, MicroLoss
 from wmtp_ray.training.optim import clip_gradients, set_learning_rate
-from wmtp_ray.training.parallel import forward_precision, reduce_gradients_when
+from wmtp_ray.training.parallel import module_precision, reduce_gradients_when, unwrapped
 
 
 class TrainingStep:
-    """Owns the loss module (DDP-wrapped or not), the optimizer and the scorer; `run` makes one step."""
+    """Owns the loss module (as `parallel.distribute` left it), the optimizer and the scorer; `run` makes one step."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class TrainingStep:
         ranks: Ranks,
     ) -> None:
         self.loss_module = loss_module
+        self.loss = unwrapped(loss_module)
         self.policy = policy
         self.optimizer = optimizer
         self.scorer = scorer
@@ -62,13 +63,12 @@ class TrainingStep:
 
     def _with_policy_losses(self, micro_batch: MicroBatch) -> MicroBatch:
         with self._precision():
-            losses_BTH = policy_pair_losses(
-                self.policy, micro_batch.tensors, self._num_horizons, self._config.loss.max_logits_mb
-            )
+            losses_BTH = self.loss.pair_losses(micro_batch.tensors, self._num_horizons)
         return replace(micro_batch, policy_losses_BTH=losses_BTH)
 
     def _precision(self) -> AbstractContextManager[object]:
-        return forward_precision(self._config.train.dtype, next(self.policy.parameters()).device)
+        device = next(self.policy.parameters()).device
+        return module_precision(self.loss_module, self._config.train.dtype, device)
 
     def _denominators(self, micro_batches: Sequence[MicroBatch], weights: StepWeights) -> Denominators:
         """Count the global batch's pairs, states and documents in one reduction."""
@@ -91,9 +91,9 @@ class TrainingStep:
     ) -> dict[str, float]:
         """Accumulate gradients over the micro-batches; return the reported sums over all ranks."""
         parts: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-        last = len(micro_batches) - 1
+        every, last = self._config.train.reduce_gradients == "micro_batch", len(micro_batches) - 1
         for position, (micro, pair_weights_BTH) in enumerate(zip(micro_batches, weights.pair_weights_BTH, strict=True)):
-            with reduce_gradients_when(self.loss_module, position == last):
+            with reduce_gradients_when(self.loss_module, every or position == last):
                 with self._precision():
                     loss: MicroLoss = self.loss_module(micro, pair_weights_BTH, denominators)
                 (loss.total * self._ranks.world_size).backward()  # type: ignore[no-untyped-call]

@@ -86,6 +86,8 @@ def _make_train(*, sampling: dict[str, object] | None = None, **changes: object)
         "max_grad_norm": 1.0,
         "value_coef": 0.5,
         "num_workers": 1,
+        "parallel": "ddp",
+        "reduce_gradients": "step",
         "device": "cpu",
         "dtype": "float32",
         "checkpoint_every": 10,

@@ -24,6 +24,7 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.ranks import OneRank
 from wmtp_ray.training.checkpoint import (
     RunState,
     check_checkpoints,
@@ -85,7 +86,7 @@ def save(root: Path, step: int, *, keep: int = 9, seed: int | None = None) -> Pa
     policy = new_policy(step if seed is None else seed)
     optimizer = new_optimizer(policy)
     run_step(policy, optimizer)
-    return save_checkpoint(root, state_of(step), policy, optimizer, [], keep=keep, keep_best=0)
+    return save_checkpoint(root, state_of(step), policy, optimizer, [], OneRank(), keep=keep, keep_best=0)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -126,7 +127,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy = new_policy(2)
     optimizer = new_optimizer(policy)
     run_step(policy, optimizer)
-    save_checkpoint(root, state_of(2), policy, optimizer, versions, keep=2, keep_best=0)
+    save_checkpoint(root, state_of(2), policy, optimizer, versions, OneRank(), keep=2, keep_best=0)
     return root
 
 
@@ -138,7 +139,7 @@ class TestRestoring:
             run_step(policy, optimizer)
         scorer = {"ema/mean": 0.1 + 0.2, "ema/var": 5e-324, "count": 2.0**53 + 2.0, "never": float("inf")}
         state = state_of(3, scorer=scorer, mlflow_run_id="abc", world_size=2)
-        checkpoint = save_checkpoint(tmp_path, state, policy, optimizer, [], keep=1, keep_best=0)
+        checkpoint = save_checkpoint(tmp_path, state, policy, optimizer, [], OneRank(), keep=1, keep_best=0)
         next_random = torch.rand(8)
 
         restored = new_policy(seed=1)
@@ -156,7 +157,9 @@ class TestRestoring:
         optimizer = new_optimizer(policy)
         for step in range(4):
             if step == 2:
-                checkpoint = save_checkpoint(tmp_path, state_of(2), policy, optimizer, [], keep=1, keep_best=0)
+                checkpoint = save_checkpoint(
+                    tmp_path, state_of(2), policy, optimizer, [], OneRank(), keep=1, keep_best=0
+                )
             run_step(policy, optimizer)
 
         resumed = new_policy(seed=1)
@@ -196,7 +199,7 @@ class TestSaving:
         moments = {f"{i}.{k}": t for i, each in optimizer.state_dict()["state"].items() for k, t in each.items()}
         before = (tensors_sha256(policy.state_dict()), tensors_sha256(moments), torch.get_rng_state().tolist())
         memory = [parameter.data_ptr() for parameter in policy.parameters()]
-        save_checkpoint(tmp_path, state_of(1), policy, optimizer, [], keep=1, keep_best=0)
+        save_checkpoint(tmp_path, state_of(1), policy, optimizer, [], OneRank(), keep=1, keep_best=0)
         after = (tensors_sha256(policy.state_dict()), tensors_sha256(moments), torch.get_rng_state().tolist())
         assert before == after
         assert memory == [parameter.data_ptr() for parameter in policy.parameters()]
@@ -289,7 +292,7 @@ class TestDamage:
     def test_when_all_are_damaged_there_is_none_and_each_is_named(self, two):
         with (
             replaced(two / "step_1" / "rng.pt", b""),
-            replaced(two / "step_2" / "optimizer.pt", b""),
+            replaced(two / "step_2" / "optimizer.safetensors", b""),
             pytest.warns(UserWarning, match="is damaged") as caught,
         ):
             assert latest_checkpoint(two) is None
@@ -320,7 +323,7 @@ class TestFullDisk:
         run_step(policy, optimizer)
         weights = tensors_sha256(policy.state_dict())
         with files_limited_to(int(share * largest)), pytest.raises(ArtifactError) as caught:
-            save_checkpoint(two, state_of(3), policy, optimizer, [], keep=1, keep_best=0)
+            save_checkpoint(two, state_of(3), policy, optimizer, [], OneRank(), keep=1, keep_best=0)
         assert_says_what_to_do(str(caught.value), two, step=3)
         assert contents(two) == before
         assert steps_in(two) == ["step_1", "step_2"]
@@ -336,7 +339,14 @@ class TestFullDisk:
         policy = new_policy()
         with pytest.raises(ArtifactError) as caught:
             save_checkpoint(
-                tmp_path, state_of(4), policy, new_optimizer(policy), [tmp_path / "gone"], keep=1, keep_best=0
+                tmp_path,
+                state_of(4),
+                policy,
+                new_optimizer(policy),
+                [tmp_path / "gone"],
+                OneRank(),
+                keep=1,
+                keep_best=0,
             )
         assert_says_what_to_do(str(caught.value), tmp_path, step=4)
         assert steps_in(tmp_path) == []
@@ -357,7 +367,7 @@ def save_forever(root: Path, first_step: int) -> None:
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.fill_(float(step))
-        save_checkpoint(root, state_of(step), policy, optimizer, [], keep=2, keep_best=0)
+        save_checkpoint(root, state_of(step), policy, optimizer, [], OneRank(), keep=2, keep_best=0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
@@ -442,7 +452,7 @@ def test_driver_is_warned_of_a_damaged_checkpoint_and_refuses_when_none_is_whole
     save(tmp_path, 1)
     save(tmp_path, 2)
     assert check_checkpoints(tmp_path) == []
-    (tmp_path / "step_2" / "optimizer.pt").write_bytes(b"")
+    (tmp_path / "step_2" / "optimizer.safetensors").write_bytes(b"")
     [warning] = check_checkpoints(tmp_path)
     assert "step_2" in warning
     assert "the one before it is used" in warning
@@ -459,7 +469,9 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
     losses = {1: 0.9, 2: 0.3, 3: 0.5, 4: 0.4, 5: 0.8}
     kept = []
     for step, mean_loss in losses.items():
-        save_checkpoint(tmp_path, state_of(step, mean_loss=mean_loss), policy, optimizer, [], keep=2, keep_best=1)
+        save_checkpoint(
+            tmp_path, state_of(step, mean_loss=mean_loss), policy, optimizer, [], OneRank(), keep=2, keep_best=1
+        )
         kept.append(steps_in(tmp_path))
     assert kept == [
         ["step_1"],

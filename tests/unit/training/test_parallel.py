@@ -216,3 +216,7 @@ class TestDevice:
     def test_an_absent_device_is_refused_with_a_remedy(self):
         with pytest.raises(ConfigError, match=r"train\.device=cuda, but this machine has .*'cpu'.*train\.device=auto"):
             choose_device("cuda", 0)
+
+    def test_shards_on_mps_are_refused_before_the_start(self, nano):
+        with pytest.raises(ConfigError, match=r"parallel=fsdp2 with device=mps.*parallel=ddp"):
+            nano.load("train.parallel=fsdp2", "train.device=mps")

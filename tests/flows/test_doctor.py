@@ -1,0 +1,126 @@
+"""`wmtp doctor`: what it finds, what it advises, and that it starts and writes nothing."""
+
+import json
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.flows.world import make_world
+from wmtp_ray.data.index import build_index, count_tokens, index_path_of, write_index
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.flows.doctor import DoctorReport, doctor
+from wmtp_ray.flows.findings import Finding, look_at_versions
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_world(tmp_path_factory.mktemp("doctor"))
+    jsonl = root / "datasets_local_small" / "list_tasks" / "train.jsonl"
+    tokenizer = CodeTokenizer(root / "models_v2" / "nano_mtp" / "tokenizer.model")
+    built = build_index(jsonl, on_error="fail")
+    write_index(replace(built, index=count_tokens(built.index, tokenizer)), index_path_of(jsonl))
+    return root
+
+
+def report_on(site: Path, *words: str) -> DoctorReport:
+    return doctor(["preset=quickstart", f"storage_root={site}", *words])
+
+
+def finding(report: DoctorReport, subject: str) -> Finding:
+    [found] = [each for each in report.findings if each.subject == subject]
+    return found
+
+
+def test_a_site_that_has_everything_is_ok_and_shows_the_estimate(site: Path) -> None:
+    report = report_on(site)
+    assert report.ok, report.render()
+    assert finding(report, "index").found.endswith("fresh")
+    for part in ("A run can start.", "Memory of stage 2", "machine", "torch", "storage"):
+        assert part in report.render()
+
+
+def test_nothing_heavy_is_imported_and_nothing_is_written(site: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in site.rglob("*")}
+    program = (
+        "import json, sys; from wmtp_ray.flows.doctor import doctor; "
+        f"doctor(['preset=quickstart', 'storage_root={site}']); "
+        "json.dump(sorted({'torch', 'ray', 'mlflow', 'pandas'} & set(sys.modules)), sys.stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert json.loads(done.stdout) == [], done.stderr
+    assert {path: path.stat().st_mtime_ns for path in site.rglob("*")} == before
+
+
+def test_a_typo_is_a_problem_and_the_machine_is_still_looked_at(site: Path) -> None:
+    report = report_on(site, "weighting.bta=1")
+    assert not report.ok
+    assert "did you mean weighting.beta?" in finding(report, "configuration").found
+    assert finding(report, "machine").level == "ok"
+
+
+def test_what_is_missing_is_named_with_its_remedy(site: Path) -> None:
+    report = report_on(site, f"model.path={site}/absent")
+    assert not report.ok
+    assert "point model.path at" in finding(report, "files").found
+    assert "1 problem would stop a run." in report.render()
+
+
+def test_an_index_is_missing_stale_or_of_another_tokenizer(site: Path, tmp_path: Path) -> None:
+    jsonl = tmp_path / "train.jsonl"
+    jsonl.write_bytes((site / "datasets_local_small" / "list_tasks" / "train.jsonl").read_bytes())
+    words = (f"data.train_file={jsonl}",)
+    missing = finding(report_on(site, *words), "index")
+    assert (missing.level, missing.found) == ("warning", "not built yet")
+    assert f"wmtp data index {jsonl}" in missing.remedy
+    write_index(build_index(jsonl, on_error="fail"), index_path_of(jsonl))
+    uncounted = finding(report_on(site, *words), "index")
+    assert uncounted.level == "warning"
+    assert "counts them anew" in uncounted.remedy
+    jsonl.write_bytes(jsonl.read_bytes()[:-1] + b" \n")
+    stale = finding(report_on(site, *words), "index")
+    assert stale.level == "problem"
+    assert "stale" in stale.found
+
+
+def test_a_model_that_cannot_fit_is_a_problem_with_a_way_out(site: Path, tmp_path: Path) -> None:
+    params = {"dim": 8192, "n_layers": 80, "n_heads": 64, "vocab_size": 32000, "n_future_tokens": 4}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    report = report_on(site, f"model.path={tmp_path}", "train.device=cuda", "cluster.gpu_type=A100-80GB")
+    memory = finding(report, "memory")
+    assert memory.level == "problem"
+    assert "train.num_workers=" in memory.found
+
+
+def test_a_cluster_that_does_not_answer_is_a_problem(site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "absent"))
+        monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+        report = report_on(site)
+        assert "does not answer" in finding(report, "Ray").found
+        assert finding(report, "Ray token").level == "warning"
+        free.listen()
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "any")
+        assert finding(report_on(site), "Ray").level == "ok"
+
+
+def test_a_version_other_than_the_tested_one_is_a_warning(tmp_path: Path) -> None:
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("# pins\nnumpy==1.0\n")
+    [numpy] = [each for each in look_at_versions(constraints) if each.subject == "numpy"]
+    assert numpy.level == "warning"
+    assert "tested with 1.0" in numpy.found
+
+
+def test_storage_that_cannot_be_written_is_a_problem(site: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    report = doctor(["preset=quickstart", f"storage_root={file}"])
+    assert finding(report, "storage").level == "problem"

@@ -1,0 +1,73 @@
+"""The export of a checkpoint that one rank wrote; `test_parallel.py` exports shards and adapters of real runs."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from vendor.meta_llama import ModelArgs, Transformer
+from wmtp_ray.artifacts.manifest import tensors_sha256
+from wmtp_ray.artifacts.meta_checkpoint import load_policy
+from wmtp_ray.config.load import dump_config, load_config, parse_arguments
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.flows.export_policy import export_policy
+from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.ranks import OneRank
+from wmtp_ray.training.checkpoint import RunState, save_checkpoint
+
+ARGS = ModelArgs(dim=16, n_layers=3, n_heads=2, vocab_size=11, n_future_tokens=2, multiple_of=8)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run with checkpoints of the steps 1 and 2; every weight of step n is n."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    config = load_config(parse_arguments(["recipe=verifiable"]), now=datetime(2026, 1, 1))
+    (directory / "config.yaml").write_text(dump_config(config))
+    for step in (1, 2):
+        policy = policy_of(step)
+        state = RunState(2, step, "ab12", scorer={}, mlflow_run_id=None, world_size=1, mean_loss=1.0)
+        optimizer = torch.optim.AdamW(policy.parameters())
+        save_checkpoint(directory / "checkpoints", state, policy, optimizer, [], OneRank(), keep=2, keep_best=0)
+    return directory
+
+
+def policy_of(step: int) -> Policy:
+    policy = Policy(Transformer(ARGS), ValueSpec("mlp", 1.0, "none"))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.fill_(float(step))
+    return policy
+
+
+@pytest.mark.parametrize(("asked", "exported"), [(None, 2), (2, 2), (1, 1)])
+def test_the_step_asked_for_or_the_newest_is_exported_whole(run_dir, tmp_path, asked, exported):
+    expected = tensors_sha256(policy_of(exported).state_dict())
+    assert export_policy(run_dir, asked, tmp_path / "out") == expected
+    assert tensors_sha256(load_policy(tmp_path / "out").state_dict()) == expected
+    names = {"params.json", "model.safetensors", "value_head.json", "value_head.safetensors"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_a_model_is_not_overwritten(run_dir, tmp_path):
+    export_policy(run_dir, 1, tmp_path / "out")
+    with pytest.raises(ArtifactError, match="holds a model already"):
+        export_policy(run_dir, 2, tmp_path / "out")
+    assert float(load_policy(tmp_path / "out").transformer.norm.weight[0].detach()) == 1.0
+
+
+def test_a_step_that_is_not_there_is_told_with_those_that_are(run_dir, tmp_path):
+    with pytest.raises(ArtifactError, match=r"no checkpoint of step 7; there are those of the steps \[1, 2\]"):
+        export_policy(run_dir, 7, tmp_path / "out")
+    with pytest.raises(ArtifactError, match="no whole checkpoint"):
+        export_policy(tmp_path / "elsewhere", None, tmp_path / "out")
+
+
+def test_a_damaged_checkpoint_is_refused_when_named_and_passed_over_when_not(run_dir, tmp_path):
+    (run_dir / "checkpoints" / "step_2" / "rng.pt").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"step_2 is damaged .*rng\.pt"):
+        export_policy(run_dir, 2, tmp_path / "out")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert export_policy(run_dir, None, tmp_path / "out") == tensors_sha256(policy_of(1).state_dict())

@@ -1,0 +1,150 @@
+"""Fitting: what meets on a device, what is refused, and that the advice would work."""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from wmtp_ray.config.load import load_config, parse_arguments
+from wmtp_ray.config.schema import GpuType, RunConfig
+from wmtp_ray.errors import ConfigError
+from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
+from wmtp_ray.training.estimate.flops import Tokens
+from wmtp_ray.training.estimate.hardware import CARDS, GIB, machine_memory_bytes
+from wmtp_ray.training.estimate.memory import Lora, RankWork
+from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit, stage_flops
+from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize, ValuePath
+
+PARAMS = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000, "multiple_of": 256}
+SIZE = ModelSize.from_params(PARAMS)
+WORK = RankWork(
+    micro_batch_tokens=16384,
+    num_micro_batches=2,
+    activation_checkpointing=False,
+    dtype="bfloat16",
+    device="cuda",
+    parallel="ddp",
+    reduce_gradients="step",
+    num_ranks=1,
+    lora=None,
+    max_logits_mb=64,
+    value=ValuePath("linear", 1.0, False),
+)
+
+
+def load_on(usable_gib: float, **changes: object) -> Load:
+    device = Device("a GPU", usable_gib * GIB, ranks=1, scorers=0, is_machine=False)
+    return Load(SIZE, replace(WORK, **changes), None, device, shortest_micro_batch=2048)
+
+
+@pytest.mark.parametrize(
+    ("load", "expected"),
+    [
+        (load_on(150), ("model.activation_checkpointing=true",)),
+        (load_on(100, num_ranks=4, activation_checkpointing=True), ("train.parallel=fsdp2",)),
+        (
+            load_on(78, num_ranks=3, activation_checkpointing=True),
+            ("train.parallel=fsdp2", "train.reduce_gradients=micro_batch"),
+        ),
+        (
+            load_on(40, num_ranks=8),
+            (
+                "model.activation_checkpointing=true",
+                "train.parallel=fsdp2",
+                "train.reduce_gradients=micro_batch",
+            ),
+        ),
+    ],
+)
+def test_the_first_setting_that_changes_no_result_is_named(load: Load, expected: tuple[str, ...]) -> None:
+    assert not load.fits
+    [remedy] = remedies(load)
+    assert remedy.words == expected
+    assert remedy.total_bytes <= load.device.usable_bytes
+
+
+def test_one_gpu_is_offered_adapters_or_more_gpus() -> None:
+    adapters, more = remedies(load_on(78))
+    assert any("model.lora=" in word for word in adapters.words)
+    assert any("train.num_workers=" in word for word in more.words)
+    assert not any("model.lora=" in word for word in more.words)
+
+
+def test_smaller_micro_batches_are_offered_where_adapters_are_on_already() -> None:
+    [remedy] = remedies(load_on(45, lora=Lora(16, TARGETS), activation_checkpointing=True))
+    assert remedy.words[0].startswith("train.micro_batch_tokens=")
+
+
+def test_nothing_helps_where_the_shortest_micro_batch_is_too_much() -> None:
+    assert remedies(replace(load_on(1), device=Device("this machine", GIB, 1, 0, is_machine=True))) == []
+
+
+def test_everything_on_the_device_counts() -> None:
+    alone = load_on(500)
+    scorer = ScorerWork(SIZE, WORK.value, autocast=True)
+    shared = replace(alone, scorer=scorer, device=replace(alone.device, ranks=2, scorers=1))
+    assert shared.scoring() is not None
+    assert shared.total_bytes == 2 * alone.total_bytes + shared.scoring().total
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "params.json").write_text(json.dumps(PARAMS))
+    return tmp_path
+
+
+def configured(model: Path, *words: str) -> RunConfig:
+    return load_config(parse_arguments(["recipe=verifiable", f"model.path={model}", *words]), now=datetime(2025, 1, 2))
+
+
+def test_the_real_model_is_refused_on_one_card_with_numbers_and_a_way_out(model: Path) -> None:
+    estimate = estimate_run(configured(model, "preset=a100-1", "model.lora=null", "train.parallel=ddp"), {}, None)
+    with pytest.raises(ConfigError) as refused:
+        require_fit(estimate)
+    for part in ("A100-80GB", "78.0 GiB are usable", "parameters 25.1", "model.lora=", "train.num_workers="):
+        assert part in str(refused.value)
+    assert "IT DOES NOT FIT" in render_estimate(estimate)
+
+
+def test_the_real_model_fits_three_sharded_ranks(model: Path) -> None:
+    words = ("preset=a100-4", "train.parallel=fsdp2", "train.reduce_gradients=micro_batch")
+    estimate = estimate_run(configured(model, *words), {}, None)
+    require_fit(estimate)
+    assert "DOES NOT FIT" not in render_estimate(estimate)
+
+
+def test_policy_and_critic_share_a_card_where_their_shares_fit_it(model: Path) -> None:
+    shared = estimate_run(configured(model, "preset=a100-1"), {}, None).load.device
+    apart = estimate_run(configured(model, "preset=a100-4"), {}, None).load.device
+    assert (shared.ranks, shared.scorers) == (1, 1)
+    assert (apart.ranks, apart.scorers) == (1, 0)
+
+
+def test_a_cluster_or_a_card_that_nobody_knows_refuses_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = configured(model, "preset=a100-1", "cluster.gpu_type=null")
+    require_fit(estimate_run(unknown, {}, None))
+    require_fit(estimate_run(unknown, {}, None, card=replace(CARDS["H200-141GB"], memory_bytes=1e15)))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    require_fit(estimate_run(configured(model, "preset=cpu"), {}, None))
+
+
+def test_every_gpu_type_of_the_schema_is_in_the_table() -> None:
+    assert set(GpuType.__args__) == set(CARDS)
+
+
+def test_a_machine_has_memory() -> None:
+    assert machine_memory_bytes() > GIB / 4
+
+
+def test_a_stage_is_counted_as_it_is_configured(model: Path) -> None:
+    tokens, plain = Tokens(100, 0, 50), configured(model, "preset=cpu", "weighting.type=uniform")
+    looking = configured(model, "preset=cpu", "weighting.type=surprisal", "model.activation_checkpointing=true")
+    assert stage_flops(plain, SIZE, 2, tokens).model == stage_flops(looking, SIZE, 2, tokens).model
+    assert stage_flops(plain, SIZE, 2, tokens).executed == stage_flops(plain, SIZE, 2, tokens).model
+    assert stage_flops(looking, SIZE, 2, tokens).looking > 0
+    assert stage_flops(looking, SIZE, 2, tokens).recompute == stage_flops(plain, SIZE, 2, tokens).blocks
+    frozen_trunk = stage_flops(plain, SIZE, 1, tokens)
+    assert frozen_trunk.model == frozen_trunk.forward + 2 * frozen_trunk.value_head

@@ -1,0 +1,125 @@
+"""FLOPs against torch's own counter, and token counts against loops."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from vendor.meta_llama import ModelArgs, Transformer
+from wmtp_ray.contracts import Example
+from wmtp_ray.data.collate import collate
+from wmtp_ray.training.estimate.flops import (
+    StepWork,
+    Tokens,
+    count_tokens,
+    critic_stage_flops,
+    scorer_flops,
+    step_flops,
+)
+from wmtp_ray.training.estimate.sizes import ModelSize, ValuePath
+from wmtp_ray.training.throughput import measured_peak_flops, tokens_of
+
+ARGS = ModelArgs(dim=32, n_layers=5, n_heads=4, n_kv_heads=2, vocab_size=60, n_future_tokens=2, multiple_of=8)
+SIZE = ModelSize.from_params(asdict(ARGS))
+LINEAR = ValuePath("linear", 1.0, False)
+PLAIN = StepWork(LINEAR, trains_value=True, activation_checkpointing=False, adapter_parameters=0, looks_first=False)
+rows = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=6)
+
+
+@given(rows, st.integers(1, 4))
+def test_tokens_and_pairs_are_those_of_a_loop_over_rows(lengths: list[tuple[int, int]], num_horizons: int) -> None:
+    tokens = causal_pairs = supervised_pairs = 0
+    for prompt, response in lengths:
+        for position in range(prompt + response):
+            tokens += 1
+            causal_pairs += position + 1
+            supervised_pairs += sum(prompt <= position + k < prompt + response for k in range(1, num_horizons + 1))
+    prompts_N, responses_N = np.array(lengths).T
+    assert count_tokens(prompts_N, responses_N, num_horizons) == Tokens(tokens, causal_pairs, supervised_pairs)
+
+
+@given(rows)
+def test_micro_batches_count_as_their_rows(lengths: list[tuple[int, int]]) -> None:
+    examples = [Example(i, np.zeros(p + r, np.int32), p, True) for i, (p, r) in enumerate(lengths)]
+    batches = [collate([example], step=0, micro_step=i) for i, example in enumerate(examples)]
+    batches.append(collate(examples, step=0, micro_step=len(batches)))
+    once = count_tokens(*np.array(lengths).T, 2)
+    assert tokens_of(batches, 2) == once + once
+
+
+def test_products_are_those_that_torch_counts() -> None:
+    model, length = Transformer(ARGS), 7
+    counter = FlopCounterMode(display=False)
+    with counter:
+        logits = model(torch.zeros(1, length, dtype=torch.int64), return_all_heads=True)
+        forward = products(counter)
+        logits.sum().backward()
+    flops = step_flops(SIZE, Tokens(length, 0, 2 * length), replace(PLAIN, trains_value=False))
+    assert flops.blocks + flops.unembedding == forward
+    assert flops.backward == products(counter) - forward
+
+
+def products(counter: FlopCounterMode) -> int:
+    """Matrix products counted so far; torch counts attention whole, not causal."""
+    return sum(count for op, count in counter.get_flop_counts()["Global"].items() if "mm" in str(op))
+
+
+def test_attention_ends_with_its_document() -> None:
+    one, two = (count_tokens(np.array(p), np.array(r), 2) for p, r in (([4], [8]), ([2, 2], [4, 4])))
+    assert one.tokens == two.tokens
+    whole, cut = (step_flops(SIZE, tokens, PLAIN).attention for tokens in (one, two))
+    # 12 * 13 / 2 causal pairs against twice 6 * 7 / 2, each a product of D for the score and one for the mixture.
+    assert (whole, cut) == (5 * 4 * 32 * 78, 5 * 4 * 32 * 42)
+
+
+def test_recomputed_blocks_and_looking_passes_are_work_but_not_the_model_s() -> None:
+    tokens = count_tokens(np.array([3]), np.array([9]), 2)
+    plain, busy = (
+        step_flops(SIZE, tokens, work)
+        for work in (PLAIN, replace(PLAIN, activation_checkpointing=True, looks_first=True))
+    )
+    assert plain.executed == plain.model == busy.model
+    assert busy.recompute == plain.blocks + plain.attention
+    assert busy.executed == busy.model + busy.recompute + plain.forward - plain.value_head
+
+
+def test_frozen_weights_have_half_the_backward() -> None:
+    tokens = Tokens(100, 0, 0)
+    whole = step_flops(SIZE, tokens, PLAIN)
+    frozen = step_flops(SIZE, tokens, replace(PLAIN, adapter_parameters=10))
+    assert frozen.backward - 2 * (frozen.value_head + 2 * 10 * 100) == whole.blocks
+    assert whole.backward - 2 * whole.value_head == 2 * whole.blocks
+
+
+def test_the_critic_stage_goes_back_through_what_it_trains() -> None:
+    tokens = count_tokens(np.array([3]), np.array([9]), 2)
+    frozen = critic_stage_flops(SIZE, tokens, LINEAR, train_trunk=False)
+    trained = critic_stage_flops(SIZE, tokens, LINEAR, train_trunk=True)
+    assert frozen.backward == 2 * frozen.value_head
+    assert trained.backward == 2 * trained.forward
+
+
+def test_a_critic_skips_the_prediction_heads_and_a_reference_runs_one() -> None:
+    tokens = Tokens(10, 0, 0)
+    assert scorer_flops(SIZE, tokens, LINEAR) == 2 * 10 * (3 * SIZE.block_matrix_parameters + 32)
+    assert scorer_flops(SIZE, tokens, None) == 2 * 10 * (4 * SIZE.block_matrix_parameters + 60 * 32)
+
+
+def test_the_measured_peak_is_measured_once_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.get_rng_state()
+    first = measured_peak_flops(torch.device("cpu"), torch.float32)
+    assert first > 1e8
+    assert measured_peak_flops(torch.device("cpu"), torch.float32) == first
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+@pytest.mark.parametrize("surprisal", [False, True])
+def test_the_surprisal_costs_a_head_and_the_unembedding_of_every_token(surprisal: bool) -> None:
+    value = ValuePath("linear", 1.0, surprisal)
+    flops = step_flops(SIZE, Tokens(10, 0, 0), replace(PLAIN, value=value))
+    assert flops.looking == surprisal * 2 * 10 * (SIZE.block_matrix_parameters + 60 * 32)

@@ -1,0 +1,165 @@
+"""Does the work fit the device, and if not, which setting makes it fit. Changes nothing; decides on numbers alone."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from wmtp_ray.training.estimate.hardware import GIB
+from wmtp_ray.training.estimate.memory import Lora, Memory, RankWork, rank_memory, scorer_memory
+from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize, ValuePath
+
+_LORA = Lora(rank=16, targets=TARGETS)
+_LORA_WORDS = "'model.lora={rank: 16, alpha: 32, dropout: 0.0, targets: [wq, wk, wv, wo, w1, w2, w3]}'"
+_SHARDED_WORDS = ("train.parallel=fsdp2", "train.reduce_gradients=micro_batch")
+_SHARDED = {"parallel": "fsdp2", "reduce_gradients": "micro_batch"}
+_MOST_RANKS = 64
+
+
+@dataclass(frozen=True)
+class Device:
+    """What ranks and scorers share: one GPU, or a whole machine. `usable_bytes` None: nobody knows."""
+
+    name: str
+    usable_bytes: float | None
+    ranks: int
+    scorers: int
+    is_machine: bool
+
+
+@dataclass(frozen=True)
+class ScorerWork:
+    """A critic (`value` given) or a reference (None) that scores micro-batches of the rank's size."""
+
+    size: ModelSize
+    value: ValuePath | None
+    autocast: bool
+
+
+@dataclass(frozen=True)
+class Load:
+    """Everything that meets on one device."""
+
+    size: ModelSize
+    work: RankWork
+    scorer: ScorerWork | None
+    device: Device
+    shortest_micro_batch: int  # data.max_tokens: a micro-batch holds the longest row
+
+    def rank(self) -> Memory:
+        return rank_memory(self.size, self.work)
+
+    def scoring(self) -> Memory | None:
+        if self.scorer is None or self.device.scorers == 0:
+            return None
+        scorer, tokens = self.scorer, self.work.micro_batch_tokens
+        return scorer_memory(scorer.size, tokens, scorer.value, autocast=scorer.autocast)
+
+    @property
+    def total_bytes(self) -> int:
+        scoring = self.scoring()
+        return self.device.ranks * self.rank().total + (self.device.scorers * scoring.total if scoring else 0)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits; True where nobody knows the device."""
+        return self.device.usable_bytes is None or self.total_bytes <= self.device.usable_bytes
+
+
+@dataclass(frozen=True)
+class Change:
+    """Words for the command line, and the fields of `RankWork` that they set."""
+
+    words: tuple[str, ...]
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Words for the command line, and what the device would hold with them."""
+
+    words: tuple[str, ...]
+    total_bytes: int
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.words)} ({self.total_bytes / GIB:.1f} GiB)"
+
+
+def remedies(load: Load) -> list[Remedy]:
+    """Return the first change that makes the load fit, then, where that one trains adapters, the first that does not.
+
+    Tried in this order, each thing alone and then added to those before: activation checkpointing, sharding, LoRA,
+    smaller micro-batches, more ranks. Empty when nothing helps.
+    """
+    fitting = (Remedy(words, changed.total_bytes) for words, changed in _candidates(load) if changed.fits)
+    first = next(fitting, None)
+    if first is None:
+        return []
+    if not any(word.startswith("'model.lora") for word in first.words):
+        return [first]
+    other = next((each for each in fitting if not any(word.startswith("'model.lora") for word in each.words)), None)
+    return [first] if other is None else [first, other]
+
+
+def _candidates(load: Load) -> Iterator[tuple[tuple[str, ...], Load]]:
+    thrifty, lora, smaller = _thrifty(load), _adapters(load), _smaller_micro_batches(load)
+    for changes in _alone_and_together(thrifty):
+        yield _changed(load, changes)
+    for change in lora:
+        yield from _alone_and_with(load, change, thrifty)
+    for change in smaller:
+        yield from _alone_and_with(load, change, thrifty)
+    for change, adapters in product(smaller, lora):
+        yield _changed(load, [*thrifty, adapters, change])
+    for change in _more_ranks(load):
+        yield from _alone_and_with(load, change, thrifty)
+
+
+def _alone_and_together(changes: list[Change]) -> list[list[Change]]:
+    return [[change] for change in changes] + [changes[:count] for count in range(2, len(changes) + 1)]
+
+
+def _alone_and_with(load: Load, change: Change, others: list[Change]) -> Iterator[tuple[tuple[str, ...], Load]]:
+    yield _changed(load, [change])
+    yield _changed(load, [*others, change])
+
+
+def _thrifty(load: Load) -> list[Change]:
+    """The settings that cost time and change no result, those that are not on yet."""
+    work, found = load.work, []
+    if not work.activation_checkpointing:
+        found.append(Change(("model.activation_checkpointing=true",), {"activation_checkpointing": True}))
+    if work.num_ranks > 1 and work.parallel == "ddp":
+        found.append(Change(("train.parallel=fsdp2",), {"parallel": "fsdp2"}))
+    if work.num_ranks > 1 and work.num_micro_batches > 1 and work.reduce_gradients == "step":
+        found.append(Change(_SHARDED_WORDS, _SHARDED))
+    return found
+
+
+def _adapters(load: Load) -> list[Change]:
+    return [Change((_LORA_WORDS,), {"lora": _LORA})] if load.work.lora is None else []
+
+
+def _smaller_micro_batches(load: Load) -> list[Change]:
+    found, tokens = [], load.work.micro_batch_tokens // 2
+    while tokens >= load.shortest_micro_batch:
+        fields = {"micro_batch_tokens": tokens, "num_micro_batches": max(2, load.work.num_micro_batches)}
+        found.append(Change((f"train.micro_batch_tokens={tokens}",), fields))
+        tokens //= 2
+    return found
+
+
+def _more_ranks(load: Load) -> list[Change]:
+    """More GPUs share the weights, one rank on each; a machine's memory grows with no rank."""
+    counts = () if load.device.is_machine else range(load.work.num_ranks + 1, _MOST_RANKS + 1)
+    return [
+        Change((f"train.num_workers={count}", *_SHARDED_WORDS), {**_SHARDED, "num_ranks": count}) for count in counts
+    ]
+
+
+def _changed(load: Load, changes: list[Change]) -> tuple[tuple[str, ...], Load]:
+    words = tuple(dict.fromkeys(word for change in changes for word in change.words))
+    fields: dict[str, Any] = {}
+    for change in changes:
+        fields |= change.fields
+    return words, replace(load, work=replace(load.work, **fields))

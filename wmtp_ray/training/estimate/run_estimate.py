@@ -1,0 +1,198 @@
+"""A configuration and its plans to what they need: memory of a device, tokens, FLOPs, hours.
+
+Reads params.json and nothing else; asks the machine for its memory only where the run stays on it (no RAY_ADDRESS).
+Memory is stage 2's: stage 1 holds the same weights and keeps no more than stage 2 for any of them.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import RowIndex
+from wmtp_ray.errors import ConfigError
+from wmtp_ray.plan.run_plan import CRITIC_STAGE, TRAIN_STAGE, RunPlan
+from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
+from wmtp_ray.training.estimate.flops import (
+    StepFlops,
+    StepWork,
+    Tokens,
+    adapter_parameters,
+    count_tokens,
+    critic_stage_flops,
+    scorer_flops,
+    step_flops,
+)
+from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card, machine_memory_bytes
+from wmtp_ray.training.estimate.memory import Lora, RankWork
+from wmtp_ray.training.estimate.sizes import ModelSize, ValuePath
+
+ASSUMED_UTILISATION = 0.4  # of the data sheet's peak, recomputed blocks included: what good runs on such cards reach
+_EPS = 1e-9
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """The work of one stage over its whole plan; `hours` None where the device's peak is not known."""
+
+    stage: int
+    num_steps: int
+    tokens: Tokens
+    flops: StepFlops
+    scoring_flops: float
+    hours: float | None
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run needs: on one device, and over its plans."""
+
+    load: Load
+    stages: tuple[StageWork, ...]
+    peak_flops: float | None
+
+
+def estimate_run(
+    config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex | None, *, card: Card | None = None
+) -> RunEstimate:
+    """Estimate a run. `card`: the GPU found; None takes `cluster.gpu_type`. Without plans memory alone is estimated."""
+    size = read_size(config.model.path)
+    card = card or (CARDS[config.cluster.gpu_type] if config.cluster.gpu_type else None)
+    load = Load(
+        size=size,
+        work=_rank_work(config, plans, index),
+        scorer=_scorer(config),
+        device=_device(config, card),
+        shortest_micro_batch=config.data.max_tokens,
+    )
+    peak = card.peak_flops(config.train.dtype) if card is not None and on_gpu(config) else None
+    stages = [_stage_work(config, size, plan, index, peak) for plan in plans.values() if index is not None]
+    return RunEstimate(load, tuple(stages), peak)
+
+
+def require_fit(estimate: RunEstimate) -> None:
+    """Raise ConfigError where a device cannot hold what is put on it, naming the first setting that makes it fit."""
+    load = estimate.load
+    if load.fits:
+        return
+    assert load.device.usable_bytes is not None
+    found = remedies(load)
+    nothing = "No setting changes that: take a smaller model, or more memory"
+    advice = f"Set {' or '.join(str(each) for each in found)}" if found else nothing
+    rank = load.rank()
+    parts = ", ".join(f"{name} {count / GIB:.1f}" for name, count in rank.parts.items())
+    scoring = load.scoring()
+    beside = "" if scoring is None else f", and {load.device.scorers} scoring actor of {scoring.total / GIB:.1f} GiB"
+    raise ConfigError(
+        f"The run needs {load.total_bytes / GIB:.1f} GiB on {load.device.name}, of which "
+        f"{load.device.usable_bytes / GIB:.1f} GiB are usable: {load.device.ranks} rank of {rank.total / GIB:.1f} GiB "
+        f"at {rank.moment} ({parts}){beside}. {advice}"
+    )
+
+
+def read_size(directory: Path) -> ModelSize:
+    """Read the params.json that stage 0 has checked."""
+    return ModelSize.from_params(json.loads((directory / "params.json").read_text(encoding="utf-8")))
+
+
+def on_gpu(config: RunConfig) -> bool:
+    """Tell whether the ranks will compute on CUDA, as far as the configuration says."""
+    return config.train.device == "cuda" or (config.train.device == "auto" and config.cluster.gpus_per_worker > 0)
+
+
+def stage_flops(config: RunConfig, size: ModelSize, stage: int, tokens: Tokens) -> StepFlops:
+    """Return the FLOPs that the ranks of a stage spend on so many tokens."""
+    if stage == CRITIC_STAGE:
+        return critic_stage_flops(size, tokens, value_path(config), train_trunk=config.critic.train_trunk)
+    lora = config.model.lora
+    work = StepWork(
+        value=value_path(config),
+        trains_value=config.train.value_coef > 0.0 or config.critic.anchor_coef > 0.0,
+        activation_checkpointing=config.model.activation_checkpointing,
+        adapter_parameters=0 if lora is None else adapter_parameters(size, lora.rank, lora.targets),
+        looks_first=config.weighting.type in ("rho1", "surprisal"),
+    )
+    return step_flops(size, tokens, work)
+
+
+def value_path(config: RunConfig) -> ValuePath:
+    """Return the value path that the configuration asks for."""
+    return ValuePath(config.critic.head, config.critic.value_layer, config.critic.features == "surprisal")
+
+
+def _rank_work(config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex | None) -> RankWork:
+    train, lora = config.train, config.model.lora
+    tokens, num_micro_batches = train.micro_batch_tokens, 2
+    plan = plans.get(TRAIN_STAGE)
+    if plan is not None and index is not None:
+        step_tokens = int(np.add.reduceat(index.num_tokens_R[plan.row_ids_P], plan.step_starts_S[:-1]).max())
+        tokens = min(tokens, step_tokens)
+        num_micro_batches = -(-step_tokens // (train.num_workers * tokens))
+    return RankWork(
+        micro_batch_tokens=tokens,
+        num_micro_batches=num_micro_batches,
+        activation_checkpointing=config.model.activation_checkpointing,
+        dtype=train.dtype,
+        device="cuda" if on_gpu(config) else "cpu",
+        parallel=train.parallel,
+        reduce_gradients=train.reduce_gradients,
+        num_ranks=train.num_workers,
+        lora=None if lora is None else Lora(lora.rank, lora.targets),
+        max_logits_mb=config.loss.max_logits_mb,
+        value=value_path(config),
+    )
+
+
+def _scorer(config: RunConfig) -> ScorerWork | None:
+    if TRAIN_STAGE not in config.stages:
+        return None
+    autocast = config.train.dtype == "bfloat16" and config.cluster.gpus_per_critic > 0
+    if config.weighting.type == "rho1":
+        assert config.reference.path is not None
+        return ScorerWork(read_size(config.reference.path), None, autocast)
+    if not config.uses_critic:
+        return None
+    frozen = config.critic.path if config.critic.source == "frozen" else None
+    own = frozen is not None and (frozen / "params.json").exists()
+    return ScorerWork(read_size(frozen if own and frozen else config.model.path), value_path(config), autocast)
+
+
+def _device(config: RunConfig, card: Card | None) -> Device:
+    cluster, train = config.cluster, config.train
+    scorers = config.critic.pool_size
+    if not on_gpu(config):
+        local = "RAY_ADDRESS" not in os.environ
+        usable = float(machine_memory_bytes()) if local else None
+        return Device("this machine" if local else "the cluster", usable, train.num_workers, scorers, is_machine=True)
+    share = cluster.gpus_per_worker or 1.0
+    ranks = min(train.num_workers, max(1, int(1.0 / share + _EPS)))
+    left = max(0.0, 1.0 - ranks * share)
+    beside = int(left / cluster.gpus_per_critic + _EPS) if cluster.gpus_per_critic > 0 else 0
+    name = f"a GPU ({card.name})" if card is not None else "a GPU (unknown: set cluster.gpu_type)"
+    usable = card.usable_bytes if card is not None else None
+    return Device(name, usable, ranks, min(scorers, beside), is_machine=False)
+
+
+def _stage_work(
+    config: RunConfig, size: ModelSize, plan: RunPlan, index: RowIndex | None, peak: float | None
+) -> StageWork:
+    assert index is not None
+    rows = plan.row_ids_P
+    tokens = count_tokens(index.prompt_tokens_R[rows], index.response_tokens_R[rows], size.num_horizons)
+    scorer = _scorer(config) if plan.stage == TRAIN_STAGE else None
+    flops = stage_flops(config, size, plan.stage, tokens)
+    hours = None
+    if peak is not None:
+        hours = flops.executed / (ASSUMED_UTILISATION * peak * config.train.num_workers) / 3600
+    return StageWork(
+        stage=plan.stage,
+        num_steps=plan.num_steps,
+        tokens=tokens,
+        flops=flops,
+        scoring_flops=scorer_flops(scorer.size, tokens, scorer.value) if scorer else 0.0,
+        hours=hours,
+    )
