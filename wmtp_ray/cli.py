@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     quickstart = verbs.add_parser("quickstart", help="generated problems, a nano model, the verifiable recipe: minutes")
     quickstart.add_argument("--storage", type=Path, default=Path("storage"), help="where it writes (storage)")
     quickstart.set_defaults(run=_quickstart)
+    doctor = verbs.add_parser("doctor", help="would a run work here, does it fit: machine, files, versions, memory")
+    doctor.add_argument("words", nargs="*", metavar="key=value", help="as for launch: recipe=NAME preset=NAME ...")
+    doctor.set_defaults(run=_doctor)
     export = verbs.add_parser(
         "export", help="a checkpoint of a run to a model directory: shards joined, adapters merged"
     )
@@ -77,6 +80,14 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     from wmtp_ray.flows.quickstart import quickstart  # seconds of torch and ray: only for this verb
 
     return quickstart(arguments.storage.absolute(), datetime.now())
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.doctor import doctor
+
+    report = doctor(arguments.words)
+    print(report.render())
+    return DONE if report.ok else REFUSED
 
 
 def _export(arguments: argparse.Namespace) -> int:
