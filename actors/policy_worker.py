@@ -8,7 +8,7 @@ is in `wmtp_ray/training` and `wmtp_ray/objective`; this file only moves things 
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,6 +42,9 @@ from wmtp_ray.training.checkpoint import (
     save_checkpoint,
     snapshot_files,
 )
+from wmtp_ray.training.estimate.flops import Tokens
+from wmtp_ray.training.estimate.run_estimate import stage_flops
+from wmtp_ray.training.estimate.sizes import ModelSize
 from wmtp_ray.training.optim import build_optimizer, learning_rate_at
 from wmtp_ray.training.parallel import choose_device, distribute
 from wmtp_ray.training.sharding import whole_tensors
@@ -54,6 +57,7 @@ from wmtp_ray.training.stages import (
     write_stage_result,
 )
 from wmtp_ray.training.step import TrainingStep
+from wmtp_ray.training.throughput import measured_peak_flops, tokens_of
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,10 @@ class PolicyWorker:
         self.plan = load_plan(config.run_dir, job.recipe.stage)
         self.index = load_index(config.data.train_file, config.data.index_file)
         self.policy = job.recipe.build_policy(config)
+        self.size = ModelSize.from_params(asdict(self.policy.transformer.args))
+        self.peak_flops = measured_peak_flops(
+            self.device, torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
+        )
         self.training = self._build_training()
         self.checkpoints = job.stage_dir / "checkpoints"
         self.start_step, carried = self._restore()
@@ -256,20 +264,21 @@ class PolicyWorker:
     def _report(
         self, step: int, scored: list[ScoredBatch], metrics: dict[str, float], step_s: float, data_wait_s: float
     ) -> None:
-        own = torch.tensor(
-            [sum(s.batch.num_supervised_tokens for s in scored), sum(s.batch.num_tokens for s in scored)],
-            dtype=torch.float64,
-        )
-        supervised, tokens = self.ranks.sum(own).tolist()
+        counted = tokens_of([s.batch for s in scored], self.size.num_horizons)
+        own = torch.tensor([sum(s.batch.num_supervised_tokens for s in scored), *astuple(counted)], dtype=torch.float64)
+        supervised, *counts = self.ranks.sum(own).tolist()
         if self.ranks.rank != 0:
             return
+        tokens = Tokens(*map(int, counts))
+        flops = stage_flops(self.config, self.size, self.job.recipe.stage, tokens).model
         facts = {
             "score/staleness_steps": float(scored[0].staleness_steps),
             "score/wait_s": scored[0].wait_s,
             "perf/step_s": step_s,
             "perf/data_wait_frac": data_wait_s / step_s,
-            "perf/tokens": tokens,
+            "perf/tokens": float(tokens.tokens),
             "perf/supervised_tokens_per_s": supervised / step_s,
+            "perf/mfu": flops / (step_s * self.peak_flops * self.ranks.world_size),
         }
         self.job.metrics.log.remote(StepReport(self.job.recipe.stage, step, metrics | facts))
 

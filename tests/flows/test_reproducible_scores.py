@@ -21,7 +21,14 @@ def test_a_run_leaves_what_it_promises(uninterrupted: tuple[RunConfig, RunResult
     assert result.status == "FINISHED"
     assert result.steps == NUM_STEPS
     wanted = {"loss/policy", "loss/policy_unweighted", "loss/value", "weight/mean", "weight/std", "weight/ess_frac"}
-    wanted |= {"score/staleness_steps", "score/wait_s", "perf/supervised_tokens_per_s", "critic/explained_variance"}
+    wanted |= {
+        "score/staleness_steps",
+        "score/wait_s",
+        "perf/supervised_tokens_per_s",
+        "perf/mfu",
+        "perf/data_wait_frac",
+        "critic/explained_variance",
+    }
     assert wanted <= lines[-1].keys()
     assert lines[-1]["loss/policy_unweighted"] < lines[0]["loss/policy_unweighted"]
     for name in ("config.yaml", "plan.json", "result.json", f"checkpoints/step_{NUM_STEPS}", "final/params.json"):
