@@ -43,14 +43,14 @@ def fused_mtp_loss(
     of shards add up to those of the whole; a horizon whose denominator is 0 has no rows and adds nothing.
 
     Rows are already normed. A row of weight 0 is dropped: its hidden state and target are never read (the target may be
-    any number) and its gradient is 0. `max_logits_bytes` bounds the logits buffer; None takes a fifth of the
-    gradients' bytes, between 4 and 64 MiB. The gradients are made in the forward and given away by the backward: a
-    second backward through the same loss is refused. Under `torch.no_grad()` none are made.
+    any number) and its gradient is 0. `max_logits_bytes` bounds the logits buffer; None takes 18 % of the gradients'
+    bytes, between 4 and 64 MiB. The gradients are made in the forward and given away by the backward: a second backward
+    through the same loss is refused. Under `torch.no_grad()` none are made.
     """
     num_horizons, num_rows, width = hidden_HND.shape
     if max_logits_bytes is None:
         gradient_bytes = (hidden_HND.numel() + output_weight_VD.numel()) * hidden_HND.element_size()
-        max_logits_bytes = min(max(gradient_bytes // 5, 4 * _MIB), 64 * _MIB)
+        max_logits_bytes = min(max(gradient_bytes * 18 // 100, 4 * _MIB), 64 * _MIB)
     inverse_H, scale_HN = _row_scales(hidden_HND, weights_HN, denominators_H, horizon_coefs_H)
     loss, losses_F = _FusedLoss.apply(  # type: ignore[no-untyped-call]
         hidden_HND.reshape(num_horizons * num_rows, width),

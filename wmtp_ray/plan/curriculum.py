@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wmtp_ray.config.sampling import CurriculumPhase, DifficultyBins, DifficultySource, Stage2Sampling
-from wmtp_ray.contracts import Int16, Int64, RowIndex
+from wmtp_ray.contracts import Int16, Int32, Int64, RowIndex
 from wmtp_ray.plan.candidates import Candidates, require_a_batch, within_problem_cap
 from wmtp_ray.plan.difficulty import describe_difficulties, difficulty_of_rows, rows_by_difficulty
 from wmtp_ray.plan.phases import PlannedPhase, StageRows, phase_boundaries, run_length
@@ -30,7 +30,7 @@ class _Pool:
     """The candidates by bin, and where the others went."""
 
     bins: tuple[str, ...]
-    row_ids_by_bin: tuple[Int64, ...]
+    row_ids_by_bin: tuple[Int32, ...]  # half the memory of what holds millions of rows
     outside_bins: dict[int, int]
     left_out: dict[str, int]
 
@@ -47,7 +47,7 @@ class _PhaseTally:
     rows_K: Int64
     missing_K: Int64
     extra_K: Int64
-    row_ids: list[Int64] = field(default_factory=list)
+    row_ids: list[Int32] = field(default_factory=list)
 
 
 def bin_of_rows(difficulty_R: Int16, bins: DifficultyBins) -> npt.NDArray[np.int8]:
@@ -143,7 +143,7 @@ def draw_curriculum(
         for place, tally in enumerate(tallies)
     )
     return StageRows(
-        row_ids_P=np.concatenate([rows for tally in tallies for rows in tally.row_ids]),
+        row_ids_P=np.concatenate([rows for tally in tallies for rows in tally.row_ids]).astype(np.int64),
         phases=phases,
         left_out=pool.left_out,
         outside_bins=pool.outside_bins,
@@ -162,7 +162,7 @@ def draw_curriculum(
 def _pool(index: RowIndex, candidates: Candidates, sampling: Stage2Sampling, source: DifficultySource) -> _Pool:
     row_ids_C, left_out = candidates.row_ids_C, dict(candidates.left_out)
     if not sampling.curriculum_learning:
-        return _Pool((ALL_ROWS,), (_capped(index, row_ids_C, sampling, left_out),), {}, left_out)
+        return _Pool((ALL_ROWS,), (_capped(index, row_ids_C, sampling, left_out).astype(np.int32),), {}, left_out)
     difficulty_R, bins = difficulty_of_rows(index, source), sampling.drawn_bins
     difficulty_C = difficulty_R[row_ids_C]
     codes_C = bin_of_rows(difficulty_C, bins)
@@ -170,7 +170,7 @@ def _pool(index: RowIndex, candidates: Candidates, sampling: Stage2Sampling, sou
     if sampling.max_rows_per_problem is not None:
         row_ids_C = _capped(index, row_ids_C[codes_C >= 0], sampling, left_out)
         codes_C = bin_of_rows(difficulty_R[row_ids_C], bins)
-    by_bin = tuple(row_ids_C[codes_C == code] for code in range(len(bins)))
+    by_bin = tuple(row_ids_C[codes_C == code].astype(np.int32) for code in range(len(bins)))
     return _Pool(tuple(bins), by_bin, outside_bins, left_out)
 
 

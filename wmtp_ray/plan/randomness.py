@@ -7,13 +7,15 @@ Never reads the clock, `hash()` or the order of a set.
 
 import hashlib
 import math
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from wmtp_ray.contracts import Int64
+from wmtp_ray.contracts import Int32, Int64
 
 Keys = npt.NDArray[np.uint64]
+Integers = TypeVar("Integers", Int32, Int64)
 
 
 def random_keys(num: int, seed: int, *labels: str | int) -> Keys:
@@ -23,7 +25,7 @@ def random_keys(num: int, seed: int, *labels: str | int) -> Keys:
     return np.asarray(stream.random_raw(num), dtype=np.uint64)
 
 
-def draw(values_N: Int64, num: int, seed: int, *labels: str | int) -> Int64:
+def draw(values_N: Integers, num: int, seed: int, *labels: str | int) -> Integers:
     """Draw `num` of the values without replacement, in random order.
 
     Each value gets a random key; drawn are the smallest keys, in the order of the keys. Only keys below a threshold
@@ -39,6 +41,6 @@ def draw(values_N: Int64, num: int, seed: int, *labels: str | int) -> Int64:
     return values_N[near[np.argsort(keys_N[near], kind="stable")[:num]]]
 
 
-def shuffled(values_N: Int64, seed: int, *labels: str | int) -> Int64:
+def shuffled(values_N: Integers, seed: int, *labels: str | int) -> Integers:
     """Return the values (or the rows of a matrix) in random order."""
     return values_N[np.argsort(random_keys(len(values_N), seed, *labels), kind="stable")]
