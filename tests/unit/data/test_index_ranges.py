@@ -121,7 +121,8 @@ def test_a_killed_process_is_a_data_error_and_leaves_no_other_behind(line: MakeL
 
 def test_an_interrupted_build_leaves_no_process_behind(line: MakeLine, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", line, 10_000)
-    program = (
+    program = (  # whoever starts the tests in the background has SIGINT ignored in all that they start
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; from pathlib import Path; from wmtp_ray.data import index, index_processes\n"
         "index_processes.RANGE_BYTES = 200\n"
         "index.build_index(Path(sys.argv[1]), on_error='skip', num_processes=2)\n"
