@@ -42,6 +42,7 @@ __all__ = [
     "index_path_of",
     "load_built_index",
     "load_index",
+    "load_or_build_index",
     "write_index",
 ]
 
@@ -113,6 +114,17 @@ def count_tokens(index: RowIndex, tokenizer: CodeTokenizer, progress: Progress |
     )
 
 
+def load_or_build_index(jsonl: Path, out: Path, *, on_error: OnError) -> BuiltIndex:
+    """Load the index at `out`, or build what is not there, without writing it; counted or not.
+
+    Raises DataError when it is stale, or left malformed lines out and `on_error` is "fail".
+    """
+    built = load_built_index(jsonl, out) if out.exists() else build_index(jsonl, on_error=on_error)
+    if built.num_skipped and on_error == "fail":
+        raise _malformed(jsonl, built.num_skipped, built.errors)
+    return built
+
+
 def ensure_index(
     jsonl: Path,
     tokenizer: CodeTokenizer,
@@ -127,9 +139,7 @@ def ensure_index(
     user's back), when it left malformed lines out and `on_error` is "fail", or when its place cannot be written.
     """
     out = index_path_of(jsonl, index_path)
-    built = load_built_index(jsonl, out) if out.exists() else build_index(jsonl, on_error=on_error)
-    if built.num_skipped and on_error == "fail":
-        raise _malformed(jsonl, built.num_skipped, built.errors)
+    built = load_or_build_index(jsonl, out, on_error=on_error)
     if built.index.tokenizer_hash == tokenizer.sha256:
         return built.index
     write_index(built, out)  # first, so that a place that cannot be written fails before the minutes of counting

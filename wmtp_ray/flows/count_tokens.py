@@ -34,11 +34,9 @@ from wmtp_ray.contracts import Int32, RowIndex
 from wmtp_ray.data.index import (
     BuiltIndex,
     OnError,
-    build_index,
     count_tokens,
-    ensure_index,
     index_path_of,
-    load_built_index,
+    load_or_build_index,
     write_index,
 )
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -53,9 +51,7 @@ def ensure_counted_index(
 ) -> RowIndex:
     """Do what `ensure_index` does, and raise what it raises; a large file is counted through Ray."""
     out = index_path_of(jsonl, index_path)
-    built = load_built_index(jsonl, out) if out.exists() else build_index(jsonl, on_error=on_error)
-    if built.num_skipped and on_error == "fail":
-        return ensure_index(jsonl, tokenizer, on_error=on_error, index_path=index_path)  # refuses, naming the lines
+    built = load_or_build_index(jsonl, out, on_error=on_error)
     if built.index.tokenizer_hash == tokenizer.sha256:
         return built.index
     return write_counted(built, tokenizer, out, num_cpus).index
