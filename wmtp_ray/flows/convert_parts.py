@@ -6,21 +6,18 @@ A task keeps a few problems in memory and hands back a receipt, so memory does n
 much disk as the result until they are removed.
 """
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
-import ray
 
 from actors.row_converter import FinishedPart, PartSettings, SourcePart, finish_parts, part_files, parts_table
 from wmtp_ray.artifacts.manifest import atomic_file
 from wmtp_ray.data.codecontests import num_row_groups
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.cluster import require_resources
+from wmtp_ray.flows.block_tasks import run_block_tasks
 
 _COPY_BYTES = 1 << 20
 
@@ -38,7 +35,6 @@ def convert_parts(parts: Sequence[SourcePart], settings: PartSettings, say: Say)
 
     A part that is finished stays finished, whatever becomes of the others.
     """
-    require_resources(cpus=1.0, gpus=0.0)
     finished = {}
     for each in _finished_parts(parts, settings):
         finished[each.part] = each
@@ -70,18 +66,7 @@ def remove_parts(settings: PartSettings, splits: Sequence[str]) -> None:
 
 def _finished_parts(parts: Sequence[SourcePart], settings: PartSettings) -> Iterator[FinishedPart]:
     """One block a part, so that a part is a task; in the order in which they are finished."""
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    blocks = ray.data.from_arrow([parts_table([part]) for part in parts])
-    finished = blocks.map_batches(
-        finish_parts,  # type: ignore[arg-type]  # its parameters are typed after batch_format
-        fn_args=(settings,),
-        batch_format="pyarrow",
-        batch_size=None,
-        num_cpus=1,
-    )
-    for block in finished.iter_batches(batch_size=None, batch_format="pyarrow"):
-        assert isinstance(block, pa.Table)
+    for block in run_block_tasks([parts_table([part]) for part in parts], finish_parts, (settings,), in_order=False):
         for row in block.to_pylist():
             if row["error"]:
                 raise DataError(row["error"])

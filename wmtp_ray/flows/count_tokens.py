@@ -8,7 +8,6 @@ removed, and in the end the folder is. The driver writes the parts: nodes share 
 only to count a large file.
 """
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -40,7 +38,8 @@ from wmtp_ray.data.index import (
     write_index,
 )
 from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.flows.cluster import joined, require_resources
+from wmtp_ray.flows.block_tasks import run_block_tasks
+from wmtp_ray.flows.cluster import joined
 
 PARALLEL_ROWS = 20_000  # below it, counting takes less than starting Ray
 RANGE_ROWS = 8192
@@ -139,22 +138,10 @@ def _count_ranges(
     if not ranges:
         return
     with joined(num_cpus):
-        import ray  # seconds: only for a large file
-
         from actors.token_counter import count_range, range_table, ranges_of
 
-        require_resources(cpus=1.0, gpus=0.0)
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        counted = ray.data.from_arrow([range_table(index, start, stop) for start, stop in ranges]).map_batches(
-            count_range,  # type: ignore[arg-type]  # its parameters are typed after batch_format
-            fn_args=(index.path, tokenizer),
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=1,
-        )
-        for block in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
-            assert isinstance(block, pa.Table)
+        tables = [range_table(index, start, stop) for start, stop in ranges]
+        for block in run_block_tasks(tables, count_range, (index.path, tokenizer), in_order=False):
             yield from ranges_of(block)
 
 

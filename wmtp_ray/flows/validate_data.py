@@ -4,7 +4,6 @@ Small files are scanned in this process, larger ones in Ray Data tasks of one CP
 same. The driver needs some 60 bytes a row. Meanwhile a thread hashes each file, which cannot be split.
 """
 
-import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,8 @@ from wmtp_ray.data.validation.report import CheckedFile, ValidationReport
 from wmtp_ray.data.validation.rules import Rule
 from wmtp_ray.data.validation.scan import ScannedRows, cut_ranges, join_scans, scan_range
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.cluster import joined, require_resources
+from wmtp_ray.flows.block_tasks import run_block_tasks
+from wmtp_ray.flows.cluster import joined
 
 Progress = Callable[[int, int], None]
 Range = tuple[Path, int, int]
@@ -141,22 +141,8 @@ def _scan_here(ranges: Sequence[Range], tasks: tuple[BenchmarkTask, ...]) -> Ite
 def _scan_with_ray(ranges: Sequence[Range], tasks: tuple[BenchmarkTask, ...]) -> Iterator[ScannedRows]:
     """Scan one range a task, in order. A scan is several tables of different lengths: it travels pickled."""
     with joined(num_cpus=None):
-        require_resources(cpus=1.0, gpus=0.0)
-        import ray.data  # seconds: only for large files
-
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = ray.data.DataContext.get_current()
-        context.execution_options.preserve_order = True
-        context.enable_progress_bars = False
         blocks = [pa.table({"path": [str(path)], "start": [start], "end": [end]}) for path, start, end in ranges]
-        scanned = ray.data.from_arrow(blocks).map_batches(
-            _scan_block,  # type: ignore[arg-type]  # its parameters are typed after batch_format
-            fn_args=(tasks,),
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=1,
-        )
-        for block in scanned.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for block in run_block_tasks(blocks, _scan_block, (tasks,), in_order=True):
             yield from _scans_of(block)
 
 
