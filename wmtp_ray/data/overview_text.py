@@ -6,7 +6,7 @@ import numpy as np
 
 from wmtp_ray.config.sampling import DifficultySource
 from wmtp_ray.data.overview import QUANTILES, Difficulty, Group, Lengths, Overview, Ownership
-from wmtp_ray.data.text_tables import bar, percent, table
+from wmtp_ray.text_tables import bar, percent, table
 
 BAR_WIDTH = 30
 LENGTH_BINS = 12

@@ -8,6 +8,7 @@ from wmtp_ray.contracts import RowIndex
 from wmtp_ray.plan.difficulty import describe_difficulties, difficulty_of_rows, rows_by_difficulty
 from wmtp_ray.plan.phases import PlannedPhase
 from wmtp_ray.plan.run_plan import CRITIC_STAGE, RunPlan
+from wmtp_ray.text_tables import table
 
 DIFFICULTY_NUMBERS: Mapping[DifficultySource, str] = {
     "raw": "the data set's own code, no scale",
@@ -23,11 +24,11 @@ def render(plan: RunPlan, index: RowIndex, *, staleness_bound: int | None) -> st
     """
     name = "stage 1, pretraining of the critic" if plan.stage == CRITIC_STAGE else "stage 2, training of the policy"
     sections = [
-        f"Plan of {name}\n{_table(_size(plan, index, staleness_bound))}",
-        f"Phases: rows, and in brackets the share that was asked for\n{_table(_phases(plan), right_aligned=True)}",
+        f"Plan of {name}\n{_words(_size(plan, index, staleness_bound))}",
+        f"Phases: rows, and in brackets the share that was asked for\n{table(_phases(plan))}",
         f"Difficulty of the planned rows, in rows by {DIFFICULTY_NUMBERS[plan.difficulty_source]}\n"
-        + _table(_difficulties(plan, index)),
-        f"Where the rows of the file went\n{_table(_account(plan))}",
+        + _words(_difficulties(plan, index)),
+        f"Where the rows of the file went\n{_words(_account(plan))}",
     ]
     if plan.warnings:
         sections.append("\n".join(["Warnings", *(f"  ! {warning}" for warning in plan.warnings)]))
@@ -116,14 +117,6 @@ def _account(plan: RunPlan) -> list[list[str]]:
     return text
 
 
-def _table(rows: Sequence[Sequence[str]], *, right_aligned: bool = False) -> str:
-    """Align cells in columns; with `right_aligned` all but the first column are numbers."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if right_aligned and place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return "\n".join(lines)
+def _words(rows: Sequence[Sequence[str]]) -> str:
+    """A table in which every column is words."""
+    return table(rows, left=range(len(rows[0])))

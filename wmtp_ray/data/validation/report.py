@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from wmtp_ray.data.text_tables import percent, table
 from wmtp_ray.data.validation.rules import Finding, Rule
+from wmtp_ray.text_tables import percent, table
 
 SHOWN_EXAMPLES = 5
 MAX_EXAMPLE = 200

@@ -1,5 +1,6 @@
 """An estimate as plain text: a table of memory by part, and the work of each stage. Changes and decides nothing."""
 
+from wmtp_ray.text_tables import table
 from wmtp_ray.training.estimate.fit import Load
 from wmtp_ray.training.estimate.hardware import GIB
 from wmtp_ray.training.estimate.memory import MIB
@@ -30,7 +31,7 @@ def _memory(load: Load) -> str:
     verdict = "not known" if usable is None else f"{_bytes(int(usable))}{'' if load.fits else '   IT DOES NOT FIT'}"
     rows.append((f"usable on {load.device.name}", verdict))
     tokens = load.work.micro_batch_tokens
-    return f"Memory of stage 2, estimated for micro-batches of {tokens:,} tokens\n{_table(rows)}"
+    return f"Memory of stage 2, estimated for micro-batches of {tokens:,} tokens\n{table(rows, left=(0, 1))}"
 
 
 def _time(estimate: RunEstimate) -> str:
@@ -41,7 +42,7 @@ def _time(estimate: RunEstimate) -> str:
             f"; hours at {ASSUMED_UTILISATION:.0%} of {estimate.peak_flops / 1e12:g} TFLOP/s a rank, "
             "recomputed blocks included"
         )
-    return f"{title}\n{_table(rows)}"
+    return f"{title}\n{table(rows, left=(0, 1))}"
 
 
 def _stage(work: StageWork) -> list[tuple[str, str]]:
@@ -73,8 +74,3 @@ def _shares(work: StageWork) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / GIB:,.2f} GiB" if count >= GIB / 10 else f"{count / MIB:,.1f} MiB"
-
-
-def _table(rows: list[tuple[str, str]]) -> str:
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"  {label:<{width}}  {text}" for label, text in rows)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp_ray.data.text_tables import bar, percent, table
+from wmtp_ray.text_tables import bar, percent, table
 
 
 def test_words_stand_left_and_numbers_right() -> None:
