@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wmtp_ray.config.layers import RAW_TEXT_KEYS
-from wmtp_ray.config.schema import RunConfig, Section
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.section import Section
 from wmtp_ray.errors import ConfigError
 
 USAGE = """\

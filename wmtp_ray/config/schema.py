@@ -19,8 +19,7 @@ from wmtp_ray.config.sampling import (
     Stage2Sampling,
     check_difficulties,
 )
-from wmtp_ray.config.section import Count, Fraction, Positive, Seconds
-from wmtp_ray.config.section import Section as Section
+from wmtp_ray.config.section import Count, Fraction, Positive, Seconds, Section
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
 
