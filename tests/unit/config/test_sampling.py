@@ -94,7 +94,8 @@ def test_numbers_of_another_source_are_refused(words: list[str], said: str) -> N
 
 def test_a_range_of_unknown_rows_alone_fits_every_source() -> None:
     for source in ("raw", "cf_rating", "quantile"):
-        load(f"data.difficulty_source={source}", "critic_stage.sampling.difficulty_range=[0,0]")
+        config = load(f"data.difficulty_source={source}", "critic_stage.sampling.difficulty_range=[0,0]")
+        assert config.critic_stage.sampling.difficulty_range == (0, 0)
 
 
 def test_an_unknown_source_is_named_with_the_ones_there_are() -> None:

@@ -260,7 +260,8 @@ def test_a_tokenizer_without_eos_is_refused(tmp_path: Path, train_tokenizer: Tra
 def test_a_tokenizer_that_folds_newlines_warns(tmp_path: Path, train_tokenizer: TrainTokenizer) -> None:
     path = train_tokenizer(tmp_path / "tokenizer.model", 380, normalization_rule_name="nmt_nfkc")
     with pytest.warns(UserWarning, match="identity normalisation"):
-        CodeTokenizer(path)
+        tokenizer = CodeTokenizer(path)
+    assert tokenizer.decode(tokenizer.encode("a\nb")) != "a\nb"
 
 
 def test_examples_read_from_a_file_equal_examples_encoded_from_rows(

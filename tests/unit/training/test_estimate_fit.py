@@ -125,10 +125,14 @@ def test_policy_and_critic_share_a_card_where_their_shares_fit_it(model: Path) -
 
 def test_a_cluster_or_a_card_that_nobody_knows_refuses_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = configured(model, "preset=a100-1", "cluster.gpu_type=null")
-    require_fit(estimate_run(unknown, {}, None))
+    estimate = estimate_run(unknown, {}, None)
+    require_fit(estimate)
+    assert estimate.load.device.usable_bytes is None
     require_fit(estimate_run(unknown, {}, None, card=replace(CARDS["H200-141GB"], memory_bytes=1e15)))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    require_fit(estimate_run(configured(model, "preset=cpu"), {}, None))
+    elsewhere = estimate_run(configured(model, "preset=cpu"), {}, None)
+    require_fit(elsewhere)
+    assert elsewhere.load.device.usable_bytes is None
 
 
 def test_every_gpu_type_of_the_schema_is_in_the_table() -> None:
