@@ -10,11 +10,20 @@ the two gradients. The backward only multiplies those by the upstream gradient, 
 gradients and one buffer; time is three matrix products and one softmax. Rows of weight 0 are dropped before the first
 product.
 
+Each chunk reads the whole output weight, so fewer and larger chunks are faster. Therefore the gradient of the hidden
+states and the buffer are one block of memory: rows are finished in order, and a chunk's logits lie behind them, over
+gradients that are still to come:
+
+    [ finished | this chunk's rows | logits of this chunk ........................... ]
+    [ finished, finished           | the next rows | logits of the next chunk ....... ]
+    `------------- gradient of the hidden states -------------------'`---- buffer ----'
+
 Sums are float32 (float64 for float64 inputs). With half-precision inputs the products run in that precision, softmax
 and sums in float32, at the price of one more table [V, D] for a chunk's contribution.
 This module does not know where rows, weights or denominators come from (see `horizon` and `weighting`).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +31,8 @@ import torch
 from torch import Tensor
 
 _MIB = 2**20
+_ALIGNMENT = 64  # bytes, enough for the vector loads of any device
+_MOST_ROWS = 1024  # a larger chunk makes no product faster
 _LARGEST_EXACT_LOSS = 69.0  # -log of 1e-30, far from where float32 probabilities lose digits (1e-38)
 
 
@@ -43,14 +54,15 @@ def fused_mtp_loss(
     of shards add up to those of the whole; a horizon whose denominator is 0 has no rows and adds nothing.
 
     Rows are already normed. A row of weight 0 is dropped: its hidden state and target are never read (the target may be
-    any number) and its gradient is 0. `max_logits_bytes` bounds the logits buffer; None takes 18 % of the gradients'
-    bytes, between 4 and 64 MiB. The gradients are made in the forward and given away by the backward: a second backward
-    through the same loss is refused. Under `torch.no_grad()` none are made.
+    any number) and its gradient is 0. `max_logits_bytes` bounds the buffer, which is what logits take besides the
+    gradients; None takes 16 % of the gradients' bytes, between 4 and 64 MiB. The gradients are made in the forward and
+    given away by the backward: a second backward through the same loss is refused. Under `torch.no_grad()` none are
+    made.
     """
     num_horizons, num_rows, width = hidden_HND.shape
     if max_logits_bytes is None:
         gradient_bytes = (hidden_HND.numel() + output_weight_VD.numel()) * hidden_HND.element_size()
-        max_logits_bytes = min(max(gradient_bytes * 18 // 100, 4 * _MIB), 64 * _MIB)
+        max_logits_bytes = min(max(gradient_bytes * 16 // 100, 4 * _MIB), 64 * _MIB)
     inverse_H, scale_HN = _row_scales(hidden_HND, weights_HN, denominators_H, horizon_coefs_H)
     loss, losses_F = _FusedLoss.apply(  # type: ignore[no-untyped-call]
         hidden_HND.reshape(num_horizons * num_rows, width),
@@ -75,9 +87,10 @@ def token_cross_entropies(
     weight_VD = output_weight_VD.to(hidden_ND.dtype)
     rows = torch.arange(len(hidden_ND), device=hidden_ND.device)
     losses_N = torch.zeros(len(rows), device=rows.device, dtype=_sum_dtype(hidden_ND))
-    chunks = _Chunks(hidden_ND, weight_VD, targets_N, rows, max_logits_bytes)
-    for rows_C in chunks.split():
-        losses_N[rows_C], _ = chunks.losses_and_probabilities(rows_C)
+    memory = _Memory(hidden_ND, len(weight_VD), max_logits_bytes, holds_gradient=False)
+    chunks = _Chunks(hidden_ND, weight_VD, targets_N, rows, memory)
+    for chunk in chunks.split():
+        losses_N[chunk.rows_C] = chunks.losses(chunk)
     chunks.repair_underflow(losses_N)
     return losses_N
 
@@ -98,46 +111,83 @@ def _row_scales(
 
 
 @dataclass(frozen=True)
-class _Gradients:
-    """The two gradients while they grow; None where none is wanted."""
+class _Chunk:
+    """Rows [C] and their tables [C, V], which are theirs until the next chunk; one table where one dtype will do."""
 
-    hidden_FD: Tensor | None
-    weight_VD: Tensor | None
+    rows_C: Tensor
+    logits_CV: Tensor
+    probabilities_CV: Tensor
+
+
+class _Memory:
+    """One block: the gradient of the hidden states, if it is wanted, and the buffer behind it.
+
+    The buffer holds the logits of whole rows, of one at least.
+    """
+
+    def __init__(self, hidden_FD: Tensor, vocabulary: int, buffer_bytes: int, *, holds_gradient: bool) -> None:
+        self._num_rows, self._width, self._dtype = *hidden_FD.shape, hidden_FD.dtype
+        self._vocabulary = vocabulary
+        self._table_dtypes = list(dict.fromkeys((_sum_dtype(hidden_FD), hidden_FD.dtype)))
+        self.logits_row_bytes = vocabulary * sum(dtype.itemsize for dtype in self._table_dtypes)
+        self.gradient_row_bytes = self._width * hidden_FD.element_size() if holds_gradient else 0
+        self.buffer_rows = max(1, buffer_bytes // self.logits_row_bytes)
+        self.usable_bytes = self._num_rows * self.gradient_row_bytes + self.buffer_rows * self.logits_row_bytes
+        padding = _ALIGNMENT * len(self._table_dtypes)
+        self._bytes = hidden_FD.new_empty(self.usable_bytes + padding, dtype=torch.uint8)
+
+    @property
+    def hidden_grad_FD(self) -> Tensor | None:
+        """The gradient's part of the block, None when it is not wanted."""
+        if not self.gradient_row_bytes:
+            return None
+        gradient_bytes = self._bytes[: self._num_rows * self.gradient_row_bytes]
+        return gradient_bytes.view(self._dtype).view(self._num_rows, self._width)
+
+    def chunk(self, rows_C: Tensor, finished_rows: int) -> _Chunk:
+        """Lay the tables of these rows behind the gradients of the first `finished_rows`, theirs included."""
+        tables, end = [], finished_rows * self.gradient_row_bytes
+        for dtype in self._table_dtypes:
+            start = -(-end // _ALIGNMENT) * _ALIGNMENT
+            end = start + len(rows_C) * self._vocabulary * dtype.itemsize
+            tables.append(self._bytes[start:end].view(dtype).view(len(rows_C), self._vocabulary))
+        return _Chunk(rows_C, logits_CV=tables[-1], probabilities_CV=tables[0])
 
 
 class _Chunks:
-    """The kept rows in chunks, with the buffers that all chunks share."""
+    """The kept rows in chunks as large as the memory allows, and what is computed of each."""
 
     def __init__(
-        self, hidden_FD: Tensor, weight_VD: Tensor, targets_F: Tensor, kept_K: Tensor, max_logits_bytes: int
+        self, hidden_FD: Tensor, weight_VD: Tensor, targets_F: Tensor, kept_K: Tensor, memory: _Memory
     ) -> None:
         self._hidden_FD, self._weight_VD, self._targets_F, self._kept_K = hidden_FD, weight_VD, targets_F, kept_K
-        sum_dtype, vocabulary = _sum_dtype(hidden_FD), len(weight_VD)
-        same_dtype = sum_dtype == hidden_FD.dtype
-        row_bytes = vocabulary * (sum_dtype.itemsize + (0 if same_dtype else hidden_FD.element_size()))
-        most_rows = max(1, max_logits_bytes // row_bytes)
-        num_chunks = max(1, -(-len(kept_K) // most_rows))
-        self._num_rows = max(1, -(-len(kept_K) // num_chunks))  # even chunks: a short last one would waste a product
-        self._logits_CV = hidden_FD.new_empty(self._num_rows, vocabulary)
-        self._probabilities_CV = self._logits_CV if same_dtype else self._logits_CV.to(sum_dtype)
+        self._memory = memory
 
-    def split(self) -> tuple[Tensor, ...]:
-        """Return the kept rows' numbers, chunk by chunk."""
-        return torch.split(self._kept_K, self._num_rows) if len(self._kept_K) else ()
+    def split(self) -> Iterator[_Chunk]:
+        """Yield the kept rows in order; each chunk's logits fit behind the gradient of its last row."""
+        memory, kept_K = self._memory, self._kept_K.cpu()
+        # Rows start..last fit when (kept[last] + 1) * gradient row + (last + 1 - start) * logits row <= usable.
+        needed_K = (kept_K + 1) * memory.gradient_row_bytes + torch.arange(1, len(kept_K) + 1) * memory.logits_row_bytes
+        start = 0
+        while start < len(kept_K):
+            fitting = int(
+                torch.searchsorted(needed_K, memory.usable_bytes + start * memory.logits_row_bytes, right=True)
+            )
+            stop = min(fitting, start + max(_MOST_ROWS, memory.buffer_rows))
+            yield memory.chunk(self._kept_K[start:stop], int(kept_K[stop - 1]) + 1)
+            start = stop
 
-    def losses_and_probabilities(self, rows_C: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows' cross-entropies and probabilities [C, V]; the latter live until the next call.
+    def losses(self, chunk: _Chunk) -> Tensor:
+        """Return the rows' cross-entropies, and leave their probabilities in the chunk.
 
         A cross-entropy may be infinite, or short of digits, above 69: see `repair_underflow`.
         """
-        logits_CV = self._logits_CV[: len(rows_C)]
-        torch.mm(self._hidden_FD[rows_C], self._weight_VD.t(), out=logits_CV)
-        probabilities_CV = self._probabilities_CV[: len(rows_C)]
-        if probabilities_CV.dtype != logits_CV.dtype:
-            probabilities_CV.copy_(logits_CV)
-        torch.softmax(probabilities_CV, dim=1, out=probabilities_CV)
-        target_C1 = probabilities_CV.gather(1, self._targets_F[rows_C].unsqueeze(1))
-        return target_C1.squeeze(1).log_().neg_(), probabilities_CV
+        torch.mm(self._hidden_FD[chunk.rows_C], self._weight_VD.t(), out=chunk.logits_CV)
+        if chunk.probabilities_CV.dtype != chunk.logits_CV.dtype:
+            chunk.probabilities_CV.copy_(chunk.logits_CV)
+        torch.softmax(chunk.probabilities_CV, dim=1, out=chunk.probabilities_CV)
+        target_C1 = chunk.probabilities_CV.gather(1, self._targets_F[chunk.rows_C].unsqueeze(1))
+        return target_C1.squeeze(1).log_().neg_()
 
     def repair_underflow(self, losses_F: Tensor) -> None:
         """Compute again, from logits, the losses of rows whose target's probability is too small for float32.
@@ -145,27 +195,30 @@ class _Chunks:
         In place, once for all chunks: finding such rows reads a number back from the device.
         """
         far_K = self._kept_K[losses_F[self._kept_K] > _LARGEST_EXACT_LOSS]
-        for rows_C in torch.split(far_K, self._num_rows) if len(far_K) else ():
-            logits_CV = torch.mm(self._hidden_FD[rows_C], self._weight_VD.t(), out=self._logits_CV[: len(rows_C)])
+        for rows_C in torch.split(far_K, self._memory.buffer_rows) if len(far_K) else ():
+            logits_CV = self._memory.chunk(rows_C, finished_rows=len(self._hidden_FD)).logits_CV
+            torch.mm(self._hidden_FD[rows_C], self._weight_VD.t(), out=logits_CV)
             target_C1 = logits_CV.gather(1, self._targets_F[rows_C].unsqueeze(1)).to(losses_F)
             losses_F[rows_C] = logits_CV.to(losses_F).logsumexp(dim=1) - target_C1.squeeze(1)
 
-    def add_gradients(self, rows_C: Tensor, probabilities_CV: Tensor, scale_C: Tensor, into: _Gradients) -> None:
-        """Add the rows' part of both gradients; overwrites the probabilities."""
+    def add_gradients(self, chunk: _Chunk, scale_C: Tensor, weight_grad_VD: Tensor | None) -> None:
+        """Write the rows' gradients of the hidden states, add theirs of the output weight; overwrites probabilities."""
+        rows_C, probabilities_CV = chunk.rows_C, chunk.probabilities_CV
         probabilities_CV[torch.arange(len(rows_C), device=rows_C.device), self._targets_F[rows_C]] -= 1
-        errors_CV = self._logits_CV[: len(rows_C)]
+        errors_CV = chunk.logits_CV
         if errors_CV.dtype != probabilities_CV.dtype:
             errors_CV.copy_(probabilities_CV)
         # The scale goes to the narrow factor of each product: D numbers a row instead of V.
         scale_C1 = scale_C.unsqueeze(1)
-        if into.hidden_FD is not None:
-            into.hidden_FD[rows_C] = torch.mm(errors_CV, self._weight_VD).mul_(scale_C1)
-        if into.weight_VD is not None:
-            scaled_CD = self._hidden_FD[rows_C].mul_(scale_C1)
-            if into.weight_VD.dtype == errors_CV.dtype:
-                into.weight_VD.addmm_(errors_CV.t(), scaled_CD)
-            else:
-                into.weight_VD.add_(torch.mm(errors_CV.t(), scaled_CD))
+        if (hidden_grad_FD := self._memory.hidden_grad_FD) is not None:
+            hidden_grad_FD[rows_C] = torch.mm(errors_CV, self._weight_VD).mul_(scale_C1)
+        if weight_grad_VD is None:
+            return
+        scaled_CD = self._hidden_FD[rows_C].mul_(scale_C1)
+        if weight_grad_VD.dtype == errors_CV.dtype:
+            weight_grad_VD.addmm_(errors_CV.t(), scaled_CD)
+        else:
+            weight_grad_VD.add_(torch.mm(errors_CV.t(), scaled_CD))
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -183,30 +236,37 @@ class _FusedLoss(torch.autograd.Function):
         grad_enabled: bool,
     ) -> tuple[Tensor, Tensor]:
         wants_hidden, wants_weight = (grad_enabled and wanted for wanted in ctx.needs_input_grad[:2])
-        gradients = _Gradients(
-            torch.zeros_like(hidden_FD) if wants_hidden else None,
-            torch.zeros_like(weight_VD, dtype=_sum_dtype(weight_VD)) if wants_weight else None,
-        )
+        memory = _Memory(hidden_FD, len(weight_VD), max_logits_bytes, holds_gradient=wants_hidden)
+        weight_grad_VD = torch.zeros_like(weight_VD, dtype=_sum_dtype(weight_VD)) if wants_weight else None
         losses_F = torch.zeros_like(scale_F)
-        chunks = _Chunks(hidden_FD, weight_VD, targets_F, kept_K, max_logits_bytes)
-        for rows_C in chunks.split():
-            losses_F[rows_C], probabilities_CV = chunks.losses_and_probabilities(rows_C)
+        chunks = _Chunks(hidden_FD, weight_VD, targets_F, kept_K, memory)
+        for chunk in chunks.split():
+            losses_F[chunk.rows_C] = chunks.losses(chunk)
             if wants_hidden or wants_weight:
-                chunks.add_gradients(rows_C, probabilities_CV, scale_F[rows_C], gradients)
+                chunks.add_gradients(chunk, scale_F[chunk.rows_C], weight_grad_VD)
         chunks.repair_underflow(losses_F)
-        ctx.gradients, ctx.weight_dtype = gradients, weight_VD.dtype
+        if (hidden_grad_FD := memory.hidden_grad_FD) is not None:
+            hidden_grad_FD.masked_fill_(_dropped(kept_K, hidden_FD).unsqueeze(1), 0.0)
+        ctx.gradients, ctx.weight_dtype = (hidden_grad_FD, weight_grad_VD), weight_VD.dtype
         ctx.mark_non_differentiable(losses_F)
         return (losses_F * scale_F).sum(), losses_F
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        gradients: _Gradients | None = ctx.gradients
+        gradients: tuple[Tensor | None, Tensor | None] | None = ctx.gradients
         # Given away, not kept: a reference left here would make autograd copy both gradients.
         ctx.gradients = None
         assert gradients is not None, "the fused loss gave its gradients away in the first backward; compute it again"
-        hidden_FD, weight_VD = gradients.hidden_FD, gradients.weight_VD
+        hidden_FD, weight_VD = gradients
         if hidden_FD is not None:
             hidden_FD.mul_(upstream[0])
         if weight_VD is not None:
             weight_VD = weight_VD.mul_(upstream[0]).to(ctx.weight_dtype)
         return hidden_FD, weight_VD, None, None, None, None, None
+
+
+def _dropped(kept_K: Tensor, hidden_FD: Tensor) -> Tensor:
+    """Return the mask, [F], of the rows that are not kept."""
+    dropped_F = torch.ones(len(hidden_FD), dtype=torch.bool, device=hidden_FD.device)
+    dropped_F[kept_K] = False
+    return dropped_F
