@@ -2,8 +2,8 @@
 
 Functions without parameters of their own; the projections are `model.py`'s.
 
-Shape suffixes: B sequences, T positions, M documents, N attention heads, C channels of one head, F rotary
-frequencies (C / 2), D model width.
+Shape suffixes: B sequences, T positions, K columns of a cache, M documents, N attention heads, C channels of one head,
+F rotary frequencies (C / 2), D model width.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,45 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+@dataclass(frozen=True)
+class CachedSpan:
+    """Where a pass over cached rows writes, and what each of its positions sees.
+
+    Row b holds `lengths[b]` positions, so its tokens stand at the T positions behind them; of the `num_keys` columns
+    that some row fills, the mask leaves it those up to its own position. Lengths 3 and 1, T = 2:
+
+        positions_BT   [[3 4] [1 2]]     num_keys   5
+        mask_B1TK      row 0: 1 1 1 1 0 | 1 1 1 1 1     row 1: 1 1 0 0 0 | 1 1 1 0 0
+
+    Without a mask every position sees all columns before it and its own. Where one position of each row is read, the
+    mask is that position's alone.
+    """
+
+    rows_B1: Tensor
+    positions_BT: Tensor
+    num_keys: int
+    mask_B1TK: Tensor | None
+
+
+def cached_span(
+    lengths: Sequence[int], num_positions: int, device: torch.device, read_B1: Tensor | None = None
+) -> CachedSpan:
+    """Compute the span of the next `num_positions` positions of rows that hold `lengths`; `read_B1` counts from 0."""
+    num_keys = max(lengths) + num_positions
+    positions_BT = torch.tensor(lengths, device=device)[:, None] + torch.arange(num_positions, device=device)
+    mask_B1TK, sees_all = None, len(set(lengths)) == 1 and num_positions == 1
+    if not sees_all and (read_B1 is not None or max(lengths) > 0):
+        seeing_BT = positions_BT if read_B1 is None else positions_BT.gather(1, read_B1)
+        mask_B1TK = (torch.arange(num_keys, device=device) <= seeing_BT[:, :, None])[:, None]
+    rows_B1 = torch.arange(len(lengths), device=device)[:, None]
+    return CachedSpan(rows_B1, positions_BT, num_keys, mask_B1TK)
+
+
 class BlockCache:
-    """Keys and values of one block, preallocated; the first `length` positions are filled. Carries no gradient."""
+    """Keys and values of one block, preallocated, each row's positions from 0 on. Carries no gradient.
+
+    It does not know how many positions are filled: `KVCache.lengths` does, for all blocks.
+    """
 
     def __init__(
         self,
@@ -27,30 +64,37 @@ class BlockCache:
         dtype: torch.dtype,
         device: torch.device | str,
     ):
-        shape = (batch_size, num_kv_heads, max_length, head_dim)
-        self.keys_BNTC = torch.zeros(shape, dtype=dtype, device=device)
-        self.values_BNTC = torch.zeros(shape, dtype=dtype, device=device)
-        self.length = 0
+        shape = (batch_size, max_length, num_kv_heads, head_dim)
+        self.keys_BTNC = torch.zeros(shape, dtype=dtype, device=device)
+        self.values_BTNC = torch.zeros(shape, dtype=dtype, device=device)
 
-    def append(self, keys_BNTC: Tensor, values_BNTC: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new positions and return all filled ones; ValueError when they do not fit."""
-        end = self.length + keys_BNTC.shape[2]
-        if end > self.keys_BNTC.shape[2]:
-            raise ValueError(f"the cache holds {self.keys_BNTC.shape[2]} positions, {end} are needed")
-        self.keys_BNTC[:, :, self.length : end] = keys_BNTC.detach()
-        self.values_BNTC[:, :, self.length : end] = values_BNTC.detach()
-        self.length = end
-        return self.keys_BNTC[:, :, :end], self.values_BNTC[:, :, :end]
+    def store(self, keys_BTNC: Tensor, values_BTNC: Tensor, span: CachedSpan) -> tuple[Tensor, Tensor]:
+        """Write the span's positions of the first B rows and return all columns that one of them may see."""
+        num_rows = len(span.rows_B1)
+        self.keys_BTNC[span.rows_B1, span.positions_BT] = keys_BTNC.detach()
+        self.values_BTNC[span.rows_B1, span.positions_BT] = values_BTNC.detach()
+        return self.keys_BTNC[:num_rows, : span.num_keys], self.values_BTNC[:num_rows, : span.num_keys]
 
 
 @dataclass(frozen=True)
 class SequenceContext:
-    """What every block of one pass shares: rotary angles and, for a flat batch, where its documents end."""
+    """What every block of one pass shares: rotary angles, where a flat batch's documents end, where a cache goes on.
+
+    With `read_B1` a block returns one position of each row; all of them still fill its cache.
+    """
 
     cos_BTF: Tensor
     sin_BTF: Tensor
     document_lengths: tuple[int, ...] | None
     document_ends_M: Tensor | None
+    cached: CachedSpan | None = None
+    read_B1: Tensor | None = None
+
+    def read(self, x_BT: Tensor) -> Tensor:
+        """Keep what is read of [B, T, ...]: one position of each row [B, 1, ...], or everything."""
+        if self.read_B1 is None:
+            return x_BT
+        return x_BT[torch.arange(len(x_BT), device=x_BT.device)[:, None], self.read_B1]
 
 
 def sequence_context(
@@ -60,48 +104,56 @@ def sequence_context(
     rope_theta: float,
     positions_BT: Tensor | None = None,
     document_lengths: Sequence[int] | None = None,
-    start: int = 0,
+    cached: CachedSpan | None = None,
+    read_B1: Tensor | None = None,
 ) -> SequenceContext:
     """Compute the context of a pass over `h_BTD`, for any length.
 
-    Without `positions_BT` they count from `start`, anew in each document: lengths (3, 2) give 0 1 2 0 1.
+    Without `positions_BT` they count from 0, anew in each document: lengths (3, 2) give 0 1 2 0 1. Cached rows count
+    on from what they hold.
     """
     device, num_positions = h_BTD.device, h_BTD.shape[1]
     lengths = None if document_lengths is None else tuple(int(length) for length in document_lengths)
     if lengths is not None:
         assert h_BTD.shape[0] == 1, "documents stand in a flat batch of one sequence"
         assert sum(lengths) == num_positions, f"documents hold {sum(lengths)} tokens, the batch {num_positions}"
+    if cached is not None:
+        assert positions_BT is None, "cached rows know their positions"
+        assert lengths is None, "a cache holds rows of a batch, not flat documents"
+        positions_BT = cached.positions_BT
     if positions_BT is None:
-        positions_BT = start + torch.cat([torch.arange(length) for length in lengths or (num_positions,)])[None]
+        positions_BT = torch.cat([torch.arange(length) for length in lengths or (num_positions,)])[None]
     dtype = torch.promote_types(h_BTD.dtype, torch.float32)
     exponents_F = torch.arange(0, head_dim, 2, device=device, dtype=dtype) / head_dim
     angles_BTF = positions_BT[..., None].to(device, dtype) * rope_theta**-exponents_F
     ends_M = None
     if lengths is not None and device.type == "cuda":
         ends_M = torch.tensor((0, *lengths)).cumsum(0).to(device, torch.int32)
-    return SequenceContext(angles_BTF.cos(), angles_BTF.sin(), lengths, ends_M)
+    return SequenceContext(angles_BTF.cos(), angles_BTF.sin(), lengths, ends_M, cached, read_B1)
 
 
-def apply_rotary(x_BTNC: Tensor, context: SequenceContext) -> Tensor:
+def apply_rotary(x_BTNC: Tensor, cos_BTF: Tensor, sin_BTF: Tensor) -> Tensor:
     """Rotate the channel pairs (0, 1), (2, 3), ... by the position's angles: the interleaved (complex) form."""
-    cos, sin = context.cos_BTF[:, :, None], context.sin_BTF[:, :, None]
+    cos, sin = cos_BTF[:, :, None], sin_BTF[:, :, None]
     even, odd = x_BTNC[..., 0::2].to(cos.dtype), x_BTNC[..., 1::2].to(cos.dtype)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x_BTNC.dtype)
 
 
-def causal_attention(queries_BNTC: Tensor, keys_BNTC: Tensor, values_BNTC: Tensor) -> Tensor:
-    """Attend causally; queries are the last positions of the keys. Right padding needs no mask: nothing looks right."""
-    num_queries, num_keys = queries_BNTC.shape[2], keys_BNTC.shape[2]
-    mask = None
-    if 1 < num_queries < num_keys:
-        mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=queries_BNTC.device)
-        mask = mask.tril(num_keys - num_queries)
+def causal_attention(
+    queries_BNTC: Tensor, keys_BNTC: Tensor, values_BNTC: Tensor, mask_B1TK: Tensor | None = None
+) -> Tensor:
+    """Attend causally. Without a mask queries are the keys' positions, or a single query the last of them.
+
+    Right padding needs no mask: nothing looks right.
+    """
+    num_queries = queries_BNTC.shape[2]
+    assert mask_B1TK is not None or num_queries in (1, keys_BNTC.shape[2])
     return F.scaled_dot_product_attention(
         queries_BNTC,
         keys_BNTC,
         values_BNTC,
-        attn_mask=mask,
-        is_causal=num_queries == num_keys,
+        attn_mask=mask_B1TK,
+        is_causal=mask_B1TK is None and num_queries > 1,
         enable_gqa=queries_BNTC.shape[1] != keys_BNTC.shape[1],
     )
 

@@ -9,8 +9,8 @@ buffers: its `state_dict` holds Meta's names and nothing else. The layout is `ob
 
 Every prediction head reads the same trunk output; `norm` and `output` are shared by all of them.
 
-Shape suffixes: B sequences, T positions, H horizons, V vocabulary, D model width, N attention heads, C channels of one
-head.
+Shape suffixes: B sequences, T positions, 1 one position or axis, H horizons, V vocabulary, D model width, N attention
+heads, C channels of one head.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,10 @@ from torch.utils.checkpoint import checkpoint
 
 from vendor.meta_llama.attention import (
     BlockCache,
+    CachedSpan,
     SequenceContext,
     apply_rotary,
+    cached_span,
     causal_attention,
     document_attention,
     sequence_context,
@@ -88,7 +90,12 @@ class ModelArgs:
 
 
 class KVCache:
-    """One `BlockCache` per trunk block, then one per prediction head of horizons 1..num_horizons, in that order."""
+    """One `BlockCache` per trunk block, then one per prediction head of horizons 1..num_horizons, in that order.
+
+    Rows are filled to lengths of their own. A pass over B rows writes behind the first B lengths, in every block that
+    it runs; `advance` then says how much of it counts. What is not advanced over is forgotten: the next pass writes
+    over it (rejected drafts). Every block has to be run on a position before it is advanced over.
+    """
 
     def __init__(
         self,
@@ -101,17 +108,14 @@ class KVCache:
         device: torch.device | str = "cpu",
     ):
         assert 1 <= num_horizons <= args.n_future_tokens
+        self.max_length = max_length
         self.num_trunk_blocks = args.num_trunk_blocks
         self.num_horizons = num_horizons
+        self.lengths = [0] * batch_size
         self.blocks = [
             BlockCache(batch_size, args.num_kv_heads, max_length, args.head_dim, dtype=dtype, device=device)
             for _ in range(args.num_trunk_blocks + num_horizons)
         ]
-
-    @property
-    def length(self) -> int:
-        """Positions that every block holds; a head that was not run lags behind the others."""
-        return min(block.length for block in self.blocks)
 
     def head(self, horizon: int) -> BlockCache:
         """Return the cache of one prediction head; ValueError when it was made for fewer horizons."""
@@ -119,10 +123,25 @@ class KVCache:
             raise ValueError(f"the cache was made for {self.num_horizons} horizons; horizon {horizon} is needed")
         return self.blocks[self.num_trunk_blocks + horizon - 1]
 
-    def truncate(self, length: int) -> None:
-        """Forget all positions from `length` on (rejected drafts)."""
-        for block in self.blocks:
-            block.length = min(block.length, length)
+    def span(self, num_rows: int, num_positions: int, read_B1: Tensor | None = None) -> CachedSpan:
+        """Return where a pass over the first `num_rows` rows writes; ValueError when it does not fit."""
+        lengths = self.lengths[:num_rows]
+        if max(lengths) + num_positions > self.max_length:
+            needed = max(lengths) + num_positions
+            raise ValueError(f"the cache holds {self.max_length} positions, {needed} are needed")
+        return cached_span(lengths, num_positions, self.blocks[0].keys_BTNC.device, read_B1)
+
+    def advance(self, num_positions: Sequence[int]) -> None:
+        """Count the first `num_positions[b]` positions of the last pass as filled, for the rows it ran over."""
+        for row, num in enumerate(num_positions):
+            self.lengths[row] += num
+
+    def copy_row(self, row: int, source: "KVCache", source_row: int) -> None:
+        """Make a row what a row of `source` is, a cache of the same model and horizons (or this one)."""
+        length = self.lengths[row] = source.lengths[source_row]
+        for block, other in zip(self.blocks, source.blocks, strict=True):
+            block.keys_BTNC[row, :length] = other.keys_BTNC[source_row, :length]
+            block.values_BTNC[row, :length] = other.values_BTNC[source_row, :length]
 
 
 class RMSNorm(nn.Module):
@@ -150,15 +169,17 @@ class Attention(nn.Module):
         self.wo = nn.Linear(args.n_heads * args.head_dim, args.dim, bias=False)
 
     def forward(self, x_BTD: Tensor, context: SequenceContext, cache: BlockCache | None = None) -> Tensor:
-        queries, keys, values = (
-            projection(x_BTD).unflatten(-1, (-1, self.head_dim)) for projection in (self.wq, self.wk, self.wv)
-        )
-        queries = apply_rotary(queries, context).transpose(1, 2)
-        keys, values = apply_rotary(keys, context).transpose(1, 2), values.transpose(1, 2)
+        inputs = ((self.wq, context.read(x_BTD)), (self.wk, x_BTD), (self.wv, x_BTD))
+        queries, keys, values = (projection(x).unflatten(-1, (-1, self.head_dim)) for projection, x in inputs)
+        queries = apply_rotary(queries, context.read(context.cos_BTF), context.read(context.sin_BTF))
+        keys, mask = apply_rotary(keys, context.cos_BTF, context.sin_BTF), None
         if cache is not None:
-            keys, values = cache.append(keys, values)
+            assert context.cached is not None
+            keys, values = cache.store(keys, values, context.cached)
+            mask = context.cached.mask_B1TK
+        queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
         if context.document_lengths is None:
-            mixed_BNTC = causal_attention(queries, keys, values)
+            mixed_BNTC = causal_attention(queries, keys, values, mask)
         else:
             mixed_BNTC = document_attention(queries, keys, values, context)
         return self.wo(mixed_BNTC.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
@@ -188,7 +209,7 @@ class TransformerBlock(nn.Module):
         self.ffn_norm = RMSNorm(args.dim, args.norm_eps)
 
     def forward(self, h_BTD: Tensor, context: SequenceContext, cache: BlockCache | None = None) -> Tensor:
-        h_BTD = h_BTD + self.attention(self.attention_norm(h_BTD), context, cache)
+        h_BTD = context.read(h_BTD) + self.attention(self.attention_norm(h_BTD), context, cache)
         return h_BTD + self.feed_forward(self.ffn_norm(h_BTD))  # type: ignore[no-any-return]
 
 
@@ -256,12 +277,12 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the residual stream [B, T, D] above the lowest `num_blocks` trunk blocks (all of them by default).
 
-        With a cache the tokens continue what its trunk blocks hold. With `document_lengths` B is 1 and attention stays
-        inside each document.
+        With a cache the tokens go on behind the first B rows it holds; it is the caller who advances it. With
+        `document_lengths` B is 1 and attention stays inside each document.
         """
         h_BTD = self.tok_embeddings(tokens_BT)
         caches = None if cache is None else cache.blocks
-        context = self._context(h_BTD, positions_BT, document_lengths, None if caches is None else caches[0])
+        context = self._context(h_BTD, positions_BT, document_lengths, cache)
         num_blocks = self.num_trunk_blocks if num_blocks is None else num_blocks
         assert 0 <= num_blocks <= self.num_trunk_blocks
         blocks = list(self.layers)[:num_blocks]
@@ -289,14 +310,29 @@ class Transformer(nn.Module):
         document_lengths: Sequence[int] | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Return norm(head(h_trunk)) [B, T, D] of one horizon (1 = next token), which `output` turns into logits."""
+        """Return norm(head(h_trunk)) [B, T, D] of one horizon (1 = next token), which `output` turns into logits.
+
+        With a cache it is the pass that `trunk` ran, before the cache is advanced.
+        """
         assert 1 <= horizon <= self.args.n_future_tokens
         block_cache = None if cache is None else cache.head(horizon)
-        context = self._context(h_trunk_BTD, positions_BT, document_lengths, block_cache)
+        context = self._context(h_trunk_BTD, positions_BT, document_lengths, cache)
         head = self.prediction_heads()[horizon - 1]
         caches = None if block_cache is None else [block_cache]
         hidden_BTD = run_blocks([head], h_trunk_BTD, context, caches=caches, recompute=self._recompute)
         return self.norm(hidden_BTD)  # type: ignore[no-any-return]
+
+    def heads_hidden_at(
+        self, read_B1: Tensor, h_trunk_BTD: Tensor, horizons: Sequence[int], *, cache: KVCache
+    ) -> Tensor:
+        """Return norm(head(h_trunk)) [B, H, D] of several horizons at one position of each row, counted in this pass.
+
+        The heads' caches are filled at all T positions, which takes keys and values alone.
+        """
+        context = self._context(h_trunk_BTD, None, None, cache, read_B1)
+        heads = self.prediction_heads()
+        hidden = [run_blocks([heads[k - 1]], h_trunk_BTD, context, caches=[cache.head(k)]) for k in horizons]
+        return self.norm(torch.cat(hidden, dim=1))  # type: ignore[no-any-return]
 
     def forward(
         self, tokens_BT: Tensor, start_pos: int = 0, return_all_heads: bool = False, cache: KVCache | None = None
@@ -304,14 +340,20 @@ class Transformer(nn.Module):
         """Return logits [B, T, H, V], or [B, T, 1, V] of horizon 1 alone.
 
         `logits[b, t, k-1]` predicts token t + k. With a cache the tokens stand at start_pos, start_pos + 1, ...; it is
-        the number of positions that every block of the cache holds, else ValueError.
+        the number of positions that each of the rows holds, else ValueError. The cache is advanced over the tokens,
+        with all the heads it was made for.
         """
-        filled = 0 if cache is None else cache.length
-        if start_pos != filled:
-            raise ValueError(f"start_pos is {start_pos}, but the cache holds {filled} positions in every block")
+        num_rows, num_positions = tokens_BT.shape
+        filled = {0} if cache is None else set(cache.lengths[:num_rows])
+        if filled != {start_pos}:
+            raise ValueError(f"start_pos is {start_pos}, but the cache holds {sorted(filled)} positions")
         h_BTD = self.trunk(tokens_BT, cache=cache)
-        horizons = range(1, (self.args.n_future_tokens if return_all_heads else 1) + 1)
-        return torch.stack([self.output(self.head_hidden(h_BTD, k, cache=cache)) for k in horizons], dim=2)
+        num_horizons = self.args.n_future_tokens if return_all_heads else 1
+        num_run = num_horizons if cache is None else max(num_horizons, cache.num_horizons)
+        hidden = [self.head_hidden(h_BTD, horizon, cache=cache) for horizon in range(1, num_run + 1)]
+        if cache is not None:
+            cache.advance([num_positions] * num_rows)
+        return torch.stack([self.output(hidden_BTD) for hidden_BTD in hidden[:num_horizons]], dim=2)
 
     @property
     def _recompute(self) -> bool:
@@ -322,14 +364,16 @@ class Transformer(nn.Module):
         h_BTD: Tensor,
         positions_BT: Tensor | None,
         document_lengths: Sequence[int] | None,
-        cache: BlockCache | None = None,
+        cache: KVCache | None = None,
+        read_B1: Tensor | None = None,
     ) -> SequenceContext:
-        assert cache is None or document_lengths is None, "a cache holds rows of a batch, not flat documents"
+        num_rows, num_positions = h_BTD.shape[:2]
         return sequence_context(
             h_BTD,
             head_dim=self.args.head_dim,
             rope_theta=self.args.rope_theta,
             positions_BT=positions_BT,
             document_lengths=document_lengths,
-            start=0 if cache is None else cache.length,
+            cached=None if cache is None else cache.span(num_rows, num_positions, read_B1),
+            read_B1=read_B1,
         )

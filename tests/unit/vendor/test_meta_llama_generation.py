@@ -35,13 +35,13 @@ def _naive(
     return tokens[len(prompt) :]
 
 
-def test_greedy_batch_equals_each_prompt_decoded_alone(model: Transformer) -> None:
+def test_greedy_decoding_equals_full_forwards(model: Transformer) -> None:
     found = generate(model, PROMPTS, eos_id=EOS, max_new_tokens=9, temperature=0.0)
     assert found == [_naive(model, prompt, 9, 0.0, None) for prompt in PROMPTS]
     assert len({len(tokens) for tokens in found}) > 1, "the fixture should stop some rows at the end id"
 
 
-def test_sampling_draws_once_per_generated_token_of_the_row(model: Transformer) -> None:
+def test_sampling_draws_once_per_generated_token_of_the_prompt(model: Transformer) -> None:
     def generators() -> list[torch.Generator]:
         return [torch.Generator().manual_seed(100 + row) for row in range(len(PROMPTS))]
 

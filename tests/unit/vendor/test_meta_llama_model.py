@@ -32,31 +32,85 @@ def test_cached_decoding_in_any_chunks_equals_the_full_forward(chunks: list[int]
     model = Transformer(ARGS).requires_grad_(False)
     tokens_BT = torch.randint(ARGS.vocab_size, (2, sum(chunks)), generator=torch.Generator().manual_seed(1))
     cache = KVCache(ARGS, batch_size=2, max_length=sum(chunks), num_horizons=3)
-    parts = [model(chunk, cache.length, True, cache) for chunk in tokens_BT.split(chunks, dim=1)]
+    parts = [model(chunk, cache.lengths[0], True, cache) for chunk in tokens_BT.split(chunks, dim=1)]
     expected = model(tokens_BT, return_all_heads=True)
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
-def test_truncated_cache_forgets_a_rejected_draft(model: Transformer, tokens_BT: Tensor) -> None:
+def test_what_a_cache_is_not_advanced_over_is_forgotten(model: Transformer, tokens_BT: Tensor) -> None:
     cache = KVCache(ARGS, batch_size=2, max_length=12, num_horizons=3)
     model(tokens_BT[:, :6], 0, True, cache)
-    model((tokens_BT[:, 6:9] + 1) % ARGS.vocab_size, 6, True, cache)
-    cache.truncate(6)
-    assert cache.length == 6
+    h_BTD = model.trunk((tokens_BT[:, 6:9] + 1) % ARGS.vocab_size, cache=cache)
+    for horizon in (1, 2, 3):
+        model.head_hidden(h_BTD, horizon, cache=cache)
     rest = model(tokens_BT[:, 6:], 6, True, cache)
     torch.testing.assert_close(rest, model(tokens_BT, return_all_heads=True)[:, 6:], rtol=1e-4, atol=1e-4)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    passes=st.lists(
+        st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=3, max_size=3), min_size=1, max_size=5
+    ),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    whole=st.booleans(),
+)
 @torch.no_grad()
-def test_a_head_that_lags_is_noticed_and_can_catch_up(model: Transformer, tokens_BT: Tensor) -> None:
+def test_rows_that_keep_different_parts_of_each_pass_equal_full_forwards(
+    passes: list[list[tuple[int, int]]], dtype: torch.dtype, whole: bool
+) -> None:
+    """Every pass feeds 3 tokens a row; row b keeps `passes[pass][b][0]` of them and is fed on from there.
+
+    Heads are read at all of the 3 or, by `heads_hidden_at`, at `passes[pass][b][1]` alone. In the end the cache is
+    that of a pass over what each row kept.
+    """
+    model = Transformer(ARGS).to(dtype)
+    tokens_BT = torch.randint(ARGS.vocab_size, (3, 20), generator=torch.Generator().manual_seed(2))
+    full_BTHV = model(tokens_BT, return_all_heads=True)
+    cache = KVCache(ARGS, batch_size=3, max_length=20, num_horizons=3, dtype=dtype)
+    for rows in passes:
+        starts = list(cache.lengths)
+        window_BT = torch.stack([row[start : start + 3] for row, start in zip(tokens_BT, starts, strict=True)])
+        h_BTD = model.trunk(window_BT, cache=cache)
+        if whole:
+            hidden = [model.head_hidden(h_BTD, horizon, cache=cache) for horizon in (1, 2, 3)]
+            found_BTHV = model.output(torch.stack(hidden, dim=2))
+            wanted = [slice(start, start + 3) for start in starts]
+        else:
+            read_B1 = torch.tensor([[read] for _, read in rows])
+            found_BTHV = model.output(model.heads_hidden_at(read_B1, h_BTD, (1, 2, 3), cache=cache))[:, None]
+            wanted = [slice(start + read, start + read + 1) for start, (_, read) in zip(starts, rows, strict=True)]
+        expected_BTHV = torch.stack([full_BTHV[row, span] for row, span in enumerate(wanted)])
+        torch.testing.assert_close(found_BTHV, expected_BTHV, rtol=1e-4, atol=1e-5)
+        cache.advance([kept for kept, _ in rows])
+    for row, length in enumerate(cache.lengths):
+        fresh = KVCache(ARGS, batch_size=1, max_length=20, num_horizons=3, dtype=dtype)
+        model(tokens_BT[row : row + 1, :length], 0, True, fresh)
+        for block, expected in zip(cache.blocks, fresh.blocks, strict=True):
+            torch.testing.assert_close(block.keys_BTNC[row, :length], expected.keys_BTNC[0, :length])
+            torch.testing.assert_close(block.values_BTNC[row, :length], expected.values_BTNC[0, :length])
+
+
+@torch.no_grad()
+def test_a_row_copied_from_another_cache_goes_on_there(model: Transformer, tokens_BT: Tensor) -> None:
+    source = KVCache(ARGS, batch_size=1, max_length=7, num_horizons=3)
+    model(tokens_BT[1:, :7], 0, True, source)
+    target = KVCache(ARGS, batch_size=2, max_length=12, num_horizons=3)
+    model(tokens_BT[:1, :9], 0, True, target)
+    target.copy_row(1, source, 0)
+    assert target.lengths == [9, 7]
+    target.copy_row(0, target, 1)
+    again = torch.stack([tokens_BT[1, 7:], tokens_BT[1, 7:]])
+    expected_THV = model(tokens_BT[1:], return_all_heads=True)[0, 7:]
+    torch.testing.assert_close(model(again, 7, True, target), expected_THV.expand(2, -1, -1, -1), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_no_head_of_a_cache_lags_behind(model: Transformer, tokens_BT: Tensor) -> None:
+    """Asked for horizon 1 alone, a pass still fills the other heads that the cache was made for."""
     cache = KVCache(ARGS, batch_size=2, max_length=12, num_horizons=3)
-    model(tokens_BT[:, :4], cache=cache)
-    assert cache.length == 0
-    with pytest.raises(ValueError, match="holds 0 positions"):
-        model(tokens_BT[:, 4:], start_pos=4, cache=cache)
-    for horizon in (2, 3):
-        model.head_hidden(model.trunk(tokens_BT[:, :4]), horizon, cache=cache)
+    assert model(tokens_BT[:, :4], cache=cache).shape[2] == 1
     rest = model(tokens_BT[:, 4:], 4, True, cache)
     torch.testing.assert_close(rest, model(tokens_BT, return_all_heads=True)[:, 4:], rtol=1e-4, atol=1e-4)
 
