@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.byte_level_tokenizer import write_byte_level
 from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.manifest import tensors_sha256
-from wmtp_ray.artifacts.meta_checkpoint import load_policy
+from wmtp_ray.artifacts.meta_checkpoint import load_policy, read_tensors
 from wmtp_ray.config.load import dump_config, load_config, parse_arguments
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.flows.export_policy import export_policy
+from wmtp_ray.flows.export_policy import export_hf, export_policy
 from wmtp_ray.model.policy import Policy, ValueSpec
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.training.checkpoint import RunState, save_checkpoint
 
-ARGS = ModelArgs(dim=16, n_layers=3, n_heads=2, vocab_size=11, n_future_tokens=2, multiple_of=8)
+ARGS = ModelArgs(dim=16, n_layers=3, n_heads=2, vocab_size=350, n_future_tokens=2, multiple_of=8)
 
 
 @pytest.fixture
@@ -71,3 +72,30 @@ def test_a_damaged_checkpoint_is_refused_when_named_and_passed_over_when_not(run
         export_policy(run_dir, 2, tmp_path / "out")
     with pytest.warns(UserWarning, match="is damaged"):
         assert export_policy(run_dir, None, tmp_path / "out") == tensors_sha256(policy_of(1).state_dict())
+
+
+def test_horizon_1_of_a_step_goes_to_other_engines(run_dir, tmp_path):
+    tokenizer = write_byte_level(tmp_path / "tokenizer")
+    export_hf(run_dir, 1, tmp_path / "out", tokenizer=tokenizer, dtype=None)
+    tensors = read_tensors(tmp_path / "out" / "model.safetensors")
+    assert "model.layers.1.mlp.up_proj.weight" in tensors
+    assert not any(name.startswith(("model.layers.2", "value_head")) for name in tensors)
+    assert all(tensor.eq(1.0).all() for tensor in tensors.values())
+
+
+def test_a_model_directory_goes_there_with_its_own_tokenizer(run_dir, tmp_path):
+    export_policy(run_dir, 2, tmp_path / "model")
+    tokenizer = write_byte_level(tmp_path / "model")
+    export_hf(tmp_path / "model", None, tmp_path / "out", tokenizer=None, dtype=torch.bfloat16)
+    tensors = read_tensors(tmp_path / "out" / "model.safetensors")
+    assert all(tensor.dtype == torch.bfloat16 and tensor.eq(2.0).all() for tensor in tensors.values())
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == tokenizer.read_bytes()
+
+
+def test_an_export_that_lacks_something_says_what(run_dir, tmp_path):
+    export_policy(run_dir, 2, tmp_path / "model")
+    with pytest.raises(ArtifactError, match="give one with --tokenizer"):
+        export_hf(tmp_path / "model", None, tmp_path / "out", tokenizer=None, dtype=None)
+    with pytest.raises(ArtifactError, match="leave --step out"):
+        export_hf(tmp_path / "model", 2, tmp_path / "out", tokenizer=None, dtype=None)
+    assert not (tmp_path / "out").exists()

@@ -37,11 +37,13 @@ VALUE_HEAD = "value_head.safetensors"
 VALUE_SPEC = "value_head.json"
 NAMES_SHOWN = 5  # of each kind of difference between a file and the model
 
+Shape = tuple[int, ...]
+
 
 def read_model_args(directory: Path) -> ModelArgs:
     """Read params.json; ArtifactError when it is missing or describes no model that can be built."""
     try:
-        return ModelArgs(**_read_json(directory / PARAMS))
+        return ModelArgs(**read_json(directory / PARAMS))
     except (TypeError, ValueError) as error:
         known = ", ".join(field.name for field in dataclasses.fields(ModelArgs))
         raise ArtifactError(f"{directory / PARAMS}: {error}. Known keys: {known}. Correct the file.") from error
@@ -69,7 +71,7 @@ def weights_file(directory: Path) -> Path:
 
 def save_transformer(directory: Path, transformer: Transformer, *, dtype: torch.dtype = torch.float32) -> None:
     """Write params.json and model.safetensors in `dtype`; other files of the directory stay."""
-    _write_args(directory, transformer.args)
+    write_params(directory, transformer.args)
     write_tensors(directory / WEIGHTS, transformer.state_dict(), dtype)
 
 
@@ -89,13 +91,13 @@ def write_policy(
 ) -> None:
     """Write a policy of which only the tensors are at hand, named as in its `state_dict` and without adapters."""
     describe_policy(directory, args, spec)
-    write_tensors(directory / WEIGHTS, _without_prefix(tensors, TRANSFORMER), dtype)
-    write_tensors(directory / VALUE_HEAD, _without_prefix(tensors, HEAD), torch.float32)
+    write_tensors(directory / WEIGHTS, without_prefix(tensors, TRANSFORMER), dtype)
+    write_tensors(directory / VALUE_HEAD, without_prefix(tensors, HEAD), torch.float32)
 
 
 def describe_policy(directory: Path, args: ModelArgs, spec: ValueSpec) -> None:
     """Write what is known of a policy without its tensors: params.json and value_head.json."""
-    _write_args(directory, args)
+    write_params(directory, args)
     atomic_write(directory / VALUE_SPEC, orjson.dumps(dataclasses.asdict(spec), option=orjson.OPT_INDENT_2))
 
 
@@ -163,12 +165,13 @@ def _read_value_spec(directory: Path) -> ValueSpec | None:
 def described_value_spec(directory: Path) -> ValueSpec:
     """Read value_head.json, whether or not the head's tensors lie beside it."""
     try:
-        return ValueSpec(**_read_json(directory / VALUE_SPEC))
+        return ValueSpec(**read_json(directory / VALUE_SPEC))
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{directory / VALUE_SPEC}: {error}. Expected head, value_layer, features.") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that belongs to a model; ArtifactError when it is missing or something else."""
     if not path.exists():
         raise ArtifactError(f"{path} is missing; a model directory holds it beside its weights.")
     try:
@@ -199,7 +202,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype)
         save_file({name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}, temporary)
 
 
-def _write_args(directory: Path, args: ModelArgs) -> None:
+def write_params(directory: Path, args: ModelArgs) -> None:
+    """Write params.json, without the keys that are None."""
     params = {key: value for key, value in dataclasses.asdict(args).items() if value is not None}
     atomic_write(directory / PARAMS, orjson.dumps(params, option=orjson.OPT_INDENT_2))
 
@@ -208,27 +212,36 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
     """Give the module copies of the tensors in `dtype`; ArtifactError when names or shapes differ."""
     expected = module.state_dict()
-    differences = {
-        "missing": [name for name in expected if name not in tensors],
-        "unexpected": [name for name in tensors if name not in expected],
-        "of another shape": [
-            f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in tensors and tensors[name].shape != tensor.shape
-        ],
-    }
-    if any(differences.values()):
-        found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in differences.items() if names)
+    if found := shape_differences(_shapes(tensors), _shapes(expected)):
         raise ArtifactError(f"{path} does not fit {PARAMS} beside it. {found}. Use the two files of one model.")
     copies = {name: tensors[name].to(dtype=dtype, copy=True) for name in expected}
     module.load_state_dict(copies, strict=True, assign=True)
+
+
+def shape_differences(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
+    """Name the tensors that are missing, unexpected or of another shape; an empty text where there are none."""
+    differences = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {found[name]} instead of {shape}"
+            for name, shape in expected.items()
+            if found.get(name, shape) != shape
+        ],
+    }
+    return "; ".join(f"{kind}: {_listed(names)}" for kind, names in differences.items() if names)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _listed(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wmtp_ray.config.earlier_names import earlier_names_in
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
 
@@ -26,6 +27,21 @@ def check_files(config: RunConfig) -> None:
     if missing:
         head = "1 path that this run needs is missing" if len(missing) == 1 else f"{len(missing)} paths are missing"
         raise ConfigError(head + ":" + "".join(f"\n  {_described(needed)}" for needed in missing))
+
+
+def earlier_names(config: RunConfig) -> list[str]:
+    """Say which paths of a configuration bear names of an earlier generation. They are read as they are."""
+    paths = {
+        "model.path": config.model.path,
+        "tokenizer.path": config.tokenizer.path,
+        "data.train_file": config.data.train_file,
+        "data.valid_file": config.data.valid_file,
+        "reference.path": config.reference.path,
+        "reference.tokenizer_path": config.reference.tokenizer_path,
+        "critic.path": config.critic.path,
+    }
+    names = {key: earlier_names_in(path, config.storage_root) for key, path in paths.items() if path is not None}
+    return [f"{key}: {paths[key]}, an earlier name: {', '.join(found)}" for key, found in names.items() if found]
 
 
 def _needed(config: RunConfig) -> Iterator[NeededFile]:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from wmtp_ray.config.arguments import USAGE, Arguments, parse_arguments
+from wmtp_ray.config.earlier_names import existing_path
 from wmtp_ray.config.explain import (
     explain_errors,
     explain_unset,
@@ -23,7 +24,7 @@ from wmtp_ray.config.explain import (
     path_keys,
     unset_keys,
 )
-from wmtp_ray.config.files import check_files
+from wmtp_ray.config.files import check_files, earlier_names
 from wmtp_ray.config.layers import (
     COMMAND_LINE,
     CONFIG_DIR,
@@ -33,6 +34,7 @@ from wmtp_ray.config.layers import (
     named_layer,
     override_layer,
     read_layer,
+    short_name,
     source_of,
 )
 from wmtp_ray.config.schema import RunConfig
@@ -44,12 +46,11 @@ __all__ = [
     "Arguments",
     "check_files",
     "dump_config",
+    "earlier_names",
     "load_config",
     "load_resolved",
     "parse_arguments",
 ]
-
-EARLIER_GENERATION = {"models_v2": "models", "datasets_v2": "datasets"}
 
 
 def load_config(arguments: Arguments, *, config_dir: Path = CONFIG_DIR, now: datetime) -> RunConfig:
@@ -123,8 +124,11 @@ def _layers(arguments: Arguments, config_dir: Path, now: datetime) -> tuple[list
 
 
 def _names(arguments: Arguments, now: datetime) -> Layer:
-    run_name = arguments.run_name or f"{arguments.recipe}-{now:%Y%m%d-%H%M%S}"
-    names = {"recipe": arguments.recipe, "preset": arguments.preset, "run_name": run_name, "tags": arguments.tags}
+    assert arguments.recipe is not None, "parse_arguments lets no recipe through only with show_help"
+    recipe = short_name("recipe", arguments.recipe)
+    preset = None if arguments.preset is None else short_name("preset", arguments.preset)
+    run_name = arguments.run_name or f"{recipe}-{now:%Y%m%d-%H%M%S}"
+    names = {"recipe": recipe, "preset": preset, "run_name": run_name, "tags": arguments.tags}
     return Layer(COMMAND_LINE, names)
 
 
@@ -144,19 +148,7 @@ def _make_paths_absolute(values: dict[str, Any], base: Path) -> None:
     for key in path_keys(values):
         section: Any = functools.reduce(operator.getitem, key[:-1], values)  # type: ignore[arg-type]
         path = base / Path(section[key[-1]]).expanduser()
-        section[key[-1]] = str(_existing_generation(path, storage_root))
-
-
-def _existing_generation(path: Path, storage_root: Path) -> Path:
-    """Return `path`, or the same below `models/` or `datasets/` where only that exists.
-
-    storage/models_v2/micro_mtp -> storage/models/micro_mtp
-    """
-    if path.exists() or not path.is_relative_to(storage_root):
-        return path
-    folder, *rest = path.relative_to(storage_root).parts or ("",)
-    earlier = storage_root.joinpath(EARLIER_GENERATION.get(folder, folder), *rest)
-    return earlier if earlier.exists() else path
+        section[key[-1]] = str(existing_path(path, storage_root))
 
 
 def _resume_needs_a_name(config: RunConfig) -> str:

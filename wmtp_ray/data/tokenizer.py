@@ -1,11 +1,11 @@
-"""Rows to tokens: the prompt template, the SentencePiece wrapper and the boundary between prompt and response.
+"""Rows to tokens: the prompt template, the tokenizer and the boundary between prompt and response.
 
 Does not train a tokenizer, cut long rows or pad. Prompt and response are encoded as ONE string, because a response
 encoded alone gets a leading blank that the model never sees in context; the boundary is then found by byte offsets.
 
-A prompt ends with a newline, and in LLaMA's vocabulary (as in most) nothing is merged across one: the pieces of the
-whole are then those of the prompt followed by those of the response. Such a prompt is encoded once for all the rows of
-its problem, which are most of the tokens; any other tokenizer takes the offsets.
+A prompt ends with a newline, and in LLaMA's vocabulary (as in most of SentencePiece) nothing is merged across one: the
+pieces of the whole are then those of the prompt followed by those of the response. Such a prompt is encoded once for
+all the rows of its problem, which are most of the tokens; any other tokenizer takes the offsets.
 """
 
 import hashlib
@@ -14,18 +14,16 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from wmtp_ray.contracts import Example, Int32
+from wmtp_ray.data.byte_level_model import ByteLevelModel, read_end_tokens
+from wmtp_ray.data.chat_template import render_chat
 from wmtp_ray.data.rows import Row, read_rows
+from wmtp_ray.data.sentencepiece_model import SentencePieceModel, Span
 from wmtp_ray.errors import ArtifactError
-
-if TYPE_CHECKING:
-    from sentencepiece import SentencePieceProcessor
-
-Span = tuple[int, int]
 
 # Python lives on newlines, tabs and runs of blanks: a normaliser that folds them trains another language.
 _ROUND_TRIP_PROBE = "def f(x):\n    if x:\n\t\treturn  x\n\n"
@@ -33,21 +31,41 @@ _ROUND_TRIP_PROBE = "def f(x):\n    if x:\n\t\treturn  x\n\n"
 _PROMPTS_KEPT = 4096  # encoded prompts, some 15 MB in each process that tokenises
 
 
-class CodeTokenizer:
-    """A SentencePiece model for code: text to ids with byte offsets, and back. BOS and EOS are added by callers.
+class TokenizerModel(Protocol):
+    """What a format of tokenizer files has to offer; the texts and ids of `CodeTokenizer`'s methods of these names."""
 
-    Raises ArtifactError for a missing file, one that is no SentencePiece model, or one without BOS or EOS. Warns when
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+
+    def encode(self, text: str) -> Int32: ...
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]: ...
+
+    def decode(self, ids: list[int]) -> str: ...
+
+    @property
+    def newline_ends_pieces(self) -> bool:
+        """Whether a text may be cut behind any newline: its pieces are those of both sides."""
+        ...
+
+
+class CodeTokenizer:
+    """A tokenizer for code: text to ids with byte offsets, and back. BOS and EOS are added by callers.
+
+    `model_path` is a tokenizer.model (SentencePiece) or a tokenizer.json (byte-level BPE) beside its
+    tokenizer_config.json. Raises ArtifactError for a missing file, one of another kind, or one without EOS. Warns when
     the model does not give code back unchanged. Pickles as path and hash: another process loads the file itself.
     """
 
     def __init__(self, model_path: Path) -> None:
         self.model_path = Path(model_path)
-        model = _read_model(self.model_path)
-        self.sha256 = hashlib.sha256(model).hexdigest()
-        self._processor = _load_processor(model, self.model_path)
-        self.vocab_size: int = self._processor.vocab_size()
-        self.bos_id: int = self._processor.bos_id()
-        self.eos_id: int = self._processor.eos_id()
+        content = _read_model(self.model_path)
+        self.sha256 = _content_hash(content, self.model_path)
+        self._model = _open_model(content, self.model_path)
+        self.vocab_size = self._model.vocab_size
+        self.bos_id = self._model.bos_id
+        self.eos_id = self._model.eos_id
         _check_fitness(self)
         self._encode_head = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode_prompt)
 
@@ -56,28 +74,28 @@ class CodeTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text's pieces, without BOS and EOS; a literal "</s>" in the text is text, not EOS."""
-        ids: list[int] = self._processor.encode(text)
+        ids: list[int] = self._model.encode(text).tolist()
         return ids
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """Ids and, for each, the UTF-8 bytes [begin, end) of `text` it stands for; begins and ends never decrease.
 
-        Two kinds of piece are empty: the blank put before the text, and all but the last byte of a character that is
-        spelled in bytes. "aé" with é outside the vocabulary: ids a, <0xC3>, <0xA9>; spans (0, 1), (1, 1), (1, 3).
+        With SentencePiece two kinds of piece are empty: the blank put before the text, and all but the last byte of a
+        character that is spelled in bytes. "aé" with é outside the vocabulary: ids a, <0xC3>, <0xA9>; spans (0, 1),
+        (1, 1), (1, 3).
         """
-        mapping = self._processor.encode(text, return_type="offset_mapping", return_bytes=True)
-        return mapping["ids"], mapping["offsets"]
+        return self._model.encode_with_offsets(text)
 
     def encode_pair(self, prompt: str, response: str) -> tuple[Int32, int]:
         """BOS, the pieces of `prompt + response`, EOS; and how many of these tokens stand before the response.
 
         The response begins at the first piece that reaches past the prompt's end or starts at it.
         """
-        if not (self._newline_ends_pieces and prompt.endswith("\n")):
+        if not (self._model.newline_ends_pieces and prompt.endswith("\n")):
             return self._encode_pair_by_offsets(prompt, response)
         head_T = self._encode_head(prompt)
-        tail_T = self._processor.encode("\n" + response, return_type="numpy", add_eos=True)[self._newline_tokens :]
-        return np.concatenate((head_T, tail_T)), len(head_T)
+        tail_T = self._model.encode("\n" + response)[self._newline_tokens :]
+        return np.concatenate((head_T, tail_T, np.array([self.eos_id], dtype=np.int32))), len(head_T)
 
     def _encode_pair_by_offsets(self, prompt: str, response: str) -> tuple[Int32, int]:
         boundary = len(prompt.encode("utf-8"))
@@ -86,13 +104,7 @@ class CodeTokenizer:
         return np.array([self.bos_id, *ids, self.eos_id], dtype=np.int32), 1 + first_response
 
     def _encode_prompt(self, prompt: str) -> Int32:
-        head_T: Int32 = self._processor.encode(prompt, return_type="numpy", add_bos=True)
-        return head_T
-
-    @cached_property
-    def _newline_ends_pieces(self) -> bool:
-        """Whether a text may be cut behind any newline: its pieces are those of both sides."""
-        return _newline_ends_pieces(self._processor)
+        return np.concatenate((np.array([self.bos_id], dtype=np.int32), self._model.encode(prompt)))
 
     @cached_property
     def _newline_tokens(self) -> int:
@@ -100,18 +112,30 @@ class CodeTokenizer:
         return len(self.encode("\n"))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of whole sequences; BOS and EOS vanish, a leading blank of the first piece is dropped."""
-        text: str = self._processor.decode([int(i) for i in ids])
-        return text
+        """Text of whole sequences; BOS and EOS vanish, a leading blank of SentencePiece's first piece is dropped."""
+        return self._model.decode([int(i) for i in ids])
 
     def decode_continuation(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         """Text that `ids` add after `prompt_ids`; decoding them alone would lose a leading blank, hence indentation."""
         return self.decode([*prompt_ids, *ids])[len(self.decode(prompt_ids)) :]
 
+    def encode_chat(self, instruction: str) -> Int32 | None:
+        """Ids of an instruction in the model's own chat format, up to where its answer begins; None if it has none.
+
+        The format is the Jinja template in the files beside a tokenizer.json; special tokens in it are meant as such.
+        """
+        if not isinstance(self._model, ByteLevelModel):
+            return None
+        rendered = render_chat(self.model_path.parent, instruction)
+        return None if rendered is None else self._model.encode_with_special_tokens(rendered)
+
 
 def tokenizer_hash(model_path: Path) -> str:
-    """sha256 of the model file, equal to `CodeTokenizer.sha256`, without loading it."""
-    return hashlib.sha256(_read_model(model_path)).hexdigest()
+    """Hash of what decides over ids, equal to `CodeTokenizer.sha256`, without loading the tokenizer.
+
+    The sha256 of a tokenizer.model; that of a tokenizer.json followed by the names of its begin and end tokens.
+    """
+    return _content_hash(_read_model(model_path), Path(model_path))
 
 
 def render_prompt(instruction: str, input: str) -> str:
@@ -162,36 +186,33 @@ def read_examples(
     return [encode_row(row, tokenizer, int(row_id)) for row, row_id in zip(rows, row_ids_N, strict=True)]
 
 
+def _is_byte_level(model_path: Path) -> bool:
+    return model_path.suffix == ".json"
+
+
+def _open_model(content: bytes, model_path: Path) -> TokenizerModel:
+    kind = ByteLevelModel if _is_byte_level(model_path) else SentencePieceModel
+    return kind(content, model_path)
+
+
+def _content_hash(content: bytes, model_path: Path) -> str:
+    digest = hashlib.sha256(content)
+    if _is_byte_level(model_path):
+        digest.update("\0".join(read_end_tokens(model_path)).encode())
+    return digest.hexdigest()
+
+
 def _read_model(model_path: Path) -> bytes:
     try:
         return Path(model_path).read_bytes()
     except OSError as error:
         raise ArtifactError(
-            f"{model_path}: no tokenizer can be read there ({error.strerror}); expected a SentencePiece model: "
-            "set tokenizer.path to the policy's tokenizer.model"
+            f"{model_path}: no tokenizer can be read there ({error.strerror}); expected a tokenizer.model or a "
+            "tokenizer.json: set tokenizer.path to the policy's"
         ) from error
-
-
-def _load_processor(model: bytes, model_path: Path) -> "SentencePieceProcessor":
-    from sentencepiece import SentencePieceProcessor  # imported late: indexing without counting does not need it
-
-    try:
-        processor = SentencePieceProcessor()
-        processor.LoadFromSerializedProto(model)  # not the constructor, which lets empty bytes pass
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ArtifactError(
-            f"{model_path}: found {len(model)} bytes that are no SentencePiece model, expected a tokenizer.model; "
-            "fetch the file again (a Git LFS pointer is a common cause)"
-        ) from error
-    return processor
 
 
 def _check_fitness(tokenizer: CodeTokenizer) -> None:
-    if min(tokenizer.bos_id, tokenizer.eos_id) < 0:
-        raise ArtifactError(
-            f"{tokenizer.model_path}: found bos_id {tokenizer.bos_id} and eos_id {tokenizer.eos_id}, expected both to "
-            "exist; train the tokenizer with BOS and EOS"
-        )
     returned = tokenizer.decode(tokenizer.encode(_ROUND_TRIP_PROBE))
     if returned != _ROUND_TRIP_PROBE:
         warnings.warn(
@@ -199,27 +220,6 @@ def _check_fitness(tokenizer: CodeTokenizer) -> None:
             f"back as {returned!r}), expected it unchanged; use a model with identity normalisation and byte fallback",
             stacklevel=3,
         )
-
-
-def _newline_ends_pieces(processor: "SentencePieceProcessor") -> bool:
-    """Whether no piece goes on after a newline, in a BPE that takes the text as it is.
-
-    A BPE joins two neighbours only if the joined text is a piece, so both sides of such a newline merge on their own.
-    In a unigram model ties between whole segmentations could fall differently, and without byte fallback neighbours
-    outside the vocabulary, the newline among them, become one unknown piece.
-    """
-    from sentencepiece import sentencepiece_model_pb2 as proto
-
-    model = proto.ModelProto.FromString(processor.serialized_model_proto())  # type: ignore[attr-defined]  # generated
-    trainer, normalizer = model.trainer_spec, model.normalizer_spec
-    return (
-        trainer.model_type == trainer.BPE
-        and trainer.byte_fallback
-        and not trainer.treat_whitespace_as_suffix
-        and not normalizer.precompiled_charsmap
-        and not normalizer.remove_extra_whitespaces
-        and not any("\n" in each.piece[:-1] for each in model.pieces)
-    )
 
 
 @lru_cache(maxsize=2)  # a process that unpickles one tokenizer per task loads it once

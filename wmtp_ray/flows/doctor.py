@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from wmtp_ray.config.load import check_files, load_config, parse_arguments
+from wmtp_ray.config.load import check_files, earlier_names, load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.index_file import index_path_of, load_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -75,6 +75,7 @@ def doctor(words: Sequence[str]) -> DoctorReport:
 def _look_at_files(config: RunConfig) -> list[Finding]:
     """Presence first; what is present is then read as a run would read it."""
     findings = [_tried("files", "all present", lambda: check_files(config))]
+    findings += [Finding("warning", "earlier name", said, "read as it is; rename it") for said in earlier_names(config)]
     if config.tokenizer.path.is_file() and (config.model.path / "params.json").is_file():
         findings.append(
             _tried(

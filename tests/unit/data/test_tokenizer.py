@@ -44,9 +44,9 @@ def spelled_bytes(tokenizer: CodeTokenizer, row: Row) -> list[bytes]:
     """What each piece of the row spells, by decoding ever longer prefixes: independent of the offsets."""
     text = render_row(row)
     ids = tokenizer.encode(text)
-    pieces = [tokenizer._processor.id_to_piece(i) for i in ids]
+    pieces = [tokenizer._model._processor.id_to_piece(i) for i in ids]
     spelled = [
-        bytes([int(piece[3:5], 16)]) if tokenizer._processor.is_byte(i) else piece.replace("▁", " ").encode()
+        bytes([int(piece[3:5], 16)]) if tokenizer._model._processor.is_byte(i) else piece.replace("▁", " ").encode()
         for i, piece in zip(ids, pieces, strict=True)
     ]
     spelled[0] = spelled[0].removeprefix(b" ")
@@ -217,7 +217,7 @@ def test_a_text_is_cut_behind_newlines_only_where_no_piece_crosses_them(
     kinds: dict[str, CodeTokenizer], kind: str
 ) -> None:
     """The property above would hold, slowly, if nothing were ever cut; and a wrong cut would show in it."""
-    assert kinds[kind]._newline_ends_pieces == (kind in CUT_AT_NEWLINES)
+    assert kinds[kind]._model.newline_ends_pieces == (kind in CUT_AT_NEWLINES)
 
 
 def test_the_hash_is_that_of_the_file(tokenizer: CodeTokenizer, tokenizer_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_every_real_row_is_encoded_as_its_whole_text() -> None:
     if not (model_path.exists() and path.exists()):
         pytest.skip("the real rows are not here; the generated ones above prove the same")
     tokenizer = CodeTokenizer(model_path)
-    assert tokenizer._newline_ends_pieces
+    assert tokenizer._model.newline_ends_pieces
     for line in path.read_bytes().splitlines():
         row = decode_row(line)
         prompt = render_prompt(row.instruction, row.input)

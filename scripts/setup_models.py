@@ -1,0 +1,56 @@
+"""Convert a policy, a reference or a place for a reward model: `python scripts/setup_models.py --help`."""
+
+import argparse
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from wmtp_ray.artifacts.convert_checkpoint import open_checkpoint
+from wmtp_ray.artifacts.model_directory import TOKENIZER, keep_place, share_tokenizer, write_model
+from wmtp_ray.artifacts.reference_shards import open_reference
+from wmtp_ray.errors import WmtpError
+
+
+def main() -> int:
+    """Convert what the command line asks for; return the exit code (0 done or nothing to do, 2 refused)."""
+    words = _parser().parse_args()
+    now = datetime.now()
+    try:
+        if words.model == "policy":
+            tokenizer = None if words.no_tokenizer else words.tokenizer or words.source / TOKENIZER
+            policy = open_checkpoint(words.source, tokenizer=tokenizer, version=words.version)
+            write_model(words.out, policy, now, print, dry_run=words.dry_run)
+            if tokenizer is not None and not words.dry_run:
+                share_tokenizer(words.out, print)
+        elif words.model == "reference":
+            tokenizer, policy_directory = words.tokenizer or words.source / TOKENIZER, words.tokenizer_shared_with
+            reference = open_reference(words.source, words.out, policy_directory, tokenizer, version=words.version)
+            write_model(words.out, reference, now, print, dry_run=words.dry_run)
+        else:
+            keep_place(words.out, now, print, dry_run=words.dry_run)
+    except WmtpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--out", type=Path, required=True, help="folder, such as storage/models_v2/7b_1t_4_mtp")
+    place.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+    origin = argparse.ArgumentParser(add_help=False)
+    origin.add_argument("--source", type=Path, required=True, help="folder that the model was downloaded to")
+    origin.add_argument("--tokenizer", type=Path, help="tokenizer.model, when it is not in that folder")
+    origin.add_argument("--version", help="name of what was downloaded, for metadata.json (the folder's name)")
+    parser = argparse.ArgumentParser(description=__doc__)
+    models = parser.add_subparsers(dest="model", required=True)
+    policy = models.add_parser("policy", parents=[origin, place], help="Meta's consolidated.pth and params.json")
+    policy.add_argument("--no-tokenizer", action="store_true", help="it lies elsewhere (tokenizer.path)")
+    reference = models.add_parser("reference", parents=[origin, place], help="a LLaMA of Hugging Face, for Rho-1")
+    reference.add_argument("--tokenizer-shared-with", type=Path, required=True, metavar="DIR", help="converted policy")
+    models.add_parser("reward", parents=[place], help="keep a place for a reward model, which no recipe needs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

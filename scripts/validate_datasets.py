@@ -1,0 +1,46 @@
+"""Check data sets for wrong labels, repetition and leaks; the splits of each together."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wmtp_ray.errors import DataError, WmtpError
+from wmtp_ray.flows.validate_data import validate_data
+
+
+def main() -> int:
+    """Check each data set's splits together; return the exit code (0 nothing wrong, 2 errors found or refused)."""
+    words = _parser().parse_args()
+    benchmarks = {name: Path(path) for name, _, path in (word.partition("=") for word in words.benchmark)}
+    has_problems = False
+    for place in words.folders:
+        try:
+            report = validate_data(_splits(place), benchmarks=benchmarks)
+        except WmtpError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        print(f"{place}\n{report.render()}")
+        has_problems = has_problems or report.has_problems
+    return 2 if has_problems else 0
+
+
+def _splits(place: Path) -> list[Path]:
+    """The files of rows, in `processed/` where a converter put them; problems with their tests are no rows."""
+    folder = place / "processed" if (place / "processed").is_dir() else place
+    files = [path for path in sorted(folder.glob("*.jsonl")) if not path.stem.endswith("problems")]
+    if not files:
+        raise DataError(f"{folder} holds no rows, expected one JSONL a split; name the folder of a data set")
+    return files
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="one folder a data set")
+    parser.add_argument(
+        "--benchmark", action="append", default=[], metavar="NAME=FILE", help="humaneval=FILE or mbpp=FILE, repeatable"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The commands under `scripts/` as they are typed: what they write, say and return. Their parts have tests too."""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vendor.meta_llama import ModelArgs, Transformer
+from wmtp_ray.artifacts.hf.layout import config_from_params, hf_name, to_hf_rows
+from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
+
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
+MAX_LINES = 60
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run a script's main in this process, with the current directory at tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *words: object) -> int:
+        spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr("sys.argv", [name, *map(str, words)])
+        code: int = module.main()
+        return code
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    train_tokenizer(["print(int(input()) + 1)\n", "### Instruction:\nSolve p.\n"] * 9, path, 300)
+    return path
+
+
+def write_metas(directory: Path, tokenizer: Path) -> None:
+    directory.mkdir()
+    args = {"dim": 16, "n_layers": 4, "n_heads": 2, "vocab_size": 300, "n_future_tokens": 2, "multiple_of": 8}
+    torch.save(Transformer(ModelArgs(**args)).state_dict(), directory / "consolidated.pth")
+    (directory / "params.json").write_text(json.dumps(args))
+    shutil.copy(tokenizer, directory)
+
+
+def write_hugging_faces(directory: Path, tokenizer: Path) -> None:
+    directory.mkdir()
+    model = Transformer(ModelArgs(dim=16, n_layers=2, n_heads=2, vocab_size=300, multiple_of=8))
+    state = {hf_name(name): to_hf_rows(name, t, model.args).contiguous() for name, t in model.state_dict().items()}
+    torch.save(state, directory / "pytorch_model.bin")
+    (directory / "config.json").write_text(json.dumps(config_from_params(model.args, tied=False, max_positions=9)))
+    shutil.copy(tokenizer, directory)
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_script_is_thin(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_models_are_set_up_cut_and_sent_with_the_commands_of_the_guide(run, tmp_path, tokenizer, capsys):
+    write_metas(tmp_path / "7B_1T_4", tokenizer)
+    write_hugging_faces(tmp_path / "rho-1b", tokenizer)
+    models = Path("storage/models_v2")
+    policy = ("policy", "--source", "7B_1T_4", "--out", models / "policy")
+    assert run("setup_models", *policy, "--dry-run") == 0
+    assert not models.exists()
+    assert run("setup_models", *policy) == 0
+    assert run("setup_models", *policy) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    reference = ("--source", "rho-1b", "--out", models / "rho", "--tokenizer-shared-with", models / "policy")
+    assert run("setup_models", "reference", *reference) == 0
+    assert run("setup_models", "reward", "--out", models / "reward") == 0
+    assert run("setup_models", "policy", "--source", "7B_1T_4", "--out", models / "rho") == 2
+    assert "another model (reference rho-1b)" in capsys.readouterr().err
+    sizes = ("--dim", 8, "--heads", 1, "--layers", 3)
+    assert run("prepare_local_small_model", "--base", models / "policy", "--out", models / "micro", *sizes) == 0
+    assert run("prepare_local_small_model", "--tokenizer", tokenizer, "--out", models / "random", *sizes) == 2
+    assert "n_future_tokens 4 is not in 1..n_layers (3)" in capsys.readouterr().err
+    assert run("sync_to_vessl_storage", "--to", "mounted", "--folders", "models_v2", "--dry-run") == 0
+    assert not Path("mounted").exists()
+    assert run("sync_to_vessl_storage", "--to", "mounted") == 0
+    assert "0 there already" in capsys.readouterr().out
+    sent = {path.relative_to("mounted") for path in Path("mounted").rglob("*") if path.name != "SHA256SUMS"}
+    assert sent == {path.relative_to("storage") for path in Path("storage").rglob("*")}
+    assert {path.name for path in models.iterdir()} == {"policy", "shared", "rho", "reward", "micro"}
+
+
+def test_a_micro_model_needs_a_base_or_a_tokenizer(run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("prepare_local_small_model", "--out", "micro")
+    assert caught.value.code == 2
+    assert "give --base DIR to cut from, or --tokenizer FILE" in capsys.readouterr().err
+
+
+def test_a_volume_is_sent_to_without_being_asked_in_a_dry_run(run, tmp_path, capsys):
+    (tmp_path / "storage" / "runs").mkdir(parents=True)
+    (tmp_path / "storage" / "runs" / "result.json").write_text("{}")
+    assert run("sync_to_vessl_storage", "--to", "volume://team/wmtp", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert f"vessl storage copy-file {tmp_path}/storage/runs/result.json volume://team/wmtp/runs" in said
+    assert "1 files to send" in said
+    assert run("sync_to_vessl_storage", "--to", "volume://team", "--dry-run") == 2
+
+
+def test_data_sets_are_validated_split_by_split(run, tmp_path, capsys):
+    def write(name: str, task: str, **changes: object) -> None:
+        row = {"instruction": f"Solve {task}.", "input": "", "output": f"print({task!r})", "task_id": task}
+        row |= {"is_correct": True, "metadata": {"source": "generated", "difficulty": 1, "has_tests": True}}
+        path = tmp_path / "data" / "processed" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(row | changes) + "\n")
+
+    write("train.jsonl", "p_correct_0")
+    write("valid.jsonl", "q_correct_0")
+    write("valid_problems.jsonl", "q_correct_0", is_correct="no row at all")
+    assert run("validate_datasets", "data") == 0
+    write("valid.jsonl", "p_correct_1")
+    assert run("validate_datasets", "data") == 2
+    assert "valid.jsonl" in capsys.readouterr().out
+    assert run("validate_datasets", tmp_path) == 2
+    assert "holds no rows" in capsys.readouterr().err
+
+
+def test_an_export_from_mlflow_needs_its_store(run, capsys):
+    assert run("export_mlflow_artifacts", "a run", "--out", "exported") == 2
+    assert "mlflow.db does not exist" in capsys.readouterr().err

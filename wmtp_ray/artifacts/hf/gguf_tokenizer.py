@@ -1,0 +1,105 @@
+"""The tokenizer that a GGUF file carries in its metadata, written as the files that `CodeTokenizer` reads.
+
+"llama" is SentencePiece's BPE: pieces with scores. "gpt2" is byte-level BPE: pieces and merges, and the name of the
+rule that cuts a text before any merge. Rules are named, not spelled out, so only those written here can be read.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from wmtp_ray.artifacts.hf.tokenizer_files import SENTENCEPIECE, TOKENIZER_JSON
+from wmtp_ray.data.byte_level_model import SETTINGS
+from wmtp_ray.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer
+
+_CONTROL, _USER_DEFINED = 3, 4  # types of pieces: GGUF took SentencePiece's numbers
+_BYTE = 6
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+def tokenizer_from_metadata(path: Path, metadata: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the tokenizer's files by name; ArtifactError where the metadata hold none, or one of another kind."""
+    about = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
+    writers: dict[Any, Callable[[Path, Mapping[str, Any]], dict[str, bytes]]]
+    writers = {"llama": _sentencepiece, "gpt2": _byte_level}
+    kind = about.get("model")
+    if kind not in writers:
+        raise ArtifactError(f"{path}: found a tokenizer of kind {kind!r}, expected {' or '.join(writers)}")
+    return writers[kind](path, about)
+
+
+def _sentencepiece(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    model = proto.ModelProto()  # type: ignore[attr-defined]  # generated
+    for piece, score, kind in zip(about["tokens"], about["scores"], about["token_type"], strict=True):
+        model.pieces.add(piece=piece, score=score, type=kind)
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    trainer.model_type, trainer.vocab_size = trainer.BPE, len(about["tokens"])
+    trainer.byte_fallback = _BYTE in about["token_type"]
+    trainer.unk_id = about.get("unknown_token_id", 0)
+    trainer.bos_id, trainer.eos_id, trainer.pad_id = about["bos_token_id"], about["eos_token_id"], -1
+    trainer.unk_piece, trainer.bos_piece, trainer.eos_piece = (
+        about["tokens"][index] for index in (trainer.unk_id, trainer.bos_id, trainer.eos_id)
+    )
+    normalizer.name = "identity"
+    normalizer.add_dummy_prefix = about.get("add_space_prefix", True)
+    normalizer.remove_extra_whitespaces = about.get("remove_extra_whitespaces", False)
+    normalizer.escape_whitespaces = True
+    return {SENTENCEPIECE: model.SerializeToString()}
+
+
+def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+
+    tokens = about["tokens"]
+    merges = [tuple(merge.split(" ")) for merge in about["merges"]]
+    rule, ignore_merges = _cutting_rule(path, about.get("pre"))
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
+    tokenizer.pre_tokenizer = rule
+    tokenizer.decoder = decoders.ByteLevel()
+    for token, kind in zip(tokens, about["token_type"], strict=True):
+        if kind in (_CONTROL, _USER_DEFINED):
+            tokenizer.add_tokens([AddedToken(token, special=kind == _CONTROL, normalized=False)])
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": _token(tokens, about.get("bos_token_id")),
+        "eos_token": _token(tokens, about.get("eos_token_id")),
+        "chat_template": about.get("tokenizer.chat_template"),
+        "clean_up_tokenization_spaces": False,
+    }
+    return {TOKENIZER_JSON: tokenizer.to_str().encode(), SETTINGS: orjson.dumps(settings, option=orjson.OPT_INDENT_2)}
+
+
+def _token(tokens: list[str], index: int | None) -> str | None:
+    return None if index is None else tokens[index]
+
+
+def _cutting_rule(path: Path, name: str | None) -> "tuple[PreTokenizer, bool]":
+    """Return how a text is cut before any merge, and whether a cut that is a piece is left whole."""
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
+
+    gpt_2 = ByteLevel(add_prefix_space=False)
+    match name:
+        case "gpt-2" | "gpt2":
+            return gpt_2, False
+        case "smollm" | "starcoder" | "refact" | "command-r":
+            return Sequence([Digits(individual_digits=True), gpt_2]), False
+        case "llama-bpe" | "llama3" | "llama-v3":
+            cut = Split(Regex(_LLAMA_3), behavior="isolated")
+            return Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)]), True
+        case _:
+            raise ArtifactError(
+                f"{path}: found a tokenizer that cuts text by the rule {name!r}, expected gpt-2, smollm or llama-bpe; "
+                "import the model's Hugging Face directory instead"
+            )

@@ -1,0 +1,111 @@
+"""From a LLaMA of one horizon to a multi-token model directory in Meta's layout, tensor by tensor.
+
+The lower blocks become the trunk, the last one the head of horizon 1, and the heads of the other horizons copies of it:
+every horizon starts as the pretrained model's guess at the next token, and horizon 1 gives its logits unchanged.
+
+    a LLaMA of 30 blocks, num_horizons = 4
+    layers.0 .. layers.28  |  layers.29  extra_heads.0  extra_heads.1  extra_heads.2
+    trunk: blocks 0 .. 28  |  block 29   block 29       block 29       block 29
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from vendor.meta_llama.model import ModelArgs
+from wmtp_ray.artifacts.hf.directory import open_directory
+from wmtp_ray.artifacts.hf.gguf_file import open_gguf
+from wmtp_ray.artifacts.hf.plain_model import PlainModel
+from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer, require_row_for_each_id
+from wmtp_ray.artifacts.manifest import atomic_directory
+from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS, write_params
+from wmtp_ray.artifacts.model_directory import narrowed
+from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """What was written: the multi-token model's shape, the dtypes of its tensors and its tokenizer, if it has one."""
+
+    args: ModelArgs
+    num_parameters: int
+    dtypes: tuple[str, ...]
+    tokenizer: Path | None
+
+    def render(self) -> str:
+        """Say it in one line."""
+        args = self.args
+        return (
+            f"{self.num_parameters:,} parameters in {', '.join(self.dtypes)}; {args.num_trunk_blocks} trunk blocks, "
+            f"{args.n_future_tokens} heads, {args.vocab_size:,} tokens; tokenizer: {self.tokenizer or 'none found'}"
+        )
+
+
+def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dtype | None = None) -> ImportedModel:
+    """Write the model of a Hugging Face directory or a GGUF file to `out`; `dtype` None keeps each tensor's own.
+
+    `out` gets params.json, model.safetensors and the tokenizer's files, all or none. ArtifactError for a source that
+    Meta's layout cannot express (see `layout.params_from_config`), a tokenizer with more ids than the model has rows,
+    and an `out` that exists.
+    """
+    if out.exists():
+        raise ArtifactError(f"{out} exists already; give a directory that does not")
+    if num_horizons < 1:
+        raise ArtifactError(f"found {num_horizons} heads, expected at least 1, the head of the next token")
+    model = open_model(source)
+    origins = _origins(model, num_horizons)
+    forms = {name: _converted(model.forms[origin], dtype) for name, origin in origins.items()}
+    args = replace(model.args, n_layers=model.args.n_layers + num_horizons - 1, n_future_tokens=num_horizons)
+    with atomic_directory(out) as temporary:
+        for name, content in model.tokenizer_files.items():
+            (temporary / name).write_bytes(content)
+        tokenizer = _require_fitting_tokenizer(temporary, args)
+        write_params(temporary, args)
+        write_streamed(
+            temporary / WEIGHTS,
+            forms,
+            lambda name: narrowed(name, model.read(origins[name]), forms[name].dtype),
+        )
+    return ImportedModel(
+        args,
+        num_parameters=sum(torch.Size(form.shape).numel() for form in forms.values()),
+        dtypes=tuple(sorted({str(form.dtype).removeprefix("torch.") for form in forms.values()})),
+        tokenizer=None if tokenizer is None else out / tokenizer,
+    )
+
+
+def open_model(source: Path) -> PlainModel:
+    """Describe the model at `source`, a directory or a .gguf file."""
+    if source.is_dir():
+        return open_directory(source)
+    if source.suffix == ".gguf" and source.exists():
+        return open_gguf(source)
+    raise ArtifactError(f"{source}: found no model, expected a Hugging Face directory (config.json) or a .gguf file")
+
+
+def _origins(model: PlainModel, num_horizons: int) -> dict[str, str]:
+    """Name, for each tensor of the multi-token model, the plain model's tensor that it is a copy of."""
+    last_block = f"layers.{model.args.n_layers - 1}."
+    in_last_block = [name for name in model.forms if name.startswith(last_block)]
+    copies = {
+        f"extra_heads.{head}.{name.removeprefix(last_block)}": name
+        for head in range(num_horizons - 1)
+        for name in in_last_block
+    }
+    return {name: name for name in model.forms} | copies
+
+
+def _converted(form: TensorForm, dtype: torch.dtype | None) -> TensorForm:
+    return form if dtype is None else replace(form, dtype=dtype)
+
+
+def _require_fitting_tokenizer(directory: Path, args: ModelArgs) -> str | None:
+    """Return the name of the tokenizer in the directory, None where there is none."""
+    path = find_tokenizer(directory)
+    if path is None:
+        return None
+    require_row_for_each_id(CodeTokenizer(path), args)
+    return path.name

@@ -1,0 +1,42 @@
+"""A LLaMA with one horizon as a file of any format offers it: described at once, its tensors read when asked for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vendor.meta_llama.model import ModelArgs, Transformer
+from wmtp_ray.artifacts.meta_checkpoint import shape_differences
+from wmtp_ray.artifacts.streamed_tensors import DTYPE_NAMES, TensorForm
+from wmtp_ray.errors import ArtifactError
+
+EMBEDDING, OUTPUT = "tok_embeddings.weight", "output.weight"
+
+
+@dataclass(frozen=True)
+class PlainModel:
+    """`forms` and `read` speak Meta's names, output.weight always among them; rows are in Meta's order.
+
+    `tokenizer_files` are the files that belong beside the model, by name: none where the source has no tokenizer.
+    """
+
+    args: ModelArgs
+    forms: Mapping[str, TensorForm]
+    read: Callable[[str], Tensor]
+    tokenizer_files: Mapping[str, bytes]
+
+
+def require_forms(source: Path, args: ModelArgs, forms: Mapping[str, TensorForm]) -> None:
+    """Refuse tensors that are not exactly those of the model `args` describes; ArtifactError names them."""
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in Transformer(args).state_dict().items()}
+    if found := shape_differences({name: form.shape for name, form in forms.items()}, expected):
+        raise ArtifactError(f"{source} does not hold the model it describes. {found} (Meta's names). Fetch it again.")
+    if foreign := {name: form.dtype for name, form in forms.items() if form.dtype not in DTYPE_NAMES}:
+        name, dtype = next(iter(foreign.items()))
+        raise ArtifactError(
+            f"{source}: found {name} (Meta's name) of {dtype}, expected floating point; give a checkpoint that is not "
+            "quantised, or a GGUF file"
+        )

@@ -1,0 +1,104 @@
+"""What a model directory says about itself, beside params.json and the weights. It reads no weights.
+
+metadata.json       `ModelRecord`: where the weights come from, what was written and when, each file's SHA-256
+meta_adapter.yaml   how params.json is understood, spelled out: derived sizes, which block predicts which horizon
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import yaml
+
+from vendor.meta_llama.model import ModelArgs
+from wmtp_ray.artifacts.manifest import file_sha256
+from wmtp_ray.data.dataset_manifest import FileDigest
+from wmtp_ray.errors import ArtifactError
+
+METADATA = "metadata.json"
+ADAPTER = "meta_adapter.yaml"
+FORMAT = 1  # raised whenever the same source and settings give other files
+
+Kind = Literal["policy", "reference", "micro", "reward"]
+
+
+@dataclass(frozen=True)
+class SharedTokenizer:
+    """The model whose tokenizer.model is the same file, by its path from this directory, and the file's hash."""
+
+    model: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The content of metadata.json.
+
+    `status` is "optional" for a directory that only keeps a place: no run needs it. `version` is the source's, in its
+    own words; `created` an ISO date and time; `source` and `files` by name.
+    """
+
+    kind: Kind
+    status: Literal["ready", "optional"]
+    version: str
+    dtype: str
+    num_parameters: int
+    created: str
+    source: dict[str, FileDigest]
+    settings: dict[str, int | str]
+    files: dict[str, FileDigest]
+    tokenizer_shared_with: SharedTokenizer | None
+    format: int = FORMAT
+
+
+def digest_of(path: Path) -> FileDigest:
+    """Hash a file."""
+    return FileDigest(file_sha256(path), path.stat().st_size)
+
+
+def encode_record(record: ModelRecord) -> bytes:
+    """Spell it as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def read_record(directory: Path) -> ModelRecord | None:
+    """Read metadata.json, None where there is none; ArtifactError when it is of another form."""
+    path = directory / METADATA
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ModelRecord)
+    except msgspec.DecodeError as error:
+        raise ArtifactError(
+            f"{path} is no record of a converted model ({error}); remove the file, or name another folder with --out"
+        ) from error
+
+
+def damaged_files(directory: Path, record: ModelRecord) -> list[str]:
+    """Return the recorded files that are missing or hold other bytes."""
+    return [
+        name
+        for name, digest in record.files.items()
+        if not (directory / name).is_file() or digest_of(directory / name) != digest
+    ]
+
+
+def adapter_text(args: ModelArgs, dtype: str) -> str:
+    """Write meta_adapter.yaml."""
+    heads = [f"layers.{args.num_trunk_blocks}", *(f"extra_heads.{i}" for i in range(args.n_future_tokens - 1))]
+    content = {
+        "model": "vendor.meta_llama.Transformer",
+        "arguments": "params.json",
+        "weights": "model.safetensors",
+        "tokenizer": "tokenizer.model",
+        "dtype": dtype,
+        "dim": args.dim,
+        "hidden_dim": args.hidden_dim,
+        "vocab_size": args.vocab_size,
+        "attention": {"n_heads": args.n_heads, "n_kv_heads": args.num_kv_heads, "head_dim": args.head_dim},
+        "rope": {"theta": args.rope_theta, "pairs": "interleaved"},
+        "trunk_blocks": args.num_trunk_blocks,
+        "prediction_heads": dict(enumerate(heads, start=1)),
+    }
+    return yaml.safe_dump(content, sort_keys=False)

@@ -1,0 +1,37 @@
+"""Names of an earlier generation of storage, read where this generation's are missing.
+
+    models_v2/x            models/x
+    datasets_v2/x          datasets/x
+    .../valid.jsonl        .../validation.jsonl
+
+The names compose: datasets_v2/mbpp/valid.jsonl may be found as datasets/mbpp/validation.jsonl.
+"""
+
+from itertools import product
+from pathlib import Path
+
+FOLDERS = {"models_v2": "models", "datasets_v2": "datasets"}
+FILES = {"valid.jsonl": "validation.jsonl"}
+
+
+def existing_path(path: Path, storage_root: Path) -> Path:
+    """Return `path`, or what it was called earlier where only that exists; paths outside the storage stay."""
+    if path.exists() or not path.is_relative_to(storage_root):
+        return path
+    folder, *rest = path.relative_to(storage_root).parts or ("",)
+    roots = [storage_root / name for name in (folder, FOLDERS.get(folder, folder))]
+    names = [path.name, FILES.get(path.name, path.name)]
+    candidates = [root.joinpath(*rest[:-1], name) if rest else root for root, name in product(roots, names)]
+    return next((candidate for candidate in candidates if candidate.exists()), path)
+
+
+def earlier_names_in(path: Path, storage_root: Path) -> list[str]:
+    """Say which parts of a path are names of the earlier generation, and what they are called now."""
+    if not path.is_relative_to(storage_root):
+        return []
+    parts = path.relative_to(storage_root).parts
+    folders = {earlier: now for now, earlier in FOLDERS.items()}
+    files = {earlier: now for now, earlier in FILES.items()}
+    found = [(parts[0], folders[parts[0]])] if parts and parts[0] in folders else []
+    found += [(path.name, files[path.name])] if path.name in files else []
+    return [f"{earlier} (now {now})" for earlier, now in found]

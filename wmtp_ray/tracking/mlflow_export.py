@@ -1,0 +1,113 @@
+"""A run as MLflow keeps it, written to a folder that needs no MLflow.
+
+    run.json       id, name, status, times, params, tags, the last value of every metric
+    metrics.csv    key,step,value,time_ms: every point in order; final numbers, which have no step, stand at step 0
+    artifacts/     what the run uploaded
+
+It changes nothing in MLflow. The run's own folder has most of it too (`metrics.jsonl`, in another form).
+"""
+
+import csv
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from wmtp_ray.artifacts.manifest import atomic_directory
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.tracking.mlflow_run import CLIENT_SETTINGS, SQLITE_PREFIX
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RUN, METRICS, ARTIFACTS = "run.json", "metrics.csv", "artifacts"
+_RUN_ID = re.compile("[0-9a-f]{32}")
+_SHOWN = 10
+
+
+def export_mlflow_run(uri: str, run: str, out: Path) -> int:
+    """Write the run of that id or name to the folder `out`, whole or not at all; return how many points it has.
+
+    ArtifactError when there is no such run, several of that name, when MLflow does not answer, or `out` is not empty.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ArtifactError(f"{out} is not empty; name another folder with --out")
+    _require_file(uri)
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient  # seconds: not for those who import this module
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        found = _find(client, run)
+        with atomic_directory(out) as staged:
+            (staged / RUN).write_bytes(_described(found))
+            num_points = _write_metrics(client, found, staged / METRICS)
+            (staged / ARTIFACTS).mkdir()
+            for entry in client.list_artifacts(found.info.run_id):
+                client.download_artifacts(found.info.run_id, entry.path, str(staged / ARTIFACTS))
+    except (MlflowException, OSError) as error:
+        raise ArtifactError(
+            f"MLflow at {uri} gave no whole run {run} ({error}); check --uri and that it is up"
+        ) from error
+    return num_points
+
+
+def _require_file(uri: str) -> None:
+    """MLflow would make a new, empty file of a mistyped name."""
+    path = Path(uri.removeprefix(SQLITE_PREFIX))
+    if uri.startswith(SQLITE_PREFIX) and not path.is_file():
+        raise ArtifactError(f"{path} does not exist; give the file that runs were tracked in with --uri")
+
+
+def _find(client: "MlflowClient", wanted: str) -> "Run":
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    key = "run_id" if _RUN_ID.fullmatch(wanted) else "run_name"
+    matching = client.search_runs(experiments, f'attributes.{key} = "{wanted}"', max_results=_SHOWN)
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        ids = ", ".join(found.info.run_id for found in matching)
+        raise ArtifactError(f"{len(matching)} runs are named {wanted}, expected one; give the id instead: {ids}")
+    newest = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=_SHOWN)
+    names = ", ".join(str(found.info.run_name) for found in newest) or "none"
+    raise ArtifactError(f"there is no run with the id or name {wanted}; give one of those, the newest are: {names}")
+
+
+def _described(run: "Run") -> bytes:
+    info, data = run.info, run.data
+    content = {
+        "run_id": info.run_id,
+        "run_name": info.run_name,
+        "experiment_id": info.experiment_id,
+        "status": info.status,
+        "started": _iso(info.start_time),
+        "ended": _iso(info.end_time),
+        "params": data.params,
+        "tags": data.tags,
+        "metrics": data.metrics,
+    }
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _iso(time_ms: int | None) -> str | None:
+    return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).isoformat()
+
+
+def _write_metrics(client: "MlflowClient", run: "Run", path: Path) -> int:
+    num_points = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("key", "step", "value", "time_ms"))
+        for key in sorted(run.data.metrics):
+            history = sorted(
+                client.get_metric_history(run.info.run_id, key), key=lambda point: (point.step, point.timestamp)
+            )
+            writer.writerows((key, point.step, point.value, point.timestamp) for point in history)
+            num_points += len(history)
+    return num_points
