@@ -6,20 +6,23 @@ just before the death and is sent again is not recorded twice.
 
 from pathlib import Path
 
+from actors.stalls import enter_run
 from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.tracker import open_tracker
 
+ROLE = "metrics"
 _RUN_ID_FILE = "mlflow_run_id"
-_ARTIFACTS = ("config.yaml", "plan.json", "critic/stage_result.json")  # what MLflow keeps beside the metrics
+_ARTIFACTS = ("config.yaml", "plan.json", "critic/stage_result.json", "eval")  # what MLflow keeps beside the metrics
 
 
 class MetricsSink:
     """Owns the run's tracker."""
 
     def __init__(self, config: RunConfig) -> None:
+        enter_run(config.run_dir, ROLE)
         self._config = config
         self._tracker = open_tracker(config, mlflow_run_id=read_mlflow_run_id(config.run_dir))
 
@@ -37,13 +40,13 @@ class MetricsSink:
         return self._tracker.latest()
 
     def set_result(self, metrics: dict[str, float]) -> None:
-        """Record numbers of the run as a whole (the critic's health)."""
+        """Record numbers of the run as a whole (the critic's health, Pass@K)."""
         self._tracker.set_result(metrics)
 
     def close(self, status: RunStatus) -> list[str]:
         """Flush and end; return what could not be recorded, in sentences for the user."""
         for path in map(self._config.run_dir.joinpath, _ARTIFACTS):
-            if path.is_file():
+            if path.exists():
                 self._tracker.add_artifact(path)
         problems = self._tracker.close(status, self._config.deadlines.tracking_s)
         self._save_run_id()

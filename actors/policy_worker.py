@@ -5,6 +5,7 @@ the newest checkpoint. Rank 0 also publishes the value path, writes checkpoints 
 is in `wmtp_ray/training` and `wmtp_ray/objective`; this file only moves things between them.
 """
 
+import json
 import os
 import time
 from contextlib import suppress
@@ -21,9 +22,10 @@ from ray.exceptions import RayError
 from actors.metrics_sink import read_mlflow_run_id
 from actors.rank_stream import RankStream
 from actors.score_ahead import ScoreAhead, ScoreStream, Unscored
-from wmtp_ray.artifacts.manifest import tensors_sha256
+from actors.stalls import ScorerWatch, enter_run, limited, report_stall
+from wmtp_ray.artifacts.manifest import atomic_write, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import write_policy
-from wmtp_ray.artifacts.snapshots import SnapshotDirectory, open_attempt
+from wmtp_ray.artifacts.snapshots import SnapshotDirectory, open_attempt, version_of_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch, StepReport
 from wmtp_ray.data.index_file import load_index
@@ -33,7 +35,8 @@ from wmtp_ray.plan.run_plan import load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
-from wmtp_ray.tracking.processes import record_process
+from wmtp_ray.tracking.metrics_file import read_reports
+from wmtp_ray.tracking.processes import show_life
 from wmtp_ray.training.checkpoint import (
     RunState,
     latest_checkpoint,
@@ -59,6 +62,8 @@ from wmtp_ray.training.stages import (
 from wmtp_ray.training.step import TrainingStep
 from wmtp_ray.training.throughput import measured_peak_flops, tokens_of
 
+_REPORTS = "reports_of_checkpoint.json"  # steps since the checkpoint before
+
 
 @dataclass(frozen=True)
 class RankJob:
@@ -67,7 +72,7 @@ class RankJob:
     config: RunConfig
     recipe: StageRecipe
     stage_dir: Path
-    score_pool: tuple[Any, ...]
+    score_pool: ScorerWatch | None
     schedule: VersionSchedule
     snapshots: SnapshotDirectory | None
     metrics: Any
@@ -75,13 +80,18 @@ class RankJob:
 
 def run_rank(job: dict[str, RankJob]) -> None:
     """Entry point of Ray Train on every rank; a reason that a restart cannot cure is left for the driver."""
-    directory = job["job"].stage_dir
+    config, directory = job["job"].config, job["job"].stage_dir
     if (failure := read_failure(directory)) is not None:
         raise WmtpError(failure)
     try:
         PolicyWorker(job["job"], current_ranks()).run()
     except WmtpError as error:
         write_failure(directory, str(error))
+        raise
+    except RuntimeError as error:
+        # A process group has no type of its own for it. A restart may cure it; who was late is seen only now.
+        if "timed out" in str(error).lower():
+            report_stall(config.run_dir, f"A collective took more than {config.deadlines.collective_s:.0f} s: {error}")
         raise
 
 
@@ -95,7 +105,8 @@ class PolicyWorker:
         self.job = job
         self.config = config
         self.ranks = ranks
-        record_process(config.run_dir, f"rank_{ranks.rank}")
+        self.role = f"rank_{ranks.rank}"
+        enter_run(config.run_dir, self.role)
         self.device = choose_device(config.train.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
         self.plan = load_plan(config.run_dir, job.recipe.stage)
         self.index = load_index(config.data.train_file, config.data.index_file)
@@ -111,6 +122,7 @@ class PolicyWorker:
         self.stream = self._stream()
         self.scores = self._build_scores()
         self.losses: list[float] = []  # since the last checkpoint
+        self.reports: list[StepReport] = []  # likewise, of rank 0
 
     # ---------------------------------------------------------------------------------------------- the loop
 
@@ -118,6 +130,7 @@ class PolicyWorker:
         """Train from the restored step to the end of the plan, or until a stop is asked for."""
         if self.ranks.rank == 0:
             self.job.metrics.start_from.remote(self.job.recipe.stage, self.start_step)
+            self._report_again()
         if self.start_step == 0:
             self._publish(0)
         for step in range(self.start_step, self.plan.num_steps):
@@ -129,6 +142,7 @@ class PolicyWorker:
             step_s, data_wait_s = time.perf_counter() - started, self.stream.waited_s - data_waited_s
             self._report(step, scored, metrics, step_s, data_wait_s)
             done = step + 1
+            show_life(self.config.run_dir, self.role)
             self._publish(done)
             stopping = self._stop_requested()
             if stopping or done % self.config.train.checkpoint_every == 0 or done == self.plan.num_steps:
@@ -177,7 +191,7 @@ class PolicyWorker:
 
     def _open_snapshots(self, carried: list[Path]) -> SnapshotDirectory | None:
         """Agree on a directory of this attempt; rank 0 makes it before any rank goes on."""
-        if self.job.snapshots is not None or not self.job.score_pool:
+        if self.job.snapshots is not None or self.job.score_pool is None:
             return self.job.snapshots
         proposal = torch.tensor([int.from_bytes(os.urandom(4), "big")], dtype=torch.int64)
         attempt = f"attempt_{int(self.ranks.gather(proposal)[0]):08x}"
@@ -188,7 +202,7 @@ class PolicyWorker:
         return SnapshotDirectory(root / attempt)
 
     def _build_scores(self) -> ScoreStream:
-        if not self.job.score_pool:
+        if self.job.score_pool is None:
             return Unscored(self.stream)
         return ScoreAhead(
             self.stream,
@@ -200,6 +214,7 @@ class PolicyWorker:
             lookahead_steps=self.config.critic.lookahead_steps,
             mode=self.config.critic.mode,
             deadline_s=self.config.deadlines.score_s,
+            start_s=self.config.deadlines.start_s,
         )
 
     def _stream(self) -> RankStream:
@@ -217,6 +232,7 @@ class PolicyWorker:
             self.config.tokenizer.path,
             rows_per_block=self.config.data.read_ahead_rows,
             deadline_s=self.config.deadlines.data_s,
+            run_dir=self.config.run_dir,
         )
 
     # ------------------------------------------ other duties: all ranks gather what they share, rank 0 does the rest
@@ -228,12 +244,14 @@ class PolicyWorker:
         current = whole_tensors(value_path_state(self.policy), self.ranks)
         if self.ranks.rank != 0:
             return
-        decay, previous = self.config.critic.ema_decay, self.snapshots.files()
-        if decay > 0.0 and previous:
-            last = self.snapshots.get(int(previous[-1].stem.removeprefix("version_")), self.config.deadlines.score_s)
-            current = {name: decay * last[name] + (1.0 - decay) * tensor for name, tensor in current.items()}
-        self.snapshots.put(done, current)
-        self.snapshots.drop_before(self.job.schedule.version_of(done))
+        deadline_s = self.config.deadlines.publish_s
+        with limited(self.config.run_dir, f"Publishing version {done} of the critic (deadlines.publish_s)", deadline_s):
+            decay, previous = self.config.critic.ema_decay, self.snapshots.files()
+            if decay > 0.0 and previous:
+                last = self.snapshots.get(version_of_file(previous[-1]), deadline_s)
+                current = {name: decay * last[name] + (1.0 - decay) * tensor for name, tensor in current.items()}
+            self.snapshots.put(done, current)
+            self.snapshots.drop_before(self.job.schedule.version_of(done))
 
     def _checkpoint(self, done: int) -> None:
         mean_loss = fmean(self.losses)
@@ -250,16 +268,20 @@ class PolicyWorker:
             world_size=self.ranks.world_size,
             mean_loss=mean_loss,
         )
-        save_checkpoint(
-            self.checkpoints,
-            state,
-            self.policy,
-            self.training.optimizer,
-            carried,
-            self.ranks,
-            keep=train.keep_checkpoints,
-            keep_best=train.keep_best_checkpoints,
-        )
+        what = f"Rank {self.ranks.rank}'s part of the checkpoint of step {done} (deadlines.checkpoint_s)"
+        with limited(self.config.run_dir, what, self.config.deadlines.checkpoint_s):
+            self._keep_reports()
+            save_checkpoint(
+                self.checkpoints,
+                state,
+                self.policy,
+                self.training.optimizer,
+                carried,
+                self.ranks,
+                keep=train.keep_checkpoints,
+                keep_best=train.keep_best_checkpoints,
+            )
+        show_life(self.config.run_dir, self.role)
 
     def _report(
         self, step: int, scored: list[ScoredBatch], metrics: dict[str, float], step_s: float, data_wait_s: float
@@ -280,7 +302,26 @@ class PolicyWorker:
             "perf/supervised_tokens_per_s": supervised / step_s,
             "perf/mfu": flops / (step_s * self.peak_flops * self.ranks.world_size),
         }
-        self.job.metrics.log.remote(StepReport(self.job.recipe.stage, step, metrics | facts))
+        self.reports.append(StepReport(self.job.recipe.stage, step, metrics | facts))
+        self.job.metrics.log.remote(self.reports[-1])
+
+    def _keep_reports(self) -> None:
+        """Keep what the steps of a checkpoint were like before it is written: the metrics actor may not live to."""
+        if self.ranks.rank != 0:
+            return
+        with suppress(OSError):  # a full disk is the checkpoint's to name
+            atomic_write(self.job.stage_dir / _REPORTS, json.dumps([asdict(each) for each in self.reports]).encode())
+        self.reports.clear()
+
+    def _report_again(self) -> None:
+        """Send the reports of steps that the checkpoint holds and that died with the metrics actor."""
+        kept = self.job.stage_dir / _REPORTS
+        if not kept.is_file():
+            return
+        recorded = {(report.stage, report.step) for report in read_reports(self.config.run_dir)}
+        for report in (StepReport(**fields) for fields in json.loads(kept.read_text())):
+            if report.step < self.start_step and (report.stage, report.step) not in recorded:
+                self.job.metrics.log.remote(report)
 
     def _stop_requested(self) -> bool:
         """Whether the driver was interrupted; all ranks hear it at the same step."""

@@ -12,6 +12,7 @@ The plan's tail is taken chapter by chapter, whole steps of some thousand rows, 
 So neither the start nor the memory of a rank depends on how long the run is.
 """
 
+import os
 import queue
 import threading
 import time
@@ -19,13 +20,16 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 
+from actors.stalls import enter_run, report_stall
 from wmtp_ray.contracts import Example, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate
+from wmtp_ray.data.index_file import file_fingerprint
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError, WmtpError
 from wmtp_ray.plan.run_plan import PlannedBatch
@@ -44,7 +48,7 @@ class RankStream:
     """Iterates over steps: each item is the list of this rank's micro-batches.
 
     `planned` is read as it is needed. The labels are the index's; rows need not carry their own. `waited_s` adds up how
-    long the rank has waited for its steps.
+    long the rank has waited for its steps. Processes that read are recorded in `run_dir`; None: not part of a run.
     """
 
     def __init__(
@@ -55,12 +59,15 @@ class RankStream:
         *,
         rows_per_block: int,
         deadline_s: float,
+        run_dir: Path | None,
     ) -> None:
         self._planned = planned
         self._index = index
         self._tokenizer_path = tokenizer_path
         self._rows_per_block = rows_per_block
         self._deadline_s = deadline_s
+        self._run_dir = run_dir
+        self._steps_given = 0
         self.waited_s = 0.0
         self._ready: queue.Queue[list[TokenBatch] | Exception | None] = queue.Queue(maxsize=_STEPS_READY)
         self._thread = threading.Thread(target=self._fill, name="rank-stream", daemon=True)
@@ -74,16 +81,26 @@ class RankStream:
         try:
             step = self._ready.get(timeout=self._deadline_s)
         except queue.Empty:
-            raise DataError(
-                f"No rows came within {self._deadline_s:.0f} s. Ray Data may have no CPU left: lower "
-                "cluster.cpus_per_worker or raise cluster.num_cpus; or raise deadlines.data_s for a slow disk."
-            ) from None
+            raise self._nothing_came() from None
         self.waited_s += time.perf_counter() - asked_s
+        self._steps_given += 1
         if step is _END:
             raise StopIteration
         if isinstance(step, Exception):
             raise step
         return step
+
+    def _nothing_came(self) -> DataError:
+        what = (
+            f"No rows of {self._index.path} came within {self._deadline_s:.0f} s (deadlines.data_s), behind the "
+            f"{self._steps_given} steps that this start of the rank was given"
+        )
+        if self._run_dir is not None:
+            report_stall(self._run_dir, what)
+        return DataError(
+            f"{what}. Ray Data may have no CPU left: lower cluster.cpus_per_worker or raise cluster.num_cpus; or raise "
+            "deadlines.data_s for a slow disk"
+        )
 
     def _fill(self) -> None:
         """Thread: put every step, then the end; an error goes the same way, to be raised where it is waited for."""
@@ -100,7 +117,8 @@ class RankStream:
         row_ids, size = np.concatenate([each.row_ids_N for step in chapter for each in step]), self._rows_per_block
         starts = range(0, len(row_ids), size)
         tables = [_offset_table(row_ids[start : start + size], self._index) for start in starts]
-        for block in _tokenised(tables, self._index.path, self._tokenizer_path):
+        source = (self._index.path, self._index.file_fingerprint)
+        for block in _tokenised(tables, (*source, str(self._tokenizer_path), self._run_dir)):
             yield from _rows_of(block)
 
 
@@ -124,14 +142,14 @@ def _collate(planned: PlannedBatch, examples: Iterator[Example]) -> TokenBatch:
     return collate(rows, step=planned.step, micro_step=planned.micro_step)
 
 
-def _tokenised(tables: list[pa.Table], path: str, tokenizer_path: Path) -> Iterator[pa.Table]:
-    """Run one Ray Data execution over offset tables; a block for each, in their order."""
+def _tokenised(tables: list[pa.Table], arguments: tuple[Any, ...]) -> Iterator[pa.Table]:
+    """Run one Ray Data execution of `_read_and_tokenise` over offset tables; a block for each, in their order."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     tokenised = ray.data.from_arrow(tables).map_batches(
         _read_and_tokenise,  # type: ignore[arg-type]  # its parameters are typed after batch_format
-        fn_args=(path, str(tokenizer_path)),
+        fn_args=arguments,
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=0.1,
@@ -153,11 +171,15 @@ def _offset_table(row_ids: np.ndarray, index: RowIndex) -> pa.Table:
     )
 
 
-def _read_and_tokenise(table: pa.Table, path: str, tokenizer_path: str) -> pa.Table:
+def _read_and_tokenise(
+    table: pa.Table, path: str, fingerprint: str, tokenizer_path: str, run_dir: Path | None
+) -> pa.Table:
     """Ray Data task: the rows of one block, read at their offsets and tokenised, in the same order.
 
     Ray Data would hand on an error of ours as text inside one of its own: it travels as a row instead.
     """
+    if run_dir is not None:
+        _enter_as_reader(run_dir)
     try:
         examples = read_examples(
             Path(path),
@@ -167,6 +189,7 @@ def _read_and_tokenise(table: pa.Table, path: str, tokenizer_path: str) -> pa.Ta
             _tokenizer(tokenizer_path),
             is_correct_N=table["is_correct"].to_pylist(),
         )
+        _require_unchanged(path, fingerprint)  # afterwards: what was read before was the same file
     except WmtpError as error:
         return _block_of([], str(error))
     return _block_of(examples, "")
@@ -188,6 +211,31 @@ def _block_of(examples: list[Example], error: str) -> pa.Table:
             "error": pa.array([""] * len(examples) + [error] * (len(rows) - len(examples)), pa.string()),
         }
     )
+
+
+def _require_unchanged(path: str, fingerprint: str) -> None:
+    """Raise DataError when a file has other content than was indexed; it is read again only when it was touched."""
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise DataError(f"{path}: is gone ({error.strerror}); put it back and start again with --resume") from error
+    _require_content(path, fingerprint, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _require_content(path: str, fingerprint: str, *state: int) -> None:
+    """Part of `_require_unchanged`, once for each state that the file was found in."""
+    if file_fingerprint(Path(path)) != fingerprint:
+        raise DataError(
+            f"{path}: the file was replaced while the run was reading it; expected the content that was indexed: put "
+            "it back and start again with --resume"
+        )
+
+
+@lru_cache(maxsize=2)
+def _enter_as_reader(run_dir: Path) -> None:
+    """Record a process that reads for a run, once."""
+    enter_run(run_dir, f"reader_{os.getpid()}")
 
 
 @lru_cache(maxsize=2)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
+from actors.stalls import enter_run
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import reference_losses
-from wmtp_ray.tracking.processes import record_process
 from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
 
 
@@ -18,10 +18,11 @@ class ReferenceScorer:
 
     def __init__(self, directory: Path, config: RunConfig, number: int) -> None:
         torch.set_num_threads(config.cluster.threads_per_critic)
-        record_process(config.run_dir, f"reference_{number}")
+        enter_run(config.run_dir, f"reference_{number}")
         self._device = choose_device(scorer_device(config), local_rank=0)
         self._dtype = config.train.dtype if self._device.type == "cuda" else "float32"
         self._model = load_transformer(directory).to(self._device).eval().requires_grad_(False)
+        enter_run(config.run_dir, f"reference_{number}", is_ready=True)
 
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
         """Return the reference's loss of every token; `directory` is unused, `version` is handed back."""

@@ -12,20 +12,28 @@ What each side produces, waits for, and what unblocks it:
 v(s) <= s - K was published before step s was submitted, so a critic waits for a version only for as long as rank 0 is
 behind this rank. The pinned version makes the scores independent of timing; the bound on staleness is asserted on
 every batch.
+
+A scorer that dies is started again by Ray, with the calls it owes. One that hangs is not noticed by anybody: past the
+deadline this rank ends it, and goes on waiting for the one in its place. The answer is the same bits.
 """
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import ray
 from ray.exceptions import GetTimeoutError
 
+from actors.stalls import ScorerWatch, report_stall
 from wmtp_ray.contracts import ScoredBatch, Scores, TokenBatch
 from wmtp_ray.errors import TrainingError
 from wmtp_ray.plan.versions import VersionSchedule
+from wmtp_ray.tracking.processes import STACKS, RunProcess
+
+_SCORERS_TRIED = 3  # for one batch, each for a deadline
+_LOOK_S = 0.5  # how often a late scorer is looked at
 
 StepBatches = list[TokenBatch]
 
@@ -54,16 +62,19 @@ class _Pending:
     version: int
     batches: StepBatches
     scores: "ray.ObjectRef[list[Scores]]"
-    actor: int
+    scorer: int
 
 
 class ScoreAhead:
-    """Submits this rank's steps to the pool in order and hands them back scored."""
+    """Submits this rank's steps to the pool in order and hands them back scored.
+
+    `deadline_s` bounds the wait for a scorer that is ready, `start_s` the wait until it is.
+    """
 
     def __init__(
         self,
         steps: Iterator[StepBatches],
-        pool: Sequence[Any],
+        pool: ScorerWatch,
         schedule: VersionSchedule,
         *,
         directory: str,
@@ -72,6 +83,7 @@ class ScoreAhead:
         lookahead_steps: int,
         mode: Literal["async", "sync"],
         deadline_s: float,
+        start_s: float,
     ) -> None:
         self._steps = steps
         self._pool = pool
@@ -80,6 +92,7 @@ class ScoreAhead:
         self._rank = rank
         self._ahead = lookahead_steps if mode == "async" else 0
         self._deadline_s = deadline_s
+        self._start_s = start_s
         self._next_to_submit = first_step
         self._pending: deque[_Pending] = deque()
         self._exhausted = False
@@ -107,21 +120,61 @@ class ScoreAhead:
 
     def _submit(self, step: int, batches: StepBatches) -> None:
         version = self._schedule.version_of(step)
-        actor = (step + self._rank) % len(self._pool)
-        scores = self._pool[actor].score.remote(batches, self._directory, version)
-        self._pending.append(_Pending(step, version, batches, scores, actor))
+        scorer = (step + self._rank) % len(self._pool.actors)
+        scores = self._pool.actors[scorer].score.remote(batches, self._directory, version)
+        self._pending.append(_Pending(step, version, batches, scores, scorer))
 
     def _wait_for(self, pending: _Pending) -> tuple[list[Scores], float]:
         start = time.perf_counter()
-        try:
-            scores: list[Scores] = ray.get(pending.scores, timeout=self._deadline_s)
-        except GetTimeoutError as error:
-            raise TrainingError(
-                f"Rank {self._rank} waited {self._deadline_s:.0f} s for the scores of step {pending.step} (version "
-                f"{pending.version}, scorer {pending.actor} of {len(self._pool)}). Is the scorer alive and fast "
-                "enough? Raise deadlines.score_s or critic.pool_size; its log is in Ray's session folder."
-            ) from error
+        scores = self._scores_within(pending, _LOOK_S) or self._scores_of_late_scorer(pending)
         return scores, time.perf_counter() - start
+
+    def _scores_of_late_scorer(self, pending: _Pending) -> list[Scores]:
+        """Give each of some scorers in turn its time; the scores are the same whoever gives them."""
+        hung: RunProcess | None = None
+        for tried in range(1, _SCORERS_TRIED + 1):
+            scorer = self._ready_scorer(pending, hung)
+            scores = self._scores_within(pending, self._deadline_s) if scorer else None
+            if scores is not None:
+                return scores
+            what = self._what_is_late(pending, scorer, tried)
+            hung = scorer or hung
+            if tried < _SCORERS_TRIED:
+                self._pool.replace(pending.scorer, scorer, what)
+        report_stall(self._pool.run_dir, what)
+        raise TrainingError(
+            f"{what}, and no other is tried: the stacks are in {self._pool.run_dir / STACKS}. If it is slow and does "
+            "not hang, raise deadlines.score_s or critic.pool_size; --resume continues from the last checkpoint"
+        )
+
+    def _ready_scorer(self, pending: _Pending, hung: RunProcess | None) -> RunProcess | None:
+        """Wait for a process of the scorer other than `hung` that has loaded its model; None when it takes too long."""
+        give_up = time.monotonic() + self._start_s
+        while time.monotonic() < give_up:
+            scorer = self._pool.process(pending.scorer)
+            if scorer is not None and scorer.is_ready and (hung is None or scorer.pid != hung.pid):
+                return scorer
+            time.sleep(_LOOK_S)
+        return None
+
+    def _scores_within(self, pending: _Pending, seconds: float) -> list[Scores] | None:
+        try:
+            scores: list[Scores] = ray.get(pending.scores, timeout=seconds)
+        except GetTimeoutError:
+            return None
+        return scores
+
+    def _what_is_late(self, pending: _Pending, scorer: RunProcess | None, tried: int) -> str:
+        role = self._pool.roles[pending.scorer]
+        late = (
+            f"did not answer within {self._deadline_s:.0f} s (deadlines.score_s)"
+            if scorer
+            else f"was not ready within {self._start_s:.0f} s (deadlines.start_s)"
+        )
+        return (
+            f"{role} {late}: rank {self._rank} waited for the scores of step {pending.step}, version "
+            f"{pending.version}, from process {tried} of {_SCORERS_TRIED}"
+        )
 
 
 def _checked(batches: StepBatches, step: int) -> StepBatches:

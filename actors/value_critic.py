@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from actors.stalls import enter_run
 from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.meta_checkpoint import load_value_model
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
@@ -16,7 +17,6 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import ValueModel, ValueSpec
-from wmtp_ray.tracking.processes import record_process
 from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
 
 
@@ -25,12 +25,13 @@ class ValueCritic:
 
     def __init__(self, args: ModelArgs, spec: ValueSpec, config: RunConfig, number: int) -> None:
         torch.set_num_threads(config.cluster.threads_per_critic)
-        record_process(config.run_dir, f"critic_{number}")
+        enter_run(config.run_dir, f"critic_{number}")
         self._device = choose_device(scorer_device(config), local_rank=0)
         self._model = _build_model(args, spec, config).to(self._device).eval().requires_grad_(False)
         self._dtype = config.train.dtype if self._device.type == "cuda" else "float32"
         self._deadline_s = config.deadlines.score_s
         self._loaded: tuple[str, int] | None = None
+        enter_run(config.run_dir, f"critic_{number}", is_ready=True)
 
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
         """Return the values of every batch by `version`, which it waits for; raises ArtifactError past the deadline."""

@@ -12,12 +12,14 @@ import logging
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import ray
 
 from actors.score_ahead import ScoreAhead
+from actors.stalls import ScorerWatch
 from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.plan.versions import PublishedVersions
 
@@ -60,7 +62,7 @@ def seconds_per_step(pool: list[Any], mode: Mode, num_steps: int, policy_s: floa
     schedule = PublishedVersions(LOOKAHEAD, PUBLISH_EVERY)
     scores = ScoreAhead(
         batches(num_steps),
-        pool,
+        ScorerWatch(Path(), tuple(pool), tuple(f"critic_{number}" for number in range(len(pool)))),
         schedule,
         directory="",
         first_step=0,
@@ -68,6 +70,7 @@ def seconds_per_step(pool: list[Any], mode: Mode, num_steps: int, policy_s: floa
         lookahead_steps=LOOKAHEAD,
         mode=mode,
         deadline_s=60.0,
+        start_s=60.0,
     )
     start = time.perf_counter()
     for step in range(num_steps):

@@ -101,7 +101,9 @@ class NewRank:
         floor_s = seconds_of_empty_execution()
         start = time.perf_counter()
         planned = planned_steps(row_ids, first_step)
-        stream = RankStream(planned, index, tokenizer_path, rows_per_block=rows_per_block, deadline_s=300.0)
+        stream = RankStream(
+            planned, index, tokenizer_path, rows_per_block=rows_per_block, deadline_s=300.0, run_dir=None
+        )
         [batch] = next(stream)
         seconds = time.perf_counter() - start
         assert batch.row_ids_M.tolist() == row_ids[first_step * STEP_ROWS :][:STEP_ROWS].tolist()
@@ -122,7 +124,7 @@ class Bench:
 
     def stream(self, rows_per_block: int) -> RankStream:
         planned, path = planned_steps(self.row_ids), self.tokenizer.model_path
-        return RankStream(planned, self.index, path, rows_per_block=rows_per_block, deadline_s=300.0)
+        return RankStream(planned, self.index, path, rows_per_block=rows_per_block, deadline_s=300.0, run_dir=None)
 
     def starts(self) -> None:
         """First batch of a new rank, from the plan's start and from its middle."""

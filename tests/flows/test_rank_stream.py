@@ -42,7 +42,9 @@ def stream(config: RunConfig, prepared: Prepared, *, rank: int, num_ranks: int, 
         start_step=start_step,
         micro_batch_tokens=config.train.micro_batch_tokens,
     )
-    return RankStream(list(planned), prepared.index, config.tokenizer.path, rows_per_block=5, deadline_s=120.0)
+    return RankStream(
+        list(planned), prepared.index, config.tokenizer.path, rows_per_block=5, deadline_s=120.0, run_dir=None
+    )
 
 
 def tokens_of(index: RowIndex, row: int, tokenizer: CodeTokenizer) -> list[int]:
@@ -87,7 +89,9 @@ def test_an_endless_plan_streams_chapter_by_chapter(config: RunConfig, prepared:
             yield PlannedBatch(step, 0, rows[np.arange(8 * step, 8 * step + 8) % len(rows)])
 
     tokenizer = CodeTokenizer(config.tokenizer.path)
-    steps = RankStream(planned(), prepared.index, config.tokenizer.path, rows_per_block=1, deadline_s=120.0)
+    steps = RankStream(
+        planned(), prepared.index, config.tokenizer.path, rows_per_block=1, deadline_s=120.0, run_dir=None
+    )
     for expected, [batch] in islice(zip(planned(), steps, strict=False), 20):
         assert (batch.step, batch.row_ids_M.tolist()) == (expected.step, expected.row_ids_N.tolist())
         row = int(expected.row_ids_N[0])
@@ -105,8 +109,33 @@ def test_labels_are_those_of_the_index(config: RunConfig, tmp_path: Path) -> Non
     facts = [{"is_correct": label, "difficulty": 1, "problem_id": row} for row, label in enumerate(labels)]
     (tmp_path / "train_metadata.json").write_text(json.dumps({"metadata": facts}))
     index = build_index(path, on_error="fail").index
-    block = _read_and_tokenise(_offset_table(np.arange(6), index), str(path), str(config.tokenizer.path))
+    table = _offset_table(np.arange(6), index)
+    block = _read_and_tokenise(table, str(path), index.file_fingerprint, str(config.tokenizer.path), None)
     assert [example.is_correct for example in _rows_of(block)] == labels
+
+
+def test_whole_rows_of_another_file_are_refused_and_a_touched_file_is_not(config: RunConfig, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(config.data.train_file.read_bytes())
+    index = build_index(path, on_error="fail").index
+
+    def read() -> list[int]:
+        arguments = (str(path), index.file_fingerprint, str(config.tokenizer.path), None)
+        return [
+            example.row_id for example in _rows_of(_read_and_tokenise(_offset_table(np.arange(6), index), *arguments))
+        ]
+
+    assert read() == list(range(6))
+    path.touch()
+    assert read() == list(range(6))
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(path.read_bytes().replace(b"list", b"tsil"))
+    other.replace(path)
+    with pytest.raises(DataError, match=r"rows\.jsonl: the file was replaced while the run was reading it"):
+        read()
+    path.unlink()
+    with pytest.raises(DataError, match=r"rows\.jsonl"):
+        read()
 
 
 def test_a_file_replaced_mid_run_is_named(config: RunConfig, prepared: Prepared) -> None:

@@ -3,11 +3,17 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from actors.value_critic import ValueCritic
 from vendor.meta_llama import ModelArgs
@@ -26,7 +32,7 @@ from wmtp_ray.tracking.processes import process_id
 from wmtp_ray.tracking.result import RunResult
 
 NUM_STEPS = 14
-WAIT_S = 120.0
+WAIT_S = 300.0
 
 
 def make_world(root: Path) -> Path:
@@ -88,20 +94,68 @@ def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def start_driver(words: list[str]) -> subprocess.Popen[str]:
+    """Start the launcher with a Ray of its own, in a session of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "wmtp_ray.launch", *words],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def kill_family(parent: subprocess.Popen[Any]) -> None:
+    """SIGKILL a process, then what it has started."""
+    children = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition, at most two minutes."""
+    """Wait for a condition; generously, for a machine that is busy with other things."""
     give_up = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < give_up, f"waited {WAIT_S:.0f} s for {what}"
         time.sleep(0.02)
 
 
-def kill_at_step(run_dir: Path, role: str, step: int) -> int:
-    """Wait until `step` is recorded, then SIGKILL the process of a role; returns its id."""
+def kill_at_step(run_dir: Path, role: str, step: int, number: signal.Signals = signal.SIGKILL) -> int:
+    """Wait until `step` is recorded, then signal the process of a role; returns its id."""
     wait_until(lambda: len(metrics_of(run_dir)) > step, f"step {step} of {run_dir.name}")
     victim = process_id(run_dir, role)
-    os.kill(victim, signal.SIGKILL)
+    os.kill(victim, number)
     return victim
+
+
+@contextmanager
+def meanwhile(*faults: Callable[[], Any]) -> Iterator[list[Any]]:
+    """Do one thing after the other in a thread beside the block; gives the list of what they returned.
+
+    Raises what a fault raised, at the end of the block.
+    """
+    done: list[Any] = []
+    failures: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            for fault in faults:
+                done.append(fault())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=do)
+    thread.start()
+    try:
+        yield done
+    finally:
+        thread.join()
+    assert not failures, f"the fault was not made: {failures[0]!r}"
 
 
 class DelayedCritic(ValueCritic):

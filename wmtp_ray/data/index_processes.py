@@ -8,6 +8,7 @@ import the decoder (`index_worker.py`). Nothing is forked, so it is safe under t
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,29 +20,31 @@ from wmtp_ray.data.index_worker import read_frame
 from wmtp_ray.errors import DataError
 
 RANGE_BYTES = 1 << 24
+RANGE_DEADLINE_S = 600.0  # a range takes a fraction of a second; a disk that does not answer takes for ever
 BYTES_OF_A_PROCESS = 1 << 26  # a file of less is indexed sooner than processes start
 
 
-def scan_file(path: Path, num_processes: int | None, *, labels_elsewhere: bool) -> Generator[RangeRows]:
+def scan_file(
+    path: Path, num_processes: int | None, *, labels_elsewhere: bool, deadline_s: float = RANGE_DEADLINE_S
+) -> Generator[RangeRows]:
     """Index every range of a file, in file order; the rows are the same for any number of processes.
 
-    `num_processes` None means one a core that this process may use, and none for a small file. Raises DataError.
+    `num_processes` None means one a core that this process may use, and none for a small file. Raises DataError, also
+    when a process takes more than `deadline_s` for a range.
     """
     num_bytes = path.stat().st_size
     ranges = [(start, min(start + RANGE_BYTES, num_bytes)) for start in range(0, num_bytes, RANGE_BYTES)]
     if num_processes is None:
         num_processes = min(_num_cores(), num_bytes // BYTES_OF_A_PROCESS)
     if min(num_processes, len(ranges)) > 1:
-        yield from _scan_in_processes(path, ranges, min(num_processes, len(ranges)), labels_elsewhere)
+        workers = [_Worker(path, labels_elsewhere, deadline_s) for _ in range(min(num_processes, len(ranges)))]
+        yield from _scan_in_processes(workers, ranges)
         return
     for start, stop in ranges:
         yield scan_range(path, start, stop, labels_elsewhere=labels_elsewhere)
 
 
-def _scan_in_processes(
-    path: Path, ranges: list[tuple[int, int]], num_processes: int, labels_elsewhere: bool
-) -> Iterator[RangeRows]:
-    workers = [_Worker(path, labels_elsewhere) for _ in range(num_processes)]
+def _scan_in_processes(workers: "list[_Worker]", ranges: list[tuple[int, int]]) -> Iterator[RangeRows]:
     idle: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
@@ -53,7 +56,7 @@ def _scan_in_processes(
         finally:
             idle.put(worker)
 
-    executor = ThreadPoolExecutor(num_processes, thread_name_prefix="index")
+    executor = ThreadPoolExecutor(len(workers), thread_name_prefix="index")
     try:
         yield from executor.map(scan, ranges)
     finally:
@@ -67,8 +70,10 @@ def _scan_in_processes(
 class _Worker:
     """One `index_worker` process; used by one thread at a time."""
 
-    def __init__(self, path: Path, labels_elsewhere: bool) -> None:
+    def __init__(self, path: Path, labels_elsewhere: bool, deadline_s: float) -> None:
         self._path = path
+        self._deadline_s = deadline_s
+        self._is_late = threading.Event()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "wmtp_ray.data.index_worker", str(path), str(labels_elsewhere)],
             stdin=subprocess.PIPE,
@@ -77,15 +82,25 @@ class _Worker:
         )
 
     def scan(self, start: int, stop: int) -> RangeRows:
-        """Index one range; raises DataError when the process is gone."""
+        """Index one range; raises DataError when the process is gone, or takes too long and is killed for it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        limit = threading.Timer(self._deadline_s, self._kill_late)
+        limit.daemon = True
+        limit.start()
         try:
             self._process.stdin.write(b"%d %d\n" % (start, stop))
             self._process.stdin.flush()
             rows = read_frame(self._process.stdout)
         except BrokenPipeError:
             rows = None
+        finally:
+            limit.cancel()
+        if rows is None and self._is_late.is_set():
+            raise DataError(
+                f"{self._path}: no rows of the bytes {start}-{stop} within {self._deadline_s:g} s, expected: in a "
+                "second; the process that indexed them is killed. Look for a disk that does not answer; index again"
+            )
         if rows is None:
             raise DataError(
                 f"{self._path}: a process that indexed the bytes {start}-{stop} ended with exit code "
@@ -97,6 +112,10 @@ class _Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def _kill_late(self) -> None:
+        self._is_late.set()
+        self._process.kill()
 
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):

@@ -13,9 +13,9 @@ from wmtp_ray.plan.run_plan import RunPlan, load_plan
 
 
 def check_run_directory(config: RunConfig, *, resume: bool) -> None:
-    """An existing run is continued only when asked, and only with the same configuration."""
+    """An existing run is continued only when asked, and only with the same configuration; evaluated without asking."""
     saved = config.run_dir / "config.yaml"
-    if saved.exists() and not resume:
+    if saved.exists() and not resume and config.stages != (3,):
         raise ConfigError(
             f"The run {config.run_name} exists in {config.run_dir}; add --resume to continue it, or choose another "
             "run_name"
@@ -66,7 +66,7 @@ def claim_run_directory(config: RunConfig) -> None:
         ) from error
 
 
-_MACHINE_SECTIONS = {"cluster", "deadlines", "tracking", "tags", "preset"}
+_FREE_SECTIONS = {"cluster", "deadlines", "evaluation", "tracking", "tags", "preset"}  # the machine, and stage 3
 _MACHINE_KEYS = {
     "critic.mode",
     "critic.pool_size",
@@ -85,8 +85,10 @@ _MACHINE_KEYS = {
 
 
 def _require_same(saved: RunConfig, asked: RunConfig) -> None:
-    """A resumed run must be the run it continues; what concerns only the machine may change."""
+    """A resumed run must be the run it continues; what concerns only the machine or the evaluation may change."""
     before, after = _flat(saved), _flat(asked)
+    if asked.stages == (3,):
+        before["stages"] = after["stages"]  # what was trained may be evaluated again, and otherwise
     changed = [key for key in before | after if before.get(key) != after.get(key)]
     if changed:
         lines = "".join(f"\n  {key}: found {after.get(key)}, started with {before.get(key)}" for key in changed)
@@ -98,7 +100,7 @@ def _require_same(saved: RunConfig, asked: RunConfig) -> None:
 
 def _flat(config: RunConfig) -> dict[str, object]:
     """Return the dotted keys that a resumed run may not change, with their values."""
-    sections = config.model_dump(mode="json", exclude=_MACHINE_SECTIONS)
+    sections = config.model_dump(mode="json", exclude=_FREE_SECTIONS)
     values = dict(_leaves(sections, ""))
     return {key: value for key, value in values.items() if key not in _MACHINE_KEYS}
 

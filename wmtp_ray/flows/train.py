@@ -4,23 +4,20 @@
        ├───── critic pool, or reference pool           (stage 2, where the weighting or the value loss needs one)
        └───── TorchTrainer ── rank 0..n-1              (each: Ray Data stream -> score ahead -> step)
 
-The trainer runs in a thread; the main thread draws the progress line and hears signals: an interrupt asks the ranks
-to checkpoint and stop. Nothing here computes.
+The trainer runs in a thread; the main thread draws the progress line, hears signals (`flows/stop_request.py`) and
+watches who is silent (`flows/run_watch.py`). Nothing here computes.
 """
 
 import os
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -29,6 +26,7 @@ from rich.console import Console
 from actors.metrics_sink import MetricsSink
 from actors.policy_worker import RankJob, run_rank
 from actors.reference_scorer import ReferenceScorer
+from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, read_model_args
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
@@ -37,16 +35,19 @@ from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.prepare import Prepared
+from wmtp_ray.flows.run_watch import Interrupted as Interrupted
+from wmtp_ray.flows.run_watch import RunWatch
+from wmtp_ray.flows.stop_request import StopRequest, end_at_once, ray_is_gone
 from wmtp_ray.model.policy import value_path_state
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
+from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
 from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.training.checkpoint import check_checkpoints
 from wmtp_ray.training.stages import (
-    STOP_FILE,
     StageRecipe,
     StageResult,
     clear_failure,
@@ -64,15 +65,11 @@ _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # Ray Train reads it 
 _FLAT_WEIGHT_STD = 0.05
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; it has checkpointed."""
-
-
 @dataclass(frozen=True)
 class ScorePool:
-    """The actors that score, the versions they follow, and their snapshots where these never change."""
+    """Who scores, the versions they follow, and their snapshots where these never change."""
 
-    actors: tuple[Any, ...]
+    scorers: ScorerWatch | None
     schedule: VersionSchedule
     snapshots: SnapshotDirectory | None
 
@@ -85,17 +82,22 @@ def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCrit
     """
     for plan in prepared.plans.values():
         save_plan(plan, config.run_dir)
-    (config.run_dir / STOP_FILE).unlink(missing_ok=True)
     os.environ[_START_TIMEOUT] = str(config.deadlines.start_s)
-    with joined(config.cluster.num_cpus):
-        return _Run(config, prepared, critic_class).run()
+    with StopRequest(config.run_dir) as stop, joined(config.cluster.num_cpus):
+        stop.listen()
+        forget_processes(config.run_dir)
+        enter_run(config.run_dir, "driver")
+        return _Run(config, prepared, critic_class, stop).run()
 
 
 class _Run:
     """One start of a run on a connected cluster."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared, critic_class: type[ValueCritic]) -> None:
+    def __init__(
+        self, config: RunConfig, prepared: Prepared, critic_class: type[ValueCritic], stop: StopRequest
+    ) -> None:
         self._config = config
+        self._stop = stop
         self._prepared = prepared
         self._critic_class = critic_class
         self._seconds: dict[str, float] = {}
@@ -103,6 +105,7 @@ class _Run:
         self._require_resources()
         sink = ray.remote(MetricsSink).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self._metrics: Any = sink.remote(config)
+        self._watch = RunWatch(config, self._metrics)
 
     def run(self) -> RunResult:
         """Train stage after stage; leave result.json whatever happens."""
@@ -153,12 +156,12 @@ class _Run:
         clear_failure(directory)
         self._warnings += check_checkpoints(directory / "checkpoints")
         started = time.perf_counter()
-        pool = self._score_pool(config) if recipe.stage == 2 else ScorePool((), OneVersion(), None)
-        job = RankJob(config, recipe, directory, pool.actors, pool.schedule, pool.snapshots, self._metrics)
+        pool = self._score_pool(config) if recipe.stage == 2 else ScorePool(None, OneVersion(), None)
+        job = RankJob(config, recipe, directory, pool.scorers, pool.schedule, pool.snapshots, self._metrics)
         try:
             self._fit(config, job)
         finally:
-            for actor in pool.actors:
+            for actor in pool.scorers.actors if pool.scorers else ():
                 ray.kill(actor)
         self._seconds[f"stage_{recipe.stage}"] = time.perf_counter() - started
         result = read_stage_result(directory)
@@ -167,6 +170,8 @@ class _Run:
         return result
 
     def _fit(self, config: RunConfig, job: RankJob) -> None:
+        if self._stop.is_made():
+            raise Interrupted(f"stopped before stage {job.recipe.stage} began")
         trainer = _trainer(config, job)
         failures: list[BaseException] = []
 
@@ -179,20 +184,30 @@ class _Run:
         thread = threading.Thread(target=fit, name="trainer", daemon=True)
         plan = self._prepared.plans[job.recipe.stage]
         console = Console(quiet=not config.tracking.progress)
-        with _stop_on_signals(config), Progress(console, total_steps=plan.num_steps) as progress:
+        self._watch.begin_stage()
+        with Progress(console, total_steps=plan.num_steps) as progress:
             thread.start()
             while thread.is_alive():
                 thread.join(_POLL_S)
-                progress.show(self._latest(job.recipe.stage))
+                if self._stop.is_made() and ray_is_gone():
+                    self._write_result("KILLED", [], ["Ray's own processes were stopped with the run"])
+                    end_at_once("Ray itself is gone")
+                for incident in self._watch.look():
+                    print(f"warning: {incident}", flush=True)
+                report = self._watch.latest(_POLL_S)
+                progress.show(report if report is not None and report.stage == job.recipe.stage else None)
         if failures:
-            raise WmtpError(read_failure(job.stage_dir) or f"The ranks failed: {failures[0]}") from failures[0]
+            self._explain(failures[0], job)
 
-    def _latest(self, stage: int) -> StepReport | None:
-        try:
-            report: StepReport | None = ray.get(self._metrics.latest.remote(), timeout=1.0)
-        except RayError:
-            return None  # the metrics actor restarts or is busy: the line is drawn again at the next poll
-        return report if report is not None and report.stage == stage else None
+    def _explain(self, failure: BaseException, job: RankJob) -> NoReturn:
+        """Raise why the ranks failed: what one of them left, the stop that was asked for, or what Ray says."""
+        if (reason := read_failure(job.stage_dir)) is not None:
+            raise WmtpError(reason) from failure
+        if self._stop.is_made():
+            cut = f"stage {job.recipe.stage} was cut short and continues from the last checkpoint"
+            raise Interrupted(cut) from failure
+        report_stall(self._config.run_dir, "The ranks failed")
+        raise WmtpError(f"The ranks failed: {failure}. --resume continues from the last checkpoint") from failure
 
     # ------------------------------------------------------------------------------------------ whom it talks to
 
@@ -200,12 +215,12 @@ class _Run:
         if config.weighting.type == "rho1":
             assert config.reference.path is not None
             return ScorePool(
-                self._start(ReferenceScorer, config.reference.path, config),
+                self._start("reference", ReferenceScorer, config.reference.path, config),
                 OneVersion(),
                 SnapshotDirectory(config.run_dir),
             )
         if not config.uses_critic:
-            return ScorePool((), OneVersion(), None)
+            return ScorePool(None, OneVersion(), None)
         args, spec = read_model_args(config.model.path), value_spec(config)
         snapshots = None
         if config.critic.source == "frozen":
@@ -214,14 +229,17 @@ class _Run:
             args = read_model_args(bundle)
             snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
             snapshots.put(0, value_path_state(load_policy(bundle, spec=spec)))
-        return ScorePool(self._start(self._critic_class, args, spec, config), self._prepared.schedule, snapshots)
+        scorers = self._start("critic", self._critic_class, args, spec, config)
+        return ScorePool(scorers, self._prepared.schedule, snapshots)
 
-    def _start(self, actor_class: type[Any], *arguments: Any) -> tuple[Any, ...]:
+    def _start(self, kind: str, actor_class: type[Any], *arguments: Any) -> ScorerWatch:
         cluster = self._config.cluster
         remote = ray.remote(actor_class).options(
             num_cpus=cluster.cpus_per_critic, num_gpus=cluster.gpus_per_critic, max_restarts=-1, max_task_retries=-1
         )
-        return tuple(remote.remote(*arguments, number) for number in range(self._config.critic.pool_size))
+        numbers = range(self._config.critic.pool_size)
+        actors = tuple(remote.remote(*arguments, number) for number in numbers)
+        return ScorerWatch(self._config.run_dir, actors, tuple(f"{kind}_{number}" for number in numbers))
 
     # --------------------------------------------------------------------------------------------- around stages
 
@@ -254,11 +272,11 @@ class _Run:
 
     def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
         """Flush the metrics and write result.json; a tracking server that does not answer costs a warning, no more."""
-        deadline_s = self._config.deadlines.tracking_s
-        try:
-            problems = ray.get(self._metrics.close.remote(status), timeout=deadline_s + 5.0)
-        except RayError as error:
-            problems = [f"the metrics actor did not close within {deadline_s:.0f} s: {error}"]
+        result = self._write_result(status, stages, self._close_metrics(status))
+        drop_empty_stacks(self._config.run_dir)
+        return result
+
+    def _write_result(self, status: RunStatus, stages: list[StageResult], problems: list[str]) -> RunResult:
         reports = read_reports(self._config.run_dir)
         last = reports[-1] if reports else None
         policy = next((s for s in stages if s.stage == 2), None)
@@ -268,10 +286,25 @@ class _Run:
             metrics=dict(last.metrics) if last is not None else {},
             policy_sha256=policy.policy_sha256 if policy else None,
             seconds_per_stage=self._seconds,
-            warnings=(*self._warnings, *_flat_weights(self._config, reports), *problems),
+            warnings=(*self._warnings, *self._watch.incidents, *_flat_weights(self._config, reports), *problems),
         )
         write_result(self._config.run_dir, result)
         return result
+
+    def _close_metrics(self, status: RunStatus) -> list[str]:
+        """Have the sink flush and end, a second time where the first one hangs; return what it lacks."""
+        deadline_s = self._config.deadlines.tracking_s + 5.0
+        closed = self._metrics.close.remote(status)
+        try:
+            try:
+                problems: list[str] = ray.get(closed, timeout=deadline_s)
+            except GetTimeoutError:
+                self._watch.replace_metrics("The metrics actor, asked to close,")
+                problems = ray.get(closed, timeout=deadline_s + self._config.deadlines.start_s)
+        except RayError as error:
+            problems = [f"the metrics actor did not close: {error}"]
+        self._watch.new_incidents()
+        return problems
 
 
 def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
@@ -304,22 +337,3 @@ def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
             failure_config=FailureConfig(max_failures=config.train.max_restarts),
         ),
     )
-
-
-@contextmanager
-def _stop_on_signals(config: RunConfig) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the ranks to checkpoint and stop after the step they are in."""
-
-    def ask(signum: int, frame: object) -> None:
-        (config.run_dir / STOP_FILE).touch()
-        print("Stopping after this step, with a checkpoint; `--resume` continues.", flush=True)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -94,9 +94,10 @@ def read_reports(run_dir: Path) -> list[StepReport]:
     """Return all whole lines of a run's metrics.jsonl as reports, null as NaN."""
     path = run_dir / FILE_NAME
     lines = [line for line, _ in _whole_lines(path.read_bytes())] if path.is_file() else []
-    return [_report_of(orjson.loads(line)) for line in lines]
+    return [report_of(orjson.loads(line)) for line in lines]
 
 
-def _report_of(values: dict[str, Any]) -> StepReport:
+def report_of(values: dict[str, Any]) -> StepReport:
+    """Turn the values of one line into a report, null as NaN."""
     metrics = {key: NAN if value is None else value for key, value in values.items() if key not in RESERVED_KEYS}
     return StepReport(stage=values["stage"], step=values["step"], metrics=metrics)

@@ -1,20 +1,165 @@
-"""Which process is which: a file for each rank and scorer in the run's folder, for a debugger, a test or a user.
+"""Which process is which, whether it lives, and what it is doing: a file for each role in the run's folder.
 
-runs/<run_name>/processes/rank_1    "<process id> <host name>"
+    runs/<run_name>/processes/rank_1    "<process id> <host> <Ray node> <start, seconds since the epoch> <ready>"
+    runs/<run_name>/stacks/rank_1.txt   Python stacks of all its threads, once somebody has asked for them
+
+A process that is recorded answers a signal with its stacks, even while it is blocked in C or waits for a lock: nothing
+of it has to run for that (faulthandler). One that is stopped does not answer; its file then says so. The time of a
+role's file is its latest sign of life. Nothing here knows other nodes: `actors/stalls.py` does.
 """
 
+import faulthandler
 import os
+import signal
 import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 
-def record_process(run_dir: Path, role: str) -> None:
-    """Write this process's id under its role, replacing that of the process it succeeds."""
-    folder = run_dir / "processes"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / role).write_text(f"{os.getpid()} {socket.gethostname()}\n")
+STACKS = "stacks"
+GONE = "gone"
+_PROCESSES = "processes"
+_STACK_SIGNAL = signal.SIGUSR2
+_SAME_START_S = 1.0  # two readings of one process's start differ by rounding; another process started later
+_WRITING_S = 0.5  # what a process may take to write its stacks
+_QUIET_S = 0.05
+
+
+@dataclass(frozen=True)
+class RunProcess:
+    """A process of a run. `is_ready` once it has loaded what it needs (scorers only)."""
+
+    role: str
+    pid: int
+    host: str
+    node_id: str
+    started_s: float
+    is_ready: bool
+
+
+def record_process(run_dir: Path, role: str, *, node_id: str, is_ready: bool = False) -> None:
+    """Write this process down under its role, in place of the one it succeeds, able to write its stacks."""
+    for folder in (_PROCESSES, STACKS):
+        (run_dir / folder).mkdir(parents=True, exist_ok=True)
+    # First: the signal would end a process that has no handler. faulthandler keeps the file open.
+    faulthandler.register(_STACK_SIGNAL, file=stack_file(run_dir, role).open("ab"), all_threads=True)
+    started_s = psutil.Process().create_time()
+    text = f"{os.getpid()} {socket.gethostname()} {node_id} {started_s:.3f} {int(is_ready)}\n"
+    temporary = run_dir / _PROCESSES / f".{role}.{os.getpid()}"
+    temporary.write_text(text)
+    temporary.replace(run_dir / _PROCESSES / role)
+
+
+def forget_processes(run_dir: Path) -> None:
+    """Drop the records of an earlier start; its processes are gone and their ids may be anybody's."""
+    for path in _record_files(run_dir):
+        path.unlink(missing_ok=True)
+
+
+def find_process(run_dir: Path, role: str) -> RunProcess | None:
+    """Return the process recorded for a role, or None before it has started."""
+    try:
+        pid, host, node_id, started_s, is_ready = (run_dir / _PROCESSES / role).read_text().split()
+    except FileNotFoundError:
+        return None
+    return RunProcess(role, int(pid), host, node_id, float(started_s), is_ready == "1")
+
+
+def find_processes(run_dir: Path) -> list[RunProcess]:
+    """Return all recorded processes, in the order of their roles."""
+    found = [find_process(run_dir, path.name) for path in _record_files(run_dir)]
+    return [process for process in found if process is not None]
 
 
 def process_id(run_dir: Path, role: str) -> int:
     """Return the process id recorded for a role; raises FileNotFoundError before it has started."""
-    return int((run_dir / "processes" / role).read_text().split()[0])
+    return int((run_dir / _PROCESSES / role).read_text().split()[0])
+
+
+def show_life(run_dir: Path, role: str) -> None:
+    """Leave a sign of life of a role."""
+    with suppress(FileNotFoundError):  # the driver has started anew and forgotten this process
+        os.utime(run_dir / _PROCESSES / role)
+
+
+def signs_of_life(run_dir: Path, prefix: str) -> dict[str, int]:
+    """Return the time of the newest sign of each role that begins with `prefix`; times of one role compare, no more."""
+    signs = {}
+    for path in _record_files(run_dir):
+        with suppress(FileNotFoundError):
+            if path.name.startswith(prefix):
+                signs[path.name] = path.stat().st_mtime_ns
+    return signs
+
+
+def state_here(process: RunProcess) -> str:
+    """Return what the system says of a process of this host: running, sleeping, stopped, disk-sleep, gone."""
+    try:
+        found = psutil.Process(process.pid)
+        if abs(found.create_time() - process.started_s) > _SAME_START_S:
+            return GONE
+        return GONE if found.status() == psutil.STATUS_ZOMBIE else str(found.status())
+    except psutil.NoSuchProcess:
+        return GONE
+
+
+def kill_here(process: RunProcess) -> None:
+    """SIGKILL a process of this host, stopped or not; does nothing when it is gone."""
+    if state_here(process) != GONE:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def stack_file(run_dir: Path, role: str) -> Path:
+    """Return where a role's stacks are."""
+    return run_dir / STACKS / f"{role}.txt"
+
+
+def dump_stacks_here(run_dir: Path, processes: Iterable[RunProcess], reason: str) -> dict[str, str]:
+    """Have processes of this host write their stacks, under a line that says when and why; return their states."""
+    states = {}
+    for process in processes:
+        state = states[process.role] = state_here(process)
+        path = stack_file(run_dir, process.role)
+        _append(path, f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} process {process.pid}, {state}: {reason}\n")
+        if state in (GONE, psutil.STATUS_STOPPED):
+            _append(path, f"No stacks: the process is {state}.\n")
+            continue
+        with suppress(ProcessLookupError):
+            before = path.stat().st_size
+            os.kill(process.pid, _STACK_SIGNAL)
+            _wait_until_written(path, before)
+    return states
+
+
+def drop_empty_stacks(run_dir: Path) -> None:
+    """Remove the files of processes that were never asked."""
+    for path in (run_dir / STACKS).glob("*.txt"):
+        if path.stat().st_size == 0:
+            path.unlink()
+    with suppress(OSError):  # there are stacks in it, or it was never made
+        (run_dir / STACKS).rmdir()
+
+
+def _wait_until_written(path: Path, num_bytes_before: int) -> None:
+    """Wait for a file to grow and then to rest, so that the caller may end the process that writes it."""
+    seen, give_up = num_bytes_before, time.monotonic() + _WRITING_S
+    while time.monotonic() < give_up:
+        time.sleep(_QUIET_S)
+        size = path.stat().st_size
+        if size == seen > num_bytes_before:
+            return
+        seen = size
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def _record_files(run_dir: Path) -> list[Path]:
+    return sorted(path for path in (run_dir / _PROCESSES).glob("*") if not path.name.startswith("."))

@@ -119,6 +119,18 @@ def test_a_killed_process_is_a_data_error_and_leaves_no_other_behind(line: MakeL
     assert workers_of(psutil.Process()) == []
 
 
+def test_a_process_that_hangs_is_a_data_error_and_is_killed(line: MakeLine, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", line, 1)
+    worker = index_processes._Worker(path, False, 0.2)
+    [process] = workers_of(psutil.Process())
+    process.suspend()
+    with pytest.raises(DataError, match=r"rows\.jsonl: no rows of the bytes 0-10 within 0\.2 s"):
+        worker.scan(0, 10)
+    assert psutil.wait_procs([process], timeout=10)[1] == []
+    worker.kill()
+    worker.close()
+
+
 def test_an_interrupted_build_leaves_no_process_behind(line: MakeLine, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", line, 10_000)
     program = (  # whoever starts the tests in the background has SIGINT ignored in all that they start
@@ -141,7 +153,7 @@ def test_workers_end_with_a_parent_that_was_killed(line: MakeLine, tmp_path: Pat
     path = write_rows(tmp_path / "rows.jsonl", line, 1)
     program = (
         "import sys, time; from pathlib import Path; from wmtp_ray.data.index_processes import _Worker\n"
-        "worker = _Worker(Path(sys.argv[1]), False); worker.scan(0, 10); print(flush=True); time.sleep(60)\n"
+        "worker = _Worker(Path(sys.argv[1]), False, 60.0); worker.scan(0, 10); print(flush=True); time.sleep(60)\n"
     )
     parent = psutil.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
     assert parent.stdout.readline() == b"\n"

@@ -1,0 +1,212 @@
+"""What a sweep found: trial.json in the folder of each trial, sweep.json in the sweep's, and the ranking of points.
+
+Points are ranked by the objective's mean over seeds, with Student's t interval (two-sided, 95 %); one seed has no
+interval, and says so. A point that did not finish with every seed stands behind those that did: the seeds that are
+left are the lucky ones. Starts nothing and measures nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+import orjson
+
+from wmtp_ray.config.sweep import Objective
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.tracking.metrics_file import replace_file
+
+TRIAL_FILE, SWEEP_FILE = "trial.json", "sweep.json"
+CONFIDENCE = 0.95
+TrialStatus = Literal["finished", "stopped", "failed", "unfinished"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """How a trial ended. `run_dir` is relative to the sweep's folder; metrics that are no finite number are None.
+
+    stopped: by early stopping or a rule, which `stop_reason` names; failed: `stop_reason` is the error.
+    """
+
+    name: str
+    point: int
+    overrides: dict[str, Any]
+    seed: int
+    status: TrialStatus
+    stop_reason: str | None
+    steps: int
+    metrics: dict[str, float | None]
+    run_dir: str
+    notes: tuple[str, ...]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it need not run again."""
+        return self.status in ("finished", "stopped")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95 % interval; low and high are None with one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def render(self) -> str:
+        """Write it for a table."""
+        if self.low is None or self.high is None:
+            return f"{self.mean:.4f} (one seed)"
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+    def overlaps(self, other: "Interval") -> bool:
+        """Whether the two intervals share a number; those of one seed are unknown and count as shared."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return True
+        return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True)
+class PointSummary:
+    """One point over its seeds. `objective` is None where no seed finished with one; `values` by finished seed."""
+
+    point: int
+    overrides: dict[str, Any]
+    objective: Interval | None
+    values: dict[int, float]
+    num_seeds: int
+    statuses: dict[str, int]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every seed finished and has the objective."""
+        return len(self.values) == self.num_seeds
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Points from best to worst, and what can be said about the first two."""
+
+    points: tuple[PointSummary, ...]
+    verdict: str
+
+    @property
+    def best(self) -> PointSummary | None:
+        """The first point, where it has the objective."""
+        first = self.points[0] if self.points else None
+        return first if first is not None and first.objective is not None else None
+
+
+def interval_of(values: Sequence[float]) -> Interval:
+    """Return mean and Student's t interval: mean -+ t(0.975, n - 1) s / sqrt(n)."""
+    mean, n = fmean(values), len(values)
+    if n == 1:
+        return Interval(mean, None, None)
+    from scipy.stats import t  # a second: only where a sweep ends
+
+    half_width = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stdev(values) / math.sqrt(n)
+    return Interval(mean, mean - half_width, mean + half_width)
+
+
+def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
+    """Summarise every point over its seeds; sort complete ones by mean, then the others, then those without."""
+    by_point: dict[int, list[TrialRecord]] = {}
+    for record in records:
+        by_point.setdefault(record.point, []).append(record)
+    sign = 1.0 if objective.mode == "min" else -1.0
+    points = [_summary(number, trials, objective.metric) for number, trials in by_point.items()]
+    points.sort(key=lambda p: (not p.is_complete, sign * p.objective.mean if p.objective else math.inf, p.point))
+    return Ranking(tuple(points), _verdict(points, objective))
+
+
+def write_trial(run_dir: Path, record: TrialRecord) -> None:
+    """Leave a trial's record in its run's folder; from then on the trial is over."""
+    replace_file(run_dir / TRIAL_FILE, orjson.dumps(asdict(record), option=_JSON))
+
+
+def read_trial(run_dir: Path) -> TrialRecord | None:
+    """Return the record of a trial that is over, else None."""
+    path = run_dir / TRIAL_FILE
+    if not path.is_file():
+        return None
+    values = orjson.loads(path.read_bytes())
+    return TrialRecord(**values | {"notes": tuple(values["notes"])})
+
+
+def write_sweep(
+    directory: Path, spec: dict[str, Any], records: Sequence[TrialRecord], ranking: Ranking, shared: Sequence[str]
+) -> None:
+    """Write sweep.json, replacing an earlier one at once. `spec` is the resolved sweep, `shared` what was done once."""
+    best = ranking.best
+    content = {
+        **spec,
+        "interval": f"Student's t over seeds, {CONFIDENCE:.0%}",
+        "shared": list(shared),
+        "trials": [asdict(record) for record in records],
+        "points": [_point_json(point) for point in ranking.points],
+        "best": _point_json(best) if best else None,
+        "verdict": ranking.verdict,
+    }
+    replace_file(directory / SWEEP_FILE, orjson.dumps(content, option=_JSON))
+
+
+def read_sweep(directory: Path) -> dict[str, Any]:
+    """Read sweep.json; ArtifactError when the folder has none."""
+    path = directory / SWEEP_FILE
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist; expected the folder of a sweep that has begun")
+    content: dict[str, Any] = orjson.loads(path.read_bytes())
+    return content
+
+
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+
+
+def _summary(number: int, trials: Sequence[TrialRecord], metric: str) -> PointSummary:
+    values = {t.seed: value for t in trials if t.status == "finished" and (value := t.metrics.get(metric)) is not None}
+    statuses: dict[str, int] = {}
+    for trial in trials:
+        statuses[trial.status] = statuses.get(trial.status, 0) + 1
+    objective = interval_of(list(values.values())) if values else None
+    return PointSummary(number, trials[0].overrides, objective, values, len(trials), statuses)
+
+
+def _verdict(points: Sequence[PointSummary], objective: Objective) -> str:
+    """Say how far the first point can be told from the second, in words."""
+    ranked = [point for point in points if point.objective is not None]
+    if not ranked:
+        return f"No trial finished with {objective.metric}, so there is no best point."
+    first = ranked[0]
+    text = "" if first.is_complete else f"Point {first.point} did not finish with every seed. "
+    if len(ranked) == 1:
+        return f"{text}Only point {first.point} has {objective.metric}; there is nothing to compare it with."
+    second = ranked[1]
+    assert first.objective is not None
+    assert second.objective is not None
+    if first.objective.low is None or second.objective.low is None:
+        return f"{text}Point {first.point} is first with one seed: chance alone may order points so; give more seeds."
+    if not first.objective.overlaps(second.objective):
+        return f"{text}Point {first.point} is first; its interval lies clear of that of point {second.point}."
+    overlap = f"its interval overlaps that of point {second.point}{_paired(first, second)}"
+    return f"{text}Point {first.point} is first, but {overlap}."
+
+
+def _paired(first: PointSummary, second: PointSummary) -> str:
+    """Compare the two seed by seed, which takes out what a seed does to both."""
+    seeds = [seed for seed in first.values if seed in second.values]
+    if len(seeds) < 2:
+        return ""
+    difference = interval_of([first.values[seed] - second.values[seed] for seed in seeds])
+    assert difference.low is not None
+    assert difference.high is not None
+    holds_zero = difference.low <= 0.0 <= difference.high
+    end = "so they cannot be told apart" if holds_zero else "so seed by seed they do differ"
+    return f" (difference over the same {len(seeds)} seeds {difference.render()}, {end})"
+
+
+def _point_json(point: PointSummary) -> dict[str, Any]:
+    interval = asdict(point.objective) if point.objective else {"mean": None, "low": None, "high": None}
+    rest = {"seeds": sorted(point.values), "num_seeds": point.num_seeds, "statuses": point.statuses}
+    return {"point": point.point, "overrides": point.overrides, **interval, "values": point.values, **rest}
