@@ -5,9 +5,28 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
-from wmtp_ray.errors import WmtpError
-from wmtp_ray.flows.launch_run import DONE, REFUSED, launch
+from wmtp_ray.config.evaluation import FormatName
+from wmtp_ray.errors import ArtifactError, ConfigError, TrainingError, WmtpError
+from wmtp_ray.flows.launch_run import DONE, FAILED, INTERRUPTED, REFUSED, launch
+from wmtp_ray.flows.sweep import sweep_command
+
+EVALUATION_FLAGS = {
+    "--num-samples": ("evaluation.num_samples", "answers to each problem"),
+    "--temperature": ("evaluation.temperature", "0: greedy"),
+    "--top-p": ("evaluation.top_p", "share of probability that is sampled from"),
+    "--max-new-tokens": ("evaluation.max_new_tokens", "longer answers are cut"),
+    "--limit": ("evaluation.limit", "only the first so many problems"),
+    "--speculate": ("evaluation.draft_horizons", "tokens that the prediction heads draft for a forward to check"),
+    "--batch-size": ("evaluation.batch_size", "answers that a decoder works on at a time"),
+    "--workers": ("evaluation.num_judges", "programs judged at a time"),
+    "--decoders": ("evaluation.num_decoders", "copies of the policy"),
+    "--isolation": ("evaluation.isolation", "auto, namespace, landlock, landlock-weak, seatbelt or rlimits"),
+    "--timeout": ("evaluation.timeout_s", "CPU seconds of a program on its tests"),
+    "--seed": ("seed", "base seed"),
+}
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["launch"]:
         return launch(words[1:], datetime.now())
+    if words[:1] == ["sweep"]:
+        return sweep_command(words[1:], datetime.now())
     arguments = _parser().parse_args(words)
     try:
         return int(arguments.run(arguments))
@@ -27,24 +48,72 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wmtp", description="Weighted multi-token prediction on Ray.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("launch", help="train: recipe=NAME [preset=NAME] [key=value ...] [--dry-run] [--resume]")
+    verbs.add_parser("sweep", help="many trainings: as for launch, and sweep=NAME [sweep.key=value ...]")
     quickstart = verbs.add_parser("quickstart", help="generated problems, a nano model, the verifiable recipe: minutes")
     quickstart.add_argument("--storage", type=Path, default=Path("storage"), help="where it writes (storage)")
     quickstart.set_defaults(run=_quickstart)
     doctor = verbs.add_parser("doctor", help="would a run work here, does it fit: machine, files, versions, memory")
     doctor.add_argument("words", nargs="*", metavar="key=value", help="as for launch: recipe=NAME preset=NAME ...")
     doctor.set_defaults(run=_doctor)
-    export = verbs.add_parser(
-        "export", help="a checkpoint of a run to a model directory: shards joined, adapters merged"
-    )
-    export.add_argument("run", type=Path, help="the run's folder")
-    export.add_argument("--step", type=int, help="checkpoint after so many steps (the newest)")
-    export.add_argument("--out", type=Path, required=True, help="folder for params.json and model.safetensors")
-    export.set_defaults(run=_export)
+    _add_import(verbs.add_parser("import", help="a LLaMA of Hugging Face or a GGUF file to a multi-token model"))
+    _add_export(verbs.add_parser("export", help="a run's checkpoint to a model directory, ours or Hugging Face's"))
+    _add_evaluate(verbs.add_parser("evaluate", help="Pass@K of a policy, or of anyone's samples; comparisons"))
+    _add_report(verbs.add_parser("report", help="one HTML file from runs side by side, or from a sweep"))
     data = verbs.add_parser("data", help="look after data files").add_subparsers(required=True, metavar="ACTION")
     _add_index(data.add_parser("index", help="build the index of a JSONL, anew"))
     _add_inspect(data.add_parser("inspect", help="show what is in an indexed JSONL and what a recipe would draw"))
     _add_validate(data.add_parser("validate", help="check splits: labels, repetition, leaks; exit code 2 for errors"))
     return parser
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="directory with config.json, or a .gguf file")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for params.json, weights and tokenizer")
+    parser.add_argument("--heads", type=int, default=4, help="horizons; each starts as the last block (4)")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of all tensors (each keeps its own)")
+    parser.set_defaults(run=_import)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="RUN|DIR", help="a run's folder; for hf a model directory, too")
+    parser.add_argument(
+        "--format",
+        choices=("meta", "hf"),
+        default="meta",
+        help="Meta's layout, or horizon 1 for other engines (meta)",
+    )
+    parser.add_argument("--step", type=int, help="a run's checkpoint after so many steps (the newest)")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for the model")
+    parser.add_argument("--tokenizer", type=Path, help="for hf: its tokenizer (the run's, or the one in DIR)")
+    parser.add_argument("--dtype", choices=DTYPES, help="for hf: dtype of all tensors (each keeps its own)")
+    parser.set_defaults(run=_export)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, or of a sweep")
+    parser.add_argument("--out", type=Path, help="HTML file to write (report.html in the one folder given)")
+    parser.set_defaults(run=_report)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, metavar="RUN|DIR", help="a run's folder, or a model directory")
+    source.add_argument("--samples", type=Path, help="JSONL of task_id with completion or solution: judge these")
+    source.add_argument("--compare", type=Path, nargs=2, metavar="DIR", help="two evaluations of the same problems")
+    parser.add_argument("--dataset", metavar="NAME|FILE", help="humaneval, mbpp, codecontests, or a file of problems")
+    parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (evaluation.formats)")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer (the run's, or the one in DIR)")
+    parser.add_argument("--k", type=_numbers, metavar="K,K,..", help="the K of Pass@K, none above --num-samples")
+    parser.add_argument("--out", type=Path, help="folder (the run's eval/, else evaluations/ in the storage)")
+    parser.add_argument("--preset", metavar="NAME", help="of a machine, as for launch")
+    for flag, (key, meaning) in EVALUATION_FLAGS.items():
+        parser.add_argument(flag, dest=f"key:{key}", metavar="VALUE", help=meaning)
+    parser.add_argument("words", nargs="*", metavar="key=value", help="any other key of configs/defaults.yaml")
+    parser.set_defaults(run=_evaluate)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
@@ -90,12 +159,76 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return DONE if report.ok else REFUSED
 
 
-def _export(arguments: argparse.Namespace) -> int:
-    from wmtp_ray.flows.export_policy import export_policy
+def _import(arguments: argparse.Namespace) -> int:
+    import torch
 
-    sha256 = export_policy(arguments.run.absolute(), arguments.step, arguments.out)
-    print(f"{arguments.out}: policy {sha256}")
+    from wmtp_ray.artifacts.hf.import_model import import_model
+
+    dtype = arguments.dtype and getattr(torch, arguments.dtype)
+    imported = import_model(arguments.model, arguments.out, num_horizons=arguments.heads, dtype=dtype)
+    print(f"{arguments.out}: {imported.render()}")
     return DONE
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from wmtp_ray.flows.export_policy import export_hf, export_policy
+
+    source, step, out = arguments.source.absolute(), arguments.step, arguments.out
+    if arguments.format == "hf":
+        dtype = arguments.dtype and getattr(torch, arguments.dtype)
+        export_hf(source, step, out, tokenizer=arguments.tokenizer, dtype=dtype)
+        print(f"{out}: LlamaForCausalLM")
+    elif arguments.dtype or arguments.tokenizer:
+        raise ArtifactError(
+            "found --dtype or --tokenizer without --format hf, expected them with it; Meta's has neither"
+        )
+    else:
+        print(f"{out}: policy {export_policy(source, step, out)}")
+    return DONE
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.report import write_report  # a second of templates and statistics
+
+    print(f"{write_report(arguments.folders, arguments.out, datetime.now())}: open it in a browser")
+    return DONE
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.evaluate_command import EvaluationRequest, compare_command, evaluate_command
+
+    if arguments.compare is not None:
+        print(compare_command(*arguments.compare))
+        return DONE
+    if arguments.dataset is None:
+        raise ConfigError("found no --dataset, expected the problems to evaluate on: a name or a file")
+    flags = {name.removeprefix("key:"): value for name, value in vars(arguments).items() if name.startswith("key:")}
+    request = EvaluationRequest(
+        dataset=arguments.dataset,
+        checkpoint=_absolute(arguments.checkpoint),
+        samples=_absolute(arguments.samples),
+        tokenizer=_absolute(arguments.tokenizer),
+        out=_absolute(arguments.out),
+        format=arguments.format,
+        ks=arguments.k,
+        preset=arguments.preset,
+        words=(*(f"{key}={value}" for key, value in flags.items() if value is not None), *arguments.words),
+    )
+    try:
+        print(evaluate_command(request, datetime.now()))
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    except TrainingError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
 
 
 def _index(arguments: argparse.Namespace) -> int:

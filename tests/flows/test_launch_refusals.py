@@ -29,12 +29,15 @@ from wmtp_ray.plan.run_plan import save as save_plan
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2025, 1, 2, 3, 4, 5)
 VOCAB_SIZE = 300
+PROBLEM = {"task_id": "p/0", "prompt": "one", "entry_point": "f", "canonical_solution": "def f(): return 1"}
+PROBLEM |= {"test": "def check(candidate):\n    assert candidate() == 1\n"}
 PARAMS = {"dim": 16, "n_layers": 4, "n_heads": 2, "vocab_size": VOCAB_SIZE, "n_future_tokens": 2}
 BASE = ["storage_root={root}", "model.path={root}/model", "tokenizer.path={root}/tokenizer.model"]
 BASE += ["data.train_file={root}/train.jsonl", "data.max_tokens=256", "train.micro_batch_tokens=512"]
 BASE += ["train.batch_rows=4", "critic_stage.batch_rows=4"]
 RHO1 = ["recipe=rho1_weighted", "reference.path={root}/model"]
 FILE = "data.train_file={bad}"
+PROBLEMS = ["evaluation.files.mine={root}/problems.jsonl", "evaluation.isolation=rlimits"]
 UNIFORM = [f"{FILE}/uniform.jsonl", "data.max_tokens={n}", "train.micro_batch_tokens={n}"]  # every row has n tokens
 
 # words after `recipe=verifiable` and BASE -> what the message must say: what was found, what was expected, what to do
@@ -139,6 +142,35 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
         ["run_name=moved", "--resume", f"{FILE}/moved.jsonl", "cluster.num_cpus=3", "critic.pool_size=2"],
         ["was started with the plan", "the content of data.train_file has changed", "start a new run_name"],
     ),
+    "K above the samples": (["evaluation.k=[1,5]"], ["k=[1, 5] with num_samples=1", "raise num_samples or lower k"]),
+    "greedy samples": (
+        ["evaluation.num_samples=5"],
+        ["num_samples=5 with temperature=0", "all samples of a problem would be the same", "give a temperature"],
+    ),
+    "problems without a file": (
+        ["evaluation.datasets=[mine]"],
+        ["datasets names mine", "files has humaneval, mbpp, codecontests", "evaluation.files.mine=FILE"],
+    ),
+    "problems that are not there": (
+        ["evaluation.datasets=[humaneval]"],
+        ["evaluation.datasets names humaneval", "problems.jsonl does not exist", "setup_datasets.py", "leave it out"],
+    ),
+    "rows for problems": (
+        ["evaluation.files.mine={root}/train.jsonl"],
+        ["train.jsonl: found the keys", "expected problems with tests"],
+    ),
+    "a format of other problems": (
+        [*PROBLEMS, "evaluation.formats.instruction=completion"],
+        ["completion does not fit", "problems.jsonl", "choose one of instruct, chat"],
+    ),
+    "more drafts than heads": (
+        [*PROBLEMS, "evaluation.draft_horizons=2"],
+        ["evaluation.draft_horizons=2", "predicts 2 horizons", "give at most so many"],
+    ),
+    "too weak a sandbox": (
+        [*PROBLEMS, "evaluation.isolation=rlimits", "evaluation.isolation_required=landlock"],
+        ["cannot be judged at isolation level 'landlock'", "rlimits: below the required level", "or accept less"],
+    ),
     "nowhere to write": (["storage_root={bad}/empty.jsonl"], ["cannot be written", "set storage_root"]),
 }
 
@@ -147,6 +179,14 @@ ACCEPTED = {
     "dry run of an existing run": ["--dry-run", "run_name=first"],
     "dry run that skips": [f"{FILE}/types.jsonl", "data.on_error=skip", "--dry-run"],
     "dry run with an index elsewhere": [f"{FILE}/apart/rows.jsonl", "data.index_file={bad}/indexes", "--dry-run"],
+    "dry run with problems": [
+        *PROBLEMS,
+        "evaluation.num_samples=3",
+        "evaluation.k=[1,2]",
+        "evaluation.temperature=0.5",
+        "--dry-run",
+    ],
+    "dry run of stage 3 alone": [*PROBLEMS, f"{FILE}/absent.jsonl", "stages=[3]", "--dry-run"],
     "help": ["--help"],
 }
 
@@ -279,6 +319,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     bad.mkdir()
     rows = [row(number) for number in range(60)]
     write_rows(root / "train.jsonl", rows)
+    write_rows(root / "problems.jsonl", [PROBLEM])
     texts = [render_row(decode_row(json.dumps(each).encode())) for each in rows]
     train_tokenizer(texts, root / "tokenizer.model", VOCAB_SIZE)
     train_tokenizer(texts, bad / "larger.model", VOCAB_SIZE + 10)
@@ -349,6 +390,21 @@ def test_a_dry_run_prints_the_resolved_configuration_and_the_plan(site, commands
     assert RunConfig.model_validate(yaml.safe_load(configuration)) == site.config()
     assert "Plan of stage 1" in plan
     assert "Plan of stage 2" in plan
+    assert "Plan of stage 3\n  Stage 3 evaluates nothing: none of its files exists" in plan
+
+
+def test_a_dry_run_says_what_stage_3_will_evaluate_and_behind_which_walls(commands):
+    outcome = commands.outcomes["dry run with problems"]
+    assert outcome.code == 0, outcome.err
+    assert "  mine: 1 problems, format instruct, " in outcome.out
+    assert "Pass@1, Pass@2 of 3 answers, temperature 0.5" in outcome.out
+    assert "isolation level rlimits" in outcome.out
+
+
+def test_evaluation_alone_needs_no_rows(commands):
+    outcome = commands.outcomes["dry run of stage 3 alone"]
+    assert outcome.code == 0, outcome.err
+    assert "Plan of stage 2" not in outcome.out
 
 
 def test_a_dry_run_may_name_a_run_that_exists(commands):

@@ -17,6 +17,9 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
   run_name=NAME              folder under storage_root/runs; default <recipe>-<date>-<time>
   weighting.beta=0.5         any key of configs/defaults.yaml; values are YAML: stages=[0,2], train.max_steps=100
 
+  sweep=NAME                 many runs instead of one: configs/sweep.NAME.yaml, run_name names the sweep (docs/sweep.md)
+  sweep.seeds=[1,2]          any key of configs/sweep_defaults.yaml
+
   --dry-run                  print the resolved configuration and the plan, train nothing
   --resume                   continue run_name=NAME from its newest checkpoint
   --run-name NAME            the same as run_name=NAME
@@ -30,8 +33,8 @@ FLAGS = ("--dry-run", "--resume", "--run-name", "--tags", "--help", "-h")
 class Arguments:
     """A launch command, split but not yet checked against the schema.
 
-    `overrides` are the `key=value` words other than recipe, preset and run_name, in order. `recipe` is None only when
-    `show_help` is set.
+    `overrides` are the `key=value` words other than recipe, preset, run_name and sweep, in order; `sweep_overrides`
+    those that began with `sweep.`, without it. `recipe` is None only when `show_help` is set.
     """
 
     recipe: str | None
@@ -42,6 +45,8 @@ class Arguments:
     dry_run: bool = False
     resume: bool = False
     show_help: bool = False
+    sweep: str | None = None
+    sweep_overrides: tuple[str, ...] = ()
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -53,6 +58,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     words.read()
     if words.recipe is None and not words.show_help:
         words.problems.append("no recipe was given; expected recipe=NAME, for example recipe=verifiable")
+    if words.sweep is None and words.sweep_overrides:
+        words.problems.append(f"sweep.{words.sweep_overrides[0]} stands without a sweep; expected sweep=NAME as well")
     if words.problems and not words.show_help:
         lines = "".join(f"\n  {problem}" for problem in words.problems)
         raise ConfigError(f"the command cannot be read:{lines}\n--help shows every form")
@@ -65,6 +72,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         dry_run=words.dry_run,
         resume=words.resume,
         show_help=words.show_help,
+        sweep=words.sweep,
+        sweep_overrides=tuple(words.sweep_overrides),
     )
 
 
@@ -76,7 +85,9 @@ class _Words:
         self.recipe: str | None = None
         self.preset: str | None = None
         self.run_name: str | None = None
+        self.sweep: str | None = None
         self.overrides: list[str] = []
+        self.sweep_overrides: list[str] = []
         self.tags: dict[str, str] = {}
         self.dry_run = self.resume = self.show_help = False
         self.problems: list[str] = []
@@ -123,7 +134,9 @@ class _Words:
         key, has_value, value = word.partition("=")
         if not has_value or "" in key.split("."):
             self.problems.append(f"{word!r} is not of the form key=value; {_nearest_form(word)}")
-        elif key not in RAW_TEXT_KEYS:
+        elif key.startswith("sweep."):
+            self.sweep_overrides.append(word.removeprefix("sweep."))
+        elif key not in (*RAW_TEXT_KEYS, "sweep"):
             self.overrides.append(word)
         elif not value:
             self.problems.append(f"{word!r} names nothing; expected {key}=NAME")
@@ -140,6 +153,8 @@ def _is_tag(word: str) -> bool:
     key, has_value, _ = word.partition("=")
     section, dot, _ = key.partition(".")
     top_level = RunConfig.model_fields.get(section)
+    if section == "sweep":
+        return False
     if top_level is None:
         return bool(has_value) and bool(key) and not word.startswith("-")
     is_section = isinstance(top_level.annotation, type) and issubclass(top_level.annotation, Section)
@@ -150,7 +165,7 @@ def _nearest_form(word: str) -> str:
     """Say what a misplaced word was probably meant to be."""
     stem, has_value, value = word.lstrip("-").partition("=")
     forms = {flag.lstrip("-"): flag for flag in FLAGS if flag != "-h"}
-    forms |= {name: f"{name}={value if has_value else 'VALUE'}" for name in RunConfig.model_fields}
+    forms |= {name: f"{name}={value if has_value else 'VALUE'}" for name in ("sweep", *RunConfig.model_fields)}
     if "." in stem and stem.partition(".")[0] in RunConfig.model_fields:
         return f"did you mean {stem}={value if has_value else 'VALUE'}?"
     names = {name.replace("_", "-"): name for name in forms}

@@ -34,12 +34,17 @@ class Layer:
 
 
 def layer_names(kind: str, config_dir: Path) -> list[str]:
-    """List the NAMEs for which `<kind>.NAME.yaml` exists; kind is "recipe" or "preset"."""
+    """List the NAMEs for which `<kind>.NAME.yaml` exists; kind is "recipe", "preset" or "sweep"."""
     return sorted(path.name.split(".", 1)[1].removesuffix(".yaml") for path in config_dir.glob(f"{kind}.*.yaml"))
 
 
 def named_layer(kind: str, name: str, config_dir: Path) -> Layer:
-    """Read `<kind>.<name>.yaml`; ConfigError that lists what exists when there is none."""
+    """Read `<kind>.<name>.yaml`, or the file itself where `name` is the path of one.
+
+    ConfigError that lists what exists when there is none.
+    """
+    if is_path(name):
+        return read_layer(Path(name).expanduser())
     names = layer_names(kind, config_dir)
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -51,11 +56,23 @@ def named_layer(kind: str, name: str, config_dir: Path) -> Layer:
     return read_layer(config_dir / f"{kind}.{name}.yaml")
 
 
+def is_path(name: str) -> bool:
+    """Tell the path of a layer from its NAME: it ends in .yaml."""
+    return name.endswith(".yaml")
+
+
+def short_name(kind: str, name: str) -> str:
+    """Return the NAME of a layer: runs/my_sweep/recipe.best.yaml -> best; verifiable -> verifiable."""
+    return Path(name).name.removeprefix(f"{kind}.").removesuffix(".yaml") if is_path(name) else name
+
+
 def read_layer(path: Path) -> Layer:
     """Read one YAML file of nested keys; `1e-4` is a number, a key given twice is an error."""
     try:
         values = OmegaConf.load(path)
     except FileNotFoundError:
+        if not path.name.endswith("defaults.yaml"):
+            raise ConfigError(f"{path} does not exist; expected a file of `key: value` lines") from None
         raise ConfigError(
             f"{path} does not exist; expected the configs/ folder of a checkout beside the package wmtp_ray: "
             "install from a checkout with `pip install -e .`"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.sampling import (
     DifficultyScales,
     DifficultySource,
@@ -20,6 +21,7 @@ from wmtp_ray.config.sampling import (
     check_difficulties,
 )
 from wmtp_ray.config.section import Count, Fraction, Positive, Seconds, Section
+from wmtp_ray.config.storage_root import StorageRoot
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
 
@@ -50,9 +52,9 @@ class ModelConfig(Section):
 
 
 class TokenizerConfig(Section):
-    """The SentencePiece model shared by policy, critic and reference."""
+    """The tokenizer shared by policy, critic and reference."""
 
-    path: Path = Field(description="tokenizer.model of the policy.")
+    path: Path = Field(description="tokenizer.model (SentencePiece) or tokenizer.json (byte-level BPE) of the policy.")
 
 
 class DataConfig(Section):
@@ -79,12 +81,13 @@ class DataConfig(Section):
         return self
 
 
+WeightingType = Literal["uniform", "td", "rho1", "sequence_reward", "surprisal", "shuffled", "matched_random"]
+
+
 class WeightingConfig(Section):
     """How a token's weight is made: clip(exp(advantage / beta), clip_min, clip_max)."""
 
-    type: Literal["uniform", "td", "rho1", "sequence_reward", "surprisal", "shuffled", "matched_random"] = Field(
-        description="The arm: the method, its baseline or one of its controls."
-    )
+    type: WeightingType = Field(description="The arm: the method, its baseline or one of its controls.")
     beta: Positive = Field(description="Temperature of the exponential; smaller is sharper.")
     clip_min: Positive = Field(description="Lower clip of a weight; above 0, which would drop the token.")
     clip_max: Positive = Field(description="Upper clip of a weight.")
@@ -193,7 +196,7 @@ class LossConfig(Section):
 
     normalizer: Literal["tokens", "weights"] = Field(description="Denominator: supervised pairs, or their weights.")
     horizon_coefs: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(description="Per horizon; None = ones.")
-    max_logits_mb: Positive = Field(description="Upper bound of the logits alive at once, MiB.")
+    max_logits_mb: Positive = Field(description="What logits may take beside the gradients, MiB.")
 
 
 class TrainConfig(Section):
@@ -248,19 +251,33 @@ class ClusterConfig(Section):
     gpus_per_worker: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a rank.")
     cpus_per_critic: Annotated[float, Field(ge=0.0)] = Field(description="CPU share of a critic or reference actor.")
     gpus_per_critic: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a critic or reference actor.")
+    cpus_per_decoder: Annotated[float, Field(ge=0.0)] = Field(description="CPU share of a decoder in stage 3.")
+    gpus_per_decoder: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a decoder in stage 3.")
+    cpus_per_judge: Annotated[float, Field(ge=0.0)] = Field(description="CPU share of a judge in stage 3.")
     threads_per_worker: Count = Field(description="torch threads of a rank; part of what makes a run repeatable.")
     threads_per_critic: Count = Field(description="torch threads of a critic or reference actor.")
     gpu_type: GpuType | None = Field(description="GPUs that the run is estimated for and must fit; None: not known.")
 
 
 class DeadlinesConfig(Section):
-    """After how many seconds a wait says what it waits for and fails."""
+    """After how many seconds a wait says what it waits for, dumps all stacks, and retries or fails: docs/faults.md."""
 
     data_s: Seconds = Field(description="A rank waits for its next rows.")
-    score_s: Seconds = Field(description="A rank waits for a score; a critic waits for its version.")
-    collective_s: Seconds = Field(description="A collective of the ranks.")
-    start_s: Seconds = Field(description="The ranks are placed and start.")
-    tracking_s: Seconds = Field(description="The metrics actor flushes at the end.")
+    score_s: Seconds = Field(
+        description="A rank waits for a score, then starts the scorer anew; a critic waits for its version."
+    )
+    publish_s: Seconds = Field(description="Rank 0 writes a version of the critic.")
+    checkpoint_s: Seconds = Field(description="A rank writes its part of a checkpoint.")
+    collective_s: Seconds = Field(
+        description="A collective of the ranks; above data_s and score_s, in which others may be meanwhile."
+    )
+    step_s: Seconds = Field(
+        description="The driver waits for a sign of life of the ranks; above all the others, which can be parts of it."
+    )
+    start_s: Seconds = Field(description="The ranks are placed and start; a scorer loads its model.")
+    stop_s: Seconds = Field(description="The ranks checkpoint after the driver was asked to stop.")
+    tracking_s: Seconds = Field(description="The metrics actor answers; it flushes at the end.")
+    evaluation_s: Seconds = Field(description="Stage 3 waits for the next answer or verdict.")
 
 
 class TrackingConfig(Section):
@@ -288,8 +305,8 @@ class RunConfig(Section):
     recipe: str = Field(description="Name of configs/recipe.<name>.yaml.")
     preset: str | None = Field(description="Name of configs/preset.<name>.yaml.")
     run_name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Folder under storage_root/runs.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$",
+        description="Folder under storage_root/runs; SWEEP/TRIAL for a trial of a sweep.",
         json_schema_extra={"expected": "letters, digits, dots, dashes and underscores, a letter or digit first"},
     )
     tags: dict[str, str] = Field(description="Free tags, logged.")
@@ -297,7 +314,7 @@ class RunConfig(Section):
         description="0 prepare, 1 critic, 2 train, 3 evaluate."
     )
     seed: int = Field(description="Base seed of everything random that has none of its own.")
-    storage_root: Path = Field(description="Absolute home of models, datasets and runs.")
+    storage_root: StorageRoot = Field(description="Absolute home of models, datasets and runs.")
     model: ModelConfig
     tokenizer: TokenizerConfig
     data: DataConfig
@@ -308,6 +325,7 @@ class RunConfig(Section):
     critic_stage: CriticStageConfig
     loss: LossConfig
     train: TrainConfig
+    evaluation: EvaluationConfig
     cluster: ClusterConfig
     deadlines: DeadlinesConfig
     tracking: TrackingConfig

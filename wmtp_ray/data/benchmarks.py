@@ -148,16 +148,16 @@ def _decoded(decode: Callable[[Record], Decoded], record: Record, path: Path) ->
         keys = sorted(record) if isinstance(record, dict) else type(record).__name__
         raise DataError(
             f"{path}: found a record that cannot be read ({type(error).__name__}: {error}) with the keys {keys}, "
-            "expected those of the benchmark as it is published; check that --source is its file"
+            "expected those of the benchmark as it is published; check that this is its file"
         ) from error
 
 
 def _records(paths: Iterable[Path]) -> list[tuple[Path, Record]]:
-    return [(path, record) for path in paths for record in _load(path)]
+    return [(path, record) for path in paths for record in read_records(path)]
 
 
-def _load(path: Path) -> list[Record]:
-    """Read all records of .jsonl, .jsonl.gz, .json or .parquet."""
+def read_records(path: Path) -> list[Record]:
+    """Read all records of .jsonl, .jsonl.gz, .json or .parquet; DataError for anything else."""
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":

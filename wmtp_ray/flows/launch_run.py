@@ -20,6 +20,10 @@ def launch(argv: Sequence[str], now: datetime) -> int:
         if arguments.show_help:
             print(USAGE)
             return DONE
+        if arguments.sweep is not None:
+            from wmtp_ray.flows.sweep import sweep  # it imports this module's exit codes
+
+            return sweep(arguments, now)
         config = load_config(arguments, now=now)
         if not arguments.dry_run:
             check_run_directory(config, resume=arguments.resume)  # before the minutes that an index can take
@@ -36,13 +40,14 @@ def launch(argv: Sequence[str], now: datetime) -> int:
 
 
 def _run(config: RunConfig, prepared: Prepared) -> int:
-    from wmtp_ray.flows.train import Interrupted, train  # seconds of torch and ray: only for a real run
+    from wmtp_ray.flows.run_stages import Interrupted, run_stages  # seconds of torch and ray: only for a real run
 
     print(prepared.rendered, flush=True)
     try:
-        result = train(config, prepared)
-    except Interrupted as stop:
-        print(f"interrupted: {stop}; continue with run_name={config.run_name} --resume", file=sys.stderr)
+        result = run_stages(config, prepared)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        reason = str(stop) or "stage 3 was cut short"
+        print(f"interrupted: {reason}; continue with run_name={config.run_name} --resume", file=sys.stderr)
         return INTERRUPTED
     except ConfigError as error:
         release_run_directory(config)

@@ -12,13 +12,14 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from wmtp_ray.config.load import check_files
+from wmtp_ray.config.load import check_files, earlier_names
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import load_built_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.flows.count_tokens import ensure_counted_index
+from wmtp_ray.flows.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
@@ -30,11 +31,15 @@ _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 
 @dataclass(frozen=True)
 class Prepared:
-    """What stage 0 found out: the index, and the plan of each stage that will train."""
+    """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
 
-    index: RowIndex
+    `index` is None where the run only evaluates, `evaluation` where it does not.
+    """
+
+    index: RowIndex | None
     plans: dict[int, RunPlan]
     schedule: VersionSchedule
+    evaluation: EvaluationPlan | None
     rendered: str
 
 
@@ -48,10 +53,13 @@ class ModelShape:
 
 def prepare(config: RunConfig) -> Prepared:
     """Check, index and plan. Raises a WmtpError that names the first contradiction found."""
-    _refuse_missing_stages(config)
     check_files(config)
     tokenizer = CodeTokenizer(config.tokenizer.path)
     check_model_fits(config, tokenizer)
+    evaluation = _evaluation_plan(config) if 3 in config.stages else None
+    evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
+    if config.stages == (3,):
+        return Prepared(None, {}, version_schedule(config), evaluation, "\n\n".join(evaluation_lines))
     data = config.data
     index = _counted_index(config, tokenizer, data.train_file, data.index_file)
     if data.valid_file is not None:
@@ -66,9 +74,8 @@ def prepare(config: RunConfig) -> Prepared:
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     estimate = estimate_run(config, plans, index)
     require_fit(estimate)
-    return Prepared(
-        index, plans, schedule, "\n\n".join([*sections, *_left_out_lines(config), render_estimate(estimate)])
-    )
+    sections += [*evaluation_lines, *_left_out_lines(config), *earlier_names(config), render_estimate(estimate)]
+    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections))
 
 
 def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:
@@ -77,12 +84,15 @@ def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, ind
     )
 
 
-def _refuse_missing_stages(config: RunConfig) -> None:
-    if 3 in config.stages:
+def _evaluation_plan(config: RunConfig) -> EvaluationPlan:
+    plan = plan_evaluation(config)
+    num_horizons, drafts = read_model_shape(config.model.path).num_horizons, config.evaluation.draft_horizons
+    if plan.datasets and drafts >= num_horizons:
         raise ConfigError(
-            f"stages={list(config.stages)}: stage 3, evaluation, is not part of this version; leave it out, "
-            "for example stages=[0,1,2]"
+            f"evaluation.draft_horizons={drafts}, but the model in {config.model.path} predicts {num_horizons} "
+            f"horizons, of which {num_horizons - 1} can draft: give at most so many"
         )
+    return plan
 
 
 def version_schedule(config: RunConfig) -> VersionSchedule:

@@ -1,7 +1,8 @@
 """`make quickstart`: from nothing to a table.
 
 Generated problems, a tokenizer trained on them, a nano multi-token model, a short ordinary training to have something
-to weight, then `recipe=verifiable` through critic and policy.
+to weight, then `recipe=verifiable` through critic and policy; both evaluated on problems never seen, by running what
+they write.
 
 It uses the same doors as a real run: files on disk, configurations by name, the flow. Only the sizes are small.
 """
@@ -25,7 +26,7 @@ from wmtp_ray.data.tokenizer import render_row
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.prepare import prepare
 from wmtp_ray.flows.run_directory import claim_run_directory
-from wmtp_ray.flows.train import train
+from wmtp_ray.flows.run_stages import run_stages
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.training.held_out import HeldOutLosses, measure_held_out
 from wmtp_ray.training.stages import read_stage_result, stage_directory
@@ -59,7 +60,7 @@ def quickstart(storage_root: Path, now: datetime) -> int:
     models = {"random": base.model.path, "baseline": base.run_dir / "final", "verifiable": weighted.run_dir / "final"}
     losses = {name: measure_held_out(path, weighted, files.valid) for name, path in models.items()}
     results = {"baseline": base_result, "verifiable": weighted_result}
-    for table in (_health_table(weighted), _run_table(results), _loss_table(losses)):
+    for table in (_health_table(weighted), _run_table(results), _loss_table(losses), _pass_table(results)):
         console.print(table)
     console.print(f"Written: {base.run_dir}\n         {weighted.run_dir}")
     console.print(f"{time.perf_counter() - started:.0f} s in all. Next: README.md, 'Your own data'.")
@@ -88,7 +89,7 @@ def _configured(recipe: str, run_name: str, now: datetime, *overrides: str) -> R
 def _run(config: RunConfig) -> RunResult:
     prepared = prepare(config)
     claim_run_directory(config)
-    return train(config, prepared)
+    return run_stages(config, prepared)
 
 
 def _loss_table(losses: dict[str, HeldOutLosses]) -> Table:
@@ -103,6 +104,21 @@ def _loss_table(losses: dict[str, HeldOutLosses]) -> Table:
     )
     for name, each in losses.items():
         table.add_row(name, f"{each.correct:.3f}", f"{each.incorrect:.3f}", f"{each.incorrect - each.correct:+.3f}")
+    return table
+
+
+def _pass_table(results: dict[str, RunResult]) -> Table:
+    table = Table(
+        "model",
+        "Pass@1",
+        "95 % interval",
+        title="Held-out problems solved by the program that the model writes",
+        caption="Greedy; every program is run on ten inputs. The interval is over problems; `wmtp evaluate --compare` "
+        "compares two runs in pairs.",
+    )
+    for name, result in results.items():
+        value, low, high = (result.metrics[f"eval/list_tasks/pass@1{part}"] for part in ("", "/ci_low", "/ci_high"))
+        table.add_row(name, f"{value:.3f}", f"[{low:.3f}, {high:.3f}]")
     return table
 
 

@@ -1,5 +1,6 @@
 """How likely a model finds correct and incorrect programs of problems it has not seen: next-token loss, no sampling."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import reference_losses
-from wmtp_ray.training.critic_health import batches_of_file
+from wmtp_ray.training.critic_health import batches_of_file, batches_of_rows, held_out_rows
+from wmtp_ray.training.parallel import choose_device
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,38 @@ class HeldOutLosses:
     correct: float
     incorrect: float
 
+    def metrics(self) -> dict[str, float]:
+        """Return them as `held_out/...`; the margin is how much likelier correct programs are."""
+        return {
+            "held_out/loss_correct": self.correct,
+            "held_out/loss_incorrect": self.incorrect,
+            "held_out/margin": self.incorrect - self.correct,
+        }
+
 
 def measure_held_out(model_directory: Path, config: RunConfig, file: Path) -> HeldOutLosses:
     """Measure a model on the first `critic.health_rows` rows of an indexed JSONL, on the CPU."""
-    model = load_transformer(model_directory).eval()
+    batches = batches_of_file(file, config, max_rows=config.critic.health_rows)
+    return _measure(model_directory, batches, torch.device("cpu"))
+
+
+def measure_held_out_problems(model_directory: Path, config: RunConfig) -> HeldOutLosses | None:
+    """Measure a model on `critic.health_rows` rows of the problems that the run held out, on the run's device.
+
+    They depend on data and seed alone, so runs that differ in anything else are measured on the same rows. None where
+    it held out none.
+    """
+    device = choose_device(config.train.device, local_rank=0)
+    index, rows_N = held_out_rows(config)
+    return _measure(model_directory, batches_of_rows(index, rows_N, config), device) if len(rows_N) else None
+
+
+def _measure(model_directory: Path, batches: Iterable[TokenBatch], device: torch.device) -> HeldOutLosses:
+    model = load_transformer(model_directory).eval().to(device)
     sums = {True: [0.0, 0], False: [0.0, 0]}
     with torch.no_grad():
-        for batch in batches_of_file(file, config, max_rows=config.critic.health_rows):
-            losses_BT = reference_losses(model, BatchTensors.from_batch(batch, torch.device("cpu")))
+        for batch in batches:
+            losses_BT = reference_losses(model, BatchTensors.from_batch(batch, device)).cpu()
             _add(sums, batch, losses_BT)
     return HeldOutLosses(*(total / max(count, 1) for total, count in (sums[True], sums[False])))
 

@@ -1,0 +1,121 @@
+"""Prompts byte by byte: what a policy is asked decides its results."""
+
+import ast
+
+import pytest
+
+from tests.unit.evaluation.examples import (
+    contest_record,
+    humaneval_file,
+    instruction_record,
+    mbpp_file,
+    mbpp_record,
+    write_lines,
+)
+from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
+from wmtp_ray.data.benchmarks import read_mbpp, training_rows
+from wmtp_ray.data.tokenizer import CodeTokenizer, render_row
+from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.problems import read_problems
+from wmtp_ray.evaluation.prompts import FORMATS, answer_key, format_for, program_of, sanitise
+
+
+def rendered(name, problems, number=0):
+    return FORMATS[name].render(problems.problems[number], problems)
+
+
+def test_humaneval_is_continued_as_published(tmp_path):
+    problems = read_problems(humaneval_file(tmp_path))
+    prompt = rendered("completion", problems, 2)
+    assert prompt == 'def add_2(a):\n    """Add 2."""\n', "the newline at the end stays"
+    program = program_of(problems.problems[2], "humaneval", "    return a + 2\n")
+    assert program == prompt + "    return a + 2\n"
+    assert answer_key("humaneval") == "completion"
+
+
+def test_an_answer_to_a_stripped_head_begins_with_the_newline_that_is_missing(tmp_path):
+    problems = read_problems(humaneval_file(tmp_path))
+    prompt = rendered("completion-stripped", problems, 2)
+    assert prompt == 'def add_2(a):\n    """Add 2."""'
+    program = program_of(problems.problems[2], "humaneval", "\n    return a + 2")
+    namespace: dict[str, object] = {}
+    exec(program, namespace)
+    assert namespace["add_2"](3) == 5
+
+
+def test_the_paper_prompt_shows_three_worked_examples(tmp_path):
+    problems = read_problems(mbpp_file(tmp_path))
+    task = "You are an expert Python programmer, and here is your task: Write a function to add {n}. "
+    task += "Your code should pass these tests:\n\nassert add_{n}(0) == {a}\nassert add_{n}(1) == {b}\n"
+    task += "assert add_{n}(2) == {c}\n[BEGIN]\n"
+    solution = "def add_{n}(a):\n  return a + {n}\n[DONE]\n\n"
+    numbers = [{"n": n, "a": n, "b": n + 1, "c": n + 2} for n in (2, 3, 4, 11)]
+    shown = "".join((task + solution).format(**each) for each in numbers[:3])
+    assert rendered("mbpp-3shot", problems) == shown + task.format(**numbers[3])
+    assert FORMATS["mbpp-3shot"].stop == ("[DONE]",)
+
+
+def test_without_examples_the_task_is_a_docstring_that_parses(tmp_path):
+    prompt = rendered("mbpp-0shot", read_problems(mbpp_file(tmp_path)), 1)
+    assert prompt == '"""\nWrite a function to add 12.\nassert add_12(0) == 12\n"""\n'
+    assert ast.get_docstring(ast.parse(prompt)) is not None
+
+
+def test_an_instruction_is_the_prompt_of_a_training_row(tmp_path):
+    [row] = training_rows(read_mbpp([write_lines(tmp_path / "train.jsonl", [mbpp_record(601)])]))
+    problems = read_problems(tmp_path / "train.jsonl")
+    assert rendered("instruct", problems) + row.output == render_row(row)
+    words = read_problems(write_lines(tmp_path / "words.jsonl", [instruction_record(4)]))
+    assert rendered("instruct", words) == "### Instruction:\nplus 4\n\n### Response:\n"
+    contest = read_problems(write_lines(tmp_path / "contest.jsonl", [contest_record("1_A")]))
+    expected = "### Instruction:\nPrint the sum.\n\n### Input:\nInput: 1 2\n\nOutput: 3\n\n\n### Response:\n"
+    assert rendered("instruct", contest) == expected
+    heads = read_problems(humaneval_file(tmp_path))
+    assert heads.problems[0].prompt in rendered("instruct", heads)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("x = 1\n", "x = 1\n"),
+        ("Here:\n```python\nx = 1\n```\nDone. ```y```", "x = 1\n"),
+        ("```\na\n\n```\n```\nb\n```", "a\n\n"),
+        ("```py\nx = 1\ny = 2", "x = 1\ny = 2"),
+        ("s = '```'\n", "s = '```'\n"),
+        ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
+        ("", ""),
+    ],
+)
+def test_the_first_fenced_block_is_kept_or_all_without_one(text, kept):
+    assert sanitise(text, "first fenced block") == kept
+    assert sanitise(text, "as decoded") == text
+
+
+def test_a_format_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
+    problems = read_problems(humaneval_file(tmp_path))
+    with pytest.raises(
+        ConfigError,
+        match=r"mbpp-3shot does not fit .*choose one of completion, completion-stripped",
+    ):
+        format_for(problems, {"humaneval": "mbpp-3shot"})
+    with pytest.raises(ConfigError, match="names no format for humaneval"):
+        format_for(problems, {"mbpp": "mbpp-3shot"})
+    no_examples = read_problems(write_lines(tmp_path / "m.jsonl", [mbpp_record(n) for n in (2, 4, 11)]))
+    with pytest.raises(ConfigError, match="lacks some of the examples Mbpp/2, Mbpp/3, Mbpp/4"):
+        format_for(no_examples, {"mbpp": "mbpp-3shot"})
+    assert format_for(no_examples, {"mbpp": "mbpp-0shot"}).name == "mbpp-0shot"
+
+
+def test_prompts_begin_with_the_begin_token_and_chat_needs_a_template(tmp_path):
+    problems = read_problems(humaneval_file(tmp_path))
+    train_tokenizer([each.prompt for each in problems.problems], tmp_path / "tokenizer.model", 280)
+    tokenizer = CodeTokenizer(tmp_path / "tokenizer.model")
+    ids = FORMATS["completion"].prompt_ids(problems.problems[0], problems, tokenizer)
+    assert ids == (tokenizer.bos_id, *tokenizer.encode(problems.problems[0].prompt))
+    with pytest.raises(ConfigError, match="no chat template"):
+        FORMATS["chat"].prompt_ids(problems.problems[0], problems, tokenizer)
+
+
+def test_every_name_is_its_format():
+    assert all(name == each.name for name, each in FORMATS.items())
+    assert all("" not in each.stop for each in FORMATS.values())

@@ -1,0 +1,100 @@
+"""What is counted, what is left out and said, and that results.json says enough to do it again."""
+
+import dataclasses
+
+import pytest
+
+from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.compare import compare
+from wmtp_ray.evaluation.identity import DatasetIdentity, EvaluationIdentity, GivenSamples, JudgeIdentity
+from wmtp_ray.evaluation.judging import Judgement
+from wmtp_ray.evaluation.results import Sources, read_results, summarise, write_results
+from wmtp_ray.evaluation.samples import Sample
+
+IDENTITY = EvaluationIdentity(
+    DatasetIdentity("d", "humaneval", 3), GivenSamples("s"), JudgeIdentity("landlock", 3.0, 1024.0), {"torch": "2"}
+)
+SOURCES = Sources("humaneval", "problems.jsonl", (), "model", None)
+STATUSES = {"a": ["pass", "fail", "pass"], "b": ["fail", "timeout", "memory"], "c": ["pass", "error", "unserialisable"]}
+
+
+def results_of(statuses=STATUSES, ks=(1, 3), samples=(), parts=None, **changes):
+    judgements = {
+        (task, number): Judgement(task, number, status, "why", 0.1, (parts or {}).get((task, number)))
+        for task, found in statuses.items()
+        for number, status in enumerate(found)
+    }
+    answers = {sample.place: sample for sample in samples}
+    found = summarise(IDENTITY, SOURCES, list(statuses), answers, judgements, ks, seconds=2.0)
+    return dataclasses.replace(found, **changes)
+
+
+def test_every_verdict_but_pass_is_wrong_and_an_error_does_not_count():
+    results = results_of()
+    assert [(each.task_id, each.num_samples, each.num_correct) for each in results.problems] == [
+        ("a", 3, 2),
+        ("b", 3, 0),
+        ("c", 2, 1),
+    ]
+    assert results.pass_at_k["1"].value == pytest.approx((2 / 3 + 0 + 1 / 2) / 3)
+    assert results.verdicts == {"error": 1, "fail": 2, "memory": 1, "pass": 3, "timeout": 1, "unserialisable": 1}
+    assert results.excluded == ("c sample 1: why",)
+    assert results.warnings[-1].startswith("1 answers could not be judged")
+
+
+def test_a_problem_with_too_few_judged_answers_is_left_out_of_that_k_alone_and_named():
+    results = results_of()
+    assert (results.pass_at_k["1"].num_problems, results.pass_at_k["3"].num_problems) == (3, 2)
+    assert results.pass_at_k["3"].value == pytest.approx((1.0 + 0.0) / 2)
+    assert results.warnings[0] == "Pass@3 leaves out 1 problems with fewer than 3 judged answers: c"
+
+
+def test_where_nothing_could_be_judged_there_is_no_estimate():
+    results = results_of({"a": ["error"]}, ks=(1,))
+    assert results.pass_at_k == {}
+    assert results.metrics() == {}
+
+
+def test_partial_passes_are_the_mean_over_answers():
+    results = results_of({"a": ["fail", "pass", "error"]}, ks=(1,), parts={("a", 0): 0.5, ("a", 1): 1.0, ("a", 2): 0.0})
+    assert results.problems[0].passed_frac == 0.75
+
+
+def test_tokens_per_forward_and_acceptance_are_sums_over_answers():
+    samples = [
+        Sample("a", 0, "x", "x", "end", 10, 4, (3, 3), (3, 1)),
+        Sample("a", 1, "x", "x", "end", 2, 2, (1, 1), (0, 0)),
+    ]
+    speed = results_of({"a": ["pass", "fail"]}, ks=(1,), samples=samples).decoding
+    assert (speed.num_tokens, speed.num_forwards, speed.tokens_per_forward) == (12, 6, 2.0)
+    assert speed.accepted_frac == (0.75, 0.25)
+
+
+def test_results_come_back_as_they_were_written(tmp_path):
+    results = results_of(samples=[Sample("a", 0, "x", "x", "end", 10, 4, (3,), (3,))])
+    path = write_results(tmp_path, results)
+    assert read_results(tmp_path) == results == read_results(path)
+    assert results.identity["judge"]["isolation"] == "landlock"
+    path.write_text("{}")
+    with pytest.raises(ArtifactError, match="is not what an evaluation writes"):
+        read_results(tmp_path)
+    with pytest.raises(ArtifactError, match="does not exist; expected the folder"):
+        read_results(tmp_path / "absent")
+
+
+def test_metrics_carry_the_interval():
+    metrics = results_of(ks=(1,)).metrics()
+    assert set(metrics) == {f"eval/humaneval/pass@1{part}" for part in ("", "/ci_low", "/ci_high")}
+    name = "eval/humaneval/pass@1"
+    assert metrics[f"{name}/ci_low"] <= metrics[name] <= metrics[f"{name}/ci_high"]
+
+
+def test_evaluations_of_other_problems_or_other_k_are_not_compared():
+    results = results_of()
+    with pytest.raises(ConfigError, match=r"differ in K: \['1', '3'\] before, \['1'\] after"):
+        compare(results, results_of(ks=(1,)))
+    with pytest.raises(ConfigError, match="differ in the tasks"):
+        compare(results, results_of(STATUSES | {"d": ["pass"] * 3}))
+    other = results.identity | {"dataset": results.identity["dataset"] | {"sha256": "other"}}
+    with pytest.raises(ConfigError, match="differ in the problems"):
+        compare(results, results_of(identity=other))

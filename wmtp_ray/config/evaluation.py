@@ -1,0 +1,75 @@
+"""Keys of the evaluation: which problems, how answers are decoded and judged. Holds no values (`configs/` does)."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wmtp_ray.config.section import Count, Positive, Section
+
+ProblemKind = Literal["humaneval", "mbpp", "codecontests", "instruction"]
+FormatName = Literal["completion", "completion-stripped", "instruct", "chat", "mbpp-0shot", "mbpp-3shot"]
+Isolation = Literal["namespace", "landlock", "landlock-weak", "seatbelt", "rlimits"]
+
+
+class EvaluationConfig(Section):
+    """Stage 3, and `wmtp evaluate`: Pass@K of a policy on problems with tests."""
+
+    files: dict[str, Path] = Field(description="Problems by the name of their data set.")
+    datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        description="Names in evaluation.files to evaluate in stage 3; None: those whose file exists."
+    )
+    formats: dict[ProblemKind, FormatName] = Field(description="How a problem of each kind is put to the policy.")
+    limit: Count | None = Field(description="Only the first so many problems of a data set; None: all.")
+    num_samples: Count = Field(description="Answers to each problem.")
+    k: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="The K of Pass@K; none above num_samples.")
+    temperature: Annotated[float, Field(ge=0.0)] = Field(description="0: the likeliest token (greedy).")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Share of probability that is sampled from.")
+    max_new_tokens: Count = Field(description="Longer answers are cut.")
+    draft_horizons: Annotated[int, Field(ge=0)] = Field(
+        description="Tokens that the prediction heads draft for one forward to check; 0: none."
+    )
+    batch_size: Count = Field(description="Answers that one decoder works on at a time.")
+    num_decoders: Count = Field(description="Actors that each hold the policy.")
+    num_judges: Count = Field(description="Actors that judge programs, each one at a time.")
+    isolation: Literal["auto"] | Isolation = Field(description="What holds programs; auto: the best that works here.")
+    isolation_required: Isolation | None = Field(
+        description="Refuse below it; None: isolation, or with auto landlock (macOS: seatbelt)."
+    )
+    timeout_s: Positive = Field(description="CPU seconds of a program on its tests, where a problem has no limit.")
+    memory_limit_mb: Positive = Field(description="Memory of a program, MiB, where a problem has no limit.")
+
+    @model_validator(mode="after")
+    def _k_fits_the_samples(self) -> Self:
+        if max(self.k) > self.num_samples:
+            raise ValueError(
+                f"k={list(self.k)} with num_samples={self.num_samples}: Pass@{max(self.k)} cannot be estimated from "
+                "fewer samples; raise num_samples or lower k"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.temperature == 0.0 and self.num_samples > 1:
+            raise ValueError(
+                f"num_samples={self.num_samples} with temperature=0: all samples of a problem would be the same; "
+                "give a temperature above 0, or num_samples=1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _datasets_have_files(self) -> Self:
+        unknown = [name for name in self.datasets or () if name not in self.files]
+        if unknown:
+            raise ValueError(
+                f"datasets names {', '.join(unknown)}, files has {', '.join(self.files)}: give one of these, or add "
+                f"evaluation.files.{unknown[0]}=FILE"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_folders(self) -> Self:
+        wrong = [name for name in self.files if not name.replace("_", "").replace("-", "").isalnum()]
+        if wrong:
+            raise ValueError(f"files has the name {wrong[0]!r}; give letters, digits, dashes and underscores")
+        return self

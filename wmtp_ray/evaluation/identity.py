@@ -1,0 +1,161 @@
+"""What an evaluation is: everything that its answers and verdicts depend on, and the one hash of it.
+
+Answers are only ever continued by the evaluation that began them: `claim_directory` refuses, or names, another place
+for another one. Batch size, the number of decoders and judges and K are no part of it: results do not depend on them.
+"""
+
+import hashlib
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import orjson
+
+from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.config.evaluation import EvaluationConfig
+from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.problems import ProblemSet
+from wmtp_ray.evaluation.prompts import PromptFormat
+
+FILE_NAME = "evaluation.json"
+KEY_CHARS = 12
+_PACKAGES = ("wmtp_ray", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class DatasetIdentity:
+    """The problems: the file's hash, and how many of its first problems."""
+
+    sha256: str
+    kind: str
+    num_problems: int
+
+
+@dataclass(frozen=True)
+class ModelHashes:
+    """SHA-256 of the files of a policy."""
+
+    weights_sha256: str
+    params_sha256: str
+    tokenizer_sha256: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The base seed, and the arithmetic that was asked for: train.device, train.dtype, cluster.threads_per_worker."""
+
+    seed: int
+    device: str
+    dtype: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class DecodingIdentity:
+    """Where the answers come from: a policy, a prompt and all settings of decoding."""
+
+    model: ModelHashes
+    execution: Execution
+    format: str
+    stop: tuple[str, ...]
+    sanitiser: str
+    num_samples: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    draft_horizons: int
+
+
+@dataclass(frozen=True)
+class GivenSamples:
+    """Answers that somebody else made: the file's hash."""
+
+    samples_sha256: str
+
+
+@dataclass(frozen=True)
+class JudgeIdentity:
+    """How programs are judged; `isolation` is the level that was found, not "auto"."""
+
+    isolation: str
+    timeout_s: float
+    memory_limit_mb: float
+
+
+@dataclass(frozen=True)
+class EvaluationIdentity:
+    """All of it; `key` is its hash."""
+
+    dataset: DatasetIdentity
+    answers: DecodingIdentity | GivenSamples
+    judge: JudgeIdentity
+    versions: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the content."""
+        return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def identify(
+    problems: ProblemSet,
+    answers: DecodingIdentity | GivenSamples,
+    settings: EvaluationConfig,
+    isolation_level: str,
+) -> EvaluationIdentity:
+    """Return the identity of evaluating `answers` on these problems, with this code."""
+    dataset = DatasetIdentity(problems.sha256, problems.kind, len(problems.first(settings.limit)))
+    judge = JudgeIdentity(isolation_level, settings.timeout_s, settings.memory_limit_mb)
+    versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    return EvaluationIdentity(dataset, answers, judge, versions)
+
+
+def decoding_identity(
+    model: ModelHashes, prompt_format: PromptFormat, settings: EvaluationConfig, execution: Execution
+) -> DecodingIdentity:
+    """Join the hashes of a model with how it is asked."""
+    return DecodingIdentity(
+        model=model,
+        format=prompt_format.name,
+        stop=prompt_format.stop,
+        sanitiser=prompt_format.sanitiser,
+        num_samples=settings.num_samples,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        draft_horizons=settings.draft_horizons,
+        execution=execution,
+    )
+
+
+def claim_directory(directory: Path, identity: EvaluationIdentity) -> None:
+    """Write down what is evaluated in `directory`; raises ConfigError where it holds another evaluation."""
+    found = key_in(directory)
+    if found is not None and found != identity.key:
+        raise ConfigError(
+            f"{directory} holds the evaluation {found[:KEY_CHARS]}, asked for is {identity.key[:KEY_CHARS]}: another "
+            f"policy, data set, setting or version ({FILE_NAME} says which). Give another --out, or remove the folder"
+        )
+    if found is None:
+        content = {"key": identity.key, "identity": asdict(identity)}
+        atomic_write(directory / FILE_NAME, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def free_directory(directory: Path, identity: EvaluationIdentity) -> Path:
+    """Return `directory`, or `directory-<key>` where it holds another evaluation."""
+    if key_in(directory) in (None, identity.key):
+        return directory
+    return directory.with_name(f"{directory.name}-{identity.key[:KEY_CHARS]}")
+
+
+def key_in(directory: Path) -> str | None:
+    """Return the key of the evaluation that a directory holds, None for none."""
+    path = directory / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        key: str = orjson.loads(path.read_bytes())["key"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is not what an evaluation writes ({error}); remove the folder") from error
+    return key

@@ -1,0 +1,129 @@
+"""What one evaluation has decoded and judged so far, on the disk as soon as it is known. Decodes and judges nothing.
+
+A ledger that is opened again goes on where it was killed. Verdicts `error` are forgotten on opening: the judge failed,
+so those answers are judged once more.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from wmtp_ray.config.evaluation import ProblemKind
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, request_seed
+from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement, JudgeTask
+from wmtp_ray.evaluation.problems import ProblemSet
+from wmtp_ray.evaluation.prompts import PromptFormat, program_of, sanitise
+from wmtp_ray.evaluation.samples import (
+    SAMPLES,
+    VERDICTS,
+    JsonLines,
+    Place,
+    Sample,
+    judgement_of,
+    judgement_record,
+    sample_of,
+    sample_record,
+    write_records,
+)
+
+
+class Ledger:
+    """Answers and verdicts by (task_id, sample), each appended to its file before the next is waited for."""
+
+    def __init__(self, directory: Path, kind: ProblemKind) -> None:
+        self._kind = kind
+        self._samples_file = JsonLines(directory / SAMPLES)
+        self._verdicts_file = JsonLines(directory / VERDICTS)
+        self.samples: dict[Place, Sample] = {}
+        for record in self._samples_file.records:
+            sample = sample_of(record, kind)
+            self.samples[sample.place] = sample
+        self.judgements: dict[Place, Judgement] = {}
+        for record in self._verdicts_file.records:
+            if record["status"] != INFRASTRUCTURE:
+                judgement = judgement_of(record)
+                self.judgements[judgement.task_id, judgement.sample] = judgement
+
+    def add_samples(self, samples: Sequence[Sample]) -> None:
+        """Record answers."""
+        if samples:
+            self._samples_file.append(sample_record(sample, self._kind) for sample in samples)
+        self.samples |= {sample.place: sample for sample in samples}
+
+    def add_judgements(self, judgements: Sequence[Judgement]) -> None:
+        """Record verdicts."""
+        if judgements:
+            self._verdicts_file.append(map(judgement_record, judgements))
+        self.judgements |= {(each.task_id, each.sample): each for each in judgements}
+
+    def unjudged(self, tasks: Iterable[JudgeTask]) -> list[JudgeTask]:
+        """Return the tasks that have no verdict yet."""
+        return [task for task in tasks if (task.task_id, task.sample) not in self.judgements]
+
+    def close(self, task_ids: Sequence[str]) -> None:
+        """Write both files anew in the order of the problems and samples, whatever order they came in."""
+        self._samples_file.close()
+        self._verdicts_file.close()
+        order = {task_id: number for number, task_id in enumerate(task_ids)}
+
+        def rank(place: Place) -> tuple[int, int]:
+            return order[place[0]], place[1]
+
+        samples = [sample_record(self.samples[place], self._kind) for place in sorted(self.samples, key=rank)]
+        if samples:
+            write_records(self._samples_file.path, samples)
+        else:
+            self._samples_file.path.unlink()
+        judgements = [judgement_record(self.judgements[place]) for place in sorted(self.judgements, key=rank)]
+        write_records(self._verdicts_file.path, judgements)
+
+
+class DecodedAnswers:
+    """The answers of one policy to one set of problems: what to ask, and what is judged of what comes back."""
+
+    def __init__(self, problems: ProblemSet, limit: int | None, prompt_format: PromptFormat, num_samples: int) -> None:
+        self._set = problems
+        self._problems = {problem.task_id: problem for problem in problems.first(limit)}
+        self._format = prompt_format
+        self._num_samples = num_samples
+
+    def requests(self, ledger: Ledger, tokenizer: CodeTokenizer, seed: int) -> list[DecodingRequest]:
+        """Return what is not answered yet, the answers to one problem together."""
+        return [
+            DecodingRequest(_key(task_id, sample), prompt_ids, request_seed(seed, task_id, sample))
+            for task_id, problem in self._problems.items()
+            if (missing := [n for n in range(self._num_samples) if (task_id, n) not in ledger.samples])
+            for prompt_ids in [self._format.prompt_ids(problem, self._set, tokenizer)]
+            for sample in missing
+        ]
+
+    def sample_of(self, decoded: Decoded) -> Sample:
+        """Read what a decoder gave back."""
+        task_id, sample = _place(decoded.key)
+        return Sample(
+            task_id=task_id,
+            sample=sample,
+            answer=sanitise(decoded.text, self._format.sanitiser),
+            raw_completion=decoded.raw_text,
+            finish=decoded.finish,
+            num_tokens=decoded.num_tokens,
+            num_forwards=decoded.num_forwards,
+            drafted=decoded.drafted_H,
+            accepted=decoded.accepted_H,
+        )
+
+    def task_of(self, sample: Sample) -> JudgeTask:
+        """Return an answer as a program with its tests."""
+        problem = self._problems[sample.task_id]
+        return JudgeTask(
+            sample.task_id, sample.sample, program_of(problem, self._set.kind, sample.answer), problem.tests
+        )
+
+
+def _key(task_id: str, sample: int) -> str:
+    return f"{task_id}#{sample}"
+
+
+def _place(key: str) -> Place:
+    task_id, _, sample = key.rpartition("#")
+    return task_id, int(sample)

