@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wmtp_ray.config.schema import WeightingConfig
 from wmtp_ray.objective.rho1 import num_kept
 from wmtp_ray.objective.td import td_errors
-from wmtp_ray.objective.weighting import td_token_weights
+from wmtp_ray.objective.weighting import DISTRIBUTION_EDGES, td_token_weights
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.scoring.advantages import TokenView, td_advantage
 from wmtp_ray.scoring.contract import document_seeds
@@ -341,6 +341,7 @@ class TestMetrics:
                 "weight/clip_max_frac": (w == 2.0).mean(),
                 "weight/ess_frac": w.sum() ** 2 / (len(w) * (w**2).sum()),
                 "weight/terminal_share": abs(w[terminal] - 1).sum() / abs(w - 1).sum(),
+                **{f"weight/below_{edge:g}_frac": (w < edge).mean() for edge in DISTRIBUTION_EDGES},
                 "advantage/mean": errors.mean(),
                 "advantage/std": errors.std(),
             },

@@ -256,6 +256,7 @@ def _baselines(
         baselines.position_baseline(lengths_R, correct_R, problems_R),
         baselines.problem_base_rate_baseline(correct_R, problems_R),
         baselines.token_identity_baseline(tokens, correct_R, problems_R),
+        baselines.bag_of_tokens_baseline(tokens, correct_R, problems_R),
     ]
     likelihoods = [float(np.mean(r.log_likelihoods)) for r in responses if r.log_likelihoods is not None]
     if len(likelihoods) == len(responses):

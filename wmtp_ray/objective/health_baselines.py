@@ -1,4 +1,4 @@
-"""The predictors a critic must beat: length, position, problem base rate, token identity, the policy's likelihood.
+"""The predictors a critic must beat: length, position, problem base rate, unordered tokens, the policy's likelihood.
 
 Each gives one score per response and is measured like the critic. What must be fitted is fitted on one half of the
 problems and measured on the other, both ways round, and the two results are averaged. `length` and
@@ -71,6 +71,25 @@ def token_identity_baseline(tokens: Tokens, correct_R: Bools, problems_R: Proble
     return _cross_fitted("token_identity", occurs_RV, correct_R, problems_R)
 
 
+def bag_of_tokens_baseline(tokens: Tokens, correct_R: Bools, problems_R: Problems) -> BaselineHealth:
+    """See only how often each token occurs: a logistic regression on log(1 + count), without order."""
+    from scipy.sparse import csr_array  # with scikit-learn a second and a half, at the end of a stage
+    from sklearn.linear_model import LogisticRegression
+
+    vocabulary, column_T = np.unique(np.concatenate(tokens), return_inverse=True)
+    row_T = np.repeat(np.arange(len(tokens)), [len(each) for each in tokens])
+    counts_RV = csr_array((np.ones(len(row_T)), (row_T, column_T)), shape=(len(tokens), len(vocabulary)))
+    features_RV = counts_RV.log1p()
+
+    def fit(fit_R: Bools) -> Floats:
+        if len(set(correct_R[fit_R].tolist())) < 2:
+            return np.full(len(tokens), float(correct_R[fit_R].mean()))
+        model = LogisticRegression(max_iter=500).fit(features_RV[fit_R], correct_R[fit_R])
+        return np.asarray(model.predict_proba(features_RV)[:, 1], dtype=np.float64)
+
+    return _cross_measured("bag_of_tokens", fit, correct_R, problems_R)
+
+
 def log_likelihood_baseline(mean_log_likelihood_R: Floats, correct_R: Bools, problems_R: Problems) -> BaselineHealth:
     """See only the policy's own mean token log-likelihood of the response."""
     accuracy = pair_accuracy(mean_log_likelihood_R, correct_R, problems_R)
@@ -78,9 +97,19 @@ def log_likelihood_baseline(mean_log_likelihood_R: Floats, correct_R: Bools, pro
 
 
 def _cross_fitted(name: str, features_RV: Floats, correct_R: Bools, problems_R: Problems) -> BaselineHealth:
+    def fit(fit_R: Bools) -> Floats:
+        return _ridge(features_RV[fit_R], correct_R[fit_R])(features_RV)
+
+    return _cross_measured(name, fit, correct_R, problems_R)
+
+
+def _cross_measured(
+    name: str, scores_fitted_on: Callable[[Bools], Floats], correct_R: Bools, problems_R: Problems
+) -> BaselineHealth:
+    """Measure the scores that a fit on one half of the problems gives to the other half."""
     areas, accuracies, briers = [], [], []
     for fit_R, test_R in _halves(problems_R):
-        scores = _ridge(features_RV[fit_R], correct_R[fit_R])(features_RV[test_R])
+        scores = scores_fitted_on(fit_R)[test_R]
         areas.append(auc(scores, correct_R[test_R]))
         accuracies.append(pair_accuracy(scores, correct_R[test_R], _chosen(problems_R, test_R)))
         briers.append(brier(np.clip(scores, 0.0, 1.0), correct_R[test_R]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wmtp_ray.objective.health_measures import wins
+from wmtp_ray.objective.health_measures import auc, wins
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,12 @@ class Trace:
 
 @dataclass(frozen=True)
 class MinimalPairHealth:
-    """Means over minimal pairs; None where no pair could say. `chance` is what a random token would reach."""
+    """Means over minimal pairs; None where no pair could say. `chance` is what a random token would reach.
+
+    `drop_at_edit_auc`: within the wrong program, does V drop more over the edit's tokens than over the others? Its
+    control, `drop_at_edit_auc_twin`, asks the same of the same place in the correct program. The standard error counts
+    pairs as independent.
+    """
 
     num_pairs: int
     pair_accuracy_mean: float | None
@@ -38,6 +43,9 @@ class MinimalPairHealth:
     first_difference_drops: float | None
     largest_drop_in_edit: float | None
     largest_drop_in_edit_chance: float | None
+    drop_at_edit_auc: float | None
+    drop_at_edit_auc_standard_error: float | None
+    drop_at_edit_auc_twin: float | None
 
 
 def edited_spans(tokens_a: npt.NDArray[np.int64], tokens_b: npt.NDArray[np.int64]) -> tuple[range, range] | None:
@@ -69,6 +77,8 @@ def minimal_pair_health(pairs: list[tuple[Trace, Trace]]) -> MinimalPairHealth:
     """Measure (correct, incorrect) pairs that are minimal."""
     in_edit = [localisation for pair in pairs if (localisation := _largest_drop(*pair)) is not None]
     first = [dropped for pair in pairs if (dropped := _first_difference(*pair)) is not None]
+    areas = [areas for pair in pairs if (areas := _drop_at_edit(*pair)) is not None]
+    wrong = [of_wrong for _, of_wrong in areas]
     return MinimalPairHealth(
         num_pairs=len(pairs),
         pair_accuracy_mean=_mean([wins(right.values.mean(), wrong.values.mean()) for right, wrong in pairs]),
@@ -76,7 +86,22 @@ def minimal_pair_health(pairs: list[tuple[Trace, Trace]]) -> MinimalPairHealth:
         first_difference_drops=_mean(first),
         largest_drop_in_edit=_mean([float(hit) for hit, _ in in_edit]),
         largest_drop_in_edit_chance=_mean([chance for _, chance in in_edit]),
+        drop_at_edit_auc=_mean(wrong),
+        drop_at_edit_auc_standard_error=float(np.std(wrong, ddof=1) / np.sqrt(len(wrong))) if len(wrong) > 1 else None,
+        drop_at_edit_auc_twin=_mean([of_right for of_right, _ in areas]),
     )
+
+
+def drop_auc(trace: Trace, span: range) -> float | None:
+    """Return the chance that V drops more over a token of `span` than over another token of the response.
+
+    An empty span stands for the token at its start. The last token, whose state is terminal, is left out; None where
+    that leaves one side empty. Values [.5 .5 .1 .2 .2] change by [0 -.4 .1 0]: the drop at token 1 is the largest, 1.0.
+    """
+    drops = -np.diff(trace.values)
+    is_inside = np.zeros(len(drops), dtype=np.bool_)
+    is_inside[span.start : max(span.stop, span.start + 1)] = True
+    return auc(drops, is_inside)
 
 
 def _first_difference(correct: Trace, incorrect: Trace) -> float | None:
@@ -95,6 +120,13 @@ def _largest_drop(correct: Trace, incorrect: Trace) -> tuple[bool, float] | None
     if start >= stop:
         return None
     return start <= int(np.argmin(changes)) < stop, (stop - start) / len(changes)
+
+
+def _drop_at_edit(correct: Trace, incorrect: Trace) -> tuple[float, float] | None:
+    spans = edited_spans(correct.tokens, incorrect.tokens)
+    assert spans is not None, "a minimal pair differs"
+    right, wrong = drop_auc(correct, spans[0]), drop_auc(incorrect, spans[1])
+    return None if right is None or wrong is None else (right, wrong)
 
 
 def _mean(values: list[float]) -> float | None:

@@ -20,6 +20,9 @@ from wmtp_ray.objective.td import prompt_value
 _SHUFFLE_STREAM = 1
 _DRAW_STREAM = 2
 
+# Around 1, the weight that changes nothing, on a scale of ratios.
+DISTRIBUTION_EDGES = (0.25, 0.5, 0.8, 0.95, 1.05, 1.25, 2.0, 4.0)
+
 
 def td_token_weights(
     td_errors_BT: Tensor,
@@ -189,24 +192,29 @@ def weight_sums(
     """Return the float64 sums of which `weight_statistics` is made; they add over micro-batches and ranks.
 
     Two blocks, all supervised tokens and the terminal ones among them, of six sums each: count, w, w^2, |w - 1|,
-    then at clip_min and at clip_max: 12 numbers. Equal shapes, [B, T] or [B, T, H].
+    then at clip_min and at clip_max; behind them the tokens below each of `DISTRIBUTION_EDGES`. Equal shapes, [B, T]
+    or [B, T, H].
     """
     blocks = [supervised_mask, supervised_mask & terminal_mask]
-    return torch.cat([_block_sums(weights.detach()[mask], clip_min, clip_max) for mask in blocks])
+    sums = [_block_sums(weights.detach()[mask], clip_min, clip_max) for mask in blocks]
+    return torch.cat([*sums, _counts_below_edges(weights.detach()[supervised_mask])])
 
 
 def weight_statistics(sums: Tensor) -> dict[str, float]:
     """Turn the summed `weight_sums` of a global batch into metrics; what has no tokens is absent.
 
     `weight/ess_frac` = (sum w)^2 / (n sum w^2), 1 for uniform weights; `weight/terminal_share` = the part of
-    sum |w - 1| that terminal tokens carry.
+    sum |w - 1| that terminal tokens carry; `weight/below_<x>_frac` = the share of tokens whose weight is below x.
     """
-    all_6, terminal_6 = sums.double().cpu().reshape(2, 6)
+    sums = sums.double().cpu()
+    all_6, terminal_6 = sums[:12].reshape(2, 6)
     blocks = {"weight/": all_6, "weight/terminal_": terminal_6, "weight/other_": all_6 - terminal_6}
     metrics = {name: value for prefix, sums_6 in blocks.items() for name, value in _mean_std(prefix, sums_6).items()}
     count, total, total_of_squares, distance, at_clip_min, at_clip_max = all_6.tolist()
     if count:
         metrics |= {"weight/clip_min_frac": at_clip_min / count, "weight/clip_max_frac": at_clip_max / count}
+        below = zip(DISTRIBUTION_EDGES, sums[12:].tolist(), strict=True)
+        metrics |= {f"weight/below_{edge:g}_frac": tokens / count for edge, tokens in below}
     if total_of_squares:
         metrics["weight/ess_frac"] = total**2 / (count * total_of_squares)
     if distance:
@@ -220,6 +228,12 @@ def _block_sums(weights_P: Tensor, clip_min: float, clip_max: float) -> Tensor:
     weights_P = weights_P.cpu().double()
     sums = [weights_P.new_tensor(float(weights_P.numel())), weights_P.sum(), (weights_P**2).sum()]
     return torch.stack([*sums, (weights_P - 1).abs().sum(), *(bound.cpu().double() for bound in at_bounds)])
+
+
+def _counts_below_edges(weights_P: Tensor) -> Tensor:
+    edges = torch.tensor(DISTRIBUTION_EDGES, dtype=weights_P.dtype, device=weights_P.device)
+    bins_P = torch.bucketize(weights_P, edges, right=True)
+    return torch.bincount(bins_P, minlength=len(DISTRIBUTION_EDGES) + 1).cumsum(0)[:-1].cpu().double()
 
 
 def _mean_std(prefix: str, sums_6: Tensor) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Measure the critic on problems it has not seen (objective.md, "Critic health")."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,19 +32,26 @@ def measure_health(loss: StageLoss, config: RunConfig) -> HealthFindings:
 
     Where ranks share the policy's weights every rank calls it, and all find the same.
     """
-    index, rows = _held_out_rows(config)
-    if len(rows) == 0:
-        return HealthFindings({}, ["there is no held-out problem with a correct and an incorrect row to measure it on"])
+    return health_of(judge_held_out(loss, config, *held_out_rows(config)), config)
+
+
+def judge_held_out(loss: StageLoss, config: RunConfig, index: RowIndex, rows_N: Int64) -> list[JudgedResponse]:
+    """Return what the policy's value path and its first prediction head say about the rows, in their order."""
     device = next(loss.parameters()).device
-    responses: list[JudgedResponse] = []
-    for batch in batches_of_rows(index, rows, config):
-        responses += _judge(loss, batch, index, device)
+    batches = batches_of_rows(index, rows_N, config) if len(rows_N) else ()
+    return [response for batch in batches for response in _judge(loss, batch, index, device)]
+
+
+def health_of(responses: Sequence[JudgedResponse], config: RunConfig) -> HealthFindings:
+    """Hold the judged responses' numbers against `critic.gate_limits`."""
+    if not responses:
+        return HealthFindings({}, ["there is no held-out problem with a correct and an incorrect row to measure it on"])
     health = critic_health(responses, value_clip=config.critic.value_clip)
     return HealthFindings(health.metrics(), gate_failures(health, GateThresholds(**dict(config.critic.gate_limits))))
 
 
-def _held_out_rows(config: RunConfig) -> tuple[RowIndex, Int64]:
-    """Rows of problems that stage 1 has not seen: a file's own, or those the plan held out."""
+def held_out_rows(config: RunConfig) -> tuple[RowIndex, Int64]:
+    """Return rows of problems that no stage has seen: a file's own, or those the plan held out."""
     if config.data.valid_file is not None:
         index = load_index(config.data.valid_file)
         held_out_P = np.ones(len(index.problem_names), dtype=np.bool_)

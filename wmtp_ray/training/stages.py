@@ -13,10 +13,13 @@ from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer, weights_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.ranks import current_ranks
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
-from wmtp_ray.training.critic_health import HealthFindings, measure_health
+from wmtp_ray.tracking.token_evidence import TokenEvidence, write_token_evidence
+from wmtp_ray.training.critic_health import HealthFindings, health_of, held_out_rows, judge_held_out, measure_health
 from wmtp_ray.training.losses import CriticLoss, PolicyLoss, StageLoss
+from wmtp_ray.training.token_evidence import collect_token_evidence, held_out_loss
 
 STOP_FILE = "stop_requested"
 _RESULT = "stage_result.json"
@@ -52,7 +55,7 @@ def critic_stage(config: RunConfig) -> StageRecipe:
 
 def policy_stage(config: RunConfig) -> StageRecipe:
     """Stage 2."""
-    return StageRecipe(2, _policy_start, _policy_loss, build_scorer, _final_health, config.train.learning_rate)
+    return StageRecipe(2, _policy_start, _policy_loss, build_scorer, _look_at_held_out, config.train.learning_rate)
 
 
 def stage_directory(config: RunConfig, stage: int) -> Path:
@@ -153,6 +156,15 @@ def _no_weighting(config: RunConfig, num_horizons: int) -> UniformScorer:
     return UniformScorer(num_horizons, config.weighting)
 
 
-def _final_health(loss: StageLoss, config: RunConfig) -> HealthFindings | None:
-    """What became of the critic that the policy carries; None where it carries none that scored."""
-    return measure_health(loss, config) if config.uses_critic and config.critic.source == "policy" else None
+def _look_at_held_out(loss: StageLoss, config: RunConfig) -> HealthFindings | None:
+    """Leave token_evidence.json and return what became of the critic that the policy carries; None without one."""
+    index, rows_N = held_out_rows(config)
+    responses = judge_held_out(loss, config, index, rows_N)
+    own_critic = critic_bundle(config) if config.critic.source == "frozen" else None
+    pairs = collect_token_evidence(loss, config, index, rows_N, own_critic)
+    if current_ranks().rank == 0:
+        weighting = config.weighting
+        found = held_out_loss(responses)
+        evidence = TokenEvidence(weighting.type, weighting.clip_min, weighting.clip_max, found, pairs)
+        write_token_evidence(stage_directory(config, 2), evidence)
+    return health_of(responses, config) if config.uses_critic and config.critic.source == "policy" else None

@@ -117,6 +117,27 @@ def test_token_identity_baseline_finds_a_token_that_only_wrong_programs_have(see
     assert "critic/baseline_log_likelihood_auc" not in metrics
 
 
+def test_bag_of_tokens_finds_what_only_counts_tell_and_token_identity_does_not() -> None:
+    rng = np.random.default_rng(0)
+    responses = []
+    for problem in range(40):
+        for is_correct in (True, False):
+            tokens = np.concatenate([rng.integers(0, 20, 12), np.full(1 if is_correct else 4, 30), [99]])
+            responses.append(
+                JudgedResponse(problem, is_correct, np.full(len(tokens) + 1, 0.5), rng.permutation(tokens))
+            )
+    metrics = critic_health(responses, value_clip=0.2).metrics()
+    assert metrics["critic/baseline_bag_of_tokens_auc"] > 0.9
+    assert metrics["critic/baseline_bag_of_tokens_pair_accuracy"] > 0.9
+    assert metrics["critic/baseline_token_identity_auc"] < 0.75
+
+
+def test_a_baseline_that_cannot_be_fitted_is_absent() -> None:
+    tokens = np.array([1, 2, 3])
+    alike = [JudgedResponse(problem, True, np.full(4, 0.5), tokens) for problem in ("a", "b")]
+    assert "critic/baseline_bag_of_tokens_auc" not in critic_health(alike, value_clip=0.2).metrics()
+
+
 def test_log_likelihood_is_a_baseline_when_every_response_has_it() -> None:
     responses = [
         replace(response, log_likelihoods=np.where(response.tokens == BUG, -9.0, -1.0))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wmtp_ray.objective.minimal_pairs import Trace, edited_spans, is_minimal, minimal_pair_health
+from wmtp_ray.objective.minimal_pairs import Trace, drop_auc, edited_spans, is_minimal, minimal_pair_health
 
 
 def trace(tokens: list[int], values: list[float]) -> Trace:
@@ -48,6 +48,24 @@ def test_a_critic_that_sees_the_edit_scores_full_marks() -> None:
     assert health.pair_accuracy_mean == health.pair_accuracy_min == health.first_difference_drops == 1.0
     assert health.largest_drop_in_edit == 1.0
     assert health.largest_drop_in_edit_chance == pytest.approx(1 / 5)
+    assert (health.drop_at_edit_auc, health.drop_at_edit_auc_standard_error) == (1.0, None)
+
+
+def test_the_area_of_a_drop_counts_all_pairs_of_a_token_inside_and_one_outside_the_edit() -> None:
+    values = [0.5, 0.4, 0.5, 0.1, 0.1, 0.3]  # changes -.1 +.1 -.4 0 +.2
+    inside, outside = [-0.4, 0.0], [-0.1, 0.1, 0.2]
+    expected = np.mean([float(a < b) for a in inside for b in outside])
+    assert drop_auc(trace([1, 2, 3, 4, 5, 9], values), range(2, 4)) == pytest.approx(expected)
+    assert drop_auc(trace([1, 2, 3, 4, 5, 9], values), range(2, 2)) == 1.0, "an empty span is the token at its start"
+    assert drop_auc(trace([1, 2, 9], [0.5, 0.4, 0.1]), range(2, 3)) is None, "the last token has no state after it"
+
+
+def test_the_twin_tells_a_place_where_v_always_drops_from_a_mistake() -> None:
+    always = [0.5, 0.5, 0.1, 0.1, 0.1]
+    pairs = [(trace([1, 2, 3, 4, 9], always), trace([1, 8, 3, 4, 9], always)) for _ in range(3)]
+    health = minimal_pair_health(pairs)
+    assert health.drop_at_edit_auc == health.drop_at_edit_auc_twin == 1.0
+    assert health.drop_at_edit_auc_standard_error == 0.0
 
 
 def test_a_drop_away_from_the_edit_does_not_count_as_locating_it() -> None:

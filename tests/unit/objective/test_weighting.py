@@ -195,7 +195,13 @@ def naive_statistics(weights: list[float], terminal: list[bool]) -> dict[str, fl
         "weight/clip_min_frac": sum(weight <= 0.1001 for weight in weights) / len(weights),
         "weight/clip_max_frac": sum(weight >= 4.9999 for weight in weights) / len(weights),
         "weight/terminal_share": sum(abs(w - 1) for w in of_terminal) / sum(abs(w - 1) for w in weights),
+        **naive_distribution(weights),
     }
+
+
+def naive_distribution(weights: list[float]) -> dict[str, float]:
+    edges = (0.25, 0.5, 0.8, 0.95, 1.05, 1.25, 2.0, 4.0)
+    return {f"weight/below_{edge:g}_frac": sum(weight < edge for weight in weights) / len(weights) for edge in edges}
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (2, 6, 2)])
@@ -221,5 +227,6 @@ def test_uniform_weights_are_fully_effective_and_name_no_terminal_share() -> Non
     metrics = weighting.weight_statistics(sums)
     assert metrics["weight/ess_frac"] == 1.0
     assert metrics["weight/std"] == 0.0
+    assert (metrics["weight/below_0.95_frac"], metrics["weight/below_1.05_frac"]) == (0.0, 1.0)
     assert "weight/terminal_share" not in metrics
     assert "weight/terminal_mean" not in metrics

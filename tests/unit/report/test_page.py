@@ -1,0 +1,207 @@
+"""The page holds together whatever stands in it: hostile texts, missing parts, one run or many."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from wmtp_ray.report.document import render_document
+from wmtp_ray.report.page import as_json, css_class, strength, visible
+from wmtp_ray.report.saved_run import SavedRun, read_run
+from wmtp_ray.report.saved_sweep import read_saved_sweep
+
+from .saved_runs import HOSTILE, TOKENS, write_config, write_run
+
+SECTIONS = ["summary", "pass-at-k", "learning", "weights", "critic", "tokens", "waiting", "throughput"]
+SECTIONS += ["configuration", "warnings"]
+
+
+class Outline(HTMLParser):
+    """What a browser's parser makes of the page: sections, missing parts, elements, texts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.sections: list[str] = []
+        self.missing = 0
+        self.tags: list[str] = []
+        self.attributes: list[str] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.attributes += list(given)
+        self._inside = tag
+        if tag == "section":
+            self.sections.append(given.get("id") or "")
+        self.missing += given.get("class") == "missing"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self._inside in ("script", "style") else self.texts).append(data)
+
+
+def rendered(*runs: SavedRun) -> str:
+    return render_document(runs, [], "Made today.")
+
+
+def several(root: Path) -> list[SavedRun]:
+    return [
+        read_run(write_run(root, f"{weighting}{seed}", weighting=weighting, seed=seed, passed=passed))
+        for weighting, passed in (("uniform", [1, 0, 0, 1]), ("td", [1, 1, 0, 1]), ("shuffled", [1, 0, 1, 0]))
+        for seed in (1, 2)
+    ]
+
+
+def test_several_arms_fill_every_section(tmp_path: Path) -> None:
+    outline = Outline(rendered(*several(tmp_path)))
+    assert outline.sections == SECTIONS
+    text = " ".join(outline.texts)
+    for expected in ("baseline", "verifiable", "shuffled", "Wilcoxon p", "against its control shuffled", "sign test p"):
+        assert expected in text
+    assert "every run" not in text, "nothing warned"
+
+
+def test_every_section_of_a_run_that_has_only_begun_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    write_config(tmp_path / "new", "td", 1, {})
+    outline = Outline(rendered(read_run(tmp_path / "new")))
+    assert outline.sections == SECTIONS
+    assert outline.missing == 9, "all but the configuration"
+    assert any("wmtp evaluate" in text for text in outline.texts)
+
+
+def test_one_evaluated_arm_lacks_no_comparison_and_an_unevaluated_reference_is_named(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path, "a", passed=[1, 0]))
+    assert Outline(rendered(run)).missing == 0
+    base = read_run(write_run(tmp_path, "base", weighting="uniform"))
+    text = " ".join(Outline(rendered(run, base)).texts)
+    assert "Differences on tiny: baseline was not evaluated on it" in text
+    assert "wmtp evaluate --checkpoint base --dataset tiny" in text
+
+
+def test_numbers_on_the_page_are_those_of_the_files(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path, "a", passed=[1, 0, 0], margin=0.0625, warnings=("look at this",)))
+    text = " ".join(Outline(rendered(run)).texts)
+    for expected in ("33.3\u00a0%", "+0.0625", "0.620", "look at this", "0.710", "80.0\u00a0%", "too low"):
+        assert expected in text, expected
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    tokens = (HOSTILE, *TOKENS[1:-1], "'\"><b onclick=x>", "<end>")
+    run = write_run(tmp_path, "a", tokens=tokens, warnings=(HOSTILE,), changes={f"tags.{HOSTILE[:20]}": HOSTILE})
+    plain = Outline(rendered(read_run(write_run(tmp_path, "b"))))
+    page = rendered(read_run(run))
+    outline = Outline(page)
+    assert sum(HOSTILE in text for text in outline.texts) >= 8, "the tokens of the pairs, the warning, the tag"
+    assert (outline.tags.count("script"), outline.tags.count("img"), outline.tags.count("b")) == (3, 0, 0)
+    assert set(outline.attributes) == set(plain.attributes)
+    assert "onerror=window.stolen=2>" not in page.replace("&lt;", "<").split("<body>")[0]
+    (figures,) = [text for text in outline.scripts if text.startswith("[{")]
+    assert "<" not in figures
+    assert any("&lt;/script&gt;" in str(trace.get("text")) for each in json.loads(figures) for trace in each["traces"])
+
+
+def test_json_in_a_page_can_end_nothing_and_reads_back() -> None:
+    text = as_json({"a": HOSTILE, "b": "it's"})
+    assert not set("<>&'\u2028") & set(text)
+    assert json.loads(text) == {"a": HOSTILE, "b": "it's"}
+
+
+def test_the_page_loads_nothing(tmp_path: Path) -> None:
+    page = rendered(read_run(write_run(tmp_path, "a")))
+    markup = page.split("<script>")[0]
+    assert "default-src 'none'" in markup
+    assert "http://" not in markup
+    assert "https://" not in markup
+    assert page.count("plotly.js v") <= 2, "Plotly stands in it once"
+
+
+@pytest.mark.parametrize(
+    ("weight", "classes", "how_strong"),
+    [
+        (1.0, "down", 0.0),
+        (5.0, "up at-max", 1.0),
+        (0.1, "down at-min", 1.0),
+        (0.0, "dropped", 0.0),
+        (5**0.5, "up", 0.5),
+    ],
+)
+def test_a_token_is_coloured_by_the_ratio_of_its_weight_to_one(weight: float, classes: str, how_strong: float) -> None:
+    assert css_class(weight, 0.1, 5.0, is_edit=False) == classes
+    assert css_class(weight, 0.1, 5.0, is_edit=True) == f"{classes} edit"
+    assert strength(weight, 0.1, 5.0) == how_strong
+
+
+def test_a_line_break_can_be_seen() -> None:
+    assert visible("\n    ") == "↵\n    "
+    assert visible(" x") == " x"
+
+
+def test_a_sweep_has_a_section_of_its_own_and_the_runs_of_its_best_points(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep")
+    text = " ".join(Outline(page := render_document([], [read_saved_sweep(sweep)], "now")).texts)
+    assert Outline(page).sections == ["sweep-1", *SECTIONS]
+    for expected in (
+        "Point 1 is first",
+        "weighting.beta",
+        "beta=0.2",
+        "weight_collapse",
+        "index and plan",
+        "0.4000 to 0.6000",
+    ):
+        assert expected in text, expected
+    empty = write_sweep(tmp_path / "empty", with_runs=False)
+    assert Outline(render_document([], [read_saved_sweep(empty)], "now")).sections == ["sweep-1"]
+
+
+def write_sweep(directory: Path, *, with_runs: bool = True) -> Path:
+    """A sweep of two points with two seeds each, of which one was stopped; sweep.json as `tracking/sweep_result.py`."""
+    trials, points = [], []
+    for point, beta in ((1, 0.2), (0, 0.9)):
+        for seed in (1, 2):
+            name = f"point_{point}_seed_{seed}"
+            if with_runs:
+                write_run(directory, name, seed=seed, changes={"weighting.beta": beta}, num_steps=2)
+            stopped = (point, seed) == (0, 2)
+            trials.append(
+                {
+                    "name": name,
+                    "point": point,
+                    "run_dir": name,
+                    "status": "stopped" if stopped else "finished",
+                    "stop_reason": "weight_collapse" if stopped else None,
+                }
+            )
+        values = {"1": 0.5} | ({"2": 0.5} if point == 1 else {})
+        points.append(
+            {
+                "point": point,
+                "overrides": {"weighting.beta": beta},
+                "mean": 0.5,
+                "low": 0.4 if point == 1 else None,
+                "high": 0.6 if point == 1 else None,
+                "values": values,
+                "statuses": {"finished": len(values)},
+            }
+        )
+    directory.mkdir(exist_ok=True)
+    content = {
+        "search": "grid",
+        "space": {"weighting.beta": [0.2, 0.9]},
+        "objective": {"metric": "held_out/loss_correct", "mode": "min"},
+        "interval": "Student's t over seeds, 95%",
+        "shared": ["index and plan"],
+        "trials": trials,
+        "points": points,
+        "verdict": "Point 1 is first, but its interval overlaps.",
+    }
+    (directory / "sweep.json").write_text(json.dumps(content))
+    return directory

@@ -1,0 +1,123 @@
+"""Runs grouped into arms: what was compared, under short names that are all different.
+
+Two runs belong to one arm if their configurations differ in seeds, names, the machine, and the critic of a seed alone.
+An arm is called after what makes it one: its recipe or its weighting, the rows where they are unusual, then whatever
+else tells it from an arm of the same name: `verifiable beta=0.2`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wmtp_ray.report.saved_run import SavedRun
+
+RECIPE_OF = {"uniform": "baseline", "td": "verifiable", "rho1": "rho1_weighted"}
+ORDER = ("uniform", "td", "rho1", "sequence_reward", "surprisal", "shuffled", "matched_random")
+SEED_KEYS = ("seed", "train.sampling.seed", "critic_stage.sampling.seed")
+CRITIC = "critic.path"
+_MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
+_UNTOLD_KEYS = {*SEED_KEYS, "run_name", "preset", "stages", "storage_root", "tags"}
+_WORDS_OF_NAME = 3
+_VALUE_CHARS = 24
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in nothing but their seeds, in the order of these."""
+
+    name: str
+    runs: tuple[SavedRun, ...]
+
+    @property
+    def weighting(self) -> str:
+        """The weighting that its runs share."""
+        return self.runs[0].weighting
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that its runs share."""
+        return str(self.runs[0].config.get("recipe"))
+
+
+def settings_of(run: SavedRun) -> dict[str, Any]:
+    """Return the configuration without seeds, names, and what only concerns the machine."""
+    return {
+        key: value
+        for key, value in run.config.items()
+        if key not in _UNTOLD_KEYS and not key.startswith(_MACHINE_SECTIONS)
+    }
+
+
+def differing_keys(runs: Sequence[SavedRun]) -> list[str]:
+    """Return the keys in which the runs' settings differ, in the order of the files."""
+    settings = [settings_of(run) for run in runs]
+    keys = dict.fromkeys(key for each in settings for key in each)
+    return [key for key in keys if len({repr(each.get(key)) for each in settings}) > 1]
+
+
+def group_runs(runs: Sequence[SavedRun]) -> list[Arm]:
+    """Group runs by their settings; uniform weights first, controls last."""
+    groups: dict[str, list[SavedRun]] = {}
+    for run in runs:
+        settings = {key: value for key, value in settings_of(run).items() if key != CRITIC}
+        groups.setdefault(repr(sorted(settings.items(), key=str)), []).append(run)
+    parts = [part for group in groups.values() for part in _split_by_critic(group)]
+    ordered = sorted(parts, key=lambda group: (_place(group[0]), str(group[0].config.get("data.policy_rows"))))
+    names = _names([group[0] for group in ordered])
+    return [
+        Arm(name, tuple(sorted(group, key=lambda run: (run.seed is None, run.seed or 0, run.name))))
+        for name, group in zip(names, ordered, strict=True)
+    ]
+
+
+def reference_arm(arms: Sequence[Arm]) -> Arm:
+    """Return the arm that others are compared with: uniform weights, those of the baseline's recipe before others."""
+    uniform = [arm for arm in arms if arm.weighting == "uniform"]
+    return next((arm for arm in uniform if arm.recipe == "baseline"), (uniform or list(arms))[0])
+
+
+def _split_by_critic(group: list[SavedRun]) -> list[list[SavedRun]]:
+    """Seeds may have a critic each; critics are compared only where one seed ran with two of them."""
+    critics = {(run.seed, str(run.config.get(CRITIC))) for run in group}
+    if len({seed for seed, _ in critics}) == len(critics):
+        return [group]
+    parts: dict[str, list[SavedRun]] = {}
+    for run in group:
+        parts.setdefault(str(run.config.get(CRITIC)), []).append(run)
+    return list(parts.values())
+
+
+def _place(run: SavedRun) -> int:
+    return ORDER.index(run.weighting) if run.weighting in ORDER else len(ORDER)
+
+
+def _names(first_runs: Sequence[SavedRun]) -> list[str]:
+    """Lengthen names by the settings that tell their arms apart, until all differ."""
+    plain = [_plain_name(run) for run in first_runs]
+    names = list(plain)
+    for name in [name for name, count in Counter(plain).items() if count > 1]:
+        places = [place for place, each in enumerate(plain) if each == name]
+        keys = differing_keys([first_runs[place] for place in places])
+        for place in places:
+            words = [
+                f"{key.rpartition('.')[2]}={_short(first_runs[place].config.get(key))}" for key in keys[:_WORDS_OF_NAME]
+            ]
+            names[place] = " ".join([name, *words])
+    seen: Counter[str] = Counter()
+    for place, name in enumerate(names):
+        seen[name] += 1
+        names[place] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+    return names
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _VALUE_CHARS else f"…{text[1 - _VALUE_CHARS :]}"
+
+
+def _plain_name(run: SavedRun) -> str:
+    recipe, rows = str(run.config.get("recipe")), run.config.get("data.policy_rows")
+    name = recipe if RECIPE_OF.get(run.weighting) == recipe else run.weighting
+    usual = "mixed" if run.weighting not in ("uniform", "rho1") else "correct_only"
+    return name if rows in (usual, None) else f"{name} on {str(rows).replace('_', ' ')} rows"

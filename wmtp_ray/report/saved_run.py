@@ -1,0 +1,132 @@
+"""A run as its folder tells it: what is there, None or empty for what is not. Reads JSON and YAML, computes nothing.
+
+config.yaml is read as it is, not against today's schema: a report is for runs of any age.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import yaml
+
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
+from wmtp_ray.evaluation.results import EvaluationResults, read_results
+from wmtp_ray.tracking.metrics_file import read_reports
+from wmtp_ray.tracking.result import FILE_NAME as RESULT_FILE
+from wmtp_ray.tracking.result import RunResult, read_result
+from wmtp_ray.tracking.token_evidence import TokenEvidence, read_token_evidence
+
+Column = npt.NDArray[np.float64]
+
+CONFIG_FILE = "config.yaml"
+_STAGE_RESULT = "stage_result.json"
+_STAGE_FOLDERS = {1: "critic", 2: "."}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The steps of one stage, and each metric at these steps; NaN where a step does not report it."""
+
+    steps: Column
+    metrics: dict[str, Column]
+
+
+@dataclass(frozen=True)
+class Health:
+    """The critic's health as a stage left it: metrics by name, and each criterion of the gate that failed."""
+
+    metrics: dict[str, float]
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """One run's folder. `config` has dotted keys; `evaluations` are by the folder's name below eval/."""
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    curves: dict[int, Curves] = field(default_factory=dict)
+    health: dict[int, Health] = field(default_factory=dict)
+    evaluations: dict[str, EvaluationResults] = field(default_factory=dict)
+    result: RunResult | None = None
+    evidence: TokenEvidence | None = None
+
+    @property
+    def weighting(self) -> str:
+        """The arm that the run was configured as."""
+        return str(self.config.get("weighting.type"))
+
+    @property
+    def seed(self) -> int | None:
+        """The base seed."""
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else None
+
+
+def is_run(path: Path) -> bool:
+    """Say whether a folder is one of a run that was started."""
+    return (path / CONFIG_FILE).is_file()
+
+
+def read_run(path: Path, name: str | None = None) -> SavedRun:
+    """Read a run's folder, called `name` (the folder's own); ArtifactError for damaged files."""
+    return SavedRun(
+        name=name or path.name,
+        path=path,
+        config=_read_config(path / CONFIG_FILE),
+        curves=_read_curves(path),
+        health=dict(_read_health(path)),
+        evaluations={each.parent.name: read_results(each) for each in sorted(path.glob(f"eval/*/{RESULTS_FILE}"))},
+        result=read_result(path) if (path / RESULT_FILE).is_file() else None,
+        evidence=read_token_evidence(path),
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({type(error).__name__}); expected the config.yaml of a run"
+        ) from error
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path} holds {type(values).__name__}, expected the sections of a run's configuration")
+    return dict(_leaves(values, ""))
+
+
+def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read_curves(path: Path) -> dict[int, Curves]:
+    reports = read_reports(path)
+    curves = {}
+    for stage in sorted({report.stage for report in reports}):
+        own = [report for report in reports if report.stage == stage]
+        names = dict.fromkeys(name for report in own for name in report.metrics)
+        columns = {name: np.array([report.metrics.get(name, np.nan) for report in own], np.float64) for name in names}
+        curves[stage] = Curves(np.array([report.step for report in own], np.float64), columns)
+    return curves
+
+
+def _read_health(path: Path) -> Iterator[tuple[int, Health]]:
+    for stage, folder in _STAGE_FOLDERS.items():
+        file = path / folder / _STAGE_RESULT
+        if not file.is_file():
+            continue
+        try:
+            health = orjson.loads(file.read_bytes())["health"]
+            if health is not None:
+                yield stage, Health(dict(health["metrics"]), tuple(health["failures"]))
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{file} is not what a stage writes ({error!r}); restore it or leave it out") from error

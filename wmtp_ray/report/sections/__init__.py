@@ -1,0 +1,1 @@
+"""The parts of the page, each a function from arms to a `Section`. They choose and word; they measure nothing."""
