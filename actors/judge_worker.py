@@ -23,6 +23,7 @@ class JudgeWorker:
             num_workers=1,
             memory_limit_bytes=int(settings.memory_limit_mb * (1 << 20)),
         )
+        enter_run(directory, f"judge_{number}", is_ready=True)
 
     def isolation_level(self) -> str:
         """Return the level, as a sign that the judge has come up."""

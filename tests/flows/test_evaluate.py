@@ -23,7 +23,7 @@ from wmtp_ray.flows.evaluation_plan import plan_evaluation
 from wmtp_ray.flows.evaluation_workers import PolicyFiles
 from wmtp_ray.flows.launch_run import launch
 from wmtp_ray.tracking.mlflow_run import default_uri
-from wmtp_ray.tracking.processes import process_id
+from wmtp_ray.tracking.processes import find_process, process_id
 from wmtp_ray.tracking.result import RunResult, read_result
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -140,12 +140,14 @@ def test_samples_of_others_are_judged_and_a_lost_judge_is_never_their_fault(
     def kill_twice() -> None:
         wait_until(lambda: lines_in(out / "verdicts.jsonl") == 6, "all verdicts but one")
         for before in (0, process_id(out, "judge_0")):
-            wait_until(lambda gone=before: runs_a_program(process_id(out, "judge_0"), gone), "the endless program")
+            wait_until(lambda gone=before: is_at_the_program(gone), "the endless program")
             os.kill(process_id(out, "judge_0"), signal.SIGKILL)
 
-    def runs_a_program(judge: int, gone: int) -> bool:
-        """Whether it is another process than `gone` and has more below it than a zygote, which may be two."""
-        return judge != gone and len(psutil.Process(judge).children(recursive=True)) > 2
+    def is_at_the_program(gone: int) -> bool:
+        """Whether another process than `gone` has come up and has more below it than a zygote, which may be two."""
+        judge = find_process(out, "judge_0")
+        is_up = judge is not None and judge.is_ready and judge.pid != gone
+        return is_up and len(psutil.Process(judge.pid).children(recursive=True)) > 2
 
     thread = threading.Thread(target=kill_twice)
     thread.start()
