@@ -1,6 +1,7 @@
 """An address that names no cluster is refused at once, with what to do about it."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,11 @@ def test_a_port_where_nothing_listens_is_refused(monkeypatch: pytest.MonkeyPatch
         assert f"Nothing answers at RAY_ADDRESS={address}" in refusal(monkeypatch, address)
 
 
-def test_a_token_is_found_where_ray_looks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_a_port_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Nothing answers" in refusal(monkeypatch, "127.0.0.1:99999")
+
+
+def test_a_token_is_found_where_ray_looks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

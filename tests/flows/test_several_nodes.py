@@ -37,8 +37,10 @@ def test_a_node_that_dies_does_not_change_the_policy(tmp_path: Path) -> None:
         start = nodes.enter_context(started(shlex.split("ray start --head"), environment, ROOT, NODE_CPUS))
         [further] = documented("A job on a cluster")[1]
         join = ["env", *shlex.split(further.replace("HEAD:6379", start.address))]
-        further_nodes = [nodes.enter_context(node(join, environment, NODE_CPUS)) for _ in range(2)]
-        wait_until(lambda: _num_nodes(start) == 3, "the further nodes")
+        further_nodes = []
+        for number in (2, 3):  # one after the other: started at the same moment, they did not both come up
+            further_nodes.append(nodes.enter_context(node(join, environment, NODE_CPUS)))
+            wait_until(lambda number=number: _num_nodes(start) == number, f"node {number}")
         driver = nodes.enter_context(_driver(start, spread_run(storage, "node-lost")))
         wait_until(lambda: len(metrics_of(run_dir)) > 7 or driver.poll() is not None, "the first steps")
         before = _ranks(run_dir)

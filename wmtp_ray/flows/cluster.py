@@ -42,7 +42,7 @@ def joined(num_cpus: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", _OWN_CLUSTER)
+    address = os.environ.get("RAY_ADDRESS") or _OWN_CLUSTER
     if address == _OWN_CLUSTER:
         # Named, since without an address Ray would join whichever cluster was last started on this machine.
         ray.init(
@@ -99,7 +99,7 @@ def _require_open_port(address: str) -> None:
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PORT_TIMEOUT_S).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise ConfigError(
             f"Nothing answers at RAY_ADDRESS={address} ({error}); start the cluster with `ray start --head`, correct "
             "the address, or unset RAY_ADDRESS to run on this machine alone"

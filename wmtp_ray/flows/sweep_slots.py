@@ -1,0 +1,55 @@
+"""How many trials run at once, so that none waits for what another holds. Asks the cluster; starts nothing."""
+
+from collections.abc import Sequence
+
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.flows.cluster import require_resources
+from wmtp_ray.flows.sweep_plan import SweepPlan
+
+TRIAL_CPUS = 0.1  # of Tune's actor
+# Ray Data describes its tables in tasks of one whole CPU, at the start of every chapter of a rank's stream. With less
+# than that left over all trials would wait for rows and none would give anything back.
+DATA_CPUS = 1.0
+
+
+def slots(plan: SweepPlan) -> int:
+    """Return how many trials the cluster holds at once, each with all that it starts, and a CPU left for Ray Data.
+
+    Raises ConfigError where not even one fits.
+    """
+    import ray
+
+    needed = [trial_resources(each.config) for each in plan.examples]
+    cpus, gpus = max(cpus for cpus, _ in needed), max(gpus for _, gpus in needed)
+    require_resources(cpus=cpus + DATA_CPUS, gpus=gpus)
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    resources = [node["Resources"] for node in alive]
+    held = slots_of([(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources], cpus=cpus, gpus=gpus)
+    return min(held, plan.spec.max_concurrent or held, plan.num_trials)
+
+
+def trial_resources(config: RunConfig) -> tuple[float, float]:
+    """Return CPUs and GPUs that a trial may hold at a time: Tune's actor, and what stage 2 or stage 3 starts."""
+    cluster, evaluation = config.cluster, config.evaluation
+    scorers = config.critic.pool_size if config.uses_critic or config.weighting.type == "rho1" else 0
+    ranks = config.train.num_workers
+    cpus = [ranks * cluster.cpus_per_worker + scorers * cluster.cpus_per_critic]
+    gpus = [ranks * cluster.gpus_per_worker + scorers * cluster.gpus_per_critic]
+    if 3 in config.stages:
+        decoders, judges = evaluation.num_decoders, evaluation.num_judges
+        cpus.append(decoders * cluster.cpus_per_decoder + judges * cluster.cpus_per_judge)
+        gpus.append(decoders * cluster.gpus_per_decoder)
+    return TRIAL_CPUS + max(cpus), max(gpus)
+
+
+def slots_of(nodes: Sequence[tuple[float, float]], *, cpus: float, gpus: float) -> int:
+    """Return how many trials of so many CPUs and GPUs fit on whole nodes, DATA_CPUS of the largest kept free.
+
+    At least one: a trial larger than a node is spread over several, alone. CPUs and GPUs of each node:
+    slots_of([(4, 0)], cpus=1.1, gpus=0) = 2; slots_of([(3, 1), (3, 1)], cpus=1.1, gpus=0.5) = 3
+    """
+    tolerance = 1e-9
+    left = sorted(nodes, reverse=True)
+    left[0] = (left[0][0] - DATA_CPUS, left[0][1])
+    by_node = [min(cpu / cpus, gpu / gpus if gpus else cpu / cpus) for cpu, gpu in left]
+    return max(sum(int(max(each, 0.0) + tolerance) for each in by_node), 1)
