@@ -147,8 +147,8 @@ def _tokenised(tables: list[pa.Table], arguments: tuple[Any, ...]) -> Iterator[p
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    tokenised = ray.data.from_arrow(tables).map_batches(
-        _read_and_tokenise,  # type: ignore[arg-type]  # its parameters are typed after batch_format
+    tokenised = ray.data.from_blocks(tables).map_batches(
+        _read_and_tokenise,
         fn_args=arguments,
         batch_format="pyarrow",
         batch_size=None,

@@ -11,11 +11,9 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
-from tests.flows.test_resume import with_grace_kill
-from tests.flows.world import command_line, wait_until
+from tests.flows.world import command_line, kill_family, wait_until
 from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import BuiltIndex, build_index, count_tokens, load_index
@@ -127,8 +125,4 @@ def _kill_dry_run(world: Path, large: Path, folder: Path) -> None:
     )
     wait_until(lambda: any(folder.glob("[0-9a-f]*.npy")) or driver.poll() is not None, "the first part")
     assert driver.poll() is None, driver.communicate()[0]
-    family = psutil.Process(driver.pid).children(recursive=True)
-    driver.kill()
-    driver.wait()
-    for process in family:
-        with_grace_kill(process)
+    kill_family(driver)

@@ -13,14 +13,14 @@ _OF_THE_COMMAND = ("recipe", "preset", "run_name", "tags", "storage_root", "trac
 
 
 def dump_recipe(config: RunConfig, comment: str, *, always: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> str:
-    """Write the recipe that gives `config` without a preset, under `comment`; keys of `always` even where they differ not.
+    """Write the recipe that gives `config` without a preset, under `comment`; keys of `always` whatever they are.
 
     Names, tags, storage and tracking stay the command's, and paths in the storage count from it; machine keys of a
     preset are written. A preset that is given with the recipe is applied after it.
     """
     raw = read_layer(config_dir / "defaults.yaml").values
     resolved, _ = merge([Layer("defaults", raw), Layer("run", {"storage_root": str(config.storage_root)})])
-    named = {tuple(key.split(".")) for key in always}
+    named: set[Key] = {tuple(key.split(".")) for key in always}
     differences = _differing(config.model_dump(mode="json"), raw, resolved, named, ())
     kept = {key: value for key, value in differences.items() if key not in _OF_THE_COMMAND}
     head = "".join(f"# {line}\n" for line in comment.splitlines())

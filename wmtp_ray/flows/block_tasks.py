@@ -38,7 +38,7 @@ def run_block_tasks(
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = in_order
     context.enable_progress_bars = False
-    done = ray.data.from_arrow(list(tables)).map_batches(
+    done = ray.data.from_blocks(list(tables)).map_batches(
         task,
         fn_args=arguments,
         batch_format="pyarrow",

@@ -16,6 +16,7 @@ from typing import Literal
 
 from wmtp_ray.config.layers import CONFIG_DIR
 from wmtp_ray.errors import SandboxError
+from wmtp_ray.flows.cluster import has_token
 from wmtp_ray.training.estimate.hardware import GIB, Card, machine_memory_bytes
 
 CONSTRAINTS = CONFIG_DIR.parent / "constraints.txt"
@@ -104,7 +105,7 @@ def look_at_ray() -> list[Finding]:
     if host and port.isdigit() and not _answers(host, int(port)):
         remedy = "start the cluster, correct RAY_ADDRESS, or unset it to run on this machine"
         findings = [Finding("problem", "Ray", f"RAY_ADDRESS={address} does not answer", remedy)]
-    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not _has_token():
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not has_token():
         remedy = "copy the head's token (`ray get-auth-token` there) to ~/.ray/auth_token, or set RAY_AUTH_TOKEN"
         findings.append(Finding("warning", "Ray token", "none found; the cluster may refuse this client", remedy))
     return findings
@@ -116,11 +117,6 @@ def _answers(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _has_token() -> bool:
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
 
 
 def look_at_judge() -> list[Finding]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from wmtp_ray.flows.sweep_trial import TrialBrief
 
 _POLL_S = 0.5
+_FILE_COLUMNS = 140  # of the table, where no terminal says how wide it is
 _TUNE_SETTINGS = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}  # we print our own lines
 
 
@@ -80,7 +81,7 @@ def sweep(arguments: Arguments, now: datetime) -> int:
     except WmtpError as error:
         print(f"failed: {error}", file=sys.stderr)
         return FAILED
-    Console().print(table_of(plan, ranking))
+    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table_of(plan, ranking))
     print(f"{ranking.verdict}\nEverything is in {plan.directory}")
     failed = [f"{record.name}: {record.stop_reason}" for record in records if record.status == "failed"]
     for line in failed:
