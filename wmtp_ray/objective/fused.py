@@ -87,7 +87,7 @@ def token_cross_entropies(
     weight_VD = output_weight_VD.to(hidden_ND.dtype)
     rows = torch.arange(len(hidden_ND), device=hidden_ND.device)
     losses_N = torch.zeros(len(rows), device=rows.device, dtype=_sum_dtype(hidden_ND))
-    memory = _Memory(hidden_ND, len(weight_VD), max_logits_bytes, holds_gradient=False)
+    memory = _Memory(hidden_ND, len(weight_VD), len(rows), max_logits_bytes, holds_gradient=False)
     chunks = _Chunks(hidden_ND, weight_VD, targets_N, rows, memory)
     for chunk in chunks.split():
         losses_N[chunk.rows_C] = chunks.losses(chunk)
@@ -122,16 +122,18 @@ class _Chunk:
 class _Memory:
     """One block: the gradient of the hidden states, if it is wanted, and the buffer behind it.
 
-    The buffer holds the logits of whole rows, of one at least.
+    The buffer holds the logits of whole rows: of one at least, and of no more than are kept.
     """
 
-    def __init__(self, hidden_FD: Tensor, vocabulary: int, buffer_bytes: int, *, holds_gradient: bool) -> None:
+    def __init__(
+        self, hidden_FD: Tensor, vocabulary: int, num_kept: int, buffer_bytes: int, *, holds_gradient: bool
+    ) -> None:
         self._num_rows, self._width, self._dtype = *hidden_FD.shape, hidden_FD.dtype
         self._vocabulary = vocabulary
         self._table_dtypes = list(dict.fromkeys((_sum_dtype(hidden_FD), hidden_FD.dtype)))
         self.logits_row_bytes = vocabulary * sum(dtype.itemsize for dtype in self._table_dtypes)
         self.gradient_row_bytes = self._width * hidden_FD.element_size() if holds_gradient else 0
-        self.buffer_rows = max(1, buffer_bytes // self.logits_row_bytes)
+        self.buffer_rows = max(1, min(num_kept, buffer_bytes // self.logits_row_bytes))
         self.usable_bytes = self._num_rows * self.gradient_row_bytes + self.buffer_rows * self.logits_row_bytes
         padding = _ALIGNMENT * len(self._table_dtypes)
         self._bytes = hidden_FD.new_empty(self.usable_bytes + padding, dtype=torch.uint8)
@@ -236,7 +238,7 @@ class _FusedLoss(torch.autograd.Function):
         grad_enabled: bool,
     ) -> tuple[Tensor, Tensor]:
         wants_hidden, wants_weight = (grad_enabled and wanted for wanted in ctx.needs_input_grad[:2])
-        memory = _Memory(hidden_FD, len(weight_VD), max_logits_bytes, holds_gradient=wants_hidden)
+        memory = _Memory(hidden_FD, len(weight_VD), len(kept_K), max_logits_bytes, holds_gradient=wants_hidden)
         weight_grad_VD = torch.zeros_like(weight_VD, dtype=_sum_dtype(weight_VD)) if wants_weight else None
         losses_F = torch.zeros_like(scale_F)
         chunks = _Chunks(hidden_FD, weight_VD, targets_F, kept_K, memory)
