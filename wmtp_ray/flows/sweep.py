@@ -27,7 +27,13 @@ from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.launch_run import DONE, FAILED, INTERRUPTED, REFUSED
 from wmtp_ray.flows.run_directory import claim_run_directory
 from wmtp_ray.flows.sweep_outcome import BEST_RECIPE, records_of, table_of, write_outcome
-from wmtp_ray.flows.sweep_plan import PlannedTrial, SweepPlan, claim_sweep_directory, plan_sweep
+from wmtp_ray.flows.sweep_plan import (
+    PlannedTrial,
+    SweepPlan,
+    claim_sweep_directory,
+    plan_sweep,
+    release_sweep_directory,
+)
 from wmtp_ray.flows.sweep_slots import TRIAL_CPUS, slots
 from wmtp_ray.tracking.sweep_result import SWEEP_FILE, TRIAL_FILE, Ranking, TrialRecord, read_trial
 
@@ -76,6 +82,7 @@ def sweep(arguments: Arguments, now: datetime) -> int:
         print(f"interrupted: {stop or 'the sweep'}; continue with run_name={plan.name} --resume", file=sys.stderr)
         return INTERRUPTED
     except ConfigError as error:
+        release_sweep_directory(plan)
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except WmtpError as error:
@@ -101,9 +108,10 @@ def run_sweep(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
         os.environ.setdefault(name, value)
     with StopRequest(plan.directory) as stop, joined(plan.base.cluster.num_cpus):
         stop.listen()
+        num_slots = slots(plan)
         tracking = ParentRun(plan)
         try:
-            running = _Sweep(plan, tracking, stop)
+            running = _Sweep(plan, tracking, stop, num_slots)
             running.train_critics()
             running.run_trials()
             tracking.status = "KILLED" if stop.is_made() else "FINISHED"
@@ -123,7 +131,7 @@ def run_sweep(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
 class _Sweep:
     """One start of a sweep on a connected cluster."""
 
-    def __init__(self, plan: SweepPlan, tracking: "ParentRun", stop: Any) -> None:
+    def __init__(self, plan: SweepPlan, tracking: "ParentRun", stop: Any, num_slots: int) -> None:
         import ray
 
         self._plan = plan
@@ -131,7 +139,7 @@ class _Sweep:
         self._stop = stop
         self._by_name = {each.trial.name: each for each in plan.trials}
         self._prepared = {key: ray.put(prepared) for key, prepared in plan.prepared.items()}
-        self._slots = slots(plan)
+        self._slots = num_slots
         self._said: set[str] = {each.trial.name for each in plan.trials if read_trial(each.config.run_dir)}
         print(f"{self._slots} trials at once, {len(self._said)} of {plan.num_trials} are over", flush=True)
 
@@ -147,9 +155,9 @@ class _Sweep:
         running: dict[Any, RunConfig] = {}
         while waiting or running:
             while waiting and len(running) < self._slots and not self._stop.is_made():
-                critic = self._claimed(waiting.pop(0))
-                key = self._plan.key_of_critic(critic)
-                running[start_run(critic, self._prepared[key], measures=False)] = critic
+                critic = waiting.pop(0)
+                prepared = self._prepared[self._plan.key_of_critic(critic)]
+                running[start_run(self._claimed(critic), prepared, measures=False)] = critic
             if self._stop.is_made():
                 waiting.clear()
                 for critic in running.values():
@@ -250,8 +258,9 @@ class _Sweep:
 
     def _claimed(self, config: RunConfig) -> RunConfig:
         """Make the folder of a run of this sweep, with the parent's tag, which a resumed run keeps."""
-        claim_run_directory(config.model_copy(update={"tags": config.tags | self._tracking.child_tags}))
-        return config
+        tagged = config.model_copy(update={"tags": config.tags | self._tracking.child_tags})
+        claim_run_directory(tagged)
+        return tagged
 
     def _say_news(self) -> None:
         """Print a line for each trial that has ended, and bring sweep.json up to date."""

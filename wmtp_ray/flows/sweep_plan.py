@@ -7,6 +7,7 @@ and trials start at stage 2 with that critic, as they would with their own.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -233,6 +234,12 @@ def _refuse_swept_words(arguments: Arguments, spec: SweepSpec) -> None:
         raise ConfigError(
             f"{', '.join(both)}: the sweep varies what the command line sets; leave the word out, or sweep other keys"
         )
+
+
+def release_sweep_directory(plan: SweepPlan) -> None:
+    """Give up a folder in which no run was begun, so that the mended command can start the same sweep."""
+    if not any(plan.directory.glob("*/config.yaml")):
+        shutil.rmtree(plan.directory, ignore_errors=True)
 
 
 def _check_objective(base: RunConfig, spec: SweepSpec) -> None:

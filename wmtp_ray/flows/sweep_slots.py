@@ -7,8 +7,8 @@ from wmtp_ray.flows.cluster import require_resources
 from wmtp_ray.flows.sweep_plan import SweepPlan
 
 TRIAL_CPUS = 0.1  # of Tune's actor
-# Ray Data describes its tables in tasks of one whole CPU, at the start of every chapter of a rank's stream. With less
-# than that left over all trials would wait for rows and none would give anything back.
+# Kept free for the tasks of Ray Data, which all trials share: with too little of it they would wait for rows together,
+# and none would give anything back.
 DATA_CPUS = 1.0
 
 

@@ -1,0 +1,139 @@
+"""How a sweep ranks its points, and what it may say about the first."""
+
+import math
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wmtp_ray.config.sweep import Objective
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.tracking.sweep_result import (
+    Interval,
+    TrialRecord,
+    TrialStatus,
+    interval_of,
+    rank,
+    read_sweep,
+    read_trial,
+    write_sweep,
+    write_trial,
+)
+
+METRIC = "held_out/loss_correct"
+LOWEST, HIGHEST = Objective(metric=METRIC, mode="min"), Objective(metric=METRIC, mode="max")
+
+
+def record(point: int, seed: int, value: float | None, status: TrialStatus = "finished") -> TrialRecord:
+    name = f"point_{point:03d}-seed_{seed}"
+    metrics: dict[str, float | None] = {METRIC: value}
+    return TrialRecord(name, point, {"weighting.beta": point}, seed, status, None, 9, metrics, name, ("note",))
+
+
+def records(**values_by_point: list[float]) -> list[TrialRecord]:
+    by_point = {int(name[1:]): values for name, values in values_by_point.items()}
+    return [record(point, seed, value) for point, values in by_point.items() for seed, value in enumerate(values)]
+
+
+class TestInterval:
+    def test_it_is_students_with_the_tables_quantiles(self) -> None:
+        values = [1.0, 2.0, 4.0]
+        half_width = 4.302653 * stdev(values) / math.sqrt(3)  # t(0.975, 2)
+        interval = interval_of(values)
+        assert interval.mean == fmean(values)
+        assert interval.low == pytest.approx(fmean(values) - half_width, rel=1e-6)
+        assert interval.high == pytest.approx(fmean(values) + half_width, rel=1e-6)
+
+    def test_one_seed_has_none_and_says_so(self) -> None:
+        interval = interval_of([0.5])
+        assert (interval.low, interval.high) == (None, None)
+        assert interval.render() == "0.5000 (one seed)"
+
+    @settings(max_examples=30)
+    @given(st.lists(st.floats(-100, 100), min_size=2, max_size=6), st.floats(-10, 10), st.floats(0.1, 10))
+    def test_it_moves_and_stretches_with_the_values(self, values: list[float], shift: float, scale: float) -> None:
+        before, after = interval_of(values), interval_of([scale * value + shift for value in values])
+        assert after.low == pytest.approx(scale * (before.low or 0.0) + shift, abs=1e-6)
+        assert after.high == pytest.approx(scale * (before.high or 0.0) + shift, abs=1e-6)
+
+    def test_intervals_overlap_where_they_share_a_number(self) -> None:
+        assert Interval(1.0, 0.0, 2.0).overlaps(Interval(3.0, 2.0, 4.0))
+        assert not Interval(1.0, 0.0, 2.0).overlaps(Interval(3.0, 2.1, 4.0))
+        assert Interval(1.0, None, None).overlaps(Interval(9.0, 8.0, 10.0)), "an unknown interval excludes nothing"
+
+
+class TestRanking:
+    @pytest.mark.parametrize(("objective", "order"), [(LOWEST, [1, 0, 2]), (HIGHEST, [2, 0, 1])])
+    def test_points_stand_by_their_mean(self, objective: Objective, order: list[int]) -> None:
+        ranking = rank(records(p0=[2.0, 3.0], p1=[1.0, 3.0], p2=[4.0, 4.1]), objective)
+        assert [point.point for point in ranking.points] == order
+
+    @pytest.mark.parametrize("objective", [LOWEST, HIGHEST])
+    @pytest.mark.parametrize("status", ["stopped", "failed", "unfinished"])
+    def test_a_point_that_lost_a_seed_stands_behind_those_that_did_not(
+        self, objective: Objective, status: TrialStatus
+    ) -> None:
+        best = -9.0 if objective.mode == "min" else 9.0
+        found = [*records(p0=[2.0, 3.0]), record(1, 0, best), record(1, 1, best, status), record(2, 0, None, "failed")]
+        ranking = rank(found, objective)
+        assert [point.point for point in ranking.points] == [0, 1, 2]
+        assert ranking.points[1].values == {0: best}, "what a trial had when it was stopped is no objective"
+        assert ranking.points[1].statuses == {"finished": 1, status: 1}
+        assert ranking.points[2].objective is None
+
+    def test_a_clear_first_point_is_said(self) -> None:
+        verdict = rank(records(p0=[1.0, 1.01, 0.99], p1=[5.0, 5.01, 4.99]), LOWEST).verdict
+        assert verdict == "Point 0 is first; its interval lies clear of that of point 1."
+
+    def test_overlapping_intervals_are_said_and_compared_seed_by_seed(self) -> None:
+        same = rank(records(p0=[1.0, 2.0, 3.0], p1=[3.0, 1.5, 2.0]), LOWEST).verdict
+        assert "its interval overlaps that of point 1" in same
+        assert "they cannot be told apart" in same
+        paired = rank(records(p0=[1.0, 2.0, 3.0], p1=[1.5, 2.51, 3.49]), LOWEST).verdict
+        assert "its interval overlaps" in paired
+        assert "seed by seed they do differ" in paired
+
+    def test_one_seed_is_said(self) -> None:
+        assert "first with one seed: chance alone" in rank(records(p0=[1.0], p1=[5.0]), LOWEST).verdict
+
+    def test_without_an_objective_there_is_no_best_point(self) -> None:
+        ranking = rank([record(0, 0, None)], LOWEST)
+        assert ranking.best is None
+        assert "No trial finished with held_out/loss_correct" in ranking.verdict
+        assert rank([], LOWEST).best is None
+
+
+class TestFiles:
+    def test_a_trial_comes_back_as_it_was_written(self, tmp_path: Path) -> None:
+        assert read_trial(tmp_path) is None
+        write_trial(tmp_path, record(1, 2, 0.5, "stopped"))
+        assert read_trial(tmp_path) == record(1, 2, 0.5, "stopped")
+
+    def test_what_is_over_need_not_run_again(self) -> None:
+        settled = {status: record(0, 0, None, status).is_settled for status in _STATUSES}
+        assert settled == {"finished": True, "stopped": True, "failed": False, "unfinished": False}
+
+    def test_a_sweep_holds_space_trials_points_and_the_best(self, tmp_path: Path) -> None:
+        found = [*records(p0=[2.0, 3.0], p1=[1.0, 1.5]), record(2, 0, None, "failed")]
+        ranking = rank(found, LOWEST)
+        write_sweep(tmp_path, {"space": {"weighting.beta": [0, 1, 2]}}, found, ranking, ["the index"])
+        content = read_sweep(tmp_path)
+        assert content["space"] == {"weighting.beta": [0, 1, 2]}
+        assert [trial["name"] for trial in content["trials"]] == [each.name for each in found]
+        assert [point["point"] for point in content["points"]] == [1, 0, 2]
+        best: dict[str, Any] = content["best"]
+        assert (best["overrides"], best["mean"], best["seeds"]) == ({"weighting.beta": 1}, 1.25, [0, 1])
+        assert best["low"] < 1.25 < best["high"]
+        assert content["points"][2]["mean"] is None
+        assert content["shared"] == ["the index"]
+        assert content["verdict"] == ranking.verdict
+
+    def test_a_folder_without_a_sweep_is_said(self, tmp_path: Path) -> None:
+        with pytest.raises(ArtifactError, match="expected the folder of a sweep"):
+            read_sweep(tmp_path)
+
+
+_STATUSES: tuple[TrialStatus, ...] = ("finished", "stopped", "failed", "unfinished")
