@@ -40,7 +40,7 @@ def test_signals_to_everybody_and_twice_leave_a_run_that_resumes(
     for process in psutil.Process(driver.pid).children(recursive=True):
         process.send_signal(signal.SIGTERM)
     driver.send_signal(signal.SIGTERM)
-    output, _ = driver.communicate(timeout=120)
+    output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 130, output
     reached = len(metrics_of(run_dir))
 
@@ -49,7 +49,7 @@ def test_signals_to_everybody_and_twice_leave_a_run_that_resumes(
     for _ in range(2):
         driver.send_signal(signal.SIGTERM)
         time.sleep(0.1)
-    output, _ = driver.communicate(timeout=30)
+    output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 130, output
     assert "Ending at once" in output
 
