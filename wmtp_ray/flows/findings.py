@@ -1,10 +1,9 @@
 """What `wmtp doctor` looks at on the machine itself: cores, memory, GPUs, versions, Ray's address, the judge.
 
 Each function returns findings and raises nothing for what it finds. Starts no Ray; torch is imported only where a GPU's
-driver is present, the judge only where it is part of this version.
+driver is present.
 """
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -121,10 +120,6 @@ def _answers(host: str, port: int) -> bool:
 
 def look_at_judge() -> list[Finding]:
     """The isolation that this machine gives to model-written programs, found by trying."""
-    if importlib.util.find_spec("wmtp_ray.evaluation") is None:
-        return []
-    if importlib.util.find_spec("wmtp_ray.evaluation.judge") is None:
-        return []
     from wmtp_ray.evaluation.judge import Judge
 
     try:
