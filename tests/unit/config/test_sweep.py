@@ -1,6 +1,7 @@
 """What a sweep tries: its file, its points, what its trials share, and the recipe it ends in."""
 
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,10 @@ class TestFile:
         spec = load_sweep(name, [])
         corners = corner_points(spec)
         for point in (corners[0], corners[-1]):
-            load_config(trial_arguments(parse_arguments(["recipe=verifiable"]), "s", "t", point.values, 1), now=NOW)
+            words = trial_arguments(parse_arguments(["recipe=verifiable"]), "s", "t", point.values, 1)
+            config = load_config(words, now=NOW)
+            found = {key: attrgetter(key)(config) for key in point.values}
+            assert found == point.values
 
     def test_the_three_searches_ship(self) -> None:
         assert {load_sweep(name, []).search for name in SWEEPS} == {"grid", "random", "optuna"}
