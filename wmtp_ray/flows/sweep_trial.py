@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.tune import Trainable
 
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep import SweepSpec
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.errors import WmtpError
+from wmtp_ray.errors import TrainingError, WmtpError
 from wmtp_ray.flows.prepare import Prepared, prepare
 from wmtp_ray.flows.run_stages import Interrupted, run_stages
 from wmtp_ray.flows.sweep_plan import own_part
@@ -94,7 +94,14 @@ def _measured(config: RunConfig) -> dict[str, float | None]:
     remote = ray.remote(measure_held_out_problems).options(
         num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, scheduling_strategy="DEFAULT"
     )
-    losses = ray.get(remote.remote(config.run_dir / "final", config))
+    deadline_s = config.deadlines.start_s + config.deadlines.evaluation_s
+    try:
+        losses = ray.get(remote.remote(config.run_dir / "final", config), timeout=deadline_s)
+    except GetTimeoutError as error:
+        raise TrainingError(
+            f"{config.run_name} has trained, but its held-out losses did not come within {deadline_s:.0f} s "
+            "(deadlines.start_s + deadlines.evaluation_s); --resume measures them again"
+        ) from error
     found = dict(losses.metrics()) if losses is not None else {}
     stage = read_stage_result(stage_directory(config, _STAGE))
     if stage is not None and stage.health is not None:
