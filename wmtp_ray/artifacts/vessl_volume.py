@@ -106,7 +106,7 @@ def size_text(num_bytes: int) -> str:
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise ArtifactError(
             f"there is no command {COMMAND} here; install it in an environment of its own (`pip install vessl`), log "
