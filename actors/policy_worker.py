@@ -129,8 +129,7 @@ class PolicyWorker:
     def run(self) -> None:
         """Train from the restored step to the end of the plan, or until a stop is asked for."""
         if self.ranks.rank == 0:
-            self.job.metrics.start_from.remote(self.job.recipe.stage, self.start_step)
-            self._report_again()
+            self._start_reports()
         if self.start_step == 0:
             self._publish(0)
         for step in range(self.start_step, self.plan.num_steps):
@@ -313,8 +312,12 @@ class PolicyWorker:
             atomic_write(self.job.stage_dir / _REPORTS, json.dumps([asdict(each) for each in self.reports]).encode())
         self.reports.clear()
 
-    def _report_again(self) -> None:
-        """Send the reports of steps that the checkpoint holds and that died with the metrics actor."""
+    def _start_reports(self) -> None:
+        """Have the steps to come forgotten; send those again that the checkpoint holds and that died with the actor."""
+        # Waited for: an actor that dies just now is asked again, and must not forget what was reported in the meantime.
+        forgotten = self.job.metrics.start_from.remote(self.job.recipe.stage, self.start_step)
+        with suppress(RayError):
+            ray.get(forgotten, timeout=self.config.deadlines.start_s + self.config.deadlines.tracking_s)
         kept = self.job.stage_dir / _REPORTS
         if not kept.is_file():
             return

@@ -7,8 +7,9 @@ Not a number and infinity are written as null, as JSON has neither. One process 
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -24,32 +25,37 @@ Position = tuple[int, int]  # (stage, step)
 class JsonlSink:
     """Appends StepReports to `run_dir/metrics.jsonl`, each line flushed to the system before `log` returns.
 
-    Opening drops what a killed process left of its last line. A report at or before the last written one (its ranks
-    restarted from a checkpoint) replaces the lines from there on.
+    Opening drops what a killed process left of its last line. A report of an earlier step than the last written one
+    takes its place in the order, instead of the line that may stand there: calls to an actor that was restarted are
+    made again, and not in their order.
     """
 
     def __init__(self, run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / FILE_NAME
         self._last: Position | None = None
-        self._rewrite_before(None)
+        self._rewrite(end=None)
         self._file = self.path.open("ab")
 
     def log(self, report: StepReport) -> None:
         """Append one line; `time` is seconds since the epoch."""
         assert not RESERVED_KEYS & report.metrics.keys(), "a metric may not be named stage, step or time"
         position = (report.stage, report.step)
+        values = {"stage": report.stage, "step": report.step, "time": time.time(), **report.metrics}
+        line = orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
         if self._last is not None and position <= self._last:
-            self.truncate_from(*position)
-        line = {"stage": report.stage, "step": report.step, "time": time.time(), **report.metrics}
-        self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+            self._file.close()
+            self._rewrite(end=None, added={position: line})
+            self._file = self.path.open("ab")
+            return
+        self._file.write(line)
         self._file.flush()
         self._last = position
 
     def truncate_from(self, stage: int, step: int) -> None:
         """Drop every line at or after (stage, step), as a run does that resumes there. The file is replaced at once."""
         self._file.close()
-        self._rewrite_before((stage, step))
+        self._rewrite(end=(stage, step))
         self._file = self.path.open("ab")
 
     def close(self) -> None:
@@ -58,14 +64,14 @@ class JsonlSink:
         os.fsync(self._file.fileno())
         self._file.close()
 
-    def _rewrite_before(self, end: Position | None) -> None:
-        """Keep the whole lines before `end` (all of them for None); leave the file alone when that is all it has."""
+    def _rewrite(self, end: Position | None, added: Mapping[Position, bytes] = MappingProxyType({})) -> None:
+        """Keep the whole lines before `end` (all for None) and `added`, in order; leave a file alone that is so."""
         data = self.path.read_bytes() if self.path.exists() else b""
-        kept = [(line, position) for line, position in _whole_lines(data) if end is None or position < end]
-        self._last = kept[-1][1] if kept else None
-        kept_data = b"".join(line for line, _ in kept)
-        if kept_data != data:
-            replace_file(self.path, kept_data)
+        lines = {position: line for line, position in _whole_lines(data) if end is None or position < end} | dict(added)
+        self._last = max(lines, default=None)
+        new_data = b"".join(lines[position] for position in sorted(lines))
+        if new_data != data:
+            replace_file(self.path, new_data)
 
 
 def replace_file(path: Path, data: bytes) -> None:
