@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     data = verbs.add_parser("data", help="look after data files").add_subparsers(required=True, metavar="ACTION")
     _add_index(data.add_parser("index", help="build the index of a JSONL, anew"))
     _add_inspect(data.add_parser("inspect", help="show what is in an indexed JSONL and what a recipe would draw"))
+    _add_sample(data.add_parser("sample", help="a small JSONL of a few problems, out of an indexed large one"))
     _add_validate(data.add_parser("validate", help="check splits: labels, repetition, leaks; exit code 2 for errors"))
     return parser
 
@@ -130,6 +131,15 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", type=Path, help="index file, or a folder for it (beside the JSONL)")
     parser.add_argument("--picture", type=Path, help="also draw it into this PNG")
     parser.set_defaults(run=_inspect)
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="JSONL that has an index")
+    parser.add_argument("--out", type=Path, required=True, help="new JSONL")
+    parser.add_argument("--problems", type=int, default=500, help="how many problems, drawn at random (500)")
+    parser.add_argument("--rows-per-problem", type=int, default=16, help="at most, half of them correct (16)")
+    parser.add_argument("--seed", type=int, default=0, help="which problems and rows (0)")
+    parser.set_defaults(run=_sample)
 
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:
@@ -243,6 +253,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     text = inspect_data(arguments.file, index_path=arguments.index, words=arguments.words, picture=arguments.picture)
     print(text, end="")
+    return DONE
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.sample_data import sample_data
+
+    sizes = {"num_problems": arguments.problems, "rows_per_problem": arguments.rows_per_problem}
+    print(sample_data(arguments.file, arguments.out, **sizes, seed=arguments.seed))
     return DONE
 
 

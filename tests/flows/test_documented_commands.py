@@ -123,6 +123,10 @@ def test_the_conversions_and_checks_of_the_guide_do_what_it_says(in_the_place, m
     assert typed(data["inspect"], monkeypatch) == DONE
     assert "difficulty" in capsys.readouterr().out
     assert typed(data["validate"], monkeypatch) == DONE, capsys.readouterr().out
+    stand_in = in_the_place / "storage" / "datasets_local_small" / "codecontests_small.jsonl"
+    stand_in.unlink()
+    assert typed(data["sample"], monkeypatch) == DONE
+    assert stand_in.is_file()
     [doctor] = [words for words in commands if words[:2] == ("wmtp", "doctor")]
     assert typed(doctor, monkeypatch) in (DONE, REFUSED)  # of this machine it may find anything
     said = capsys.readouterr().out

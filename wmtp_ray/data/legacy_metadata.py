@@ -20,6 +20,7 @@ from wmtp_ray.errors import DataError
 
 LISTED_LINES = 10
 READ_BYTES = 1 << 20
+_OTHER_NAMES = {"valid": "validation", "validation": "valid"}
 
 
 class _Label(msgspec.Struct, gc=False):
@@ -33,8 +34,10 @@ class _LabelsFile(msgspec.Struct):
 
 
 def labels_path_of(jsonl: Path) -> Path:
-    """Where the labels of a JSONL of the earlier generation lie."""
-    return jsonl.with_name(f"{jsonl.stem}_metadata.json")
+    """Where the labels of a JSONL of the earlier generation lie; that of the valid split goes by two names."""
+    names = (jsonl.stem, _OTHER_NAMES.get(jsonl.stem, jsonl.stem))
+    paths = [jsonl.with_name(f"{name}_metadata.json") for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,15 @@ def test_labels_are_not_read_where_every_row_has_its_own(tmp_path: Path, records
     assert len(build_index(path, on_error="fail").index) == len(records)
 
 
+@pytest.mark.parametrize(("rows", "labels"), [("valid", "validation"), ("validation", "valid")])
+def test_the_valid_split_has_labels_under_either_name(
+    tmp_path: Path, records: list[dict[str, object]], rows: str, labels: str
+) -> None:
+    path = write_rows(tmp_path / f"{rows}.jsonl", [without(each, "metadata") for each in records])
+    write_labels(tmp_path / f"{labels}.jsonl", LABELS, PROBLEMS)
+    assert build_index(path, on_error="fail").index.difficulty_R.tolist() == [level for _, level in LABELS]
+
+
 def test_labels_of_another_length_are_refused(tmp_path: Path, records: list[dict[str, object]]) -> None:
     path = write_rows(tmp_path / "train.jsonl", [without(each, "metadata") for each in records])
     for labels in (LABELS[:4], [*LABELS, (True, 1)]):
