@@ -139,16 +139,17 @@ class TestSlots:
     @pytest.mark.parametrize(
         ("nodes", "cpus", "gpus", "fit"),
         [
-            ([(4, 0)], 1.1, 0.0, 2),  # one CPU stays free
+            ([(4, 0)], 1.1, 0.0, 3),
+            ([(4, 0)], 1.0, 0.0, 3),  # room for Ray Data stays free
             ([(2, 0)], 1.0, 0.0, 1),
             ([(2, 0)], 1.1, 0.0, 1),  # never none: what fits nowhere is refused before
-            ([(3, 0), (3, 0)], 2.0, 0.0, 2),
-            ([(2, 0), (2, 0), (2, 0)], 1.5, 0.0, 2),  # no trial is split over nodes
+            ([(3, 0), (3, 0)], 1.5, 0.0, 3),  # and on one node only
+            ([(2, 0), (2, 0), (2, 0)], 1.9, 0.0, 2),  # no trial is split over nodes
             ([(16, 4)], 3.0, 2.0, 2),  # GPUs are what is scarce
             ([(64, 8), (8, 0)], 7.0, 1.0, 8),
         ],
     )
-    def test_trials_fit_on_whole_nodes_with_a_cpu_left(
+    def test_trials_fit_on_whole_nodes_with_room_left_for_data(
         self, nodes: list[tuple[float, float]], cpus: float, gpus: float, fit: int
     ) -> None:
         assert slots_of(nodes, cpus=cpus, gpus=gpus) == fit

@@ -7,13 +7,13 @@ from wmtp_ray.flows.cluster import require_resources
 from wmtp_ray.flows.sweep_plan import SweepPlan
 
 TRIAL_CPUS = 0.1  # of Tune's actor
-# Kept free for the tasks of Ray Data, which all trials share: with too little of it they would wait for rows together,
-# and none would give anything back.
-DATA_CPUS = 1.0
+# Kept free for the tasks of Ray Data, which all trials share: without room for one (0.1, `actors/rank_stream.py`) they
+# would wait for rows together, and none would give anything back.
+DATA_CPUS = 0.2
 
 
 def slots(plan: SweepPlan) -> int:
-    """Return how many trials the cluster holds at once, each with all that it starts, and a CPU left for Ray Data.
+    """Return how many trials the cluster holds at once, each with all that it starts, and room left for Ray Data.
 
     Raises ConfigError where not even one fits.
     """
@@ -46,7 +46,7 @@ def slots_of(nodes: Sequence[tuple[float, float]], *, cpus: float, gpus: float) 
     """Return how many trials of so many CPUs and GPUs fit on whole nodes, DATA_CPUS of the largest kept free.
 
     At least one: a trial larger than a node is spread over several, alone. CPUs and GPUs of each node:
-    slots_of([(4, 0)], cpus=1.1, gpus=0) = 2; slots_of([(3, 1), (3, 1)], cpus=1.1, gpus=0.5) = 3
+    slots_of([(4, 0)], cpus=1.1, gpus=0) = 3; slots_of([(3, 1), (3, 1)], cpus=1.1, gpus=0.5) = 4
     """
     tolerance = 1e-9
     left = sorted(nodes, reverse=True)
