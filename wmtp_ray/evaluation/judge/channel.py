@@ -24,6 +24,7 @@ MAX_FRAME_BYTES = 32 << 20
 MAX_DEPTH = 200
 _EXACT_INT = 1 << 53
 _HEADER_BYTES = 4
+_ENCODER, _DECODER = json.JSONEncoder(separators=(",", ":")), json.JSONDecoder()
 BUILTIN = -1  # in place of a handle's number: the builtin of that name; only the tests may say so
 _PLAIN_TYPES: dict[str, type] = {
     kind.__name__: kind
@@ -55,7 +56,7 @@ class Channel:
     def send(self, message: object) -> None:
         """Write a message of encoded values. Raises NotPlainError before a byte is written if it is too large."""
         try:
-            body = json.dumps(message, separators=(",", ":")).encode()
+            body = _ENCODER.encode(message).encode()
         except (RecursionError, ValueError) as error:
             raise NotPlainError(f"a value is nested too deep ({error})") from None
         if len(body) > MAX_FRAME_BYTES:
@@ -69,7 +70,11 @@ class Channel:
             raise MalformedFrameError(f"a frame of {length} bytes, more than {MAX_FRAME_BYTES}")
         body = self._read(length)
         try:
-            return json.loads(body)
+            text = body.decode()
+            message, end = _DECODER.raw_decode(text)
+            if end != len(text):
+                raise ValueError("more than one value")
+            return message
         except (ValueError, RecursionError) as error:
             raise MalformedFrameError(f"a frame that is no JSON: {error}") from None
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from wmtp_ray.errors import SandboxError
 from wmtp_ray.evaluation.judge import landlock
 from wmtp_ray.evaluation.judge.limits import limits_for
+from wmtp_ray.evaluation.judge.tests_job import prepare_tests
 from wmtp_ray.evaluation.judge.worker import RefusedError, Worker, ZygoteError
 
 _RANK = {"rlimits": 0, "landlock-weak": 1, "seatbelt": 2, "landlock": 2, "namespace": 3}
@@ -132,9 +133,9 @@ def _self_test(worker: Worker, must_block: bool) -> None:
         secret.write_text("secret", encoding="utf-8")
         blocked = f"assert could({str(secret)!r}, {os.getpid()}) == [], could({str(secret)!r}, {os.getpid()})"
         works = 'assert works([1, 2]) == ([2, 3], "own")'
-        job = {"sections": [works, blocked if must_block else ""], "entry_point": None, "call_check": False}
+        job = prepare_tests((works, blocked if must_block else ""), entry_point=None, call_check=False)
         limits = limits_for(_SELF_TEST_S, _SELF_TEST_MEMORY_BYTES, _SELF_TEST_FILE_BYTES, _SELF_TEST_FILE_BYTES)
-        report = worker.run_function(_SELF_TEST_PROGRAM.encode(), json.dumps(job).encode(), limits)
+        report = worker.run_function(_SELF_TEST_PROGRAM.encode(), job, limits)
     status, detail = json.loads(report.written or b'["fail", "the tests ended without a verdict"]')
     if status != "pass":
         raise RefusedError(f"the self-test ended in {status}: {detail}")

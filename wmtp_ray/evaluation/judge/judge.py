@@ -10,10 +10,9 @@ and from as many threads as one likes; `num_workers` checks run at once.
 It does not choose which programs to judge, and computes no Pass@K.
 """
 
-import json
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +20,8 @@ from wmtp_ray.evaluation.judge.gate import Gate
 from wmtp_ray.evaluation.judge.isolation import open_worker
 from wmtp_ray.evaluation.judge.limits import Limits, limits_for
 from wmtp_ray.evaluation.judge.outcome import function_verdict, stdio_verdict
-from wmtp_ray.evaluation.judge.verdict import StdioVerdict, Verdict
+from wmtp_ray.evaluation.judge.tests_job import prepare_tests
+from wmtp_ray.evaluation.judge.verdict import BrokenTestsError, StdioVerdict, Verdict, printable
 from wmtp_ray.evaluation.judge.worker import RefusedError, RunReport, Worker, ZygoteError
 
 Run = Callable[[Worker], RunReport]
@@ -75,8 +75,8 @@ class Judge:
         memory_limit_bytes: int | None = None,
     ) -> Verdict:
         """Call the tests' check(candidate) with the program's `entry_point`, as HumanEval does."""
-        job = {"sections": [tests], "entry_point": entry_point, "call_check": True}
-        return self._check_calls(program, job, self._limits(timeout_s, memory_limit_bytes))
+        limits = self._limits(timeout_s, memory_limit_bytes)
+        return self._check_calls(program, (tests,), entry_point, call_check=True, limits=limits)
 
     def check_asserts(
         self,
@@ -92,8 +92,9 @@ class Judge:
 
         `entry_point` is needed only for a function that is called like a builtin beside other names of the program.
         """
-        job = {"sections": [setup_code, "\n".join(asserts)], "entry_point": entry_point, "call_check": False}
-        return self._check_calls(program, job, self._limits(timeout_s, memory_limit_bytes))
+        limits = self._limits(timeout_s, memory_limit_bytes)
+        sections = (setup_code, "\n".join(asserts))
+        return self._check_calls(program, sections, entry_point, call_check=False, limits=limits)
 
     def check_stdio(
         self,
@@ -161,10 +162,16 @@ class Judge:
             self._disk_limit_bytes,
         )
 
-    def _check_calls(self, program: str, job: Mapping[str, object], limits: Limits) -> Verdict:
-        source, encoded_job = _encoded(program), json.dumps(job).encode()
+    def _check_calls(
+        self, program: str, sections: tuple[str, ...], entry_point: str | None, *, call_check: bool, limits: Limits
+    ) -> Verdict:
+        try:
+            job = prepare_tests(sections, entry_point, call_check=call_check)
+        except BrokenTestsError as error:
+            return Verdict("error", printable(str(error)), 0.0)
+        source = _encoded(program)
         return self._settle(
-            lambda worker: worker.run_function(source, encoded_job, limits),
+            lambda worker: worker.run_function(source, job, limits),
             lambda report: function_verdict(report, limits),
         )
 

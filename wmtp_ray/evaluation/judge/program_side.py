@@ -8,7 +8,6 @@ import atexit
 import builtins
 import os
 import sys
-import threading
 import traceback
 import types
 from collections.abc import Callable, Iterator
@@ -197,7 +196,8 @@ def _print_error(error: BaseException) -> None:
 def _finish() -> int:
     """Do what an interpreter does at its end: wait for threads, run exit handlers, flush; 120 if output is lost."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if (threading := sys.modules.get("threading")) is not None:
+            threading._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

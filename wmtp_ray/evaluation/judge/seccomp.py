@@ -21,13 +21,17 @@ from dataclasses import dataclass
 from wmtp_ray.evaluation.judge.syscalls import MACHINE, syscall
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, value
+Answer = tuple[Instruction, ...]  # what ends a call
 
 _SET_MODE_FILTER = 1
 _FLAG_SPEC_ALLOW = 4  # no mitigation beyond what unfiltered processes of this user have
 _RET_KILL_PROCESS, _RET_ALLOW, _RET_ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
-_LOAD_WORD, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
+_LOAD_WORD, _AND, _RETURN = 0x20, 0x54, 0x06
+_JUMP, _JUMP_EQUAL, _JUMP_NOT_BELOW = 0x05, 0x15, 0x35
+_LONGEST_JUMP = 255  # of a conditional one
 _OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGUMENTS = 0, 4, 16
 _INSTRUCTION, _OFFSET_OF_VALUE = "=HBBI", 4
+_REFUSE: Answer = ((_RETURN, 0, 0, _RET_ERRNO | errno.EPERM),)
 _AUDIT_ARCH = (0xC000003E, 0xC00000B7)
 _OWN_PID = -1  # stands for the pid of the process that installs the filter
 _ALL_BITS = 0xFFFFFFFF
@@ -145,33 +149,59 @@ class Filter:
         self._add(_JUMP_EQUAL, _AUDIT_ARCH[machine], on_true=1)
         self._add(_RETURN, _RET_KILL_PROCESS)
         self._add(_LOAD_WORD, _OFFSET_NUMBER)
-        for number in _allowed_numbers(machine):
-            self._on_number(number, _RET_ALLOW)
-        for numbers in _NOT_THERE.values():
-            self._on_number(numbers[machine], _RET_ERRNO | errno.ENOSYS)
-        for numbers, conditions in _ON_CONDITION:
-            self._on_number_and(numbers[machine], conditions)
-        self._add(_RETURN, _RET_ERRNO | errno.EPERM)
-
-    def _on_number(self, number: int, action: int) -> None:
-        self._add(_JUMP_EQUAL, number, on_false=1)
-        self._add(_RETURN, action)
-
-    def _on_number_and(self, number: int, conditions: tuple[_Condition, ...]) -> None:
-        """Allow a call whose arguments meet all conditions; fall through with the number loaded again otherwise."""
-        length = 3 * len(conditions) + 1
-        self._add(_JUMP_EQUAL, number, on_false=length + 1)
-        for position, condition in enumerate(conditions):
-            offset = _OFFSET_ARGUMENTS + 8 * condition.argument + 4 * condition.high
-            self._add(_LOAD_WORD, offset)
-            self._add(_AND, condition.mask)
-            refuse = length - 3 * position - 3
-            self._add(_JUMP_EQUAL, condition.value, *((0, refuse) if condition.equal else (refuse, 0)))
-        self._add(_RETURN, _RET_ALLOW)
-        self._add(_LOAD_WORD, _OFFSET_NUMBER)
+        self._program += _search(_ranges(_answers(machine)))
 
     def _add(self, code: int, value: int, on_true: int = 0, on_false: int = 0) -> None:
         self._program.append((code, on_true, on_false, value))
+
+
+def _answers(machine: int) -> dict[int, Answer]:
+    """Return what is answered to each number that is listed."""
+    allow = ((_RETURN, 0, 0, _RET_ALLOW),)
+    answers: dict[int, Answer] = dict.fromkeys(_allowed_numbers(machine), allow)
+    for numbers in _NOT_THERE.values():
+        answers[numbers[machine]] = ((_RETURN, 0, 0, _RET_ERRNO | errno.ENOSYS),)
+    conditional: dict[int, list[Instruction]] = {}
+    for numbers, conditions in _ON_CONDITION:
+        conditional.setdefault(numbers[machine], []).extend(_allow_if(conditions))
+    return answers | {number: (*checks, *_REFUSE) for number, checks in conditional.items()}
+
+
+def _allow_if(conditions: tuple[_Condition, ...]) -> list[Instruction]:
+    """Allow a call whose arguments meet all conditions; fall through otherwise."""
+    length = 3 * len(conditions) + 1
+    instructions: list[Instruction] = []
+    for position, condition in enumerate(conditions):
+        past = length - 3 * position - 3
+        on_true, on_false = (0, past) if condition.equal else (past, 0)
+        instructions += [
+            (_LOAD_WORD, 0, 0, _OFFSET_ARGUMENTS + 8 * condition.argument + 4 * condition.high),
+            (_AND, 0, 0, condition.mask),
+            (_JUMP_EQUAL, on_true, on_false, condition.value),
+        ]
+    return [*instructions, (_RETURN, 0, 0, _RET_ALLOW)]
+
+
+def _ranges(answers: dict[int, Answer]) -> list[tuple[int, Answer]]:
+    """Cut the numbers from 0 on into ranges of one answer: (first number, answer), ascending."""
+    ranges: list[tuple[int, Answer]] = []
+    for number in sorted({0, *answers, *(number + 1 for number in answers)}):
+        answer = answers.get(number, _REFUSE)
+        if not ranges or answer != ranges[-1][1]:
+            ranges.append((number, answer))
+    return ranges
+
+
+def _search(ranges: list[tuple[int, Answer]]) -> list[Instruction]:
+    """Find the range of the loaded number by halving; at installation the kernel runs a filter for every number."""
+    if len(ranges) == 1:
+        return list(ranges[0][1])
+    middle = len(ranges) // 2
+    low, high = _search(ranges[:middle]), _search(ranges[middle:])
+    first_of_high = ranges[middle][0]
+    if len(low) <= _LONGEST_JUMP:
+        return [(_JUMP_NOT_BELOW, len(low), 0, first_of_high), *low, *high]
+    return [(_JUMP_NOT_BELOW, 0, 1, first_of_high), (_JUMP, 0, 0, len(low)), *low, *high]
 
 
 def _allowed_numbers(machine: int) -> list[int]:

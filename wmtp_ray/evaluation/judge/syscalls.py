@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 import signal
+import struct
 
 MACHINE = {"x86_64": 0, "aarch64": 1}.get(platform.machine())
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -22,7 +23,9 @@ _NUMBERS = {
     "seccomp": (317, 277),
 }
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
-_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)  # version 3, this process
+_NO_CAPABILITIES = bytes(24)
+_ZERO = ctypes.c_ulong(0)
 
 
 def syscall(name: str, *arguments: object) -> int:
@@ -46,7 +49,7 @@ def _checked(name: str, result: int) -> int:
 
 
 def _prctl(option: int, value: int) -> None:
-    libc("prctl", option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    libc("prctl", option, ctypes.c_ulong(value), _ZERO, _ZERO, _ZERO)
 
 
 def die_with_parent() -> None:
@@ -66,5 +69,4 @@ def forbid_new_privileges() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability; without exec and with no_new_privs there is no way back."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    syscall("capset", header, (ctypes.c_uint32 * 6)())
+    syscall("capset", _CAPABILITY_HEADER, _NO_CAPABILITIES)

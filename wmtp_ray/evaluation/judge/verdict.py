@@ -17,6 +17,10 @@ STATUSES: tuple[Status, ...] = ("pass", "fail", "timeout", "memory", "unserialis
 _MAX_DETAIL_CHARS = 2000
 
 
+class BrokenTestsError(Exception):
+    """The tests themselves cannot be run, whatever the program."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """How one check ended; `detail` may quote the program, `seconds` is the wall time of the run that decided."""

@@ -22,7 +22,8 @@ from wmtp_ray.evaluation.judge.limits import Limits
 _START_DEADLINE_S = 30.0
 _GRACE_S = 10.0
 _MAX_ERROR_BYTES = 1 << 16
-# The zygote loads its modules without running this package's own __init__, and without the project on its path.
+# The zygote loads its modules without running this package's own __init__, and without the project on its path. It
+# loads what programs often import, but neither `threading` nor `random`: both run code of theirs after every fork.
 _BOOTSTRAP = """
 import site, sys, types
 control, *packages = sys.argv[1:]
@@ -30,8 +31,7 @@ for name, path in zip(packages[::2], packages[1::2]):
     package = sys.modules[name] = types.ModuleType(name)
     package.__path__ = [path]
 site.setquit(); site.sethelper(); site.setcopyright()
-import bisect, collections, copy, datetime, decimal, functools, heapq, itertools, math, operator, queue, random, re
-import statistics, string, tempfile, typing
+import bisect, collections, copy, datetime, decimal, functools, heapq, itertools, math, operator, re, string, typing
 from wmtp_ray.evaluation.judge.zygote import main
 main(int(control))
 """

@@ -112,8 +112,7 @@ class Zygote:
         if pid:
             return Child(pid)
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)  # the handler stays; it does nothing
             os.chdir(self._confinement.scratch)
             self._confinement.confine(role, limits)
             _keep_only(descriptors)

@@ -1,11 +1,13 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wmtp_ray.evaluation.judge.remote import update
-from wmtp_ray.evaluation.judge.test_side import free_names
+from wmtp_ray.evaluation.judge.tests_job import free_names, prepare_tests
 
 
 @pytest.mark.parametrize(
@@ -21,11 +23,11 @@ from wmtp_ray.evaluation.judge.test_side import free_names
     ],
 )
 def test_names_that_tests_use_and_do_not_define(source, names):
-    assert free_names([source]) == names
+    assert free_names((source,)) == names
 
 
 def test_a_name_that_an_earlier_section_defines_is_not_free():
-    assert free_names(["root = Node(1)", "assert f(root)"]) == {"Node", "f"}
+    assert free_names(("root = Node(1)", "assert f(root)")) == {"Node", "f"}
 
 
 DATA = st.recursive(
@@ -45,3 +47,13 @@ def test_an_update_in_place_ends_equal_and_in_the_same_objects(mine, theirs):
     assert mine == theirs
     if len(inner) == len(theirs) == len([item for item in theirs if isinstance(item, list)]):
         assert [item for item in mine if isinstance(item, list)] == theirs
+
+
+def test_an_interpreter_that_drops_asserts_keeps_those_of_tests():
+    code = "from wmtp_ray.evaluation.judge.tests_job import prepare_tests\n"
+    code += "print(len(prepare_tests(('assert f()',), None, call_check=False)))"
+    sizes = {
+        subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=True).stdout
+        for flags in ((), ("-O",))
+    }
+    assert sizes == {f"{len(prepare_tests(('assert f()',), None, call_check=False))}\n"}

@@ -1,0 +1,54 @@
+"""The tests' side of a check, prepared by the judge: compiled once, however many programs are judged by it.
+
+Tests come from benchmarks and are compiled here, in the judge's own process; programs never are.
+"""
+
+import marshal
+import symtable
+from functools import lru_cache
+from types import CodeType
+
+from wmtp_ray.evaluation.judge.verdict import BrokenTestsError
+
+_CACHED_JOBS = 256
+
+
+@lru_cache(maxsize=_CACHED_JOBS)
+def prepare_tests(sections: tuple[str, ...], entry_point: str | None, *, call_check: bool) -> bytes:
+    """Return what `test_side.run_tests` reads. Raises BrokenTestsError for tests that do not compile.
+
+    `sections` are run in order, in one namespace; `call_check` calls their check(candidate) afterwards.
+    """
+    sources = {f"<tests {number}>": source for number, source in enumerate(sections)}
+    codes = [_compile(source, name) for name, source in sources.items()]
+    names = sorted(free_names(sections))
+    job = {"sources": sources, "codes": codes, "names": names, "entry_point": entry_point, "call_check": call_check}
+    return marshal.dumps(job)
+
+
+def free_names(sections: tuple[str, ...]) -> set[str]:
+    """Return the global names that sources use and none of them defines.
+
+    "def check(f): assert f(1) == helper(limit)" -> {"helper", "limit"}
+    """
+    used: set[str] = set()
+    defined: set[str] = set()
+    for source in sections:
+        top = symtable.symtable(source, "<tests>", "exec")
+        for symbol in top.get_symbols():
+            bound = symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
+            (defined if bound else used).add(symbol.get_name())
+        pending = list(top.get_children())
+        while pending:
+            table = pending.pop()
+            pending += table.get_children()
+            used |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
+    return used - defined
+
+
+def _compile(source: str, name: str) -> CodeType:
+    try:
+        code: CodeType = compile(source, name, "exec", dont_inherit=True, optimize=0)  # asserts stay, whatever -O says
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BrokenTestsError(f"the tests do not compile: {error}") from None
+    return code
