@@ -78,13 +78,17 @@ class RankJob:
     metrics: Any
 
 
-def run_rank(job: dict[str, RankJob]) -> None:
-    """Entry point of Ray Train on every rank; a reason that a restart cannot cure is left for the driver."""
-    config, directory = job["job"].config, job["job"].stage_dir
+def run_rank(told: dict[str, Any]) -> None:
+    """Entry point of Ray Train on every rank; a reason that a restart cannot cure is left for the driver.
+
+    `told["job"]` refers to a RankJob: what Ray Train's controller only hands on, it need not import torch to read.
+    """
+    job: RankJob = ray.get(told["job"])
+    config, directory = job.config, job.stage_dir
     if (failure := read_failure(directory)) is not None:
         raise WmtpError(failure)
     try:
-        PolicyWorker(job["job"], current_ranks()).run()
+        PolicyWorker(job, current_ranks()).run()
     except WmtpError as error:
         write_failure(directory, str(error))
         raise
@@ -110,16 +114,17 @@ class PolicyWorker:
         self.device = choose_device(config.train.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
         self.plan = load_plan(config.run_dir, job.recipe.stage)
         self.index = load_index(config.data.train_file, config.data.index_file)
+        self.checkpoints = job.stage_dir / "checkpoints"
+        self.continued_from = latest_checkpoint(self.checkpoints)
+        self.start_step = read_state(self.continued_from).step if self.continued_from is not None else 0
+        self.stream = self._stream()  # reads its first rows while the policy is built
         self.policy = job.recipe.build_policy(config)
         self.size = ModelSize.from_params(asdict(self.policy.transformer.args))
         self.peak_flops = measured_peak_flops(
             self.device, torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
         )
         self.training = self._build_training()
-        self.checkpoints = job.stage_dir / "checkpoints"
-        self.start_step, carried = self._restore()
-        self.snapshots = self._open_snapshots(carried)
-        self.stream = self._stream()
+        self.snapshots = self._open_snapshots(self._restore())
         self.scores = self._build_scores()
         self.losses: list[float] = []  # since the last checkpoint
         self.reports: list[StepReport] = []  # likewise, of rank 0
@@ -178,15 +183,15 @@ class PolicyWorker:
         scorer = recipe.build_scorer(self.config, num_horizons)
         return TrainingStep(module, self.policy, optimizer, scorer, self.config, self.ranks)
 
-    def _restore(self) -> tuple[int, list[Path]]:
-        """Continue from the newest whole checkpoint; return its step and the critic versions it carries."""
-        checkpoint = latest_checkpoint(self.checkpoints)
+    def _restore(self) -> list[Path]:
+        """Continue from the newest whole checkpoint; return the critic versions it carries."""
+        checkpoint = self.continued_from
         if checkpoint is None:
-            return 0, []
+            return []
         assert read_state(checkpoint).plan_digest == self.plan.digest, "the checkpoint belongs to another plan"
         state = restore(checkpoint, self.policy, self.training.optimizer)
         self.training.scorer.load_state_dict(state.scorer)
-        return state.step, snapshot_files(checkpoint)
+        return snapshot_files(checkpoint)
 
     def _open_snapshots(self, carried: list[Path]) -> SnapshotDirectory | None:
         """Agree on a directory of this attempt; rank 0 makes it before any rank goes on."""

@@ -29,5 +29,9 @@ class TrainingError(WmtpError):
     """A run cannot go on: a loss that is no number, a wait past its deadline."""
 
 
+class Interrupted(Exception):
+    """A run or sweep was asked to stop; it has checkpointed, or says which checkpoint it continues from."""
+
+
 class SandboxError(WmtpError):
     """The judge cannot give the isolation that was required."""

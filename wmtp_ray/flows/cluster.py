@@ -20,6 +20,9 @@ _QUIET = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # The controller polls the ranks this often: it bounds how late an end or a death is noticed.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    # One more process, started beside the ranks, for advance notice of a node that is drained: a rank that is lost
+    # costs its steps since the last checkpoint, announced or not.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _OWN_CLUSTER = "local"

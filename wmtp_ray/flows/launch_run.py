@@ -1,14 +1,21 @@
 """A command line to an exit code: load, refuse early, print the plan or run it. Imports torch and ray only to run."""
 
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from importlib import import_module
 
 from wmtp_ray.config.load import USAGE, dump_config, load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.errors import ConfigError, WmtpError
+from wmtp_ray.errors import ConfigError, Interrupted, WmtpError
+from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.prepare import Prepared, prepare
 from wmtp_ray.flows.run_directory import check_plans, check_run_directory, claim_run_directory, release_run_directory
+
+# Seconds of imports while Ray starts its processes; none of them imports Ray, which this thread is importing.
+_LIBRARIES = ("torch", "torch.distributed.tensor", "pandas", "pyarrow")
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -40,11 +47,15 @@ def launch(argv: Sequence[str], now: datetime) -> int:
 
 
 def _run(config: RunConfig, prepared: Prepared) -> int:
-    from wmtp_ray.flows.run_stages import Interrupted, run_stages  # seconds of torch and ray: only for a real run
-
     print(prepared.rendered, flush=True)
+    loading = threading.Thread(target=_load_libraries, name="load-libraries", daemon=True)
+    loading.start()
     try:
-        result = run_stages(config, prepared)
+        with joined(config.cluster.num_cpus):
+            loading.join()
+            from wmtp_ray.flows.run_stages import run_stages
+
+            result = run_stages(config, prepared)
     except (Interrupted, KeyboardInterrupt) as stop:
         reason = str(stop) or "stage 3 was cut short"
         print(f"interrupted: {reason}; continue with run_name={config.run_name} --resume", file=sys.stderr)
@@ -60,3 +71,9 @@ def _run(config: RunConfig, prepared: Prepared) -> int:
         print(f"warning: {warning}")
     print(f"done: {result.steps} steps, policy {result.policy_sha256}; everything is in {config.run_dir}")
     return DONE
+
+
+def _load_libraries() -> None:
+    with suppress(Exception):  # whatever is wrong is said where it is imported to be used
+        for name in _LIBRARIES:
+            import_module(name)

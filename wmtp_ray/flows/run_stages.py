@@ -5,7 +5,6 @@ from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate_run import evaluate_run
 from wmtp_ray.flows.evaluation_workers import require_evaluation_resources
 from wmtp_ray.flows.prepare import Prepared
-from wmtp_ray.flows.train import Interrupted as Interrupted
 from wmtp_ray.flows.train import train
 from wmtp_ray.tracking.result import FILE_NAME, RunResult, read_result
 

@@ -20,16 +20,12 @@ from ray.exceptions import RayError
 from actors.stalls import kill_processes, report_stall
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.errors import TrainingError
+from wmtp_ray.errors import Interrupted, TrainingError
 from wmtp_ray.tracking.incidents import IncidentReader
 from wmtp_ray.tracking.processes import STACKS, signs_of_life
 from wmtp_ray.training.stages import STOP_FILE
 
 _RANKS = "rank_"
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; it has checkpointed, or says which checkpoint it continues from."""
 
 
 class RunWatch:

@@ -22,7 +22,7 @@ from wmtp_ray.config.arguments import USAGE, Arguments, parse_arguments
 from wmtp_ray.config.layers import CONFIG_DIR, layer_names
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep_points import Point, Trial, listed_points
-from wmtp_ray.errors import ConfigError, TrainingError, WmtpError
+from wmtp_ray.errors import ConfigError, Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.launch_run import DONE, FAILED, INTERRUPTED, REFUSED
 from wmtp_ray.flows.run_directory import claim_run_directory
@@ -74,8 +74,6 @@ def sweep(arguments: Arguments, now: datetime) -> int:
     except WmtpError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
-    from wmtp_ray.flows.run_stages import Interrupted  # seconds of torch and ray: only for a real sweep
-
     try:
         ranking, records = run_sweep(plan)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -121,8 +119,6 @@ def run_sweep(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
         for problem in tracking.problems:
             print(f"warning: {problem}")
         if stop.is_made():
-            from wmtp_ray.flows.run_stages import Interrupted
-
             left = sum(record.status == "unfinished" for record in records)
             raise Interrupted(f"{left} of {len(records)} trials are not over")
     return ranking, records

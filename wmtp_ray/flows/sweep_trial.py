@@ -21,9 +21,9 @@ from wmtp_ray.config.load import load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep import SweepSpec
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.errors import TrainingError, WmtpError
+from wmtp_ray.errors import Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.prepare import Prepared, prepare
-from wmtp_ray.flows.run_stages import Interrupted, run_stages
+from wmtp_ray.flows.run_stages import run_stages
 from wmtp_ray.flows.sweep_plan import own_part
 from wmtp_ray.tracking.metrics_tail import MetricsTail
 from wmtp_ray.tracking.sweep_result import TrialRecord, TrialStatus, read_trial, write_trial

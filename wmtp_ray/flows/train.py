@@ -32,10 +32,9 @@ from wmtp_ray.artifacts.meta_checkpoint import load_policy, read_model_args
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.errors import WmtpError
+from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.prepare import Prepared
-from wmtp_ray.flows.run_watch import Interrupted as Interrupted
 from wmtp_ray.flows.run_watch import RunWatch
 from wmtp_ray.flows.stop_request import StopRequest, end_at_once, ray_is_gone
 from wmtp_ray.model.policy import value_path_state
@@ -326,7 +325,7 @@ def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if use_gpu else {})
     return TorchTrainer(
         run_rank,
-        train_loop_config={"job": job},
+        train_loop_config={"job": ray.put(job)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.deadlines.collective_s)),
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers, use_gpu=use_gpu, resources_per_worker=resources
