@@ -12,7 +12,7 @@ wall clock, and the medians of the ratios within a round. Variants:
     trainer, ...  transformers' Trainer, padded with rows grouped by length, and padding-free (flattened)
 
 The trainer needs a Python with torch and transformers (`--trainer-python`); without one it is left out.
-`--start-up` measures the seconds to a refusal and to the first step instead.
+How long a run takes to start: bench/startup.py.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -158,22 +157,8 @@ def compare(folder: Path, words: list[str], arguments: argparse.Namespace) -> No
         print(f"{name:20s} {statistics.median(values):19,.0f}   {ratio:.2f} x")
 
 
-def start_up(folder: Path, words: list[str], arguments: argparse.Namespace) -> None:
-    """Print the seconds to a refusal, to the dry run's end, and to the first step's metrics."""
-    for _ in range(arguments.rounds):
-        stamps = {"refused": ["weighting.bta=1"], "dry run": ["--dry-run"]}
-        for name, extra in stamps.items():
-            started = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "wmtp_ray.launch", *words, *extra], capture_output=True)
-            print(f"{name}: {time.perf_counter() - started:.2f} s", end="   ")
-        name, started = f"start-{time.time_ns()}", time.time()
-        run([sys.executable, "-m", "wmtp_ray.launch", *words, f"run_name={name}"])
-        first = json.loads((folder / "runs" / name / "metrics.jsonl").read_text().splitlines()[0])
-        print(f"first step after {first['time'] - started:.2f} s, whole run {time.time() - started:.2f} s", flush=True)
-
-
 def main() -> None:
-    """Write a site, then compare or measure the start."""
+    """Write a site, then compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainer-python", default=None)
     parser.add_argument("--data", type=Path, default=None)
@@ -185,11 +170,10 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--start-up", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         words = write_site(Path(name), arguments)
-        (start_up if arguments.start_up else compare)(Path(name), words, arguments)
+        compare(Path(name), words, arguments)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-STOP_AFTER_STEPS = 3
+NUM_STEPS = 3
 PHASES = {
     "config.yaml": "configuration, index, plan: the folder is claimed",
     "driver": "the driver is on Ray",
@@ -33,7 +33,7 @@ def measure(storage: Path, name: str, words: list[str]) -> dict[str, float]:
     run_dir = storage / "runs" / name
     shutil.rmtree(run_dir, ignore_errors=True)
     command = [sys.executable, "-m", "wmtp_ray.launch", *words, "preset=quickstart", f"storage_root={storage}"]
-    limits = [f"run_name={name}", f"train.max_steps={STOP_AFTER_STEPS}", "stages=[2]", "tracking.mlflow=false"]
+    limits = [f"run_name={name}", f"train.max_steps={NUM_STEPS}", "stages=[2]", "tracking.mlflow=false"]
     seconds: dict[str, float] = {}
     started = time.time()
     with subprocess.Popen([*command, *limits], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -48,6 +48,20 @@ def measure(storage: Path, name: str, words: list[str]) -> dict[str, float]:
     seconds["end"] = time.time() - started
     shutil.rmtree(run_dir)
     return seconds
+
+
+def measure_refusal(storage: Path) -> float:
+    """Return the seconds that a mistake takes to be refused."""
+    command = [sys.executable, "-m", "wmtp_ray.launch", "recipe=baseline", "preset=quickstart", "weighting.bta=1"]
+    started = time.time()
+    refused = subprocess.run([*command, f"storage_root={storage}"], capture_output=True)
+    assert refused.returncode == 2, refused.stderr
+    return time.time() - started
+
+
+def show(values: list[float], what: str) -> None:
+    """Print one line."""
+    print(f"  {statistics.median(values):5.1f} s ({min(values):.1f}, {max(values):.1f})  {what}")
 
 
 def main() -> None:
@@ -66,12 +80,14 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, words in launches.items():
             rounds[name].append(measure(storage, "startup-bench", words))
+    print(f"median of {arguments.rounds} rounds (smallest, largest)")
+    show([measure_refusal(storage) for _ in range(arguments.rounds)], "a misspelt key is refused")
     for name, found in rounds.items():
-        print(f"{name}, {STOP_AFTER_STEPS} steps, median of {arguments.rounds} rounds (smallest, largest)")
+        print(f"{name}, {NUM_STEPS} steps")
         for phase, meaning in PHASES.items():
             values = [each[phase] for each in found if phase in each]
             if values:
-                print(f"  {statistics.median(values):5.1f} s ({min(values):.1f}, {max(values):.1f})  {meaning}")
+                show(values, meaning)
 
 
 if __name__ == "__main__":
