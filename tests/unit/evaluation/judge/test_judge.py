@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,19 @@ def test_a_zygote_that_dies_during_a_check_is_replaced():
         killer.join()
         assert not zygote & descendants()
     assert descendants() == before
+
+
+def test_a_zygote_that_has_to_wait_for_a_cpu_makes_no_program_late():
+    before = descendants()
+    with Judge(num_workers=1, timeout_s=0.4) as judge, ThreadPoolExecutor(1) as pool:
+        zygote = descendants() - before
+        check = pool.submit(judge.check_stdio, "import time\ntime.sleep(0.3)\nprint('a')", "", "a")
+        time.sleep(0.1)
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in zygote:
+                os.kill(pid, number)
+            time.sleep(1.5)
+        assert check.result().status == "pass", check.result()
 
 
 def test_a_judge_that_fails_twice_says_error_and_recovers():
