@@ -48,7 +48,8 @@ def launch(argv: Sequence[str], now: datetime) -> int:
 
 def _run(config: RunConfig, prepared: Prepared) -> int:
     print(prepared.rendered, flush=True)
-    loading = threading.Thread(target=_load_libraries, name="load-libraries", daemon=True)
+    # Not a daemon: the end of this process, whatever its reason, does not come in the middle of an import.
+    loading = threading.Thread(target=_load_libraries, name="load-libraries")
     loading.start()
     try:
         with joined(config.cluster.num_cpus):
