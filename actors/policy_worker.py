@@ -81,9 +81,10 @@ class RankJob:
 def run_rank(told: dict[str, Any]) -> None:
     """Entry point of Ray Train on every rank; a reason that a restart cannot cure is left for the driver.
 
-    `told["job"]` refers to a RankJob: what Ray Train's controller only hands on, it need not import torch to read.
+    `told`: "job" refers to a RankJob, which Ray Train's controller then hands on without importing torch to read it;
+    "start_s" is how long to wait for it.
     """
-    job: RankJob = ray.get(told["job"])
+    job: RankJob = ray.get(told["job"], timeout=told["start_s"])
     config, directory = job.config, job.stage_dir
     if (failure := read_failure(directory)) is not None:
         raise WmtpError(failure)

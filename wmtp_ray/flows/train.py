@@ -325,7 +325,7 @@ def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if use_gpu else {})
     return TorchTrainer(
         run_rank,
-        train_loop_config={"job": ray.put(job)},
+        train_loop_config={"job": ray.put(job), "start_s": config.deadlines.start_s},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.deadlines.collective_s)),
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers, use_gpu=use_gpu, resources_per_worker=resources
