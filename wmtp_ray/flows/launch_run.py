@@ -14,7 +14,7 @@ from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.prepare import Prepared, prepare
 from wmtp_ray.flows.run_directory import check_plans, check_run_directory, claim_run_directory, release_run_directory
 
-# Seconds of imports while Ray starts its processes; none of them imports Ray, which this thread is importing.
+# Seconds of imports while Ray starts its processes; none of them imports Ray, as the main thread does.
 _LIBRARIES = ("torch", "torch.distributed.tensor", "pandas", "pyarrow")
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -58,7 +58,7 @@ def _run(config: RunConfig, prepared: Prepared) -> int:
 
             result = run_stages(config, prepared)
     except (Interrupted, KeyboardInterrupt) as stop:
-        reason = str(stop) or "stage 3 was cut short"
+        reason = str(stop) or "the run was cut short"
         print(f"interrupted: {reason}; continue with run_name={config.run_name} --resume", file=sys.stderr)
         return INTERRUPTED
     except ConfigError as error:

@@ -64,7 +64,7 @@ class Watch:
                 if now >= next_look:
                     passed = self._limit_passed(children, limits, now - started)
                     if passed == "wall" and self._reap(children, os.WNOHANG)[-1].ended:
-                        passed = None  # it was done in time: this process itself had to wait for a CPU
+                        passed = None  # it has ended, unseen while this process itself waited for a CPU
                     next_look = time.monotonic() + _LOOK_EVERY_S
         finally:
             self._end(children)
