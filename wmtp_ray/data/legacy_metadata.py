@@ -14,13 +14,15 @@ from typing import BinaryIO
 import msgspec
 import numpy as np
 
+from wmtp_ray.config.earlier_names import FILES
 from wmtp_ray.contracts import Bool, Int16, Int32, Int64, RowIndex
 from wmtp_ray.data import records
 from wmtp_ray.errors import DataError
 
 LISTED_LINES = 10
 READ_BYTES = 1 << 20
-_OTHER_NAMES = {"valid": "validation", "validation": "valid"}
+_STEMS = {Path(name).stem: Path(earlier).stem for name, earlier in FILES.items()}
+_OTHER_STEMS = _STEMS | {earlier: stem for stem, earlier in _STEMS.items()}
 
 
 class _Label(msgspec.Struct, gc=False):
@@ -35,7 +37,7 @@ class _LabelsFile(msgspec.Struct):
 
 def labels_path_of(jsonl: Path) -> Path:
     """Where the labels of a JSONL of the earlier generation lie; that of the valid split goes by two names."""
-    names = (jsonl.stem, _OTHER_NAMES.get(jsonl.stem, jsonl.stem))
+    names = (jsonl.stem, _OTHER_STEMS.get(jsonl.stem, jsonl.stem))
     paths = [jsonl.with_name(f"{name}_metadata.json") for name in names]
     return next((path for path in paths if path.exists()), paths[0])
 
