@@ -20,7 +20,7 @@ from wmtp_ray.config.sampling import (
     Stage2Sampling,
     check_difficulties,
 )
-from wmtp_ray.config.section import Count, Fraction, Positive, Seconds, Section
+from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Seconds, Section
 from wmtp_ray.config.storage_root import StorageRoot
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
@@ -184,7 +184,7 @@ class CriticConfig(Section):
 class CriticStageConfig(Section):
     """Stage 1: pretraining of the critic."""
 
-    epochs: Count = Field(description="Passes over the drawn rows.")
+    epochs: Epochs = Field(description="Passes over the drawn rows; 0.1 is the first tenth of one.")
     max_steps: Count | None = Field(description="Upper bound of optimizer steps.")
     batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
     learning_rate: Positive = Field(description="Peak learning rate.")
@@ -202,7 +202,9 @@ class LossConfig(Section):
 class TrainConfig(Section):
     """Stage 2: the optimizer, its schedule and its batches."""
 
-    epochs: Count = Field(description="Passes over the drawn rows; the difficulty schedule spans all of them.")
+    epochs: Epochs = Field(
+        description="Passes over the drawn rows, 0.1 for a tenth of one; the difficulty schedule spans all of them."
+    )
     max_steps: Count | None = Field(description="Upper bound of optimizer steps; phases and schedule shrink with it.")
     batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
     batch_sequences: Count | None = Field(
