@@ -26,6 +26,9 @@ from wmtp_ray.config.storage_root import StorageRoot
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
 
 
+SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
+
+
 class LoraConfig(Section):
     """Low-rank adapters: a matrix W learns as W + alpha / rank * B A, of which A and B alone are trained."""
 
@@ -64,6 +67,10 @@ class DataConfig(Section):
     index_file: Path | None = Field(description="Index of train_file, or a directory for it; None: beside it.")
     valid_file: Path | None = Field(description="Held-out JSONL for the critic's health; None: split off by problem.")
     valid_problems_frac: Fraction = Field(description="Share of problems held out when valid_file is None.")
+    suffix: Annotated[str, Field(pattern=SUFFIX)] | None = Field(
+        description="small: train_small.jsonl is read for train.jsonl, validation_small.jsonl for valid.jsonl.",
+        json_schema_extra={"expected": "letters, digits and dashes, such as small, or null"},
+    )
     policy_rows: Literal["correct_only", "mixed"] = Field(description="Rows that stage 2 draws from.")
     languages: tuple[Language, ...] | None = Field(description="Only rows in these languages; None: all rows.")
     difficulty_source: DifficultySource = Field(
