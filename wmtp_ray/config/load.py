@@ -6,6 +6,7 @@ bad configuration is refused in well under a second. Does not look at the files 
 
 import functools
 import operator
+import re
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from wmtp_ray.config.arguments import USAGE, Arguments, parse_arguments
+from wmtp_ray.config.dataset_suffix import FILE_KEYS, with_suffix
 from wmtp_ray.config.earlier_names import existing_path
 from wmtp_ray.config.explain import (
     explain_errors,
@@ -37,7 +39,7 @@ from wmtp_ray.config.layers import (
     short_name,
     source_of,
 )
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema import SUFFIX, RunConfig
 from wmtp_ray.errors import ConfigError
 
 __all__ = [
@@ -51,6 +53,10 @@ __all__ = [
     "load_resolved",
     "parse_arguments",
 ]
+
+
+# Keys that runs saved before there were such keys lack, and the values that those runs had.
+ADDED_KEYS: dict[tuple[str, str], Any] = {("data", "suffix"): None}
 
 
 def load_config(arguments: Arguments, *, config_dir: Path = CONFIG_DIR, now: datetime) -> RunConfig:
@@ -88,7 +94,11 @@ def load_resolved(path: Path) -> RunConfig:
         raise ConfigError(f"{path} does not exist; expected the config.yaml of a run, check run_name") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not the YAML that a run saves ({type(error).__name__}); restore it") from None
-    config, errors = _validate(values if isinstance(values, dict) else {})
+    values = values if isinstance(values, dict) else {}
+    for (section, key), value in ADDED_KEYS.items():
+        if isinstance(values.get(section), dict):
+            values[section].setdefault(key, value)
+    config, errors = _validate(values)
     if config is None:
         raise ConfigError(f"{path}: " + one_message(errors, lambda key: None))
     return config
@@ -145,9 +155,14 @@ def _validate(values: dict[str, Any]) -> tuple[RunConfig | None, list[tuple[Key,
 def _make_paths_absolute(values: dict[str, Any], base: Path) -> None:
     """Turn every path of `values` into an absolute one, in place, and find storage of an earlier generation."""
     storage_root = base / Path(str(values.get("storage_root"))).expanduser()
+    data = values.get("data")
+    suffix = str(data.get("suffix") or "") if isinstance(data, dict) else ""
+    suffix = suffix if re.fullmatch(SUFFIX, suffix) else ""  # any other is refused by the schema
     for key in path_keys(values):
         section: Any = functools.reduce(operator.getitem, key[:-1], values)  # type: ignore[arg-type]
         path = base / Path(section[key[-1]]).expanduser()
+        if suffix and key in FILE_KEYS:
+            path = with_suffix(path, suffix, storage_root)
         section[key[-1]] = str(existing_path(path, storage_root))
 
 

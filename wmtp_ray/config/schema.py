@@ -20,10 +20,13 @@ from wmtp_ray.config.sampling import (
     Stage2Sampling,
     check_difficulties,
 )
-from wmtp_ray.config.section import Count, Fraction, Positive, Seconds, Section
+from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Seconds, Section
 from wmtp_ray.config.storage_root import StorageRoot
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
+
+
+SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
 
 
 class LoraConfig(Section):
@@ -64,6 +67,10 @@ class DataConfig(Section):
     index_file: Path | None = Field(description="Index of train_file, or a directory for it; None: beside it.")
     valid_file: Path | None = Field(description="Held-out JSONL for the critic's health; None: split off by problem.")
     valid_problems_frac: Fraction = Field(description="Share of problems held out when valid_file is None.")
+    suffix: Annotated[str, Field(pattern=SUFFIX)] | None = Field(
+        description="small: train_small.jsonl is read for train.jsonl, validation_small.jsonl for valid.jsonl.",
+        json_schema_extra={"expected": "letters, digits and dashes, such as small, or null"},
+    )
     policy_rows: Literal["correct_only", "mixed"] = Field(description="Rows that stage 2 draws from.")
     languages: tuple[Language, ...] | None = Field(description="Only rows in these languages; None: all rows.")
     difficulty_source: DifficultySource = Field(
@@ -184,7 +191,7 @@ class CriticConfig(Section):
 class CriticStageConfig(Section):
     """Stage 1: pretraining of the critic."""
 
-    epochs: Count = Field(description="Passes over the drawn rows.")
+    epochs: Epochs = Field(description="Passes over the drawn rows; 0.1 is the first tenth of one.")
     max_steps: Count | None = Field(description="Upper bound of optimizer steps.")
     batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
     learning_rate: Positive = Field(description="Peak learning rate.")
@@ -202,7 +209,9 @@ class LossConfig(Section):
 class TrainConfig(Section):
     """Stage 2: the optimizer, its schedule and its batches."""
 
-    epochs: Count = Field(description="Passes over the drawn rows; the difficulty schedule spans all of them.")
+    epochs: Epochs = Field(
+        description="Passes over the drawn rows, 0.1 for a tenth of one; the difficulty schedule spans all of them."
+    )
     max_steps: Count | None = Field(description="Upper bound of optimizer steps; phases and schedule shrink with it.")
     batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
     batch_sequences: Count | None = Field(
