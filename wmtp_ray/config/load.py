@@ -81,14 +81,19 @@ def dump_config(config: RunConfig) -> str:
 
 
 def load_resolved(path: Path) -> RunConfig:
-    """Read a `config.yaml` that `dump_config` wrote; ConfigError when it is missing or does not fit the schema."""
+    """Read a `config.yaml` that `dump_config` wrote; ConfigError when it is missing or does not fit the schema.
+
+    A key that is younger than the file has its default.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; expected the config.yaml of a run, check run_name") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not the YAML that a run saves ({type(error).__name__}); restore it") from None
-    config, errors = _validate(values if isinstance(values, dict) else {})
+    defaults = read_layer(CONFIG_DIR / "defaults.yaml")
+    completed, _ = merge([defaults, Layer(path.name, values if isinstance(values, dict) else {})])
+    config, errors = _validate(completed)
     if config is None:
         raise ConfigError(f"{path}: " + one_message(errors, lambda key: None))
     return config
