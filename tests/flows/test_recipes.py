@@ -70,6 +70,8 @@ def test_critic_of_another_run_is_judged_by_what_it_recorded_and_does_not_age(
     assert [line["score/staleness_steps"] for line in lines] == [0, 0, 0]
     assert any("The critic is unhealthy" in warning and "critic.gate=warn" in warning for warning in result.warnings)
     assert lines[0]["weight/other_std"] > 0.0, "a trained critic weighs from the first step"
+    assert all("critic/explained_variance" in line for line in lines), "of the critic that scores"
+    assert not any(name.startswith(("policy_head/", "loss/value")) for name in lines[0]), "no head learns unasked"
 
 
 def _assert_only_the_critic_moved_in_stage_1(final: Path, start: Path) -> None:

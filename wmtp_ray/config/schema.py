@@ -206,6 +206,17 @@ class LossConfig(Section):
     max_logits_mb: Positive = Field(description="What logits may take beside the gradients, MiB.")
 
 
+class ValueCoefs(Section):
+    """What `train.value_coef` is unless it is set, by `critic.source`.
+
+    A frozen critic scores with a value path of its own: a value loss would train a head of the policy that scores
+    nothing. Set `train.value_coef` to have one all the same; its metrics are named `policy_head/...`.
+    """
+
+    policy: Annotated[float, Field(ge=0.0)] = Field(description="The policy's own value path scores.")
+    frozen: Annotated[float, Field(ge=0.0)] = Field(description="Another critic scores.")
+
+
 class TrainConfig(Section):
     """Stage 2: the optimizer, its schedule and its batches."""
 
@@ -224,7 +235,8 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="AdamW's, on matrices only.")
     adam_betas: tuple[Fraction, Fraction] = Field(description="AdamW's.")
     max_grad_norm: Positive = Field(description="Global gradient-norm clip.")
-    value_coef: Annotated[float, Field(ge=0.0)] = Field(description="Weight of the value loss.")
+    value_coef: Annotated[float, Field(ge=0.0)] = Field(description="Weight of the value loss of the policy's head.")
+    value_coef_by_source: ValueCoefs
     num_workers: Count = Field(description="Ranks.")
     device: Literal["auto", "cpu", "mps", "cuda"] = Field(description="auto: cuda, then mps, then cpu.")
     dtype: Literal["float32", "bfloat16"] = Field(description="Of the forward pass; bfloat16 on CUDA only.")

@@ -56,6 +56,33 @@ _ROWS = (
     ("correlation_position", "correlation of V with position"),
     ("value_between_problem_share", "variance of V that only tells problems apart"),
 )
+_CURVES = (  # metric, title, y axis, caption
+    (
+        "critic/explained_variance",
+        "Explained variance during training",
+        "explained variance",
+        "Of the critic that scores, on each training batch before it is learned. Far below its ceiling is usual; below "
+        "0 is collapse.",
+    ),
+    (
+        "critic/anchor_distance",
+        "Drift of V since the critic that scored",
+        "mean |ΔV|",
+        "How far the value head has moved since the version whose scores are in use was published.",
+    ),
+    (
+        "policy_head/explained_variance",
+        "Explained variance of the policy's own head, which scores nothing",
+        "explained variance",
+        "A frozen critic scores in this arm; the head is trained because train.value_coef asks for it.",
+    ),
+    (
+        "policy_head/anchor_distance",
+        "Distance of the policy's own head from the frozen critic",
+        "mean |ΔV|",
+        "Two value paths that read two trunks, on the same states.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -86,16 +113,8 @@ def critic_section(arms: Sequence[Arm]) -> Section:
     else:
         what = "The critic's health: no run measured a critic on held-out problems"
         blocks.append(Missing(what, "train a critic with stage 1", "wmtp launch recipe=verifiable stages=[0,1,2]"))
-    over_time = curve_figure(
-        arms, "critic/explained_variance", title="Explained variance during training", y_title="explained variance",
-        caption="On each training batch before it is learned. Far below its ceiling is usual; below 0 is collapse.",
-    )  # fmt: skip
-    blocks += [over_time] if over_time is not None else []
-    distance = curve_figure(
-        arms, "critic/anchor_distance", title="Drift of V since the critic that scored", y_title="mean |ΔV|",
-        caption="How far the value head has moved since the version whose scores are in use was published.",
-    )  # fmt: skip
-    blocks += [distance] if distance is not None else []
+    over_time = (curve_figure(arms, metric, title=title, y_title=y, caption=text) for metric, title, y, text in _CURVES)
+    blocks += [figure for figure in over_time if figure is not None]
     return Section("critic", "Critic health", tuple(blocks))
 
 
