@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from wmtp_ray.contracts import Int32
+from wmtp_ray.data.file_kind import HEAD_BYTES, JSON, kind_of
 from wmtp_ray.data.sentencepiece_model import Span
 from wmtp_ray.errors import ArtifactError
 
@@ -101,7 +102,7 @@ class ByteLevelModel:
     def _id_of(self, token: str, path: Path) -> int:
         if token not in self._special_ids:
             raise ArtifactError(
-                f"{path.parent / SETTINGS} names {token!r}, which is no special token of {path.name}; restore the two "
+                f"{path.parent / SETTINGS} names {token!r}, which is no special token of {path.name}; give the two "
                 "files of one model"
             )
         return self._special_ids[token]
@@ -144,10 +145,20 @@ def read_object(content: bytes, path: Path) -> dict[str, Any]:
     try:
         parsed = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise ArtifactError(f"{path}: found {len(content)} bytes that are no JSON ({error}); fetch it again") from error
+        raise ArtifactError(f"{path}: {_no_json(content, error)}") from error
     if not isinstance(parsed, dict):
-        raise ArtifactError(f"{path}: found a JSON {type(parsed).__name__}, expected an object; fetch it again")
+        raise ArtifactError(
+            f"{path}: found a JSON {type(parsed).__name__}, expected an object; give the {path.name} that was "
+            "published with the model"
+        )
     return parsed
+
+
+def _no_json(content: bytes, error: orjson.JSONDecodeError) -> str:
+    kind = kind_of(content[:HEAD_BYTES])
+    if kind is None or kind is JSON:
+        return f"found {len(content)} bytes that are no JSON ({error}), cut short or edited; take the published file"
+    return f"found {kind.name}, no JSON; {kind.remedy}"
 
 
 def _token_text(token: Any) -> str | None:

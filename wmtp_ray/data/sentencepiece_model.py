@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wmtp_ray.contracts import Int32
+from wmtp_ray.data.file_kind import HEAD_BYTES, found_instead, remedy_for
 from wmtp_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -71,8 +72,10 @@ def _load_processor(model: bytes, path: Path) -> "SentencePieceProcessor":
         processor = SentencePieceProcessor()
         processor.LoadFromSerializedProto(model)  # not the constructor, which lets empty bytes pass
     except (RuntimeError, ValueError, TypeError) as error:
+        head = model[:HEAD_BYTES]
+        damaged = "the file is cut short or damaged: compare its size with the published one and fetch the file again"
         raise ArtifactError(
-            f"{path}: found {len(model)} bytes that are no SentencePiece model, expected a tokenizer.model; fetch the "
-            "file again (a Git LFS pointer is a common cause)"
+            f"{path}: found {found_instead(head, len(model))}, no SentencePiece model, expected a tokenizer.model; "
+            f"{remedy_for(head, damaged)}"
         ) from error
     return processor

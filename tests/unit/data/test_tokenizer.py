@@ -243,11 +243,26 @@ def test_a_missing_tokenizer_names_the_key_to_set(tmp_path: Path) -> None:
         CodeTokenizer(tmp_path / "tokenizer.model")
 
 
-@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "found an empty file, no SentencePiece model.*fetch the file again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "found a Git LFS pointer.*git lfs pull"),
+        (b"IQ== 0\nIg== 1\n", r"found a tiktoken vocabulary, as LLaMA 3 has.*give the tokenizer\.json"),
+        (b'{"model": {}}', "found a JSON file"),
+    ],
+)
+def test_a_file_that_is_no_model_is_named_and_the_remedy_fits(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="no SentencePiece model"):
+    with pytest.raises(ArtifactError, match=message):
+        CodeTokenizer(path)
+
+
+def test_a_model_that_is_cut_short_is_told_from_one_of_another_kind(tmp_path: Path, tokenizer_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(tokenizer_path.read_bytes()[:-7])
+    with pytest.raises(ArtifactError, match=r"cut short or damaged.*fetch the file again"):
         CodeTokenizer(path)
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from vendor.meta_llama.model import ModelArgs
+from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.directory import CONFIG
-from wmtp_ray.artifacts.hf.layout import config_from_params, hf_name, to_hf_rows
+from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT
 from wmtp_ray.artifacts.hf.sentencepiece_json import sentencepiece_as_json, sentencepiece_end_tokens
 from wmtp_ray.artifacts.hf.tokenizer_files import (
