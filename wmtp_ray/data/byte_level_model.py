@@ -134,7 +134,7 @@ def read_end_tokens(path: Path) -> tuple[str, str]:
             "files of the model"
         )
     settings = read_object(settings_path.read_bytes(), settings_path)
-    begin, end = (_token_text(settings.get(key)) for key in ("bos_token", "eos_token"))
+    begin, end = (token_text(settings.get(key)) for key in ("bos_token", "eos_token"))
     if end is None:
         raise ArtifactError(f"{settings_path} names no eos_token, expected one: a program must end; add it")
     return (end if begin is None else begin), end
@@ -161,8 +161,8 @@ def _no_json(content: bytes, error: orjson.JSONDecodeError) -> str:
     return f"found {kind.name}, no JSON; {kind.remedy}"
 
 
-def _token_text(token: Any) -> str | None:
-    """A token is written as its text, or as an object with properties beside it."""
+def token_text(token: Any) -> str | None:
+    """Return the text of a token, which is written as such or as an object with properties beside it."""
     text: str | None = token["content"] if isinstance(token, dict) else token
     return text
 
