@@ -12,8 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from wmtp_ray.data.byte_level_model import SETTINGS, read_object
-from wmtp_ray.data.special_tokens import named_tokens
+from wmtp_ray.data.tokenizer_settings import SETTINGS, named_tokens, read_object
 from wmtp_ray.errors import ArtifactError
 
 if TYPE_CHECKING:

@@ -143,6 +143,33 @@ def test_offsets_never_decrease_and_cover_the_text(tokenizer: CodeTokenizer, tex
     assert covered == text.encode()
 
 
+MARKED = st.lists(st.sampled_from(["▁", "▁▁", " ", "\n", "x", "'", "▂█", "    "])).map("".join)
+
+
+@pytest.mark.parametrize("add_dummy_prefix", [True, False])
+def test_a_lower_one_eighth_block_in_a_text_stays_one(
+    tmp_path: Path, train_tokenizer: TrainTokenizer, add_dummy_prefix: bool
+) -> None:
+    tokenizer = CodeTokenizer(train_tokenizer(tmp_path / "m", 380, add_dummy_prefix=add_dummy_prefix))
+
+    @given(text=MARKED, head=MARKED)
+    def comes_back(text: str, head: str) -> None:
+        ids, spans = tokenizer.encode_with_offsets(text)
+        assert tokenizer.decode(ids) == text
+        assert ids == tokenizer.encode(text)
+        assert b"".join(text.encode()[begin:end] for begin, end in spans) == text.encode()
+        assert tokenizer.decode(tokenizer.encode_pair(head + "\n", text)[0].tolist()) == f"{head}\n{text}"
+
+    comes_back()
+
+
+def test_what_stands_around_the_block_is_encoded_as_without_it(tokenizer: CodeTokenizer) -> None:
+    around = [piece for part in ("bar = '", "' * 8\n") for piece in tokenizer.encode(part)]
+    ids = tokenizer.encode("bar = '▁' * 8\n")
+    assert tokenizer.decode(ids) == "bar = '▁' * 8\n"
+    assert len(ids) <= len(around) + 3
+
+
 CUT_AT_NEWLINES = {
     "newline is a piece": {"symbols": ("\n",)},
     "newline ends a piece": {"symbols": (":\n", "\n")},

@@ -26,8 +26,8 @@ from wmtp_ray.artifacts.hf.tokenizer_files import (
 from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
-from wmtp_ray.data.byte_level_model import SETTINGS
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.tokenizer_settings import SETTINGS
 from wmtp_ray.errors import ArtifactError
 
 UNSTATED_POSITIONS = 4096  # the context of Meta's multi-token models, whose params.json does not state it

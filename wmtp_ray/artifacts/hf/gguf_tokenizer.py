@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from wmtp_ray.artifacts.hf.tokenizer_files import SENTENCEPIECE, TOKENIZER_JSON
-from wmtp_ray.data.byte_level_model import SETTINGS
+from wmtp_ray.data.tokenizer_settings import SETTINGS
 from wmtp_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
