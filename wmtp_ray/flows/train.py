@@ -101,6 +101,7 @@ class _Run:
         self._critic_class = critic_class
         self._seconds: dict[str, float] = {}
         self._warnings = [warning for plan in prepared.plans.values() for warning in plan.warnings]
+        self._warnings += prepared.left_out
         self._require_resources()
         sink = ray.remote(MetricsSink).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self._metrics: Any = sink.remote(config)
