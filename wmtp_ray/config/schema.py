@@ -186,6 +186,10 @@ class CriticConfig(Section):
     gate: Literal["warn", "uniform", "stop"] = Field(description="What stage 2 does when the critic is unhealthy.")
     gate_limits: GateLimits
     health_rows: Count = Field(description="Held-out rows that the critic's health is measured on.")
+    drift_every: Annotated[int, Field(ge=0)] = Field(
+        description="Steps of stage 2 between two readings of how far the value path has moved; 0: none."
+    )
+    drift_rows: Count = Field(description="Held-out rows of such a reading, the first of health_rows.")
 
 
 class CriticStageConfig(Section):

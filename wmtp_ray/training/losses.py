@@ -66,6 +66,12 @@ class StageLoss(nn.Module):
         with _without_dropout(self):
             return self.policy.states(tensors).values_BT
 
+    @torch.no_grad()
+    def value_states(self, tensors: BatchTensors) -> tuple[Tensor, Tensor]:
+        """Return `Policy.value_states` without gradient and without dropout."""
+        with _without_dropout(self):
+            return self.policy.value_states(tensors)
+
 
 class PolicyLoss(StageLoss):
     """Stage 2: mean over horizons of coef_k * CE_k, plus value_coef * value loss and the anchor."""

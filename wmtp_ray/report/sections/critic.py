@@ -56,6 +56,7 @@ _ROWS = (
     ("correlation_position", "correlation of V with position"),
     ("value_between_problem_share", "variance of V that only tells problems apart"),
 )
+_DRIFT = "On fixed held-out rows (critic.drift_rows), every critic.drift_every steps. A frozen critic has none."
 _CURVES = (  # metric, title, y axis, caption
     (
         "critic/explained_variance",
@@ -69,6 +70,26 @@ _CURVES = (  # metric, title, y axis, caption
         "Drift of V since the critic that scored",
         "mean |ΔV|",
         "How far the value head has moved since the version whose scores are in use was published.",
+    ),
+    (
+        "critic/drift_kl",
+        "Drift of V since the start of stage 2: KL",
+        "nats",
+        f"{_DRIFT} KL of V at the start from V now, both read as the chance of a correct program and clipped to "
+        "[0.01, 0.99].",
+    ),
+    ("critic/drift_value", "Drift of V since the start of stage 2: distance", "mean |ΔV|", _DRIFT),
+    (
+        "critic/drift_correlation",
+        "Drift of V since the start of stage 2: correlation",
+        "Pearson's r",
+        f"{_DRIFT} 1 where V has kept its order and scale.",
+    ),
+    (
+        "critic/drift_cosine",
+        "Drift of the states below V since the start of stage 2",
+        "1 - cos",
+        f"{_DRIFT} How far the hidden states that V is read from have turned.",
     ),
     (
         "policy_head/explained_variance",
