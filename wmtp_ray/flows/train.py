@@ -38,6 +38,7 @@ from wmtp_ray.flows.prepare import Prepared
 from wmtp_ray.flows.run_watch import RunWatch
 from wmtp_ray.flows.stop_request import StopRequest, end_at_once, ray_is_gone
 from wmtp_ray.model.policy import value_path_state
+from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.tracking.metrics_file import read_reports
@@ -257,8 +258,13 @@ class _Run:
 
     def _apply_gate(self, config: RunConfig, stage_1: StageResult) -> RunConfig:
         """Let stage 2 go on, fall back to uniform weights, or stop, when the critic is unhealthy (`critic.gate`)."""
-        failures = stage_1.health.failures if stage_1.health else []
+        if stage_1.health is None:
+            return config
+        failures, metrics = stage_1.health.failures, stage_1.health.metrics
+        print(gate_words(failures, metrics), flush=True)
         if not failures:
+            if lost := [each.name for each in baseline_standings(metrics) if each.lost]:
+                self._warnings.append(f"The critic passes the gate, but does not beat {', '.join(lost)}")
             return config
         text = "The critic is unhealthy: " + "; ".join(failures)
         if config.critic.gate == "stop":

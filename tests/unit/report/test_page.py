@@ -11,7 +11,7 @@ from wmtp_ray.report.page import as_json, css_class, strength, visible
 from wmtp_ray.report.saved_run import SavedRun, read_run
 from wmtp_ray.report.saved_sweep import read_saved_sweep
 
-from .saved_runs import HOSTILE, TOKENS, write_config, write_run
+from .saved_runs import CRITIC_METRICS, HOSTILE, TOKENS, write_config, write_run
 
 SECTIONS = ["summary", "pass-at-k", "learning", "weights", "critic", "tokens", "waiting", "throughput"]
 SECTIONS += ["configuration", "warnings"]
@@ -205,3 +205,13 @@ def write_sweep(directory: Path, *, with_runs: bool = True) -> Path:
     }
     (directory / "sweep.json").write_text(json.dumps(content))
     return directory
+
+
+def test_the_gate_is_never_passed_without_a_word_on_what_the_critic_does_not_beat(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "passes", weighting="td", passed=[1])
+    metrics = CRITIC_METRICS | {"critic/baseline_token_identity_pair_accuracy": 0.9}
+    (run / "stage_result.json").write_text(json.dumps({"health": {"metrics": metrics, "failures": []}}))
+    text = " ".join(Outline(rendered(read_run(run))).texts)
+    assert "passes the gate" in text
+    assert "It does not beat: token identity (pair accuracy 0.700 against 0.900); bag of tokens" in text
+    assert "Not measured: position, problem base rate, the policy's own log-likelihood." in text
