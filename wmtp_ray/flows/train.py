@@ -46,6 +46,7 @@ from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
 from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
+from wmtp_ray.tracking.training_record import record_of_run, write_start, write_training
 from wmtp_ray.training.checkpoint import check_checkpoints
 from wmtp_ray.training.stages import (
     StageRecipe,
@@ -156,6 +157,8 @@ class _Run:
         clear_failure(directory)
         self._warnings += check_checkpoints(directory / "checkpoints")
         started = time.perf_counter()
+        if recipe.stage == 2:
+            write_start(config)
         pool = self._score_pool(config) if recipe.stage == 2 else ScorePool(None, OneVersion(), None)
         job = RankJob(config, recipe, directory, pool.scorers, pool.schedule, pool.snapshots, self._metrics)
         try:
@@ -167,6 +170,8 @@ class _Run:
         result = read_stage_result(directory)
         if result is None:
             raise Interrupted(f"stage {recipe.stage} stopped before its end")
+        if recipe.stage == 2:
+            write_training(directory / "final", record_of_run(config.run_dir))
         return result
 
     def _fit(self, config: RunConfig, job: RankJob) -> None:
