@@ -162,6 +162,18 @@ def test_a_sweep_has_a_section_of_its_own_and_the_runs_of_its_best_points(tmp_pa
     assert Outline(render_document([], [read_saved_sweep(empty)], "now")).sections == ["sweep-1"]
 
 
+def test_a_sweep_over_the_extent_of_training_says_so_before_its_verdict(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path / "sweep", with_runs=False)
+    text = " ".join(Outline(render_document([], [read_saved_sweep(directory)], "now")).texts)
+    assert "which may decide alone" not in text, "beta does not make a training longer"
+    content = json.loads((directory / "sweep.json").read_text())
+    content["space"] = {"weighting.beta": [0.2, 0.9], "train.max_steps": [10, 20]}
+    (directory / "sweep.json").write_text(json.dumps(content))
+    text = " ".join(Outline(render_document([], [read_saved_sweep(directory)], "now")).texts)
+    words = "The points differ in how long or from where they train (train.max_steps), which may decide alone."
+    assert text.index(words) < text.index("Point 1 is first")
+
+
 def write_sweep(directory: Path, *, with_runs: bool = True) -> Path:
     """A sweep of two points with two seeds each, of which one was stopped; sweep.json as `tracking/sweep_result.py`."""
     trials, points = [], []
