@@ -35,6 +35,7 @@ from wmtp_ray.evaluation.results import EvaluationResults, Sources, summarise, w
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.flows.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
+from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
 
@@ -93,7 +94,7 @@ def judge_samples(
     work = Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=samples, tokenizer=None),
+        sources=_sources(dataset, answers=samples, tokenizer=None, training=None),
         directory=directory,
         ledger=ledger,
         requests=[],
@@ -125,7 +126,12 @@ def _policy_work(
     return Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=policy.model, tokenizer=policy.tokenizer),
+        sources=_sources(
+            dataset,
+            answers=policy.model,
+            tokenizer=policy.tokenizer,
+            training=training_of(policy.model, model.weights_sha256),
+        ),
         directory=directory,
         ledger=ledger,
         requests=answers.requests(ledger, tokenizer, config.seed),
@@ -204,11 +210,14 @@ def _answers(work: Work) -> DecodedAnswers:
     return work.answers
 
 
-def _sources(dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None) -> Sources:
+def _sources(
+    dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None, training: TrainingRecord | None
+) -> Sources:
     return Sources(
         dataset=dataset.name,
         dataset_path=str(dataset.problems.path),
         left_out=dataset.problems.left_out,
         answers_path=str(answers),
         tokenizer_path=None if tokenizer is None else str(tokenizer),
+        training=training,
     )
