@@ -9,7 +9,7 @@ from typing import get_args
 
 from wmtp_ray.config.dataset_suffix import with_suffix
 from wmtp_ray.config.evaluation import FormatName
-from wmtp_ray.errors import ArtifactError, ConfigError, TrainingError, WmtpError
+from wmtp_ray.errors import ArtifactError, ConfigError, TrackingError, TrainingError, WmtpError
 from wmtp_ray.flows.launch_run import DONE, FAILED, INTERRUPTED, REFUSED, launch
 from wmtp_ray.flows.sweep import sweep_command
 
@@ -27,6 +27,7 @@ EVALUATION_FLAGS = {
     "--timeout": ("evaluation.timeout_s", "CPU seconds of a program on its tests"),
     "--seed": ("seed", "base seed"),
 }
+SYNC_HELP = "send MLflow what it lacks of a run; a second time there is nothing to send"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -66,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_index(data.add_parser("index", help="build the index of a JSONL, anew"))
     _add_inspect(data.add_parser("inspect", help="show what is in an indexed JSONL and what a recipe would draw"))
     _add_sample(data.add_parser("sample", help="a small JSONL of a few problems, out of an indexed large one"))
+    tracking = verbs.add_parser("tracking", help="MLflow's copy of runs")
+    _add_sync(tracking.add_subparsers(required=True, metavar="ACTION").add_parser("sync", help=SYNC_HELP))
     _add_validate(data.add_parser("validate", help="check splits: labels, repetition, leaks; exit code 2 for errors"))
     return parser
 
@@ -168,6 +171,11 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="also write the findings as JSON")
     _add_suffix(parser)
     parser.set_defaults(run=_validate)
+
+
+def _add_sync(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, storage/runs/NAME")
+    parser.set_defaults(run=_sync)
 
 
 def _quickstart(arguments: argparse.Namespace) -> int:
@@ -294,6 +302,18 @@ def _validate(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         arguments.json.write_text(report.to_json(), encoding="utf-8")
     return REFUSED if report.has_problems else DONE
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.sync_tracking import sync_tracking
+
+    try:
+        report = sync_tracking(arguments.folder.absolute())
+    except TrackingError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
+    print(report.render())
+    return FAILED if report.lost.total() else DONE
 
 
 def _progress(verb: str) -> Callable[[int, int], None] | None:

@@ -22,6 +22,7 @@ from wmtp_ray.config.sampling import (
 )
 from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Seconds, Section
 from wmtp_ray.config.storage_root import StorageRoot
+from wmtp_ray.config.tags import Tags
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
 
@@ -310,7 +311,12 @@ class TrackingConfig(Section):
 
     mlflow: bool = Field(description="Log to MLflow as well.")
     mlflow_uri: str | None = Field(description="None: an sqlite file in storage_root.")
-    experiment: str = Field(description="MLflow experiment.")
+    experiment: str = Field(
+        min_length=1,
+        max_length=500,
+        description="MLflow experiment.",
+        json_schema_extra={"expected": "text of 1 to 500 characters"},
+    )
     progress: bool = Field(description="Draw the progress line.")
 
     @model_validator(mode="after")
@@ -334,7 +340,7 @@ class RunConfig(Section):
         description="Folder under storage_root/runs; SWEEP/TRIAL for a trial of a sweep.",
         json_schema_extra={"expected": "letters, digits, dots, dashes and underscores, a letter or digit first"},
     )
-    tags: dict[str, str] = Field(description="Free tags, logged.")
+    tags: Tags = Field(description="Free tags, logged.")
     stages: tuple[Annotated[int, Field(ge=0, le=3)], ...] = Field(
         description="0 prepare, 1 critic, 2 train, 3 evaluate."
     )
