@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("launch", help="train: recipe=NAME [preset=NAME] [key=value ...] [--dry-run] [--resume]")
     verbs.add_parser("sweep", help="many trainings: as for launch, and sweep=NAME [sweep.key=value ...]")
-    quickstart = verbs.add_parser("quickstart", help="generated problems, a nano model, the verifiable recipe: minutes")
+    quickstart = verbs.add_parser(
+        "quickstart", help="generated problems, a nano model, three arms compared after equal training: minutes"
+    )
     quickstart.add_argument("--storage", type=Path, default=Path("storage"), help="where it writes (storage)")
     quickstart.set_defaults(run=_quickstart)
     doctor = verbs.add_parser("doctor", help="would a run work here, does it fit: machine, files, versions, memory")
