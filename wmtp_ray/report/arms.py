@@ -132,17 +132,27 @@ def _names(first_runs: Sequence[SavedRun]) -> list[str]:
     names = list(plain)
     for name in [name for name, count in Counter(plain).items() if count > 1]:
         places = [place for place, each in enumerate(plain) if each == name]
-        keys = differing_keys([first_runs[place] for place in places])
+        keys = _telling_keys([first_runs[place] for place in places])
         for place in places:
-            words = [
-                f"{key.rpartition('.')[2]}={_short(first_runs[place].config.get(key))}" for key in keys[:_WORDS_OF_NAME]
-            ]
+            words = [f"{key.rpartition('.')[2]}={_short(first_runs[place].config.get(key))}" for key in keys]
             names[place] = " ".join([name, *words])
     seen: Counter[str] = Counter()
     for place, name in enumerate(names):
         seen[name] += 1
         names[place] = name if seen[name] == 1 else f"{name} ({seen[name]})"
     return names
+
+
+def _telling_keys(runs: Sequence[SavedRun]) -> list[str]:
+    """Return all keys in which the runs differ, or, of too many for a name, as many short ones as tell all apart."""
+    keys = differing_keys(runs)
+    if len(keys) <= _WORDS_OF_NAME:
+        return keys
+    keys.sort(key=lambda key: max(len(str(run.config.get(key))) for run in runs))
+    for count in range(1, _WORDS_OF_NAME):
+        if len({repr([run.config.get(key) for key in keys[:count]]) for run in runs}) == len(runs):
+            return keys[:count]
+    return keys[:_WORDS_OF_NAME]
 
 
 def _short(value: Any) -> str:
