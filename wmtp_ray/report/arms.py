@@ -85,30 +85,36 @@ def reference_arm(arms: Sequence[Arm]) -> Arm:
     return min(uniform, key=lambda arm: (sum(bool(confounds(other, arm)) for other in arms), arm.recipe != "baseline"))
 
 
-def confounds(arm: Arm, base: Arm) -> tuple[str, ...]:
-    """Return, as clauses, what in the training of two arms forbids to credit a difference to the method."""
-    return tuple(dict.fromkeys(clause for each in _training_differences(arm, base) for clause in each.confounds))
+def confounds(arm: Arm, base: Arm, dataset: str | None = None) -> tuple[str, ...]:
+    """Return, as clauses, what in the training of two arms forbids to credit a difference to the method.
+
+    Of an evaluation on `dataset` it is the training of the policies that were evaluated, which may be checkpoints.
+    """
+    found = _training_differences(arm, base, dataset)
+    return tuple(dict.fromkeys(clause for each in found for clause in each.confounds))
 
 
-def caution(arm: Arm, base: Arm) -> str | None:
+def caution(arm: Arm, base: Arm, dataset: str | None = None) -> str | None:
     """Return the sentence that a verdict on two arms needs beside it, None where nothing but the method differs."""
-    return next((words for each in _training_differences(arm, base) if (words := each.caution) is not None), None)
+    found = _training_differences(arm, base, dataset)
+    return next((words for each in found if (words := each.caution) is not None), None)
 
 
-def _training_differences(arm: Arm, base: Arm) -> list[TrainingDifference]:
+def _training_differences(arm: Arm, base: Arm, dataset: str | None) -> list[TrainingDifference]:
     """One for each of the arm's runs, against the run of the same seed, where there is one."""
     of_seed = {run.seed: run for run in reversed(base.runs)}
     return [
         training_difference(
-            _trained(of_seed.get(run.seed, base.runs[0]), base.name),
-            _trained(run, arm.name),
+            _trained(of_seed.get(run.seed, base.runs[0]), base.name, dataset), _trained(run, arm.name, dataset)
         )
         for run in arm.runs
     ]
 
 
-def _trained(run: SavedRun, name: str) -> TrainedPolicy:
-    return TrainedPolicy(name, str((run.path / "final").absolute()), None, run.training)
+def _trained(run: SavedRun, name: str, dataset: str | None) -> TrainedPolicy:
+    evaluation = run.evaluations.get(dataset) if dataset is not None else None
+    evaluated = evaluation.sources.training if evaluation is not None else None
+    return TrainedPolicy(name, str((run.path / "final").absolute()), None, evaluated or run.training)
 
 
 def _split_by_critic(group: list[SavedRun]) -> list[list[SavedRun]]:

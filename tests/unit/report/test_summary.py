@@ -1,12 +1,14 @@
 """The summary tells what differs in training first, and a verdict on unequal training says that it is confounded."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from wmtp_ray.report.arms import group_runs, reference_arm
 from wmtp_ray.report.blocks import Bullets, Section, Table, Words
 from wmtp_ray.report.document import sections_of
 from wmtp_ray.report.saved_run import SavedRun, read_run
+from wmtp_ray.tracking.training_record import record_of_run
 
 from .saved_runs import write_run
 
@@ -94,6 +96,17 @@ def test_one_seed_with_other_steps_is_enough(tmp_path: Path) -> None:
         *(trained(tmp_path, f"b{seed}", "td", GAIN, seed=seed, steps=30 + (seed == 2)) for seed in (1, 2)),
     )
     assert "confounded: verifiable trained 31 steps and baseline 30" in lead_of(section)
+
+
+def test_an_evaluated_checkpoint_counts_with_its_own_steps(tmp_path: Path) -> None:
+    """The run went on after the evaluation: its folder tells 40 steps, the results those of the policy they are of."""
+    base, method = trained(tmp_path, "a", "uniform", HARD, steps=40), trained(tmp_path, "b", "td", GAIN, steps=40)
+    path = tmp_path / "b" / "eval" / "tiny" / "results.json"
+    content = json.loads(path.read_text())
+    content["sources"]["training"] = asdict(record_of_run(tmp_path / "b", 25))
+    path.write_text(json.dumps(content))
+    assert "confounded" not in lead_of(summary_of(base, method))
+    assert "confounded: verifiable trained 25 steps and baseline 40" in lead_of(summary_of(base, read_run(method.path)))
 
 
 def test_the_reference_is_the_uniform_arm_that_trained_as_the_others_did(tmp_path: Path) -> None:

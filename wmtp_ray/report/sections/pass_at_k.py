@@ -119,7 +119,7 @@ def _differences(comparison: DatasetComparison) -> Table:
             str(each.problems.num_equal),
             _p(each.problems.sign_p),
             {"better": "better", "worse": "worse", "undecided": "not told apart"}[each.verdict]
-            + (", confounded" if confounds(each.score.arm, each.reference.arm) else ""),
+            + (", confounded" if confounds(each.score.arm, each.reference.arm, comparison.dataset) else ""),
         )
         for each in comparison.differences
     )

@@ -78,17 +78,16 @@ def _sentence(each: Difference, comparison: DatasetComparison) -> str:
     seeds = "" if each.seeds is None else f"; {_seed_words(each.seeds)}"
     if each.verdict == "undecided":
         told = f"{name} and {base} cannot be told apart on the {len(comparison.task_ids)} {what}: {numbers}{seeds}."
-        return f"{told}{_caution(each.score.arm, each.reference.arm)}"
+        return f"{told}{_caution(each.score.arm, each.reference.arm, comparison.dataset)}"
     more = "more" if each.verdict == "better" else "fewer"
     few = " One seed: train others before believing it." if each.seeds is None or _one(each) else ""
-    return (
-        f"{name} solves {more} {what} than {base}: {numbers}{seeds}.{_caution(each.score.arm, each.reference.arm)}{few}"
-    )
+    beside = _caution(each.score.arm, each.reference.arm, comparison.dataset)
+    return f"{name} solves {more} {what} than {base}: {numbers}{seeds}.{beside}{few}"
 
 
-def _caution(arm: Arm, base: Arm) -> str:
+def _caution(arm: Arm, base: Arm, dataset: str | None = None) -> str:
     """What else than the method may explain the verdict, behind a blank; empty where nothing does."""
-    words = caution(arm, base)
+    words = caution(arm, base, dataset)
     return "" if words is None else f" {words}"
 
 
@@ -101,10 +100,12 @@ def _placement(comparison: DatasetComparison) -> list[str]:
     by_weighting = {each.arm.weighting: each for each in comparison.scores}
     method = by_weighting.get("td")
     controls = [by_weighting[name] for name in _CONTROLS if name in by_weighting]
-    return [] if method is None else [_placement_sentence(difference_of(method, control)) for control in controls]
+    if method is None:
+        return []
+    return [_placement_sentence(difference_of(method, control), comparison.dataset) for control in controls]
 
 
-def _placement_sentence(each: Difference) -> str:
+def _placement_sentence(each: Difference, dataset: str) -> str:
     told = {
         "better": "it matters where the weights lie",
         "worse": "their places did harm",
@@ -113,7 +114,7 @@ def _placement_sentence(each: Difference) -> str:
     seeds = "" if each.seeds is None else f", {_seed_words(each.seeds)}"
     difference = _points(each.problems.difference)
     arms = f"{each.score.arm.name} against its control {each.reference.arm.name}"
-    return f"{arms}: {difference}{seeds}; {told[each.verdict]}.{_caution(each.score.arm, each.reference.arm)}"
+    return f"{arms}: {difference}{seeds}; {told[each.verdict]}.{_caution(each.score.arm, each.reference.arm, dataset)}"
 
 
 def _by_margin(arms: Sequence[Arm], reference: Arm) -> list[str]:
