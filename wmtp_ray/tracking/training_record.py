@@ -5,6 +5,7 @@ training.json beside the policy at its end, so that a copied or exported model s
 of earlier versions the same is read from their other files, with what these know. Imports no torch.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,11 +88,11 @@ def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | Non
     if written.is_file():
         recorded, training = _parsed(written, lambda v: (v["weights_sha256"], training_from(v["training"])))
         return training if weights_sha256 in (None, recorded) else None
-    if model.name == "final" and (model.parent / CONFIG_FILE).is_file():
+    if model.name == "final" and _is_trained_run(model.parent):
         return record_of_run(model.parent)
-    run_dir = model.parent.parent
-    if model.parent.name == "exported" and (run_dir / CONFIG_FILE).is_file():
-        return record_of_run(run_dir, int(model.name.rpartition("_")[2]))
+    checkpoint = re.fullmatch(r"step_(\d+)", model.name)
+    if checkpoint is not None and model.parent.name == "exported" and _is_trained_run(model.parent.parent):
+        return record_of_run(model.parent.parent, int(checkpoint[1]))
     return None
 
 
@@ -115,6 +116,11 @@ def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
         start=start,
         settings=settings,
     )
+
+
+def _is_trained_run(folder: Path) -> bool:
+    """A config.yaml alone may be anybody's; the plan is ours."""
+    return (folder / CONFIG_FILE).is_file() and (folder / _PLAN).is_file()
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -87,6 +87,14 @@ def test_of_a_plain_model_directory_nothing_is_known(start: Path) -> None:
     assert training_of(start, sha256_of(b"start")) is None
 
 
+@pytest.mark.parametrize("place", ["final", "exported/step_2", "exported/mine"])
+def test_a_model_beside_a_foreign_config_yaml_is_a_plain_one(tmp_path: Path, place: str) -> None:
+    model = tmp_path / place
+    model.mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text("- not\n- a run\n")
+    assert training_of(model, None) is None
+
+
 def test_the_weighting_is_the_one_that_stage_2_ran_with(tmp_path: Path, start: Path) -> None:
     """critic.gate=uniform falls back to uniform weights; config.yaml still says td."""
     run = tmp_path / "runs" / "e"
