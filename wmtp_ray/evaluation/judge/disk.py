@@ -93,8 +93,6 @@ def empty(path: str) -> None:
 def _open_or_make(path: str) -> int:
     """Open a directory that should be there and be accessible, and may be neither."""
     try:
-        if os.access(path, os.R_OK | os.W_OK | os.X_OK):
-            return os.open(path, _DIRECTORY)
         _make_accessible(path, None)
     except FileNotFoundError:
         os.mkdir(path, 0o700)  # noqa: PTH102 the zygote is forked every few milliseconds: it carries no pathlib
@@ -110,7 +108,8 @@ def remove(path: str) -> None:
 
 def _make_accessible(name: str, parent: int | None) -> None:
     """Have the owner enter a directory, and nothing that a symbolic link points at."""
-    if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+    mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    if stat.S_ISDIR(mode) and mode & 0o7777 != 0o700:
         os.chmod(name, 0o700, dir_fd=parent)
 
 

@@ -52,7 +52,8 @@ def printable(text: str) -> str:
     """Make a program's words safe to log and to show: of bounded length, without surrogates and control characters."""
     if len(text) > _MAX_DETAIL_CHARS:
         text = f"{text[: _MAX_DETAIL_CHARS // 2]} ... {text[-_MAX_DETAIL_CHARS // 2 :]}"
-    return "".join(_printable_char(char) for char in text.strip())
+    text = text.strip()
+    return text if text.isprintable() else "".join(map(_printable_char, text))
 
 
 def _printable_char(char: str) -> str:
