@@ -15,7 +15,7 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
   recipe=verifiable          what is trained: configs/recipe.NAME.yaml (required)
   preset=cpu                 on what machine: configs/preset.NAME.yaml, applied after the recipe
   run_name=NAME              folder under storage_root/runs; default <recipe>-<date>-<time>
-  weighting.beta=0.5         any key of configs/defaults.yaml; values are YAML: stages=[0,2], train.max_steps=100
+  weighting.beta=0.5         any key of configs/defaults.yaml; lists are YAML: stages=[0,2]; text is taken whole
 
   sweep=NAME                 many runs instead of one: configs/sweep.NAME.yaml, run_name names the sweep (docs/sweep.md)
   sweep.seeds=[1,2]          any key of configs/sweep_defaults.yaml
