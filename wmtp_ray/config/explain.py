@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wmtp_ray.config.layers import UNSET, Key
+from wmtp_ray.config.other_names import other_name
 from wmtp_ray.config.schema_nodes import Node, is_path, run_schema
 
 MAX_FOUND_CHARS = 80
@@ -100,7 +101,30 @@ def nearest_keys(key: str) -> list[str]:
     return sorted(with_leaf, key=similarity, reverse=True)[:3] or difflib.get_close_matches(key, known, n=1)
 
 
+def suggested_keys(key: str) -> tuple[list[str], str]:
+    """Suggest what a key means that other trainers have: keys with what they are, and what else there is to say.
+
+    train.lr -> train.learning_rate; critic_stage.lr -> critic_stage.learning_rate first; nothing for another name.
+    """
+    found = other_name(key)
+    if found is None:
+        return [], ""
+    section = key.rpartition(".")[0]
+    in_section = [target for target in found.targets if section and target.rpartition(".")[0] == section]
+    targets = [*in_section, *(target for target in found.targets if target not in in_section)]
+    return [f"{target} ({_described_key(target)})" for target in targets], found.note
+
+
+def _described_key(target: str) -> str:
+    node = run_schema().node_at(tuple(target.partition("=")[0].split(".")))
+    assert node is not None, f"{target} is not in the schema"
+    return _described(node)
+
+
 def _unknown(key: Key) -> str:
+    meant, note = suggested_keys(dotted(key))
+    if meant:
+        return f"there is no such key; did you mean {' or '.join(meant)}?" + (f" Here: {note}" if note else "")
     nearest = nearest_keys(dotted(key))
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else "configs/defaults.yaml lists every key"
     return f"there is no such key; {hint}"
