@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, compare_pass_at_k
 from wmtp_ray.evaluation.results import BOOTSTRAP_SEED, EvaluationResults, ProblemResult
 from wmtp_ray.text_tables import table
@@ -36,7 +37,8 @@ class Comparison:
             rows.append([f"Pass@{k}", *(f"{value:.3f}" for value in values), f"{each.value:+.3f}", interval])
         better = [each for each in self.changed if _share(each.after) > _share(each.before)]
         worse = [each for each in self.changed if each not in better]
-        parts = [f"{self.before.sources.dataset}, {len(self.before.problems)} problems\n{table(rows)}"]
+        parts = [f"{self.before.sources.dataset}, {self.before.num_problems} problems\n{table(rows)}"]
+        parts.append(f"The intervals are {RULE}: 0 inside one does not prove that nothing changed.")
         parts += [f"{title}: {len(found)}\n{_listed(found)}" for title, found in (("better", better), ("worse", worse))]
         return "\n\n".join(part.rstrip() for part in parts)
 

@@ -105,7 +105,7 @@ def goal_of(problem: Problem) -> Goal:
     reference = parse(problem.reference)
     if isinstance(tests, FunctionTests) or reference is None:
         return Goal()
-    return Goal(frozenset(free_names(tests.asserts) & bound_names(reference.body)))
+    return Goal(frozenset(free_names(tests.deciding) & bound_names(reference.body)))
 
 
 def answer_key(kind: ProblemKind) -> Literal["completion", "solution"]:

@@ -1,6 +1,6 @@
 """`wmtp evaluate`: evaluate a run or a model directory, judge anyone's samples, or compare two evaluations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from wmtp_ray.config.load import Arguments, load_config, load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.compare import compare
+from wmtp_ray.evaluation.given_samples import read_given_samples
 from wmtp_ray.evaluation.prompts import ALL_KINDS
 from wmtp_ray.evaluation.results import read_results
-from wmtp_ray.evaluation.samples import read_given_samples
 from wmtp_ray.flows.evaluate import Evaluated, Place, evaluate_policy, judge_samples
 from wmtp_ray.flows.evaluate_run import EVALUATIONS, folder_in, policy_of_run, render_results
 from wmtp_ray.flows.evaluation_plan import plan_evaluation
@@ -32,25 +32,27 @@ class EvaluationRequest:
     ks: tuple[int, ...] | None
     preset: str | None
     words: tuple[str, ...]
+    only_sampled: bool = False
 
 
 def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
     """Evaluate or judge; return a table and where everything is. Raises WmtpError before any model is loaded."""
+    _require_that_all_counts(request)
     config = _configured(request, now)
     plan = plan_evaluation(config)
     if request.samples is None:
         policy, home = _policy(request, config)
         (done,) = evaluate_policy(config, plan, policy, _place(request, home), request.out or home)
         return _described(done)
-    (dataset,), limit = plan.datasets, config.evaluation.limit
-    problems = dataset.problems
-    tasks = read_given_samples(
+    (dataset,), settings = plan.datasets, config.evaluation
+    problems, tasks = read_given_samples(
         request.samples,
-        problems.first(limit),
-        problems.kind,
-        known=[problem.task_id for problem in problems.problems],
-        k=max(config.evaluation.k),
+        dataset.problems,
+        limit=settings.limit,
+        k=max(settings.k),
+        only_sampled=request.only_sampled,
     )
+    plan = replace(plan, datasets=(replace(dataset, problems=problems),))
     home = config.storage_root / "evaluations" / request.samples.name.partition(".")[0]
     return _described(judge_samples(config, plan, request.samples, tasks, _place(request, home), request.out or home))
 
@@ -58,6 +60,27 @@ def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
 def compare_command(before: Path, after: Path) -> str:
     """Compare two folders of results on the same problems."""
     return compare(read_results(before), read_results(after)).render()
+
+
+def _require_that_all_counts(request: EvaluationRequest) -> None:
+    """Raise ConfigError for what the command asks for and would not obey."""
+    if request.samples is None:
+        if request.only_sampled:
+            raise ConfigError("found --only-sampled with --checkpoint, expected it with --samples; leave it out")
+        return
+    given = [f"{key}" for key in (word.partition("=")[0] for word in request.words) if key in _FOR_DECODING]
+    if request.format is not None or given:
+        what = f"--format {request.format}" if request.format is not None else given[0]
+        raise ConfigError(
+            f"found {what} with --samples, expected it with --checkpoint: it says how a policy answers, and these "
+            "answers exist already; leave it out (completions follow the prompt, solutions are whole programs, and "
+            "fences go from both)"
+        )
+
+
+_FOR_DECODING = tuple(
+    f"evaluation.{name}" for name in ("num_samples", "temperature", "top_p", "max_new_tokens", "draft_horizons")
+)
 
 
 def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:

@@ -23,6 +23,7 @@ class PlannedDataset:
     name: str
     problems: ProblemSet
     prompt_format: PromptFormat
+    format_reason: str = ""
 
 
 @dataclass(frozen=True)

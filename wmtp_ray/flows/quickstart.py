@@ -23,6 +23,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import ListTasks, ListTasksFiles, write_list_tasks
 from wmtp_ray.data.rows import parse_row
 from wmtp_ray.data.tokenizer import render_row
+from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.prepare import prepare
 from wmtp_ray.flows.run_directory import claim_run_directory
@@ -113,7 +114,7 @@ def _pass_table(results: dict[str, RunResult]) -> Table:
         "Pass@1",
         "95 % interval",
         title="Held-out problems solved by the program that the model writes",
-        caption="Greedy; every program is run on ten inputs. The interval is over problems; `wmtp evaluate --compare` "
+        caption=f"Greedy; every program is run on ten inputs. Intervals: {RULE}; `wmtp evaluate --compare` "
         "compares two runs in pairs.",
     )
     for name, result in results.items():
