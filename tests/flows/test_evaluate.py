@@ -66,6 +66,7 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
     assert (folder / "samples.jsonl").read_bytes() == (undisturbed / "samples.jsonl").read_bytes()
     assert verdicts_of(folder) == verdicts_of(undisturbed)
     assert comparable(read_results(folder)) == comparable(read_results(undisturbed))
+    assert read_results(folder).sources.training is None, "no run has made the nano model"
 
 
 def test_results_depend_neither_on_workers_nor_on_batches_nor_on_their_deaths(
@@ -176,6 +177,8 @@ def test_stage_3_evaluates_a_run_that_has_ended_keeps_what_it_left_and_says_so_e
     assert (result.policy_sha256, result.steps) == (trained.policy_sha256, trained.steps)
     assert trained.metrics.items() <= result.metrics.items()
     assert result.metrics["eval/list_tasks/pass@1"] == results.pass_at_k["1"].value
+    assert results.sources.training is not None
+    assert (results.sources.training.run, results.sources.training.steps) == (str(config.run_dir), trained.steps)
     assert result.seconds_per_stage.keys() == {*trained.seconds_per_stage, "stage_3"}
     samples = (config.run_dir / "eval" / "list_tasks" / "samples.jsonl").read_bytes()
     assert launch(words, now=NOW) == 0

@@ -18,6 +18,7 @@ from wmtp_ray.evaluation.identity import EvaluationIdentity
 from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, estimate_pass_at_k
 from wmtp_ray.evaluation.samples import Place, Sample
+from wmtp_ray.tracking.training_record import TrainingRecord, training_from
 
 FILE_NAME = "results.json"
 BOOTSTRAP_SEED = 0
@@ -37,8 +38,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where everything came from, for people: paths, and what was left out of the data set.
+    """Where everything came from, for people: paths, what was left out of the data set, how the policy was trained.
 
+    `training` is None where that is not known: a model directory that no run has left, or somebody else's samples.
     `num_problems` is how many problems the data set has, of which an evaluation may take some. `format_reason` says
     why the policy was asked in its format. Both are unknown in results of earlier versions.
     """
@@ -48,6 +50,7 @@ class Sources:
     left_out: tuple[str, ...]
     answers_path: str
     tokenizer_path: str | None
+    training: TrainingRecord | None = None
     num_problems: int | None = None
     format_reason: str = ""
 
@@ -188,7 +191,7 @@ def read_results(directory: Path) -> EvaluationResults:
         return EvaluationResults(
             key=values.pop("key"),
             identity=values.pop("identity"),
-            sources=Sources(**sources | {"left_out": tuple(sources["left_out"])}),
+            sources=_sources_from(sources),
             pass_at_k={k: Estimate(**each) for k, each in values.pop("pass_at_k").items()},
             problems=tuple(
                 ProblemResult(**each | {"verdicts": tuple(each["verdicts"])}) for each in values.pop("problems")
@@ -201,6 +204,13 @@ def read_results(directory: Path) -> EvaluationResults:
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not what an evaluation writes ({error!r}); evaluate again") from error
+
+
+def _sources_from(values: dict[str, Any]) -> Sources:
+    """Earlier versions recorded no training."""
+    training = values.get("training")
+    parsed = {"left_out": tuple(values["left_out"]), "training": training and training_from(training)}
+    return Sources(**values | parsed)
 
 
 def _problem_results(task_ids: Sequence[str], judgements: Mapping[Place, Judgement]) -> tuple[ProblemResult, ...]:

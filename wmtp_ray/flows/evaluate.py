@@ -35,6 +35,7 @@ from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summ
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.flows.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
+from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
 
@@ -94,7 +95,7 @@ def judge_samples(
     work = Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=samples, tokenizer=None),
+        sources=_sources(dataset, answers=samples, tokenizer=None, training=None),
         directory=directory,
         ledger=ledger,
         requests=[],
@@ -127,7 +128,12 @@ def _policy_work(
     return Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=policy.model, tokenizer=policy.tokenizer),
+        sources=_sources(
+            dataset,
+            answers=policy.model,
+            tokenizer=policy.tokenizer,
+            training=training_of(policy.model, model.weights_sha256),
+        ),
         directory=directory,
         ledger=ledger,
         requests=answers.requests(ledger, tokenizer, config.seed),
@@ -208,13 +214,16 @@ def _answers(work: Work) -> DecodedAnswers:
     return work.answers
 
 
-def _sources(dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None) -> Sources:
+def _sources(
+    dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None, training: TrainingRecord | None
+) -> Sources:
     return Sources(
         dataset=dataset.name,
         dataset_path=str(dataset.problems.path),
         left_out=dataset.problems.left_out,
         answers_path=str(answers),
         tokenizer_path=None if tokenizer is None else str(tokenizer),
+        training=training,
         num_problems=dataset.problems.size,
         format_reason=dataset.format_reason if tokenizer is not None else "",
     )

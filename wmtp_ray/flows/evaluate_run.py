@@ -21,6 +21,7 @@ from wmtp_ray.flows.evaluation_workers import PolicyFiles
 from wmtp_ray.flows.export_policy import export_policy
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.mlflow_run import RunStatus
+from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
 
@@ -53,12 +54,13 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
         warnings = [f"{each.sources.dataset}: {text}" for each in found for text in each.warnings]
         seconds = {"stage_3": time.perf_counter() - started}
         problems = _track(config, metrics, status) if plan.datasets else []
+        of_training = [each for each in result.warnings if not (plan.datasets and each.startswith(MISSING))]
         result = replace(
             result,
             status=status,
             metrics={**result.metrics, **metrics},
             seconds_per_stage=result.seconds_per_stage | seconds,
-            warnings=tuple(dict.fromkeys((*result.warnings, *plan.warnings, *warnings, *problems))),
+            warnings=tuple(dict.fromkeys((*of_training, *plan.warnings, *warnings, *problems))),
         )
         write_result(config.run_dir, result)
     if found:

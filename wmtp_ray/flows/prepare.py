@@ -33,7 +33,8 @@ _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 class Prepared:
     """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
 
-    `index` is None where the run only evaluates, `evaluation` where it does not.
+    `index` is None where the run only evaluates, `evaluation` where it does not. `left_out` says which lines of the
+    data files are not read.
     """
 
     index: RowIndex | None
@@ -41,6 +42,7 @@ class Prepared:
     schedule: VersionSchedule
     evaluation: EvaluationPlan | None
     rendered: str
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ def prepare(config: RunConfig) -> Prepared:
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     estimate = estimate_run(config, plans, index)
     require_fit(estimate)
-    sections += [*evaluation_lines, *_left_out_lines(config), *earlier_names(config), render_estimate(estimate)]
-    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections))
+    left_out = tuple(_left_out_lines(config))
+    sections += [*evaluation_lines, *left_out, *earlier_names(config), render_estimate(estimate)]
+    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out)
 
 
 def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:

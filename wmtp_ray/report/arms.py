@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from wmtp_ray.report.saved_run import SavedRun
+from wmtp_ray.tracking.training_difference import (
+    SEED_KEYS,
+    TrainedPolicy,
+    TrainingDifference,
+    training_difference,
+)
 
 RECIPE_OF = {"uniform": "baseline", "td": "verifiable", "rho1": "rho1_weighted"}
 ORDER = ("uniform", "td", "rho1", "sequence_reward", "surprisal", "shuffled", "matched_random")
-SEED_KEYS = ("seed", "train.sampling.seed", "critic_stage.sampling.seed")
 CRITIC = "critic.path"
 _MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
 _UNTOLD_KEYS = {*SEED_KEYS, "run_name", "preset", "stages", "storage_root", "tags"}
@@ -72,9 +77,38 @@ def group_runs(runs: Sequence[SavedRun]) -> list[Arm]:
 
 
 def reference_arm(arms: Sequence[Arm]) -> Arm:
-    """Return the arm that others are compared with: uniform weights, those of the baseline's recipe before others."""
-    uniform = [arm for arm in arms if arm.weighting == "uniform"]
-    return next((arm for arm in uniform if arm.recipe == "baseline"), (uniform or list(arms))[0])
+    """Return the arm that others are compared with: uniform weights, trained as long and from the same start as most.
+
+    Among equals one of the baseline's recipe.
+    """
+    uniform = [arm for arm in arms if arm.weighting == "uniform"] or list(arms)[:1]
+    return min(uniform, key=lambda arm: (sum(bool(confounds(other, arm)) for other in arms), arm.recipe != "baseline"))
+
+
+def confounds(arm: Arm, base: Arm) -> tuple[str, ...]:
+    """Return, as clauses, what in the training of two arms forbids to credit a difference to the method."""
+    return tuple(dict.fromkeys(clause for each in _training_differences(arm, base) for clause in each.confounds))
+
+
+def caution(arm: Arm, base: Arm) -> str | None:
+    """Return the sentence that a verdict on two arms needs beside it, None where nothing but the method differs."""
+    return next((words for each in _training_differences(arm, base) if (words := each.caution) is not None), None)
+
+
+def _training_differences(arm: Arm, base: Arm) -> list[TrainingDifference]:
+    """One for each of the arm's runs, against the run of the same seed, where there is one."""
+    of_seed = {run.seed: run for run in reversed(base.runs)}
+    return [
+        training_difference(
+            _trained(of_seed.get(run.seed, base.runs[0]), base.name),
+            _trained(run, arm.name),
+        )
+        for run in arm.runs
+    ]
+
+
+def _trained(run: SavedRun, name: str) -> TrainedPolicy:
+    return TrainedPolicy(name, str((run.path / "final").absolute()), None, run.training)
 
 
 def _split_by_critic(group: list[SavedRun]) -> list[list[SavedRun]]:

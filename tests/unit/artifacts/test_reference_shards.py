@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vendor.meta_llama import ModelArgs, Transformer
-from wmtp_ray.artifacts.hf.layout import config_from_params, hf_name, to_hf_rows
+from wmtp_ray.artifacts.hf.config_file import config_from_params
+from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args, save_transformer
 from wmtp_ray.artifacts.model_directory import write_model

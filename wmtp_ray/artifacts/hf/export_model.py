@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from vendor.meta_llama.model import ModelArgs
+from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.directory import CONFIG
-from wmtp_ray.artifacts.hf.layout import config_from_params, hf_name, to_hf_rows
+from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT
 from wmtp_ray.artifacts.hf.sentencepiece_json import sentencepiece_as_json, sentencepiece_end_tokens
 from wmtp_ray.artifacts.hf.tokenizer_files import (
@@ -25,8 +26,8 @@ from wmtp_ray.artifacts.hf.tokenizer_files import (
 from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
-from wmtp_ray.data.byte_level_model import SETTINGS
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.tokenizer_settings import SETTINGS
 from wmtp_ray.errors import ArtifactError
 
 UNSTATED_POSITIONS = 4096  # the context of Meta's multi-token models, whose params.json does not state it

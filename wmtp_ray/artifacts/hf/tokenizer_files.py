@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from vendor.meta_llama.model import ModelArgs
-from wmtp_ray.data.byte_level_model import SETTINGS
 from wmtp_ray.data.chat_template import TEMPLATE
 from wmtp_ray.data.sentencepiece_model import SentencePieceModel
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.tokenizer_settings import SETTINGS
 from wmtp_ray.errors import ArtifactError
 
 SENTENCEPIECE, TOKENIZER_JSON = "tokenizer.model", "tokenizer.json"

@@ -141,7 +141,7 @@ class _Row:
 
     def decide(self, token: int) -> None:
         """Append the prompt pass's or a block's next token, or finish."""
-        if token == self._tokenizer.eos_id:
+        if token in self._tokenizer.end_ids:
             self.finish = "end"
             return
         self.ids.append(token)

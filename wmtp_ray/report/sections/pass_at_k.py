@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wmtp_ray.evaluation.intervals import RULE
-from wmtp_ray.report.arms import Arm
+from wmtp_ray.report.arms import Arm, confounds
 from wmtp_ray.report.blocks import (
     Block,
     Figure,
@@ -119,7 +119,8 @@ def _differences(comparison: DatasetComparison) -> Table:
             str(each.problems.num_worse),
             str(each.problems.num_equal),
             _p(each.problems.sign_p),
-            {"better": "better", "worse": "worse", "undecided": "not told apart"}[each.verdict],
+            {"better": "better", "worse": "worse", "undecided": "not told apart"}[each.verdict]
+            + (", confounded" if confounds(each.score.arm, each.reference.arm) else ""),
         )
         for each in comparison.differences
     )
@@ -127,7 +128,7 @@ def _differences(comparison: DatasetComparison) -> Table:
         f"Against {comparison.differences[0].reference.arm.name}, problem by problem (points are percentage points; "
         f"each problem's rate is its mean over seeds). Wins and losses count problems. The interval is {RULE}: arms "
         "that agree on every problem are not proved equal by it. Verdict: the interval excludes 0 and no seed points "
-        "the other way."
+        "the other way. Confounded: the training differs in steps, tokens or start, see the summary."
     )
     header = ("arm", "difference", "95 % interval", "wins", "losses", "ties", "sign test p", "verdict")
     return Table(caption, header, rows, text_columns=(0, 7))
