@@ -113,6 +113,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (evaluation.formats)")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer (the run's, or the one in DIR)")
     parser.add_argument("--k", type=_numbers, metavar="K,K,..", help="the K of Pass@K, none above --num-samples")
+    parser.add_argument("--only-sampled", action="store_true", help="with --samples: only problems that have samples")
     parser.add_argument("--out", type=Path, help="folder (the run's eval/, else evaluations/ in the storage)")
     parser.add_argument("--preset", metavar="NAME", help="of a machine, as for launch")
     for flag, (key, meaning) in EVALUATION_FLAGS.items():
@@ -253,6 +254,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         ks=arguments.k,
         preset=arguments.preset,
         words=(*(f"{key}={value}" for key, value in flags.items() if value is not None), *arguments.words),
+        only_sampled=arguments.only_sampled,
     )
     try:
         print(evaluate_command(request, datetime.now()))

@@ -17,6 +17,8 @@ from mlflow import MlflowClient
 from tests.flows.world import command_line, configured, kill_family, wait_until
 from wmtp_ray.cli import main as wmtp
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.evaluate import evaluate_policy
 from wmtp_ray.flows.evaluation_plan import plan_evaluation
@@ -36,7 +38,8 @@ def evaluated(world: Path, out: Path, *words: str) -> EvaluationResults:
     """Evaluate the nano model of the world into `out`, on the Ray that this process is connected to."""
     config = configured(world, "evaluated", "evaluation.draft_horizons=1", *SAMPLED, *words)
     policy = PolicyFiles(config.model.path, config.tokenizer.path)
-    [done] = evaluate_policy(config, plan_evaluation(config), policy, lambda dataset, identity: out, out)
+    asked = Asked(CodeTokenizer(config.tokenizer.path), is_trained=False)
+    [done] = evaluate_policy(config, plan_evaluation(config, asked), policy, lambda dataset, identity: out, out)
     assert done.directory == out
     return done.results
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wmtp_ray.config.layers import RAW_TEXT_KEYS
+from wmtp_ray.config.other_names import other_name
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.section import Section
 from wmtp_ray.errors import ConfigError
@@ -15,7 +16,7 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
   recipe=verifiable          what is trained: configs/recipe.NAME.yaml (required)
   preset=cpu                 on what machine: configs/preset.NAME.yaml, applied after the recipe
   run_name=NAME              folder under storage_root/runs; default <recipe>-<date>-<time>
-  weighting.beta=0.5         any key of configs/defaults.yaml; values are YAML: stages=[0,2], train.max_steps=100
+  weighting.beta=0.5         any key of configs/defaults.yaml; lists are YAML: stages=[0,2]; text is taken whole
 
   sweep=NAME                 many runs instead of one: configs/sweep.NAME.yaml, run_name names the sweep (docs/sweep.md)
   sweep.seeds=[1,2]          any key of configs/sweep_defaults.yaml
@@ -180,6 +181,10 @@ def _nearest_form(word: str) -> str:
     forms |= {name: f"{name}={value if has_value else 'VALUE'}" for name in ("sweep", *RunConfig.model_fields)}
     if "." in stem and stem.partition(".")[0] in RunConfig.model_fields:
         return f"did you mean {stem}={value if has_value else 'VALUE'}?"
+    if stem not in (*FLAGS, *forms) and (other := other_name(stem)) is not None:
+        target = other.targets[0]
+        given = target if "=" in target else f"{target}={value if has_value else 'VALUE'}"
+        return f"did you mean {given}?" + (f" Here: {other.note}" if other.note else "")
     names = {name.replace("_", "-"): name for name in forms}
     nearest = difflib.get_close_matches(stem.replace("_", "-"), names, n=1)
     if nearest:

@@ -39,6 +39,7 @@ from wmtp_ray.config.layers import (
     read_layer,
     short_name,
     source_of,
+    whole,
 )
 from wmtp_ray.config.schema import SUFFIX, RunConfig
 from wmtp_ray.errors import ConfigError
@@ -146,7 +147,8 @@ def _names(arguments: Arguments, now: datetime) -> Layer:
     recipe = short_name("recipe", arguments.recipe)
     preset = None if arguments.preset is None else short_name("preset", arguments.preset)
     run_name = arguments.run_name or f"{recipe}-{now:%Y%m%d-%H%M%S}"
-    names = {"recipe": recipe, "preset": preset, "run_name": run_name, "tags": arguments.tags}
+    tags = {name: whole(text) for name, text in arguments.tags.items()}
+    names = {"recipe": recipe, "preset": preset, "run_name": run_name, "tags": tags}
     return Layer(COMMAND_LINE, names)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from wmtp_ray.contracts import Int32
 from wmtp_ray.data.sentencepiece_model import Span
 from wmtp_ray.data.special_split import SpecialToken, SpecialTokens
-from wmtp_ray.data.tokenizer_settings import SETTINGS, read_object, token_text
+from wmtp_ray.data.tokenizer_settings import SETTINGS, named_tokens, read_object
 from wmtp_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def read_end_tokens(path: Path) -> tuple[str, str]:
             f"{settings_path} is missing, expected it beside {path.name}: it names the begin and end tokens; copy both "
             "files of the model"
         )
-    settings = read_object(settings_path.read_bytes(), settings_path)
-    begin, end = (token_text(settings.get(key)) for key in ("bos_token", "eos_token"))
+    named = named_tokens(path.parent)
+    begin, end = named.get("bos_token"), named.get("eos_token")
     if end is None:
         raise ArtifactError(f"{settings_path} names no eos_token, expected one: a program must end; add it")
     return (end if begin is None else begin), end

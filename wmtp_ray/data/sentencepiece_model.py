@@ -13,7 +13,7 @@ import numpy as np
 from wmtp_ray.contracts import Int32
 from wmtp_ray.data.file_kind import HEAD_BYTES, found_instead, remedy_for
 from wmtp_ray.data.special_split import SpecialToken, SpecialTokens
-from wmtp_ray.data.tokenizer_settings import stripping_tokens
+from wmtp_ray.data.tokenizer_settings import named_tokens, stripping_tokens
 from wmtp_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ class SentencePieceModel:
 
     def __init__(self, model: bytes, path: Path) -> None:
         self._path = path
-        self._processor = _load_processor(model, path)
+        self._processor = load_processor(model, path)
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
+        _require_named_ends(self._processor, path)
         if min(self.bos_id, self.eos_id) < 0:
             raise ArtifactError(
                 f"{path}: found bos_id {self.bos_id} and eos_id {self.eos_id}, expected both to exist; train the "
@@ -95,7 +96,7 @@ class SentencePieceModel:
         """The same model, which puts no blank before a text: for what follows on something else."""
         model = self._proto()
         model.normalizer_spec.add_dummy_prefix = False
-        return _load_processor(model.SerializeToString(), self._path)
+        return load_processor(model.SerializeToString(), self._path)
 
     @cached_property
     def _special(self) -> SpecialTokens:
@@ -137,11 +138,25 @@ class SentencePieceModel:
         )
 
 
+def _require_named_ends(processor: "SentencePieceProcessor", path: Path) -> None:
+    """Refuse a tokenizer.model whose companions name other tokens: it lacks what was added to the model later."""
+    named = named_tokens(path.parent)
+    ids = {"bos_token": processor.bos_id(), "eos_token": processor.eos_id()}
+    for role, index in ids.items():
+        piece = processor.id_to_piece(index) if index >= 0 else None
+        if named.get(role, piece) != piece:
+            raise ArtifactError(
+                f"{path}: found {piece!r} as its {role}, the files beside it say {named[role]!r}, expected one; take "
+                "the tokenizer.model that wmtp import writes for this model, or put this one into a folder of its own"
+            )
+
+
 def _moved(spans: list[Span], num_bytes: int) -> list[Span]:
     return [(begin + num_bytes, end + num_bytes) for begin, end in spans]
 
 
-def _load_processor(model: bytes, path: Path) -> "SentencePieceProcessor":
+def load_processor(model: bytes, path: Path) -> "SentencePieceProcessor":
+    """Load a tokenizer.model; ArtifactError for bytes that are none, which names what they are."""
     from sentencepiece import SentencePieceProcessor  # imported late: indexing without counting does not need it
 
     try:

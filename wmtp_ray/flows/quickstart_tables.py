@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.objective.baseline_standing import baseline_standings
 from wmtp_ray.report.quickstart_summary import CriticFindings, QuickstartArm
 from wmtp_ray.tracking.result import RunResult
@@ -77,7 +78,7 @@ def pass_table(arms: Mapping[str, QuickstartArm]) -> Table:
         "95 % interval",
         title="Held-out problems solved by the program that the model writes",
         caption="Greedy; every program is run on ten inputs. Steps and tokens are those since the base, from which "
-        "every arm starts. The interval is over problems.",
+        f"every arm starts. Intervals: {RULE}.",
     )
     for name, arm in arms.items():
         tokens = "-" if arm.supervised_tokens is None else f"{arm.supervised_tokens:,}"

@@ -195,10 +195,13 @@ class TestRefusals:
             ("train.learning_rate=.nan", "found NaN", "expected a finite number"),
             ("seed=abc", 'found "abc"', "expected a whole number"),
             ("critic.mode=asinc", 'found "asinc"', "expected one of async, sync"),
-            ("weighting.type=null", "found null", "expected one of uniform, td, rho1"),
-            ("model.path=7", "found 7", "expected a path (Directory in Meta's layout"),
+            ("weighting.type=null", 'found "null"', "expected one of uniform, td, rho1"),
+            ("model.path=", "found null", "expected a path (Directory in Meta's layout"),
+            ("seed=12:30:45", 'found "12:30:45"', "expected a whole number"),
+            ("weighting.beta=1,5", 'found "1,5"', "expected a number above 0"),
+            ("evaluation.k=1,10", 'found "1,10"', "expected a list whose entries are each a whole number"),
             ("tracking.mlflow=maybe", 'found "maybe"', "expected true or false"),
-            ("tags={a: 1}", "found 1", "expected text"),
+            ("tags={a: [1]}", "found [1]", "expected text"),
             ("weighting=td", 'found "td"', "expected a section with the keys type, beta"),
             ("seed.x=2", 'found {"x": 2}', "expected a whole number"),
             ("tracking.experiment=" + "x" * 501, 'found "xxx', "expected text of 1 to 500 characters"),
@@ -273,8 +276,9 @@ class TestRefusals:
         assert "defaults.yaml does not exist; expected the configs/ folder" in refused(config_dir=tmp_path)
 
     @pytest.mark.parametrize("value", ["${nope}/x", "${oc.env:WMTP_RAY_UNSET_VARIABLE}"])
-    def test_unresolvable_interpolation_is_named(self, value):
-        message = refused(f"data.train_file={value}")
+    def test_unresolvable_interpolation_of_a_file_is_named(self, config_dir, value):
+        write(config_dir, "preset.mine.yaml", f"data: {{train_file: '{value}'}}\n")
+        message = refused("preset=mine", config_dir=config_dir)
         assert f"data.train_file: found '{value}', which cannot be resolved" in message
 
     def test_override_that_is_not_yaml_is_shown(self):

@@ -36,7 +36,9 @@ def test_it_reads_as_a_table_with_what_became_better_and_worse():
 def test_an_evaluation_does_not_differ_from_itself():
     found = compare(results_of(BEFORE, ks=(1,)), results_of(BEFORE, ks=(1,)))
     assert found.changed == ()
-    assert (found.differences["1"].low, found.differences["1"].high) == (0.0, 0.0)
+    assert found.differences["1"].value == 0.0
+    assert found.differences["1"].low < 0.0 < found.differences["1"].high, "four problems prove no equality"
+    assert "does not prove that nothing changed" in found.render()
 
 
 def test_a_problem_that_one_side_could_not_judge_is_in_no_pair():

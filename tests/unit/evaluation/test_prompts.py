@@ -18,7 +18,7 @@ from wmtp_ray.data.tokenizer import CodeTokenizer, render_row
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.extraction import Goal
 from wmtp_ray.evaluation.problems import read_problems
-from wmtp_ray.evaluation.prompts import FORMATS, answer_key, format_for, goal_of, program_of, sanitise
+from wmtp_ray.evaluation.prompts import FORMATS, answer_key, goal_of, program_of, sanitise
 
 
 def rendered(name, problems, number=0):
@@ -97,21 +97,6 @@ def test_the_goal_is_what_the_tests_call_or_reading_the_input(tmp_path):
     }
     [problem] = read_problems(write_lines(tmp_path / "two.jsonl", [two])).problems
     assert goal_of(problem) == Goal(frozenset({"one", "two"}))
-
-
-def test_a_format_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
-    problems = read_problems(humaneval_file(tmp_path))
-    with pytest.raises(
-        ConfigError,
-        match=r"mbpp-3shot does not fit .*choose one of completion, completion-stripped",
-    ):
-        format_for(problems, {"humaneval": "mbpp-3shot"})
-    with pytest.raises(ConfigError, match="names no format for humaneval"):
-        format_for(problems, {"mbpp": "mbpp-3shot"})
-    no_examples = read_problems(write_lines(tmp_path / "m.jsonl", [mbpp_record(n) for n in (2, 4, 11)]))
-    with pytest.raises(ConfigError, match="lacks some of the examples Mbpp/2, Mbpp/3, Mbpp/4"):
-        format_for(no_examples, {"mbpp": "mbpp-3shot"})
-    assert format_for(no_examples, {"mbpp": "mbpp-0shot"}).name == "mbpp-0shot"
 
 
 def test_prompts_begin_with_the_begin_token_and_chat_needs_a_template(tmp_path):

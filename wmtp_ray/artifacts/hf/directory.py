@@ -20,7 +20,7 @@ from wmtp_ray.artifacts.hf.config_file import is_tied, params_from_config
 from wmtp_ray.artifacts.hf.layout import meta_name, to_meta_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT, PlainModel, require_forms
 from wmtp_ray.artifacts.hf.tensor_names import without_wrappers
-from wmtp_ray.artifacts.hf.tokenizer_files import files_of_tokenizer, find_tokenizer
+from wmtp_ray.artifacts.hf.tokenizer_files import imported_tokenizer
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS, read_json, read_tensors
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.errors import ArtifactError
@@ -42,13 +42,13 @@ def open_directory(directory: Path) -> PlainModel:
     notes += _complete_output(tensors, config, directory)
     forms = forms_of(tensors)
     require_forms(directory, args, forms)
-    tokenizer = find_tokenizer(directory)
+    tokenizer_files, told = imported_tokenizer(directory, config)
     return PlainModel(
         args,
         forms,
         read=lambda name: to_meta_rows(name, tensors[name], args),
-        tokenizer_files={} if tokenizer is None else files_of_tokenizer(tokenizer),
-        notes=tuple(notes),
+        tokenizer_files=tokenizer_files,
+        notes=(*notes, *told),
     )
 
 

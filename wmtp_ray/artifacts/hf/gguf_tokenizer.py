@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from wmtp_ray.artifacts.hf.tokenizer_files import SENTENCEPIECE, TOKENIZER_JSON
+from wmtp_ray.artifacts.hf.tokenizer_files import SENTENCEPIECE, TOKENIZER_JSON, as_json, end_of_answers
+from wmtp_ray.data.chat_template import MORE_TEMPLATES, TEMPLATE
 from wmtp_ray.data.tokenizer_settings import SETTINGS
 from wmtp_ray.errors import ArtifactError
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 _CONTROL, _USER_DEFINED = 3, 4  # types of pieces: GGUF took SentencePiece's numbers
 _BYTE = 6
+_TEMPLATE_KEY = "tokenizer.chat_template"
 _UNK, _BOS, _EOS = 0, 1, 2  # what llama.cpp takes for SentencePiece where the file names none
 _LISTS: dict[Any, tuple[str, ...]] = {
     "llama": ("tokens", "scores", "token_type"),
@@ -42,7 +42,24 @@ def tokenizer_from_metadata(path: Path, metadata: Mapping[str, Any]) -> dict[str
             "Face directory instead"
         )
     _require_complete(path, about, _LISTS[kind])
-    return writers[kind](path, about)
+    return writers[kind](path, about) | _templates(metadata) | _ends(about)
+
+
+def _templates(metadata: Mapping[str, Any]) -> dict[str, bytes]:
+    """The default chat template, and others that the file has by name."""
+    default = {TEMPLATE: metadata[_TEMPLATE_KEY]} if metadata.get(_TEMPLATE_KEY) else {}
+    others = {
+        f"{MORE_TEMPLATES}/{key.removeprefix(f'{_TEMPLATE_KEY}.')}.jinja": text
+        for key, text in metadata.items()
+        if key.startswith(f"{_TEMPLATE_KEY}.")
+    }
+    return {name: text.encode() for name, text in (default | others).items()}
+
+
+def _ends(about: Mapping[str, Any]) -> dict[str, bytes]:
+    """The tokens that end an answer for llama.cpp: of a text, of a turn, of a message."""
+    ids = [about[key] for key in ("eos_token_id", "eot_token_id", "eom_token_id") if key in about]
+    return end_of_answers(ids) if len(set(ids)) > 1 else {}
 
 
 def _require_complete(path: Path, about: Mapping[str, Any], lists: tuple[str, ...]) -> None:
@@ -82,7 +99,9 @@ def _sentencepiece(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     normalizer.remove_extra_whitespaces = about.get("remove_extra_whitespaces", False)
     normalizer.escape_whitespaces = True
     normalizer.precompiled_charsmap = bytes(about.get("precompiled_charsmap", ()))
-    return {SENTENCEPIECE: model.SerializeToString()}
+    ends = {"bos_token": trainer.bos_piece, "eos_token": trainer.eos_piece, "unk_token": trainer.unk_piece}
+    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": True} | ends  # llama.cpp's blanks behind special tokens
+    return {SENTENCEPIECE: model.SerializeToString(), SETTINGS: as_json(settings)}
 
 
 def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
@@ -107,10 +126,9 @@ def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": _token(tokens, about.get("bos_token_id")),
         "eos_token": _token(tokens, about.get("eos_token_id")),
-        "chat_template": about.get("tokenizer.chat_template"),
         "clean_up_tokenization_spaces": False,
     }
-    return {TOKENIZER_JSON: tokenizer.to_str().encode(), SETTINGS: orjson.dumps(settings, option=orjson.OPT_INDENT_2)}
+    return {TOKENIZER_JSON: tokenizer.to_str().encode(), SETTINGS: as_json(settings)}
 
 
 def _token(tokens: list[str], index: int | None) -> str | None:

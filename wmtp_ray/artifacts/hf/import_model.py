@@ -79,8 +79,9 @@ def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dty
     args = replace(model.args, n_layers=model.args.n_layers + num_horizons - 1, n_future_tokens=num_horizons)
     with atomic_directory(out) as temporary:
         for name, content in model.tokenizer_files.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_bytes(content)
-        tokenizer = _require_fitting_tokenizer(temporary, args)
+        tokenizer = _require_fitting_tokenizer(temporary, args, source)
         write_params(temporary, args)
         write_streamed(
             temporary / WEIGHTS,
@@ -131,10 +132,13 @@ def _converted(form: TensorForm, dtype: torch.dtype | None) -> TensorForm:
     return form if dtype is None else replace(form, dtype=dtype)
 
 
-def _require_fitting_tokenizer(directory: Path, args: ModelArgs) -> str | None:
-    """Return the name of the tokenizer in the directory, None where there is none."""
+def _require_fitting_tokenizer(directory: Path, args: ModelArgs, source: Path) -> str | None:
+    """Return the name of the tokenizer that was written, None where there is none; messages name the source."""
     path = find_tokenizer(directory)
     if path is None:
         return None
-    require_row_for_each_id(CodeTokenizer(path), args)
+    try:
+        require_row_for_each_id(CodeTokenizer(path), args)
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(str(directory), str(source))) from error
     return path.name
