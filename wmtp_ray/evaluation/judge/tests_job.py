@@ -3,8 +3,10 @@
 Tests come from benchmarks and are compiled here, in the judge's own process; programs never are.
 """
 
+import ast
 import marshal
 import symtable
+import sys
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -36,7 +38,21 @@ def compile_tests(sections: tuple[str, ...]) -> dict[str, Any]:
     """Return sources and codes by file name, and the names that they expect of the program."""
     sources = {f"<tests {number}>": source for number, source in enumerate(sections)}
     codes = [_compile(source, name) for name, source in sources.items()]
-    return {"sources": sources, "codes": codes, "names": sorted(free_names(sections))}
+    names = sorted(free_names(sections))
+    return {"sources": sources, "codes": codes, "names": names, "module_attributes": module_attributes(sections, names)}
+
+
+def module_attributes(sections: tuple[str, ...], names: list[str]) -> dict[str, list[str]]:
+    """Return which attributes sources use of those names that are a module's.
+
+    (("assert math.isclose(f(x), x)",), ["f", "math", "x"]) -> {"math": ["isclose"]}
+    """
+    found: dict[str, list[str]] = {}
+    modules = {name for name in names if name in sys.stdlib_module_names or name in ("np", "numpy")}
+    for node in ast.walk(ast.parse("\n".join(sections))) if modules else ():
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            found.setdefault(node.value.id, []).append(node.attr)
+    return found
 
 
 def free_names(sections: tuple[str, ...]) -> set[str]:
