@@ -10,6 +10,7 @@ from wmtp_ray.evaluation.judge.channel import Carry, encode
 NUM_KEPT = 8
 _MAX_LENGTH = 1 << 16
 _MAX_WATCHED_NODES = 256
+_ATOMS = frozenset((bool, float, int, str, type(None)))
 _CONTAINERS = (list, dict, set, bytearray, tuple)
 
 
@@ -38,7 +39,10 @@ class GivenResults:
         """Return [number, code] of every watched result that is not what it was when it was last looked at."""
         found: list[list[object]] = []
         for number, (kept, code) in self._kept.items():
-            if code is not None and (now := encode(kept, self._carry)) != code:
+            if code is None or (type(kept) is list and _ATOMS.issuperset(map(type, kept)) and kept == code):
+                continue  # not watched, or quickly seen to be the same: a list of atoms is its own code
+            now = encode(kept, self._carry)
+            if now != code:
                 self._kept[number] = (kept, now)
                 found.append([number, now])
         return found

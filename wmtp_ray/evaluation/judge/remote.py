@@ -11,7 +11,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from types import BuiltinFunctionType, ModuleType
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 
 from wmtp_ray.evaluation.judge.channel import (
     BUILTIN,
@@ -42,8 +42,7 @@ class _Module:
     name: str
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     """What the program said; `after` is the message of an exception where it raised one."""
 
     outcome: str

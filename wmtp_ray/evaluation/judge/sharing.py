@@ -12,8 +12,8 @@ Path = list[int]
 
 def shared_parts(value: object) -> list[list[Path]]:
     """Return [path, other path] for every mutable part that stands in a list or dict once more."""
-    first: dict[int, Path] = {}
     found: list[list[Path]] = []
+    first: dict[int, Path] = {}
     pending: list[tuple[object, Path]] = [(value, [])]
     while pending:
         part, path = pending.pop()

@@ -3,9 +3,7 @@
 Tests come from benchmarks and are compiled here, in the judge's own process; programs never are.
 """
 
-import ast
 import marshal
-import symtable
 import sys
 from functools import lru_cache
 from types import CodeType
@@ -47,6 +45,8 @@ def module_attributes(sections: tuple[str, ...], names: list[str]) -> dict[str, 
 
     (("assert math.isclose(f(x), x)",), ["f", "math", "x"]) -> {"math": ["isclose"]}
     """
+    import ast  # not above: the zygote holds this module too, and the less it holds, the faster it forks
+
     found: dict[str, list[str]] = {}
     modules = {name for name in names if name in sys.stdlib_module_names or name in ("np", "numpy")}
     for node in ast.walk(ast.parse("\n".join(sections))) if modules else ():
@@ -60,6 +60,8 @@ def free_names(sections: tuple[str, ...]) -> set[str]:
 
     "def check(f): assert f(1) == helper(limit)" -> {"helper", "limit"}
     """
+    import symtable
+
     used: set[str] = set()
     defined: set[str] = set()
     for source in sections:

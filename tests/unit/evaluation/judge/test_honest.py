@@ -208,6 +208,9 @@ FUNCTIONS = {
         "x = []\ndef f(n):\n    x.append(n)\n    return x", ["a = f(1)\nb = f(2)\nassert a is b and a == [1, 2]"]),
     "returns new lists": (
         "def f(n): return [n]", ["xs = [f(n) for n in range(50)]\nassert xs == [[n] for n in range(50)]\nassert len({id(x) for x in xs}) == 50"]),
+    "returns objects that compare only with their like": (
+        "class Node:\n    def __init__(self, x): self.x = x\n    def __eq__(self, other): return self.x == other.x\n"
+        "def f(n): return [Node(n)]", ["a = f(1)\nb = f(2)\nassert a[0].x == 1 and b[0].x == 2"]),
     "yields new lists": (
         "def f(n):\n    for i in range(n): yield list(range(i))", ["assert list(f(40)) == [list(range(i)) for i in range(40)]"]),
     "raises StopIteration": (
