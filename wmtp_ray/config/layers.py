@@ -19,7 +19,8 @@ from wmtp_ray.config.schema_nodes import Plain, Schema, run_schema
 from wmtp_ray.config.yaml_texts import load_texts
 from wmtp_ray.errors import ConfigError
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+_PACKAGED, _CHECKOUT = (Path(__file__).resolve().parents[up] / "configs" for up in (1, 2))
+CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT  # a wheel carries configs/ inside the package
 COMMAND_LINE = "the command line"
 UNSET = "???"
 RAW_TEXT_KEYS = ("recipe", "preset", "run_name")
@@ -83,8 +84,8 @@ def read_layer(path: Path, schema: Schema | None = None) -> Layer:
         if not path.name.endswith("defaults.yaml"):
             raise ConfigError(f"{path} does not exist; expected a file of `key: value` lines") from None
         raise ConfigError(
-            f"{path} does not exist; expected the configs/ folder of a checkout beside the package wmtp_ray: "
-            "install from a checkout with `pip install -e .`"
+            f"{path} does not exist; expected the configs/ folder, which a checkout holds beside the package wmtp_ray "
+            "and a wheel inside it: install again, from a checkout with `pip install -e .`"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML that can be read: {one_line(error)}") from None

@@ -13,6 +13,7 @@ from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.evaluation.identity import free_directory
+from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan
@@ -89,14 +90,18 @@ def folder_in(home: Path) -> Place:
 
 def render_results(results: list[EvaluationResults]) -> str:
     """Return a table of Pass@K with intervals and verdicts."""
-    rows = [["", "problems", "", "estimate", "95 % interval", "verdicts"]]
+    rows = [["", "problems", "", "estimate", "95 % interval", "verdicts", "empty"]]
     for each in results:
         verdicts = ", ".join(f"{count} {status}" for status, count in each.verdicts.items())
         for k, estimate in each.pass_at_k.items():
             interval = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
-            first = [each.sources.dataset, str(estimate.num_problems)]
-            rows.append([*first, f"Pass@{k}", f"{estimate.value:.3f}", interval, verdicts])
-    return table(rows, left=(0, 2, 5))
+            first = [each.sources.dataset, each.num_problems]
+            rows.append([*first, f"Pass@{k}", f"{estimate.value:.3f}", interval, verdicts, _empty(each)])
+    return f"{table(rows, left=(0, 2, 5))}\nintervals: {RULE}"
+
+
+def _empty(results: EvaluationResults) -> str:
+    return "" if results.answers is None else f"{results.answers.num_empty} of {results.answers.num_answers}"
 
 
 def _track(config: RunConfig, metrics: dict[str, float], status: RunStatus) -> list[str]:

@@ -297,11 +297,31 @@ class TestRefusals:
         assert "holds: first" in message
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), 0.5),
+        (("critic.source=frozen", "critic.path=bundle"), 0.0),
+        (("critic.source=frozen", "critic.path=bundle", "train.value_coef=0.25"), 0.25),
+        (("recipe=baseline",), 0.0),
+    ],
+)
+def test_a_head_that_scores_nothing_is_trained_only_where_asked_for(words, expected):
+    assert load(*words).train.value_coef == expected
+
+
 class TestResolvedFile:
     @pytest.mark.parametrize("recipe", RECIPES)
     def test_dump_loads_back_equal(self, recipe, tmp_path):
         config = load(f"recipe={recipe}", "--tags", "number=1e-4", "day=2025-01-02", "text=a: b", "train.max_steps=3")
         (tmp_path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        assert load_resolved(tmp_path / "config.yaml") == config
+
+    def test_a_run_saved_before_a_key_existed_has_the_key_s_default(self, tmp_path):
+        config = load("train.max_steps=3")
+        saved = yaml.safe_load(dump_config(config))
+        del saved["train"]["value_coef_by_source"]
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved), encoding="utf-8")
         assert load_resolved(tmp_path / "config.yaml") == config
 
     def test_dump_is_stable_and_in_schema_order(self):
