@@ -1,5 +1,10 @@
 """`wmtp`: the verbs of the project. Defines the command line only; each verb is one call into a flow or a layer."""
 
+if __name__ == "__main__":  # first of all: what is imported below takes half a second
+    from wmtp_ray.interrupts import end_on_signals
+
+    end_on_signals()
+
 import argparse
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +15,9 @@ from typing import get_args
 from wmtp_ray.config.dataset_suffix import with_suffix
 from wmtp_ray.config.evaluation import FormatName
 from wmtp_ray.errors import ArtifactError, ConfigError, TrackingError, TrainingError, WmtpError
-from wmtp_ray.flows.launch_run import DONE, FAILED, INTERRUPTED, REFUSED, launch
+from wmtp_ray.flows.launch_run import DONE, FAILED, REFUSED, launch
 from wmtp_ray.flows.sweep import sweep_command
+from wmtp_ray.interrupts import INTERRUPTED, say_at_end
 
 EVALUATION_FLAGS = {
     "--num-samples": ("evaluation.num_samples", "answers to each problem"),
@@ -34,6 +40,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (0 done, 2 refused, 1 failed, 130 interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    say_at_end("interrupted: the same command starts again")
     if words[:1] == ["launch"]:
         return launch(words[1:], datetime.now())
     if words[:1] == ["sweep"]:

@@ -4,16 +4,15 @@ The sandbox is tried before this (`flows/evaluation_plan.py`); `flows/evaluate_c
 `flows/evaluate_run.py` stage 3 of a run.
 """
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from wmtp_ray import interrupts
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS, weights_file
 from wmtp_ray.config.schema import RunConfig
@@ -35,6 +34,8 @@ from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summ
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.flows.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
+from wmtp_ray.flows.needed_resources import evaluation_resources
+from wmtp_ray.flows.start_checks import check_resources
 from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
@@ -160,28 +161,13 @@ def _do_all(
     with ExitStack() as stack:
         workers: EvaluationWorkers | None = None
         if has_requests or any(work.tasks for work in works):
+            needed = evaluation_resources(config, with_decoders=has_requests)
+            check_resources(config, [needed])  # before the seconds that Ray takes to start
             stack.enter_context(joined(config.cluster.num_cpus))
-            stack.enter_context(_interrupted_by_sigterm())
+            stack.enter_context(interrupts.raised())  # so that decoders and judges clear up
             loaded = policy if has_requests else None
             workers = stack.enter_context(started_workers(config, loaded, plan.isolation_level, process_dir))
         return [_do(work, workers, config.evaluation.k, console) for work in works]
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the block as Ctrl-C does, with all that is known on the disk; Ray's own handler exits."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _do(work: Work, workers: EvaluationWorkers | None, ks: Sequence[int], console: Console) -> Evaluated:

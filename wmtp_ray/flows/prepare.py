@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from wmtp_ray.config.load import check_files, earlier_names
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
-from wmtp_ray.data.index import load_built_index
+from wmtp_ray.data.index import index_path_of, load_built_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.formats import Asked
@@ -27,6 +27,7 @@ from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedul
 from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit
 
+LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
 _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 
 
@@ -80,6 +81,16 @@ def prepare(config: RunConfig) -> Prepared:
     left_out = tuple(_left_out_lines(config))
     sections += [*evaluation_lines, *left_out, *earlier_names(config), render_estimate(estimate)]
     return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out)
+
+
+def planning_takes_long(config: RunConfig) -> bool:
+    """Whether a large file would have to be indexed first, which takes minutes."""
+    data = config.data
+    files = [(data.train_file, data.index_file), (data.valid_file, None)] if set(config.stages) & {1, 2} else []
+    return any(
+        path is not None and path.stat().st_size > LARGE_BYTES and not index_path_of(path, index_file).exists()
+        for path, index_file in files
+    )
 
 
 def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:

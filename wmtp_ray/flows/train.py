@@ -34,6 +34,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
+from wmtp_ray.flows.needed_resources import training_resources
 from wmtp_ray.flows.prepare import Prepared
 from wmtp_ray.flows.run_watch import RunWatch
 from wmtp_ray.flows.stop_request import StopRequest, end_at_once, ray_is_gone
@@ -84,11 +85,13 @@ def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCrit
     for plan in prepared.plans.values():
         save_plan(plan, config.run_dir)
     os.environ[_START_TIMEOUT] = str(config.deadlines.start_s)
-    with StopRequest(config.run_dir) as stop, joined(config.cluster.num_cpus):
-        stop.listen()
+    with joined(config.cluster.num_cpus), StopRequest(config.run_dir) as stop:
         forget_processes(config.run_dir)
         enter_run(config.run_dir, "driver")
-        return _Run(config, prepared, critic_class, stop).run()
+        result = _Run(config, prepared, critic_class, stop).run()
+        if stop.is_made():
+            raise Interrupted("the stop came with the last step")
+        return result
 
 
 class _Run:
@@ -104,7 +107,7 @@ class _Run:
         self._seconds: dict[str, float] = {}
         self._warnings = [warning for plan in prepared.plans.values() for warning in plan.warnings]
         self._warnings += prepared.left_out
-        self._require_resources()
+        require_resources(training_resources(config))
         sink = ray.remote(MetricsSink).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self._metrics: Any = sink.remote(config)
         self._watch = RunWatch(config, self._metrics)
@@ -134,19 +137,6 @@ class _Run:
     def _recipes(self) -> list[StageRecipe]:
         builders = {1: critic_stage, 2: policy_stage}
         return [builders[stage](self._config) for stage in sorted(self._prepared.plans)]
-
-    def _require_resources(self) -> None:
-        cluster, critic = self._config.cluster, self._config.critic
-        actors = critic.pool_size if self._needs_pool() else 0
-        ranks = self._config.train.num_workers
-        # Ray Data needs part of a CPU too, or no row ever comes.
-        require_resources(
-            cpus=ranks * cluster.cpus_per_worker + actors * cluster.cpus_per_critic + 0.1,
-            gpus=ranks * cluster.gpus_per_worker + actors * cluster.gpus_per_critic,
-        )
-
-    def _needs_pool(self) -> bool:
-        return self._config.uses_critic or self._config.weighting.type == "rho1"
 
     # ------------------------------------------------------------------------------------------------ a stage
 
