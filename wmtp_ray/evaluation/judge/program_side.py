@@ -129,17 +129,19 @@ class _Server:
     def _resolve(self, body: Any) -> object:
         return getattr(builtins, body[2]) if body[0] == BUILTIN else self._objects[body[0]]
 
-    def _carry(self, value: object) -> object:
+    def _carry(self, value: object) -> Any:
         """Turn an object that is no plain data into a handle, or a scalar of numpy into a plain one."""
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic):
             return encode(value.item(), self._carry)
         if isinstance(value, type) and issubclass(value, BaseException):
-            kind = "builtin exception" if value.__module__ == "builtins" else "exception"
-            return {"h": self._handle(value, kind, _builtin_base(value))}
+            if value.__module__ == "builtins":
+                return {"h": self._handle(value, "builtin exception", value.__name__)}
+            bases = [self._carry(base) for base in value.__bases__ if issubclass(base, BaseException)]
+            return {"h": self._handle(value, "exception", [base["h"] for base in bases])}
         return {"h": self._handle(value, "object", type(value).__name__)}
 
-    def _handle(self, value: object, kind: str, name: str) -> list[object]:
+    def _handle(self, value: object, kind: str, name: object) -> list[object]:
         number = self._numbers.setdefault(id(value), len(self._objects))
         if number == len(self._objects):
             self._objects.append(value)
@@ -182,10 +184,6 @@ def _new_module(name: str) -> types.ModuleType:
     module.__file__ = os.path.join(os.getcwd(), "program.py")  # noqa: PTH109, PTH118
     sys.modules[name] = module
     return module
-
-
-def _builtin_base(kind: type[BaseException]) -> str:
-    return next(base.__name__ for base in kind.__mro__ if base.__module__ == "builtins")
 
 
 def _describe(error: BaseException) -> str:

@@ -230,6 +230,11 @@ def test_a_message_that_holds_what_a_program_returned_is_a_failure_like_any_othe
         assert not any(ord(char) < 32 and char not in "\n\t" for char in verdict.detail)
 
 
+def test_what_a_class_of_the_program_is_asked_about_is_no_pass_and_no_failure(judge):
+    program = "class P: pass\ndef f(): return P()"
+    assert judge.check_asserts(program, ["assert isinstance(f(), P)"]).status == "unserialisable"
+
+
 def test_trouble_that_the_tests_swallow_is_still_no_pass(judge):
     tests = "def check(candidate):\n    try:\n        candidate(1, 2)\n    except BaseException:\n        pass\n"
     assert judge.check_function("import os\ndef add(a, b): os._exit(0)", tests, "add").status == "fail"
