@@ -65,6 +65,7 @@ class Session:
         self._given: dict[int, object] = {}  # by number: the last results, which the program may change
         self._stops: list[StopIteration] = []  # raised by the program, and not known to be caught
         self._asks_for_names = False
+        self.reduced: str | None = None  # a class of the program that the tests have instances of by its base only
         self.trouble: tuple[Status, str] | None = None
 
     def names(self, names: list[str], module_attributes: dict[str, list[str]]) -> dict[str, object]:
@@ -167,7 +168,8 @@ class Session:
     def _decode(self, operation: str, outcome: str, value: object, rest: list[Any]) -> _Answer:
         self._asks_for_names = operation == "names"
         after = rest[0] if rest else None
-        number, changes = rest[1:] if len(rest) > 1 else (None, ())  # an exception comes without these
+        number, changes, reduced = rest[1:] if len(rest) > 1 else (None, (), None)  # an exception comes without these
+        self.reduced = self.reduced if reduced is None else str(reduced)
         return _Answer(
             outcome,
             value=decode(value, self._resolve),
