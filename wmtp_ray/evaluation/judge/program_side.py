@@ -21,6 +21,7 @@ PROGRAM_FD, CHANNEL_FD = 3, 4
 FILE_NAME = "<program>"
 _MAX_MESSAGE_CHARS = 2000
 _NUM_FRAMES_OF_A_CALL = 3
+_PLAIN = (bool, int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 _NUM_PLAIN_FRAMES = sys.getrecursionlimit()
 
 
@@ -58,7 +59,8 @@ class _Server:
 
     request  [number, operation, target, arguments, one object in several places of them (`sharing.py`)]
     answer   [number, "value", value, arguments as they are now, or null if the call left them as they were,
-              number of the result (`given.py`; -1 - i: it is positional argument i), changes of earlier results]
+              number of the result (`given.py`; -1 - i: it is positional argument i), changes of earlier results,
+              name of its class if it travels as its base, or null]
              [number, "raised", handle of the class, message]
              [number, "memory" | "not_plain" | "not_loaded", message]
     """
@@ -102,10 +104,12 @@ class _Server:
         share_parts(values, shared)
         if operation == "names":
             names = [name for name in values if name in self._module.__dict__]
-            return [{"d": [[name, self._named(self._module.__dict__[name])] for name in names]}, None, None, []]
-        result = _OPERATIONS[operation](self._objects[target], values)
+            return [{"d": [[name, self._named(self._module.__dict__[name])] for name in names]}, None, None, [], None]
+        result: Any = _OPERATIONS[operation](self._objects[target], values)
         after, changes, value = encode(values, self._carry), self._given.changes(), encode(result, self._carry)
-        return [value, None if after == arguments else after, self._identity(operation, result, value, values), changes]
+        identity = self._identity(operation, result, value, values)
+        reduced = _reduced(result[0] if operation == "next" and result else result)
+        return [value, None if after == arguments else after, identity, changes, reduced]
 
     def _identity(self, operation: str, result: Any, code: Any, values: Any) -> int | None:
         """Say which object the tests know a result by."""
@@ -129,17 +133,19 @@ class _Server:
     def _resolve(self, body: Any) -> object:
         return getattr(builtins, body[2]) if body[0] == BUILTIN else self._objects[body[0]]
 
-    def _carry(self, value: object) -> object:
+    def _carry(self, value: object) -> Any:
         """Turn an object that is no plain data into a handle, or a scalar of numpy into a plain one."""
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.generic):
             return encode(value.item(), self._carry)
         if isinstance(value, type) and issubclass(value, BaseException):
-            kind = "builtin exception" if value.__module__ == "builtins" else "exception"
-            return {"h": self._handle(value, kind, _builtin_base(value))}
+            if value.__module__ == "builtins":
+                return {"h": self._handle(value, "builtin exception", value.__name__)}
+            bases = [self._carry(base) for base in value.__bases__ if issubclass(base, BaseException)]
+            return {"h": self._handle(value, "exception", [base["h"] for base in bases])}
         return {"h": self._handle(value, "object", type(value).__name__)}
 
-    def _handle(self, value: object, kind: str, name: str) -> list[object]:
+    def _handle(self, value: object, kind: str, name: object) -> list[object]:
         number = self._numbers.setdefault(id(value), len(self._objects))
         if number == len(self._objects):
             self._objects.append(value)
@@ -149,6 +155,14 @@ class _Server:
 def _call(target: Any, values: Any) -> object:
     positional, keyword = values
     return target(*positional, **keyword)
+
+
+def _reduced(result: object) -> str | None:
+    """Return the name of a class of plain data that is lost on the way, with its methods and attributes."""
+    kind = type(result)
+    if kind in _PLAIN or not isinstance(result, _PLAIN) or kind.__module__ == "numpy":
+        return None
+    return kind.__name__
 
 
 def _next(target: Iterator[object], values: Any) -> object:
@@ -182,10 +196,6 @@ def _new_module(name: str) -> types.ModuleType:
     module.__file__ = os.path.join(os.getcwd(), "program.py")  # noqa: PTH109, PTH118
     sys.modules[name] = module
     return module
-
-
-def _builtin_base(kind: type[BaseException]) -> str:
-    return next(base.__name__ for base in kind.__mro__ if base.__module__ == "builtins")
 
 
 def _describe(error: BaseException) -> str:

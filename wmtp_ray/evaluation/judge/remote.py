@@ -65,6 +65,7 @@ class Session:
         self._given: dict[int, object] = {}  # by number: the last results, which the program may change
         self._stops: list[StopIteration] = []  # raised by the program, and not known to be caught
         self._asks_for_names = False
+        self.reduced: str | None = None  # a class of the program that the tests have instances of by its base only
         self.trouble: tuple[Status, str] | None = None
 
     def names(self, names: list[str], module_attributes: dict[str, list[str]]) -> dict[str, object]:
@@ -167,7 +168,8 @@ class Session:
     def _decode(self, operation: str, outcome: str, value: object, rest: list[Any]) -> _Answer:
         self._asks_for_names = operation == "names"
         after = rest[0] if rest else None
-        number, changes = rest[1:] if len(rest) > 1 else (None, ())  # an exception comes without these
+        number, changes, reduced = rest[1:] if len(rest) > 1 else (None, (), None)  # an exception comes without these
+        self.reduced = self.reduced if reduced is None else str(reduced)
         return _Answer(
             outcome,
             value=decode(value, self._resolve),
@@ -183,12 +185,20 @@ class Session:
         if type(number) is not int:
             raise TypeError("the number of a handle is no number")
         if number not in self._known:
-            make = {"object": self._remote, "exception": _stand_in, "builtin exception": _builtin_exception}[kind]
-            self._known[number] = make(number, str(name))
+            self._known[number] = self._make(number, kind, name)
         return self._known[number]
 
-    def _remote(self, number: int, name: str) -> "RemoteObject":
-        return RemoteObject(self, number, name)
+    def _make(self, number: int, kind: str, name: Any) -> object:
+        if kind == "object":
+            return RemoteObject(self, number, str(name))
+        if kind == "builtin exception":
+            return _builtin_exception(str(name))
+        if kind != "exception":
+            raise TypeError("a handle of no kind")
+        bases: list[Any] = [self._resolve(base) for base in name]
+        if not all(isinstance(base, type) and issubclass(base, BaseException) for base in bases):
+            raise TypeError("an exception class with another base")
+        return type("ProgramException", tuple(bases), {})  # a stand-in, of the same family
 
 
 class RemoteObject:
@@ -240,6 +250,9 @@ class RemoteObject:
     def __bool__(self) -> bool:
         return _refuse(self)
 
+    def __instancecheck__(self, instance: object) -> bool:
+        return _refuse(self)
+
     def __hash__(self) -> int:
         return id(self)
 
@@ -272,14 +285,9 @@ def _exception(kind: Any, message: object) -> BaseException:
     return error
 
 
-def _builtin_exception(number: int, name: str) -> type[BaseException]:
+def _builtin_exception(name: str) -> type[BaseException]:
     kind = getattr(builtins, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, BaseException) else Exception
-
-
-def _stand_in(number: int, name: str) -> type[BaseException]:
-    """Return a class of its own for an exception class of the program, derived from the same builtin one."""
-    return type("ProgramException", (_builtin_exception(number, name),), {})
 
 
 def _import_for_tests(name: str, module: str) -> ModuleType | None:

@@ -41,6 +41,11 @@ def judge(job: dict[str, Any], session: Session) -> tuple[Status, str]:
         assert session.trouble is not None
     except MemoryError:
         outcome = ("memory", "the program's values do not fit into the tests' memory")
+    except (AttributeError, KeyError) as error:
+        if session.trouble is None and session.reduced is not None and _is_raised_by_tests(error):
+            detail = _describe(error, job["compiled"]["sources"])
+            return "unserialisable", f"a {session.reduced} is here as its base only: {detail}"
+        return session.trouble or ("fail", _describe(error, job["compiled"]["sources"]))
     except BaseException as error:
         return session.trouble or ("fail", _describe(error, job["compiled"]["sources"] if job["compiled"] else {}))
     return session.trouble or outcome
@@ -82,6 +87,12 @@ def _describe(error: BaseException, sources: dict[str, str]) -> str:
         if source is not None and frame.lineno is not None:
             return f"{words} at line {frame.lineno} of the tests: {source.splitlines()[frame.lineno - 1].strip()}"
     return words
+
+
+def _is_raised_by_tests(error: BaseException) -> bool:
+    """Say whether the tests' own code met an error, and not the program in a call."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith("<tests ")
 
 
 def _message(error: BaseException) -> str:

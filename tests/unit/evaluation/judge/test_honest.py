@@ -178,6 +178,13 @@ FUNCTIONS = {
     "raises an error of its own": (
         "class Bad(KeyError): pass\ndef f(): raise Bad('b')",
         ["try:\n    f()\n    assert False\nexcept Bad: pass", "try:\n    f()\n    assert False\nexcept KeyError: pass"]),
+    "raises an error of a family": (
+        "class Base(Exception): pass\nclass Mixed(Base, KeyError): pass\nclass Other(Exception): pass\ndef f(): raise Mixed('b')",
+        ["try:\n    f()\n    assert False\nexcept Base: pass", "try:\n    f()\n    assert False\nexcept KeyError: pass",
+         "try:\n    f()\n    assert False\nexcept Other: assert False\nexcept Base as e: assert type(e) is Mixed"]),
+    "raises an error of a library": (
+        "import json\ndef f(): return json.loads('[')",
+        ["import json\ntry:\n    f()\n    assert False\nexcept ValueError: pass"]),
     "raises an error with many parts": ("def f(): return b'\\xff'.decode()", ["try:\n    f()\n    assert False\nexcept UnicodeDecodeError: pass"]),
     "has classes that tests build": (
         "class Node:\n    def __init__(self, x): self.x, self.next = x, None\n"

@@ -230,6 +230,30 @@ def test_a_message_that_holds_what_a_program_returned_is_a_failure_like_any_othe
         assert not any(ord(char) < 32 and char not in "\n\t" for char in verdict.detail)
 
 
+def test_what_a_class_of_the_program_is_asked_about_is_no_pass_and_no_failure(judge):
+    program = "class P: pass\ndef f(): return P()"
+    assert judge.check_asserts(program, ["assert isinstance(f(), P)"]).status == "unserialisable"
+
+
+@pytest.mark.parametrize(
+    ("value", "test", "status"),
+    [
+        ("P(1, 2)", "assert f() == (1, 2)", "pass"),
+        ("P(1, 2)", "assert f().x == 1", "unserialisable"),
+        ("P(1, 2)", "assert f() == (1, 3)", "fail"),
+        ("Counter('aab')", "assert f() == {'a': 2, 'b': 1}", "pass"),
+        ("Counter('aab')", "assert f().most_common(1) == [('a', 2)]", "unserialisable"),
+        ("defaultdict(int)", "assert f()['x'] == 0", "unserialisable"),
+        ("{}", "assert f()['x'] == 0", "fail"),
+        ("(1, 2)", "assert f().x == 1", "fail"),
+        ("{}['x']", "assert f() == 1", "fail"),
+    ],
+)
+def test_what_a_class_of_plain_data_loses_on_its_way_is_no_pass_and_no_failure(judge, value, test, status):
+    program = "from collections import Counter, defaultdict, namedtuple\nP = namedtuple('P', 'x y')\n"
+    assert judge.check_asserts(f"{program}def f(): return {value}", [test]).status == status
+
+
 def test_trouble_that_the_tests_swallow_is_still_no_pass(judge):
     tests = "def check(candidate):\n    try:\n        candidate(1, 2)\n    except BaseException:\n        pass\n"
     assert judge.check_function("import os\ndef add(a, b): os._exit(0)", tests, "add").status == "fail"
