@@ -10,14 +10,14 @@ A policy that was trained here has learnt the template of training rows, whateve
 chosen and why is said and kept with the results.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from wmtp_ray.config.evaluation import FormatName, ProblemKind
 from wmtp_ray.data.chat_template import chat_template
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.evaluation.problems import MBPP_EXAMPLES, Problem, ProblemSet
+from wmtp_ray.evaluation.problems import MBPP_EXAMPLES, ProblemSet
 from wmtp_ray.evaluation.prompts import FORMATS, PromptFormat
 
 _PROMPTS_CHECKED = 50
@@ -64,7 +64,8 @@ def choose_format(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName
         )
     if name == "chat" and asked is not None and not _has_template(asked.tokenizer):
         raise ConfigError(f"{asked.tokenizer.model_path} has no chat template; choose another format than chat")
-    return ChosenFormat(chosen, "asked for")
+    broken = _broken_by_tokens(problems, asked) if name == "completion" else ""
+    return ChosenFormat(chosen, f"asked for, although {broken}" if broken else "asked for")
 
 
 def without_shown(problems: ProblemSet, chosen: PromptFormat) -> ProblemSet:
@@ -98,22 +99,25 @@ def _by_tokens(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
     """Prefer the prompt as published, where its tokens are those that a solution goes on from."""
     if asked is None:
         return ChosenFormat(FORMATS["completion"], "auto: the answers exist already")
-    checked = problems.problems[:_PROMPTS_CHECKED]
-    broken = _count_broken(checked, asked.tokenizer, lambda prompt: prompt)
-    if not broken:
+    published, stripped = (_count_broken(problems, asked.tokenizer, cut) for cut in (str, str.rstrip))
+    if not published:
         return ChosenFormat(FORMATS["completion"], "auto: the tokens of prompt and solution begin with the prompt's")
-    stripped = _count_broken(checked, asked.tokenizer, str.rstrip)
-    reason = (
-        f"auto: in {broken} of {len(checked)} problems a token spans the end of the prompt, which the model has never "
-        f"seen end so; of the stripped prompt in {stripped}"
-    )
-    return ChosenFormat(FORMATS["completion-stripped" if stripped < broken else "completion"], reason)
+    reason = f"auto: {_broken_by_tokens(problems, asked)}; of the stripped prompt in {stripped}"
+    return ChosenFormat(FORMATS["completion-stripped" if stripped < published else "completion"], reason)
 
 
-def _count_broken(problems: Sequence[Problem], tokenizer: CodeTokenizer, cut: Callable[[str], str]) -> int:
+def _broken_by_tokens(problems: ProblemSet, asked: Asked | None) -> str:
+    """Say in how many problems a prompt does not end where a token does, "" for none."""
+    broken = 0 if asked is None else _count_broken(problems, asked.tokenizer, str)
+    checked = min(len(problems.problems), _PROMPTS_CHECKED)
+    where = f"in {broken} of {checked} problems a token spans the end of the prompt"
+    return f"{where}, which the model has never seen end so" if broken else ""
+
+
+def _count_broken(problems: ProblemSet, tokenizer: CodeTokenizer, cut: Callable[[str], str]) -> int:
     """Count prompts whose tokens are no beginning of those of prompt and solution."""
     broken = 0
-    for problem in problems:
+    for problem in problems.first(_PROMPTS_CHECKED):
         whole = problem.reference if problem.reference.startswith(problem.prompt) else problem.prompt + _BODY
         head = tokenizer.encode(cut(problem.prompt))
         broken += tokenizer.encode(whole)[: len(head)] != head

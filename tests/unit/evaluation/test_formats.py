@@ -62,6 +62,9 @@ def test_a_tokenizer_that_merges_a_newline_with_blanks_continues_the_stripped_he
         assert name == "completion-stripped"
         assert "in 3 of 3 problems a token spans the end of the prompt" in reason
         assert reason.endswith("of the stripped prompt in 0")
+    name, reason = chosen(problems, Asked(byte_level, is_trained=False), {"humaneval": "completion"})
+    assert name == "completion"
+    assert reason.startswith("asked for, although in 3 of 3 problems a token spans"), "obeyed, and said"
 
 
 def test_an_imported_chat_model_is_asked_in_its_template_and_one_trained_here_in_that_of_its_rows(tmp_path, byte_level):
