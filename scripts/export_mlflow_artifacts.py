@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from wmtp_ray.errors import WmtpError
+from wmtp_ray.interrupts import end_on_signals
 from wmtp_ray.tracking.mlflow_export import export_mlflow_run
 from wmtp_ray.tracking.mlflow_run import default_uri
 
@@ -27,4 +28,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

@@ -11,6 +11,7 @@ from wmtp_ray.artifacts.micro import MicroShape, micro_args, open_random, open_s
 from wmtp_ray.artifacts.model_directory import write_model
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import WmtpError
+from wmtp_ray.interrupts import end_on_signals
 
 LAYERS, DIM, HEADS, HORIZONS = 7, 256, 4, 4
 
@@ -54,4 +55,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

@@ -15,6 +15,7 @@ from wmtp_ray.flows.setup_datasets import (
     setup_humaneval,
     setup_mbpp,
 )
+from wmtp_ray.interrupts import end_on_signals
 
 
 def main() -> int:
@@ -56,4 +57,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

@@ -10,6 +10,7 @@ from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
 from wmtp_ray.artifacts.model_directory import TOKENIZER, keep_place, share_tokenizer, write_model
 from wmtp_ray.artifacts.reference_shards import open_reference
 from wmtp_ray.errors import WmtpError
+from wmtp_ray.interrupts import end_on_signals
 
 
 def main() -> int:
@@ -57,4 +58,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

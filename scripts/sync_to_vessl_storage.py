@@ -7,6 +7,7 @@ from pathlib import Path
 from wmtp_ray.artifacts.storage_sync import MountedFolder, list_files, sync
 from wmtp_ray.artifacts.vessl_volume import VesslVolume
 from wmtp_ray.errors import WmtpError
+from wmtp_ray.interrupts import end_on_signals
 
 FOLDERS = ("models_v2", "datasets_v2", "datasets_local_small", "runs")
 
@@ -41,4 +42,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wmtp_ray.errors import DataError, WmtpError
 from wmtp_ray.flows.validate_data import validate_data
+from wmtp_ray.interrupts import end_on_signals
 
 
 def main() -> int:
@@ -43,4 +44,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.cluster import has_token, joined
+from wmtp_ray.flows.cluster import joined
+from wmtp_ray.flows.ray_place import has_token
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001", "head", "head:port"])

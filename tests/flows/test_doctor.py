@@ -104,7 +104,7 @@ def test_a_cluster_that_does_not_answer_is_a_problem(site: Path, monkeypatch: py
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "absent"))
         monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
         report = report_on(site)
-        assert "does not answer" in finding(report, "Ray").found
+        assert "Nothing answers at RAY_ADDRESS=" in finding(report, "Ray").found
         assert finding(report, "Ray token").level == "warning"
         free.listen()
         monkeypatch.setenv("RAY_AUTH_TOKEN", "any")

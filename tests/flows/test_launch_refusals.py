@@ -5,6 +5,7 @@ looks at one command's outcome.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.index import build_index, count_tokens, index_path_of, write_index
 from wmtp_ray.data.rows import decode_row
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_row
+from wmtp_ray.flows.doctor import doctor
 from wmtp_ray.flows.prepare import prepare
 from wmtp_ray.plan.run_plan import save as save_plan
 
@@ -34,7 +36,7 @@ PROBLEM |= {"test": "def check(candidate):\n    assert candidate() == 1\n"}
 PARAMS = {"dim": 16, "n_layers": 4, "n_heads": 2, "vocab_size": VOCAB_SIZE, "n_future_tokens": 2}
 BASE = ["storage_root={root}", "model.path={root}/model", "tokenizer.path={root}/tokenizer.model"]
 BASE += ["data.train_file={root}/train.jsonl", "data.max_tokens=256", "train.micro_batch_tokens=512"]
-BASE += ["train.batch_rows=4", "critic_stage.batch_rows=4"]
+BASE += ["train.batch_rows=4", "critic_stage.batch_rows=4", "cluster.num_cpus=8"]
 RHO1 = ["recipe=rho1_weighted", "reference.path={root}/model"]
 FILE = "data.train_file={bad}"
 PROBLEMS = ["evaluation.files.mine={root}/problems.jsonl", "evaluation.isolation=rlimits"]
@@ -131,6 +133,24 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "run exists": (["run_name=first"], ["The run first exists", "add --resume", "another run_name"]),
     "resume of nothing": (["run_name=never", "--resume"], ["no run to resume in", "give the run_name"]),
+    "dry run of an existing run": (["run_name=first", "--dry-run"], ["The run first exists", "add --resume"]),
+    "dry run of a resume of nothing": (["run_name=never", "--resume", "--dry-run"], ["no run to resume in"]),
+    "dry run of a resume with other data": (
+        ["run_name=moved", "--resume", "--dry-run", f"{FILE}/moved.jsonl"],
+        ["was started with the plan", "the content of data.train_file has changed"],
+    ),
+    "more CPUs than there are": (
+        ["cluster.num_cpus=2"],
+        ["The run asks for 2.1 CPUs, this machine has 2", "Lower cluster.cpus_per_worker", "raise cluster.num_cpus"],
+    ),
+    "more CPUs for the evaluation": (
+        [*PROBLEMS, "cluster.cpus_per_judge=9"],
+        ["The evaluation asks for", "this machine has 8", "Lower evaluation.num_decoders"],
+    ),
+    "more GPUs than there are": (
+        ["cluster.gpus_per_worker=99"],
+        ["The run asks for 99 GPUs, this machine has", "Lower cluster.gpus_per_worker", "or submit a job"],
+    ),
     "resume without a name": (["--resume"], ["expected run_name=NAME", "first"]),
     "resume with other values": (
         ["run_name=first", "--resume", "weighting.beta=0.5", "cluster.num_cpus=3"],
@@ -157,7 +177,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "rows for problems": (
         ["evaluation.files.mine={root}/train.jsonl"],
-        ["train.jsonl: found the keys", "expected problems with tests"],
+        ["train.jsonl:1: found the keys", "expected problems with tests"],
     ),
     "a format of other problems": (
         [*PROBLEMS, "evaluation.formats.instruction=completion"],
@@ -176,7 +196,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
 
 ACCEPTED = {
     "dry run": ["--dry-run"],
-    "dry run of an existing run": ["--dry-run", "run_name=first"],
+    "dry run of a resumed run": ["--dry-run", "run_name=first", "--resume"],
     "dry run that skips": [f"{FILE}/types.jsonl", "data.on_error=skip", "--dry-run"],
     "dry run with an index elsewhere": [f"{FILE}/apart/rows.jsonl", "data.index_file={bad}/indexes", "--dry-run"],
     "dry run with problems": [
@@ -396,7 +416,8 @@ def test_a_dry_run_prints_the_resolved_configuration_and_the_plan(site, commands
 def test_a_dry_run_says_what_stage_3_will_evaluate_and_behind_which_walls(commands):
     outcome = commands.outcomes["dry run with problems"]
     assert outcome.code == 0, outcome.err
-    assert "  mine: 1 problems, format instruct, " in outcome.out
+    assert "  mine: 1 problems, " in outcome.out
+    assert "    format instruct (" in outcome.out
     assert "Pass@1, Pass@2 of 3 answers, temperature 0.5" in outcome.out
     assert "isolation level rlimits" in outcome.out
 
@@ -407,8 +428,8 @@ def test_evaluation_alone_needs_no_rows(commands):
     assert "Plan of stage 2" not in outcome.out
 
 
-def test_a_dry_run_may_name_a_run_that_exists(commands):
-    assert commands.outcomes["dry run of an existing run"].code == 0
+def test_a_dry_run_may_name_a_run_that_it_would_resume(commands):
+    assert commands.outcomes["dry run of a resumed run"].code == 0
 
 
 def test_skipped_lines_are_counted_and_shown(site, commands):
@@ -438,3 +459,76 @@ def test_the_command_itself_exits_with_2_and_prints_the_message_only(site, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: the configuration has 2 problems:\n")
     assert len(done.stderr.splitlines()) == 3
+
+
+FAR = "f" * 60  # of a temporary folder whose sockets would have longer paths than the system allows
+OBSTACLES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "a long TMPDIR": ({"TMPDIR": f"{{root}}/{FAR}"}, ["TMPDIR=", "too long", "expected at most", "RAY_TMPDIR=/tmp"]),
+    "a long RAY_TMPDIR": ({"RAY_TMPDIR": f"{{root}}/{FAR}"}, ["RAY_TMPDIR=", "too long", "RAY_TMPDIR=/tmp"]),
+    "a relative TMPDIR": ({"RAY_TMPDIR": "here"}, ["RAY_TMPDIR=here", "no absolute path"]),
+    "a TMPDIR that is a file": ({"RAY_TMPDIR": "/dev/null"}, ["/dev/null/ray cannot be written", "RAY_TMPDIR=/tmp"]),
+    "a home that cannot be written": ({"HOME": "/dev/null"}, ["/dev/null/.ray/auth_token", "set HOME", "_AUTH_TOKEN"]),
+    "a cluster that is not there": ({"RAY_ADDRESS": "127.0.0.1:9"}, ["Nothing answers at RAY_ADDRESS=127.0.0.1:9"]),
+    "a cluster of another kind": ({"RAY_ADDRESS": "http://127.0.0.1:8265"}, ["expected HOST:PORT"]),
+}
+ASKED = """
+import json, os, sys
+from wmtp_ray import cli
+
+obstacles, words = json.load(sys.stdin)
+codes = []
+for obstacle in obstacles:
+    before = dict(os.environ)
+    os.environ.update(obstacle)
+    for argv in (["launch", *words], ["launch", *words, "--dry-run"], ["doctor", *words]):
+        codes.append(cli.main(argv))
+        print("=" * 9, flush=True)
+        print("=" * 9, file=sys.stderr, flush=True)
+    os.environ.clear()
+    os.environ.update(before)
+print(json.dumps([codes, sorted({"torch", "ray", "mlflow"} & set(sys.modules))]))
+"""
+
+
+def test_launch_dry_run_and_doctor_refuse_the_same_machines(site: Site, commands: Commands) -> None:
+    ours = {name: text for name, text in os.environ.items() if name not in ("TMPDIR", "RAY_TMPDIR", "RAY_AUTH_TOKEN")}
+    obstacles = [{key: text.format(root=site.root) for key, text in theirs.items()} for theirs, _ in OBSTACLES.values()]
+    asked = json.dumps([obstacles, site.argv(["run_name=hindered"])])
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED], input=asked, capture_output=True, text=True, cwd=ROOT, env=ours
+    )
+    *out, last = done.stdout.split("=" * 9 + "\n")
+    errors = done.stderr.split("=" * 9 + "\n")
+    assert json.loads(last) == [[2, 2, 2] * len(OBSTACLES), []], done.stderr
+    for number, (name, (_, parts)) in enumerate(OBSTACLES.items()):
+        launched, planned, _ = errors[3 * number : 3 * number + 3]
+        looked = out[3 * number + 2]
+        assert all(part in said for said in (launched, planned, looked) for part in parts), f"{name}: {done.stderr}"
+        assert out[3 * number] == "", f"{name}: launch refuses before it says anything else"
+        assert "Plan of stage 2" in out[3 * number + 1], f"{name}: a plan for another machine is worth reading"
+        assert planned.startswith("error: a run cannot start here: ")
+        assert "would stop a run" in looked
+    assert "Traceback" not in done.stderr
+    assert not (site.root / "runs" / "hindered").exists()
+
+
+SHOWN_TO_THE_DOCTOR = (
+    "run exists",
+    "resume of nothing",
+    "batch above data",
+    "wrong types",
+    "broken valid file",
+    "missing index folder",
+    "params.json a list",
+    "problems that are not there",
+    "too weak a sandbox",
+    "more CPUs for the evaluation",
+    "more GPUs than there are",
+    "nowhere to write",
+)
+
+
+def test_doctor_refuses_what_launch_refuses(site: Site, commands: Commands) -> None:
+    asked = {name: site.argv(REFUSALS[name][0]) for name in SHOWN_TO_THE_DOCTOR}
+    assert [name for name, words in asked.items() if doctor(words).ok] == []
+    assert doctor(site.argv([])).ok, doctor(site.argv([])).render()

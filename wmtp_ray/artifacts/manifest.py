@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wmtp_ray.interrupts import undone_at_end
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,13 +44,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; on success sync it and rename it, on an exception drop it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with undone_at_end(lambda: temporary.unlink(missing_ok=True)):
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -65,18 +68,19 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     its temporary name) rather than a mixed one.
     """
     temporary, aside = _temporary_name(path), _temporary_name(path)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for entry in [*temporary.rglob("*"), temporary]:
-            _sync(entry)
-        if path.exists():
-            path.rename(aside)
-        temporary.rename(path)
-        _sync(path.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with undone_at_end(lambda: shutil.rmtree(temporary, ignore_errors=True)):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for entry in [*temporary.rglob("*"), temporary]:
+                _sync(entry)
+            if path.exists():
+                path.rename(aside)
+            temporary.rename(path)
+            _sync(path.parent)
+            shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _temporary_name(path: Path) -> Path:

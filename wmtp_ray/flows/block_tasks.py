@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.cluster import require_resources
+from wmtp_ray.flows.needed_resources import Resources
 
 DEADLINE_S = 3600.0  # between two finished tasks; these commands have no configuration. A task takes minutes at most
 _END = None
@@ -31,7 +32,7 @@ def run_block_tasks(
 
     Raises ConfigError when the cluster has no CPU, DataError when no task is finished within `deadline_s`.
     """
-    require_resources(cpus=1.0, gpus=0.0)
+    require_resources(Resources("Each task", 1.0, 0.0, "the work of other commands on the cluster"))
     import ray.data  # seconds: only where there is work for it
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)

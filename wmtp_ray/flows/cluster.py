@@ -6,12 +6,17 @@ closed port for a quarter of an hour.
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import psutil
 
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.flows.needed_resources import Resources
+from wmtp_ray.flows.ray_place import OWN_CLUSTER, check_ray_can_start, has_token, ray_address, temporary_folder
+from wmtp_ray.interrupts import kept
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -25,8 +30,7 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_OWN_CLUSTER = "local"
-_PORT_TIMEOUT_S = 5.0
+_GONE_S = 5.0  # for the processes of a Ray of our own to be gone after its shutdown
 # How often Ray asks a cluster that refuses the token, once a second.
 _CONNECT_ATTEMPTS = {"RAY_gcs_server_port_wait_time_s": "3"}
 
@@ -36,7 +40,7 @@ def joined(num_cpus: int | None) -> Iterator[None]:
     """Be connected to Ray inside this block; leave it as it was found.
 
     `num_cpus` is what a cluster of our own declares (None: what Ray finds); one that runs already has its own number.
-    Raises ConfigError when RAY_ADDRESS names no cluster, or one that refuses us.
+    Raises ConfigError where RAY_ADDRESS names no cluster, or one that refuses us, or a Ray of our own cannot start.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -45,18 +49,73 @@ def joined(num_cpus: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS") or _OWN_CLUSTER
-    if address == _OWN_CLUSTER:
-        # Named, since without an address Ray would join whichever cluster was last started on this machine.
-        ray.init(
-            _OWN_CLUSTER, num_cpus=num_cpus, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
-        )
-    else:
-        _join_running(address)
+    check_ray_can_start()
+    address = ray_address()
+    children = {process.pid for process in psutil.Process().children()}
+    with kept():
+        if address == OWN_CLUSTER:
+            _start_own(num_cpus)
+        else:
+            _join_running(address)
+    started = [process for process in psutil.Process().children() if process.pid not in children]
     try:
         yield
     finally:
-        ray.shutdown()
+        _leave(started)
+
+
+def _start_own(num_cpus: int | None) -> None:
+    import ray
+
+    # Named, since without an address Ray would join whichever cluster was last started on this machine.
+    start = partial(ray.init, OWN_CLUSTER, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    try:
+        with _no_port_for_jobs():
+            start(num_cpus=num_cpus)
+    except Exception as error:  # Ray raises whatever one of its processes ended with, and plain Exception
+        with suppress(Exception):
+            ray.shutdown()
+        logs = temporary_folder() / "ray" / "session_latest" / "logs"
+        raise ConfigError(
+            f"Ray did not start on this machine: {type(error).__name__}: {error}. Its logs are in {logs}; look there "
+            "for a process that ended or had no memory, CPU or port, then give the same command again"
+        ) from error
+
+
+@contextmanager
+def _no_port_for_jobs() -> Iterator[None]:
+    """Have a Ray of our own take any port for its agent, not the one that `ray start --head` needs to take jobs.
+
+    `ray.init` has no word for it, and the agent of a head that finds the port (52365) taken ends, for good: the head
+    answers, and says of every job that there is no agent to submit it to.
+    """
+    from ray._private import parameter
+
+    theirs = parameter.RayParams
+
+    class AnyAgentPort(theirs):  # type: ignore[misc, valid-type]
+        def __init__(self, *arguments: Any, **words: Any) -> None:
+            super().__init__(*arguments, **{"dashboard_agent_listen_port": 0, **words})
+
+    parameter.RayParams = AnyAgentPort  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        parameter.RayParams = theirs  # type: ignore[misc]
+
+
+def _leave(started: list[psutil.Process]) -> None:
+    """Leave Ray, and see to it that nothing is left of what was started on joining it: workers can miss the end."""
+    import ray
+
+    family = [*started]
+    for process in started:
+        with suppress(psutil.Error):
+            family += process.children(recursive=True)
+    ray.shutdown()
+    for late in psutil.wait_procs(family, timeout=_GONE_S)[1]:
+        with suppress(psutil.Error):
+            late.kill()
 
 
 def _join_running(address: str) -> None:
@@ -65,8 +124,6 @@ def _join_running(address: str) -> None:
     from ray._raylet import Config as RayConfig  # type: ignore[attr-defined]
     from ray.exceptions import RayError
 
-    if address != "auto":
-        _require_open_port(address)
     if has_token() and "RAY_AUTH_MODE" not in os.environ:
         # A client with an explicit address does not turn token authentication on by itself (Ray >= 2.59), and Ray has
         # read its environment when it was imported.
@@ -85,41 +142,11 @@ def _join_running(address: str) -> None:
         ) from error
 
 
-def has_token() -> bool:
-    """Whether this machine has a token to show to a cluster, in one of the places where Ray looks."""
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
-
-
-def _require_open_port(address: str) -> None:
-    """Refuse an address of another kind, or one where nothing listens."""
-    host, _, port = address.rpartition(":")
-    if "/" in address or not host or not port.isdecimal():
-        raise ConfigError(
-            f"RAY_ADDRESS={address} is not the address of a cluster; expected HOST:PORT as `ray start --head` prints "
-            "it, for example 10.0.0.1:6379 (http://... is for the job commands: RAY_API_SERVER_ADDRESS)"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PORT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"Nothing answers at RAY_ADDRESS={address} ({error}); start the cluster with `ray start --head`, correct "
-            "the address, or unset RAY_ADDRESS to run on this machine alone"
-        ) from error
-
-
-def require_resources(*, cpus: float, gpus: float) -> None:
-    """Refuse a run that the connected cluster can never place, naming the knobs. Call inside `joined`."""
+def require_resources(needed: Resources) -> None:
+    """Refuse what the connected cluster can never place, naming the knobs. Call inside `joined`."""
     import ray
 
     found = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for name, needed, knobs in (
-        ("CPU", cpus, "cluster.cpus_per_worker, cluster.cpus_per_critic, critic.pool_size, train.num_workers"),
-        ("GPU", gpus, "cluster.gpus_per_worker, cluster.gpus_per_critic, critic.pool_size, train.num_workers"),
-    ):
-        if needed > found.get(name, 0.0) + 1e-9:
-            hint = " (on this machine alone: raise cluster.num_cpus)" if name == "CPU" else ""
-            raise ConfigError(
-                f"The run asks for {needed:g} {name}s, the cluster has {found.get(name, 0.0):g}. Lower {knobs}{hint}."
-            )
+    for name, number in (("CPU", needed.cpus), ("GPU", needed.gpus)):
+        if number > found.get(name, 0.0) + 1e-9:
+            raise ConfigError(needed.refusal(name, number, "the cluster", found.get(name, 0.0)))

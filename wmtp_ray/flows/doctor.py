@@ -1,16 +1,18 @@
 """`wmtp doctor`: would a run work here? Looks at the machine and at what a configuration needs; starts nothing.
 
-The machine's part is `findings.py`; here are the configuration, its files, the index, the storage and the estimate.
+What stops a start is asked where launch asks it (`start_checks.py`, `run_directory.py`, `prepare.py`), so that the two
+cannot disagree. The machine's part is `findings.py`; here are the configuration, its files, index and estimate.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from wmtp_ray.config.load import check_files, earlier_names, load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.data.index import build_index
 from wmtp_ray.data.index_file import index_path_of, load_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import WmtpError
@@ -19,10 +21,14 @@ from wmtp_ray.flows.findings import (
     find_cards,
     look_at_judge,
     look_at_machine,
-    look_at_ray,
     look_at_versions,
 )
-from wmtp_ray.flows.prepare import check_model_fits
+from wmtp_ray.flows.prepare import LARGE_BYTES, check_model_fits, prepare
+from wmtp_ray.flows.ray_findings import look_at_other_rays
+from wmtp_ray.flows.ray_place import check_ray_can_start, joins_a_cluster
+from wmtp_ray.flows.run_directory import check_plans, check_run_directory
+from wmtp_ray.flows.start_checks import start_checks
+from wmtp_ray.flows.writable import why_not_writable
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card
 from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
@@ -59,79 +65,115 @@ class DoctorReport:
 def doctor(words: Sequence[str]) -> DoctorReport:
     """Look at the machine and at the configuration that `words` give (as for launch; recipe=verifiable unless said)."""
     cards = find_cards()
-    findings = [*look_at_machine(cards), *look_at_versions(), *look_at_ray(), *look_at_judge()]
+    findings = [*look_at_machine(cards), *look_at_versions(), *look_at_other_rays(), *look_at_judge()]
     given = any(word.startswith("recipe=") for word in words)
     try:
-        config = load_config(parse_arguments(words if given else [_DEFAULT_RECIPE, *words]), now=datetime.now())
+        arguments = parse_arguments(words if given else [_DEFAULT_RECIPE, *words])
+        config = load_config(arguments, now=datetime.now())
     except WmtpError as error:
-        return DoctorReport((*findings, Finding("problem", "configuration", str(error))), "")
+        ray = _tried("Ray", check_ray_can_start)
+        return DoctorReport((*findings, ray, Finding("problem", "configuration", str(error))), "")
     name = config.recipe if config.preset is None else f"{config.recipe}, preset {config.preset}"
     findings += [Finding("ok", "configuration", name), *_look_at_files(config)]
     fit, estimate = _look_at_fit(config, cards)
-    findings += [*fit, *_look_at_storage(config, estimate)]
+    findings += [*fit, *(_tried(check.subject, check.look) for check in start_checks(config))]
+    findings += [*_look_at_disk(config, estimate), *_look_at_run(config, resume=arguments.resume, others=findings)]
     return DoctorReport(tuple(findings), render_estimate(estimate) if estimate is not None else "")
 
 
 def _look_at_files(config: RunConfig) -> list[Finding]:
     """Presence first; what is present is then read as a run would read it."""
-    findings = [_tried("files", "all present", lambda: check_files(config))]
+    findings = [_tried("files", lambda: check_files(config), "all present")]
     findings += [Finding("warning", "earlier name", said, "read as it is; rename it") for said in earlier_names(config)]
     if config.tokenizer.path.is_file() and (config.model.path / "params.json").is_file():
         findings.append(
             _tried(
                 "model, tokenizer",
-                "readable, and made for each other",
                 lambda: check_model_fits(config, CodeTokenizer(config.tokenizer.path)),
+                "readable, and made for each other",
             )
         )
-    if config.data.train_file.is_file():
-        findings.append(_look_at_index(config))
+    if set(config.stages) & {1, 2}:
+        train, valid = config.data.train_file, config.data.valid_file
+        findings += [_look_at_index(config, "index", train, config.data.index_file)] if train.exists() else []
+        findings += [_look_at_index(config, "valid index", valid, None)] if valid and valid.exists() else []
     return findings
 
 
-def _look_at_index(config: RunConfig) -> Finding:
-    jsonl, out = config.data.train_file, config.data.index_file
-    if not index_path_of(jsonl, out).exists():
-        remedy = f"the first run builds it; or now: wmtp data index {jsonl} --tokenizer {config.tokenizer.path}"
-        return Finding("warning", "index", "not built yet", remedy)
+def _look_at_index(config: RunConfig, subject: str, jsonl: Path, out: Path | None) -> Finding:
+    index_path = index_path_of(jsonl, out)
+    if not index_path.exists():
+        return _look_at_rows(config, subject, jsonl, index_path)
     try:
         index = load_index(jsonl, out)
         tokenizer_hash = CodeTokenizer(config.tokenizer.path).sha256 if config.tokenizer.path.is_file() else ""
     except WmtpError as error:
-        return Finding("problem", "index", str(error))
+        return Finding("problem", subject, str(error))
     found = f"{len(index):,} rows, fresh"
     if index.tokenizer_hash != tokenizer_hash:
-        return Finding("warning", "index", f"{found}, tokens of another tokenizer", "the first run counts them anew")
-    return Finding("ok", "index", found)
+        return Finding("warning", subject, f"{found}, tokens of another tokenizer", "the first run counts them anew")
+    return Finding("ok", subject, found)
+
+
+def _look_at_rows(config: RunConfig, subject: str, jsonl: Path, index_path: Path) -> Finding:
+    """Read a file without an index, where that takes a second, for the rows over which a run would be refused."""
+    reason = why_not_writable(index_path.parent) if index_path.parent.is_dir() else "no such folder"
+    if reason is not None:
+        return Finding("problem", subject, f"{index_path} cannot be written ({reason})", "set data.index_file")
+    try:
+        if jsonl.stat().st_size <= LARGE_BYTES:
+            build_index(jsonl, on_error=config.data.on_error)
+    except WmtpError as error:
+        return Finding("problem", subject, str(error))
+    remedy = f"the first run builds it; or now: wmtp data index {jsonl} --tokenizer {config.tokenizer.path}"
+    return Finding("warning", subject, "not built yet", remedy)
 
 
 def _look_at_fit(config: RunConfig, cards: list[Card]) -> tuple[list[Finding], RunEstimate | None]:
     """Estimate memory for the GPU found here, else, and for a cluster elsewhere, for `cluster.gpu_type`."""
-    here = cards[0] if cards and "RAY_ADDRESS" not in os.environ else None
+    here = cards[0] if cards and not joins_a_cluster() else None
     card = here or (CARDS[config.cluster.gpu_type] if config.cluster.gpu_type else None)
     try:
         estimate = estimate_run(config, {}, None, card=card)
-    except (OSError, ValueError, KeyError):  # what is wrong with the model has been said
+    except (OSError, ValueError, KeyError, TypeError):  # what is wrong with the model has been said
         return [], None
     load = estimate.load
     usable = load.device.usable_bytes
     found = f"{load.total_bytes / GIB:.1f} GiB on {load.device.name}"
     found += "" if usable is None else f" of {usable / GIB:.1f} GiB usable"
-    return [_tried("memory", found, lambda: require_fit(estimate))], estimate
+    return [_tried("memory", lambda: require_fit(estimate), found)], estimate
 
 
-def _look_at_storage(config: RunConfig, estimate: RunEstimate | None) -> list[Finding]:
+def _look_at_disk(config: RunConfig, estimate: RunEstimate | None) -> list[Finding]:
     root = config.storage_root
     existing = next(path for path in (root, *root.parents) if path.exists())
-    if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
-        return [Finding("problem", "storage", f"{existing} cannot be written", "set storage_root=DIR to one that can")]
     free = shutil.disk_usage(existing).free
     needed = 0 if estimate is None else _checkpoint_bytes(config, estimate)
-    found = f"{root}, {free / GIB:.1f} GiB free; the run's checkpoints take up to {needed / GIB:.1f} GiB"
+    found = f"{free / GIB:.1f} GiB free; the run's checkpoints take up to {needed / GIB:.1f} GiB"
     if free < needed:
         remedy = "free space, lower train.keep_checkpoints or train.keep_best_checkpoints, or set storage_root=DIR"
-        return [Finding("warning", "storage", found, remedy)]
-    return [Finding("ok", "storage", found)]
+        return [Finding("warning", "disk", found, remedy)]
+    return [Finding("ok", "disk", found)]
+
+
+def _look_at_run(config: RunConfig, *, resume: bool, others: list[Finding]) -> list[Finding]:
+    """Look for a run of this name, and plan as a run would where nothing has to be built or mended before."""
+    run = _tried("run", lambda: check_run_directory(config, resume=resume), config.run_name)
+    if any(finding.level == "problem" for finding in (run, *others)) or not _has_fresh_indexes(config):
+        return [run]
+    return [run, _tried("plan", lambda: check_plans(config, prepare(config)), "every step can be made")]
+
+
+def _has_fresh_indexes(config: RunConfig) -> bool:
+    """Whether planning would only read."""
+    if config.stages == (3,):
+        return True
+    tokenizer_hash = CodeTokenizer(config.tokenizer.path).sha256
+    files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]
+    try:
+        return all(load_index(path, out).tokenizer_hash == tokenizer_hash for path, out in files if path is not None)
+    except WmtpError:
+        return False
 
 
 def _checkpoint_bytes(config: RunConfig, estimate: RunEstimate) -> int:
@@ -143,10 +185,10 @@ def _checkpoint_bytes(config: RunConfig, estimate: RunEstimate) -> int:
     return state * (train.keep_checkpoints + train.keep_best_checkpoints + 1) + shares * parts["parameters"]
 
 
-def _tried(subject: str, found: str, look: Callable[[], None]) -> Finding:
+def _tried(subject: str, look: Callable[[], str | None], found: str = "") -> Finding:
     """Turn a check that raises into a finding; its message says what to do."""
     try:
-        look()
+        said = look()
     except WmtpError as error:
         return Finding("problem", subject, str(error))
-    return Finding("ok", subject, found)
+    return Finding("ok", subject, said or found)

@@ -4,16 +4,15 @@ The sandbox is tried before this (`flows/evaluation_plan.py`); `flows/evaluate_c
 `flows/evaluate_run.py` stage 3 of a run.
 """
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from wmtp_ray import interrupts
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS, weights_file
 from wmtp_ray.config.schema import RunConfig
@@ -31,10 +30,13 @@ from wmtp_ray.evaluation.identity import (
 from wmtp_ray.evaluation.judging import JudgeTask
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.progress import EvaluationProgress
-from wmtp_ray.evaluation.results import EvaluationResults, Sources, summarise, write_results
+from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.flows.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
+from wmtp_ray.flows.needed_resources import evaluation_resources
+from wmtp_ray.flows.start_checks import check_resources
+from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
 
@@ -60,6 +62,7 @@ class Work:
     settings: DecodingSettings | None
     tasks: list[JudgeTask]
     answers: DecodedAnswers | None
+    given: dict[tuple[str, int], Answer]
     num_answers: int
 
 
@@ -93,13 +96,14 @@ def judge_samples(
     work = Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=samples, tokenizer=None),
+        sources=_sources(dataset, answers=samples, tokenizer=None, training=None),
         directory=directory,
         ledger=ledger,
         requests=[],
         settings=None,
         tasks=ledger.unjudged(tasks),
         answers=None,
+        given={(task.task_id, task.sample): Answer(task.program, task.is_empty) for task in tasks},
         num_answers=len(tasks),
     )
     return _do_all(config, plan, [work], None, process_dir)[0]
@@ -125,7 +129,12 @@ def _policy_work(
     return Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=policy.model, tokenizer=policy.tokenizer),
+        sources=_sources(
+            dataset,
+            answers=policy.model,
+            tokenizer=policy.tokenizer,
+            training=training_of(policy.model, model.weights_sha256),
+        ),
         directory=directory,
         ledger=ledger,
         requests=answers.requests(ledger, tokenizer, config.seed),
@@ -138,6 +147,7 @@ def _policy_work(
         ),
         tasks=ledger.unjudged(map(answers.task_of, ledger.samples.values())),
         answers=answers,
+        given={},
         num_answers=settings.num_samples * len(dataset.problems.first(settings.limit)),
     )
 
@@ -151,28 +161,13 @@ def _do_all(
     with ExitStack() as stack:
         workers: EvaluationWorkers | None = None
         if has_requests or any(work.tasks for work in works):
+            needed = evaluation_resources(config, with_decoders=has_requests)
+            check_resources(config, [needed])  # before the seconds that Ray takes to start
             stack.enter_context(joined(config.cluster.num_cpus))
-            stack.enter_context(_interrupted_by_sigterm())
+            stack.enter_context(interrupts.raised())  # so that decoders and judges clear up
             loaded = policy if has_requests else None
             workers = stack.enter_context(started_workers(config, loaded, plan.isolation_level, process_dir))
         return [_do(work, workers, config.evaluation.k, console) for work in works]
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the block as Ctrl-C does, with all that is known on the disk; Ray's own handler exits."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _do(work: Work, workers: EvaluationWorkers | None, ks: Sequence[int], console: Console) -> Evaluated:
@@ -190,7 +185,8 @@ def _do(work: Work, workers: EvaluationWorkers | None, ks: Sequence[int], consol
     task_ids = [problem.task_id for problem in work.dataset.problems.problems[: work.identity.dataset.num_problems]]
     ledger.close(task_ids)
     seconds = time.perf_counter() - started
-    results = summarise(work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, ks, seconds)
+    answers = work.given or {place: Answer(each.answer, each.is_empty) for place, each in ledger.samples.items()}
+    results = summarise(work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, answers, ks, seconds)
     write_results(work.directory, results)
     return Evaluated(work.directory, results)
 
@@ -204,11 +200,16 @@ def _answers(work: Work) -> DecodedAnswers:
     return work.answers
 
 
-def _sources(dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None) -> Sources:
+def _sources(
+    dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None, training: TrainingRecord | None
+) -> Sources:
     return Sources(
         dataset=dataset.name,
         dataset_path=str(dataset.problems.path),
         left_out=dataset.problems.left_out,
         answers_path=str(answers),
         tokenizer_path=None if tokenizer is None else str(tokenizer),
+        training=training,
+        num_problems=dataset.problems.size,
+        format_reason=dataset.format_reason if tokenizer is not None else "",
     )

@@ -21,9 +21,11 @@ from actors.decoder import Decoder
 from actors.judge_worker import JudgeWorker
 from actors.stalls import report_stall
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.errors import ConfigError, TrainingError, WmtpError
+from wmtp_ray.errors import TrainingError, WmtpError
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
 from wmtp_ray.evaluation.judging import Judgement, JudgeTask, not_judged
+from wmtp_ray.flows.cluster import require_resources
+from wmtp_ray.flows.needed_resources import evaluation_resources
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
 
 _DECODER_RETRIES = 3
@@ -195,19 +197,7 @@ def _shares(requests: Sequence[DecodingRequest], num_decoders: int) -> list[list
 
 def require_evaluation_resources(config: RunConfig, *, with_decoders: bool) -> None:
     """Raise ConfigError for an evaluation that the connected cluster can never place."""
-    cluster, settings = config.cluster, config.evaluation
-    decoders = settings.num_decoders if with_decoders else 0
-    needed = {
-        "CPU": decoders * cluster.cpus_per_decoder + settings.num_judges * cluster.cpus_per_judge,
-        "GPU": decoders * cluster.gpus_per_decoder,
-    }
-    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for name, number in needed.items():
-        if number > found.get(name, 0.0) + 1e-9:
-            raise ConfigError(
-                f"The evaluation asks for {number:g} {name}s, the cluster has {found.get(name, 0.0):g}. Lower "
-                "evaluation.num_decoders, evaluation.num_judges, or their shares in cluster"
-            )
+    require_resources(evaluation_resources(config, with_decoders=with_decoders))
 
 
 def _end(decoders: list[Any], judges: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What `wmtp doctor` looks at on the machine itself: cores, memory, GPUs, versions, Ray's address, the judge.
+"""What `wmtp doctor` looks at on the machine itself: cores, memory, GPUs, versions, the judge.
 
 Each function returns findings and raises nothing for what it finds. Starts no Ray; torch is imported only where a GPU's
 driver is present.
@@ -6,7 +6,6 @@ driver is present.
 
 import os
 import shutil
-import socket
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +14,6 @@ from typing import Literal
 
 from wmtp_ray.config.layers import CONFIG_DIR
 from wmtp_ray.errors import SandboxError
-from wmtp_ray.flows.cluster import has_token
 from wmtp_ray.training.estimate.hardware import GIB, Card, machine_memory_bytes
 
 CONSTRAINTS = CONFIG_DIR.parent / "constraints.txt"
@@ -24,7 +22,6 @@ _LOWEST_PYTHON = (3, 11)
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 _SHARED_MEMORY = Path("/dev/shm")
 _LEAST_SHARED_BYTES = GIB
-_CONNECT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,30 +89,6 @@ def _look_at_package(name: str, pinned: str | None) -> Finding:
     if pinned is not None and found.partition("+")[0] != pinned:
         return Finding("warning", name, f"{found}, tested with {pinned}", install)
     return Finding("ok", name, found)
-
-
-def look_at_ray() -> list[Finding]:
-    """The address a run would join, whether it answers, and the token that a client needs."""
-    address = os.environ.get("RAY_ADDRESS")
-    if address is None:
-        return [Finding("ok", "Ray", "no RAY_ADDRESS: a run starts a Ray of its own on this machine")]
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    findings = [Finding("ok", "Ray", f"RAY_ADDRESS={address}")]
-    if host and port.isdigit() and not _answers(host, int(port)):
-        remedy = "start the cluster, correct RAY_ADDRESS, or unset it to run on this machine"
-        findings = [Finding("problem", "Ray", f"RAY_ADDRESS={address} does not answer", remedy)]
-    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not has_token():
-        remedy = "copy the head's token (`ray get-auth-token` there) to ~/.ray/auth_token, or set RAY_AUTH_TOKEN"
-        findings.append(Finding("warning", "Ray token", "none found; the cluster may refuse this client", remedy))
-    return findings
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=_CONNECT_S):
-            return True
-    except OSError:
-        return False
 
 
 def look_at_judge() -> list[Finding]:

@@ -7,17 +7,19 @@ from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
 
-from wmtp_ray.config.load import USAGE, dump_config, load_config, parse_arguments
+from wmtp_ray.config.load import USAGE, check_files, dump_config, load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError, Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.prepare import Prepared, prepare
+from wmtp_ray.flows.prepare import Prepared, planning_takes_long, prepare
 from wmtp_ray.flows.run_directory import check_plans, check_run_directory, claim_run_directory, release_run_directory
+from wmtp_ray.flows.start_checks import StartCheck, refusals, require_start, start_checks
+from wmtp_ray.interrupts import INTERRUPTED, undone_at_end
 
 # Seconds of imports while Ray starts its processes; none of them imports Ray, as the main thread does.
 _LIBRARIES = ("torch", "torch.distributed.tensor", "pandas", "pyarrow")
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, REFUSED = 0, 1, 2
 
 
 def launch(argv: Sequence[str], now: datetime) -> int:
@@ -32,18 +34,31 @@ def launch(argv: Sequence[str], now: datetime) -> int:
 
             return sweep(arguments, now)
         config = load_config(arguments, now=now)
-        if not arguments.dry_run:
-            check_run_directory(config, resume=arguments.resume)  # before the minutes that an index can take
+        check_run_directory(config, resume=arguments.resume)  # before the minutes that an index can take
+        check_files(config)
+        checks = start_checks(config)
+        if not arguments.dry_run and planning_takes_long(config):
+            require_start(checks)
         prepared = prepare(config)
-        if arguments.dry_run:
-            print(f"{dump_config(config)}\n{prepared.rendered}")
-            return DONE
-        claim_run_directory(config)
         check_plans(config, prepared)
+        if arguments.dry_run:
+            print(f"{dump_config(config)}\n{prepared.rendered}", flush=True)
+            return say_refusals(checks)
+        require_start(checks)
+        with undone_at_end(lambda: _left(config)):
+            claim_run_directory(config)
+            return _run(config, prepared)
     except WmtpError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
-    return _run(config, prepared)
+
+
+def say_refusals(checks: Sequence[StartCheck]) -> int:
+    """Say, at the end of a dry run, why a run could not start on this machine; return the exit code."""
+    found = refusals(checks)
+    for text in found:
+        print(f"error: a run cannot start here: {text}", file=sys.stderr)
+    return REFUSED if found else DONE
 
 
 def _run(config: RunConfig, prepared: Prepared) -> int:
@@ -58,8 +73,7 @@ def _run(config: RunConfig, prepared: Prepared) -> int:
 
             result = run_stages(config, prepared)
     except (Interrupted, KeyboardInterrupt) as stop:
-        reason = str(stop) or "the run was cut short"
-        print(f"interrupted: {reason}; continue with run_name={config.run_name} --resume", file=sys.stderr)
+        print(_left(config, str(stop)), file=sys.stderr)
         return INTERRUPTED
     except ConfigError as error:
         release_run_directory(config)
@@ -72,6 +86,15 @@ def _run(config: RunConfig, prepared: Prepared) -> int:
         print(f"warning: {warning}")
     print(f"done: {result.steps} steps, policy {result.policy_sha256}; everything is in {config.run_dir}")
     return DONE
+
+
+def _left(config: RunConfig, reason: str = "") -> str:
+    """Give up the folder of a run that has trained nothing; say how to go on."""
+    release_run_directory(config)
+    if not config.run_dir.exists():
+        return "interrupted: nothing was trained; the same command starts again"
+    reason = reason or "the run was cut short"
+    return f"interrupted: {reason}; continue with run_name={config.run_name} --resume"
 
 
 def _load_libraries() -> None:

@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from wmtp_ray.config.load import check_files, earlier_names
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
-from wmtp_ray.data.index import load_built_index
+from wmtp_ray.data.index import index_path_of, load_built_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.count_tokens import ensure_counted_index
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.plan.render import render
@@ -26,6 +27,7 @@ from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedul
 from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit
 
+LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
 _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 
 
@@ -33,7 +35,8 @@ _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 class Prepared:
     """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
 
-    `index` is None where the run only evaluates, `evaluation` where it does not.
+    `index` is None where the run only evaluates, `evaluation` where it does not. `left_out` says which lines of the
+    data files are not read.
     """
 
     index: RowIndex | None
@@ -41,6 +44,7 @@ class Prepared:
     schedule: VersionSchedule
     evaluation: EvaluationPlan | None
     rendered: str
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_files(config)
     tokenizer = CodeTokenizer(config.tokenizer.path)
     check_model_fits(config, tokenizer)
-    evaluation = _evaluation_plan(config) if 3 in config.stages else None
+    evaluation = _evaluation_plan(config, tokenizer) if 3 in config.stages else None
     evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
     if config.stages == (3,):
         return Prepared(None, {}, version_schedule(config), evaluation, "\n\n".join(evaluation_lines))
@@ -74,8 +78,19 @@ def prepare(config: RunConfig) -> Prepared:
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     estimate = estimate_run(config, plans, index)
     require_fit(estimate)
-    sections += [*evaluation_lines, *_left_out_lines(config), *earlier_names(config), render_estimate(estimate)]
-    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections))
+    left_out = tuple(_left_out_lines(config))
+    sections += [*evaluation_lines, *left_out, *earlier_names(config), render_estimate(estimate)]
+    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out)
+
+
+def planning_takes_long(config: RunConfig) -> bool:
+    """Whether a large file would have to be indexed first, which takes minutes."""
+    data = config.data
+    files = [(data.train_file, data.index_file), (data.valid_file, None)] if set(config.stages) & {1, 2} else []
+    return any(
+        path is not None and path.stat().st_size > LARGE_BYTES and not index_path_of(path, index_file).exists()
+        for path, index_file in files
+    )
 
 
 def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:
@@ -84,8 +99,9 @@ def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, ind
     )
 
 
-def _evaluation_plan(config: RunConfig) -> EvaluationPlan:
-    plan = plan_evaluation(config)
+def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationPlan:
+    is_trained = 2 in config.stages or (config.run_dir / "final").is_dir() or (config.run_dir / "checkpoints").is_dir()
+    plan = plan_evaluation(config, Asked(tokenizer, is_trained))
     num_horizons, drafts = read_model_shape(config.model.path).num_horizons, config.evaluation.draft_horizons
     if plan.datasets and drafts >= num_horizons:
         raise ConfigError(

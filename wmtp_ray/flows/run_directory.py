@@ -28,6 +28,8 @@ def check_run_directory(config: RunConfig, *, resume: bool) -> None:
 
 def check_plans(config: RunConfig, prepared: Prepared) -> None:
     """A run goes on only with the steps it was started with: its data and tokenizer files are the same."""
+    if not config.run_dir.is_dir():
+        return
     for stage, plan in prepared.plans.items():
         try:
             started_with = load_plan(config.run_dir, stage)
@@ -115,5 +117,5 @@ def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]
 
 def release_run_directory(config: RunConfig) -> None:
     """Give up a folder in which nothing has been trained, so that the mended command can start the same run."""
-    if not any((config.run_dir / name).exists() for name in ("metrics.jsonl", "checkpoints", "critic")):
+    if not any((config.run_dir / name).exists() for name in ("metrics.jsonl", "checkpoints", "critic", "eval")):
         shutil.rmtree(config.run_dir, ignore_errors=True)

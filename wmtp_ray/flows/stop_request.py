@@ -5,30 +5,21 @@ ended with another exit code; so it ends at once as well.
 """
 
 import os
-import signal
 import socket
-import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 import ray
 
+from wmtp_ray import interrupts
 from wmtp_ray.training.stages import STOP_FILE
-
-INTERRUPTED_CODE = 130
-_SHUTDOWN_S = 5.0
 
 
 def end_at_once(why: str) -> NoReturn:
     """End this process and the Ray that it started, with the exit code of an interrupted run."""
-    print(f"{why}; `--resume` continues from the last checkpoint.", flush=True)
-    # In a thread, with a limit: this may be in the middle of a call into Ray, or Ray may not answer any more.
-    ending = threading.Thread(target=ray.shutdown, daemon=True)
-    ending.start()
-    ending.join(_SHUTDOWN_S)
-    os._exit(INTERRUPTED_CODE)
+    interrupts.end_at_once(f"{why}; `--resume` continues from the last checkpoint.")
 
 
 def ray_is_gone() -> bool:
@@ -47,27 +38,17 @@ class StopRequest:
     def __init__(self, run_dir: Path) -> None:
         self._file = run_dir / STOP_FILE
         self._was_heard = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> Self:
         self._file.unlink(missing_ok=True)
-        self.listen()
+        self._handlers.enter_context(interrupts.handled(self._hear))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with ExitStack() as handlers:
-            for number, handler in self._before.items():
-                handlers.callback(signal.signal, number, handler)
-
-    def listen(self) -> None:
-        """Take the signals over; once more after `ray.init`, which sets a handler of its own."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.signal(number, self._hear)
-            self._before.setdefault(number, handler)
+        self._handlers.close()
 
     def is_made(self) -> bool:
         """Whether somebody asked, by a signal or by the file."""
@@ -77,5 +58,6 @@ class StopRequest:
         if self._was_heard:
             end_at_once("Ending at once")
         self._was_heard = True
-        self._file.touch()
-        print("Stopping after this step, with a checkpoint; `--resume` continues.", flush=True)
+        with suppress(OSError):  # not print: the signal may have come in the middle of one
+            self._file.touch()
+            os.write(1, b"Stopping after this step, with a checkpoint; `--resume` continues.\n")

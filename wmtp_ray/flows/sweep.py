@@ -24,8 +24,9 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep_points import Point, Trial, listed_points
 from wmtp_ray.errors import ConfigError, Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.launch_run import DONE, FAILED, INTERRUPTED, REFUSED
+from wmtp_ray.flows.launch_run import DONE, FAILED, REFUSED, say_refusals
 from wmtp_ray.flows.run_directory import claim_run_directory
+from wmtp_ray.flows.start_checks import require_start, start_checks
 from wmtp_ray.flows.sweep_outcome import BEST_RECIPE, records_of, table_of, write_outcome
 from wmtp_ray.flows.sweep_plan import (
     PlannedTrial,
@@ -34,7 +35,8 @@ from wmtp_ray.flows.sweep_plan import (
     plan_sweep,
     release_sweep_directory,
 )
-from wmtp_ray.flows.sweep_slots import TRIAL_CPUS, slots
+from wmtp_ray.flows.sweep_slots import TRIAL_CPUS, largest_trial, slots
+from wmtp_ray.interrupts import INTERRUPTED, undone_at_end
 from wmtp_ray.tracking.sweep_result import SWEEP_FILE, TRIAL_FILE, Ranking, TrialRecord, read_trial
 
 if TYPE_CHECKING:
@@ -67,15 +69,18 @@ def sweep(arguments: Arguments, now: datetime) -> int:
     try:
         plan = plan_sweep(arguments, now)
         print(plan.render(), flush=True)
+        checks = start_checks(plan.base, [largest_trial(plan)])
         if arguments.dry_run:
-            print(f"\n{next(iter(plan.prepared.values())).rendered}")
-            return DONE
+            print(f"\n{next(iter(plan.prepared.values())).rendered}", flush=True)
+            return say_refusals(checks)
+        require_start(checks)
         claim_sweep_directory(plan)
     except WmtpError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     try:
-        ranking, records = run_sweep(plan)
+        with undone_at_end(lambda: _left(plan)):
+            ranking, records = run_sweep(plan)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"interrupted: {stop or 'the sweep'}; continue with run_name={plan.name} --resume", file=sys.stderr)
         return INTERRUPTED
@@ -94,6 +99,13 @@ def sweep(arguments: Arguments, now: datetime) -> int:
     return FAILED if failed or ranking.best is None else DONE
 
 
+def _left(plan: SweepPlan) -> str:
+    """Give up a sweep that has begun no run; say how to go on."""
+    release_sweep_directory(plan)
+    goes_on = f"continue with run_name={plan.name} --resume"
+    return f"interrupted: {goes_on if plan.directory.exists() else 'no run was begun; the same command starts again'}"
+
+
 def run_sweep(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
     """Run what is left of a sweep; leaves sweep.json and, where a trial finished, recipe.best.yaml.
 
@@ -104,8 +116,7 @@ def run_sweep(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
 
     for name, value in _TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
-    with StopRequest(plan.directory) as stop, joined(plan.base.cluster.num_cpus):
-        stop.listen()
+    with joined(plan.base.cluster.num_cpus), StopRequest(plan.directory) as stop:
         num_slots = slots(plan)
         tracking = ParentRun(plan)
         try:

@@ -149,8 +149,7 @@ def plan_sweep(arguments: Arguments, now: datetime) -> SweepPlan:
             prepared[trial.plan_key] = prepare(trial.asked)
         check_files(trial.asked)
     plan = SweepPlan(arguments, spec, base, trials, examples, prepared)
-    if not arguments.dry_run:
-        _check_directory(plan)
+    _check_directory(plan)
     return plan
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.flows.cluster import require_resources
+from wmtp_ray.flows.needed_resources import DATA_CPUS as TASK_CPUS
+from wmtp_ray.flows.needed_resources import Resources, evaluation_resources, training_resources
 from wmtp_ray.flows.sweep_plan import SweepPlan
 
 TRIAL_CPUS = 0.1  # of Tune's actor
@@ -19,26 +21,30 @@ def slots(plan: SweepPlan) -> int:
     """
     import ray
 
-    needed = [trial_resources(each.config) for each in plan.examples]
-    cpus, gpus = max(cpus for cpus, _ in needed), max(gpus for _, gpus in needed)
-    require_resources(cpus=cpus + DATA_CPUS, gpus=gpus)
+    largest = largest_trial(plan)
+    require_resources(largest)
+    cpus, gpus = largest.cpus - DATA_CPUS, largest.gpus
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in alive]
     held = slots_of([(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources], cpus=cpus, gpus=gpus)
     return min(held, plan.spec.max_concurrent or held, plan.num_trials)
 
 
+def largest_trial(plan: SweepPlan) -> Resources:
+    """Return what the largest trial holds, alone on the cluster, with what all trials share."""
+    needed = [trial_resources(each.config) for each in plan.examples]
+    cpus, gpus = max(cpus for cpus, _ in needed), max(gpus for _, gpus in needed)
+    return Resources("A trial", cpus + DATA_CPUS, gpus, training_resources(plan.base).knobs)
+
+
 def trial_resources(config: RunConfig) -> tuple[float, float]:
     """Return CPUs and GPUs that a trial may hold at a time: Tune's actor, and what stage 2 or stage 3 starts."""
-    cluster, evaluation = config.cluster, config.evaluation
-    scorers = config.critic.pool_size if config.uses_critic or config.weighting.type == "rho1" else 0
-    ranks = config.train.num_workers
-    cpus = [ranks * cluster.cpus_per_worker + scorers * cluster.cpus_per_critic]
-    gpus = [ranks * cluster.gpus_per_worker + scorers * cluster.gpus_per_critic]
+    training = training_resources(config)
+    cpus, gpus = [training.cpus - TASK_CPUS], [training.gpus]
     if 3 in config.stages:
-        decoders, judges = evaluation.num_decoders, evaluation.num_judges
-        cpus.append(decoders * cluster.cpus_per_decoder + judges * cluster.cpus_per_judge)
-        gpus.append(decoders * cluster.gpus_per_decoder)
+        evaluation = evaluation_resources(config, with_decoders=True)
+        cpus.append(evaluation.cpus)
+        gpus.append(evaluation.gpus)
     return TRIAL_CPUS + max(cpus), max(gpus)
 
 

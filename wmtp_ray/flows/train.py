@@ -34,10 +34,12 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
+from wmtp_ray.flows.needed_resources import training_resources
 from wmtp_ray.flows.prepare import Prepared
 from wmtp_ray.flows.run_watch import RunWatch
 from wmtp_ray.flows.stop_request import StopRequest, end_at_once, ray_is_gone
 from wmtp_ray.model.policy import value_path_state
+from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.tracking.metrics_file import read_reports
@@ -45,6 +47,7 @@ from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
 from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
+from wmtp_ray.tracking.training_record import record_of_run, write_start, write_training
 from wmtp_ray.training.checkpoint import check_checkpoints
 from wmtp_ray.training.stages import (
     StageRecipe,
@@ -82,11 +85,13 @@ def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCrit
     for plan in prepared.plans.values():
         save_plan(plan, config.run_dir)
     os.environ[_START_TIMEOUT] = str(config.deadlines.start_s)
-    with StopRequest(config.run_dir) as stop, joined(config.cluster.num_cpus):
-        stop.listen()
+    with joined(config.cluster.num_cpus), StopRequest(config.run_dir) as stop:
         forget_processes(config.run_dir)
         enter_run(config.run_dir, "driver")
-        return _Run(config, prepared, critic_class, stop).run()
+        result = _Run(config, prepared, critic_class, stop).run()
+        if stop.is_made():
+            raise Interrupted("the stop came with the last step")
+        return result
 
 
 class _Run:
@@ -101,7 +106,8 @@ class _Run:
         self._critic_class = critic_class
         self._seconds: dict[str, float] = {}
         self._warnings = [warning for plan in prepared.plans.values() for warning in plan.warnings]
-        self._require_resources()
+        self._warnings += prepared.left_out
+        require_resources(training_resources(config))
         sink = ray.remote(MetricsSink).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self._metrics: Any = sink.remote(config)
         self._watch = RunWatch(config, self._metrics)
@@ -132,19 +138,6 @@ class _Run:
         builders = {1: critic_stage, 2: policy_stage}
         return [builders[stage](self._config) for stage in sorted(self._prepared.plans)]
 
-    def _require_resources(self) -> None:
-        cluster, critic = self._config.cluster, self._config.critic
-        actors = critic.pool_size if self._needs_pool() else 0
-        ranks = self._config.train.num_workers
-        # Ray Data needs part of a CPU too, or no row ever comes.
-        require_resources(
-            cpus=ranks * cluster.cpus_per_worker + actors * cluster.cpus_per_critic + 0.1,
-            gpus=ranks * cluster.gpus_per_worker + actors * cluster.gpus_per_critic,
-        )
-
-    def _needs_pool(self) -> bool:
-        return self._config.uses_critic or self._config.weighting.type == "rho1"
-
     # ------------------------------------------------------------------------------------------------ a stage
 
     def _run_stage(self, config: RunConfig, recipe: StageRecipe) -> StageResult:
@@ -155,6 +148,8 @@ class _Run:
         clear_failure(directory)
         self._warnings += check_checkpoints(directory / "checkpoints")
         started = time.perf_counter()
+        if recipe.stage == 2:
+            write_start(config)
         pool = self._score_pool(config) if recipe.stage == 2 else ScorePool(None, OneVersion(), None)
         job = RankJob(config, recipe, directory, pool.scorers, pool.schedule, pool.snapshots, self._metrics)
         try:
@@ -166,6 +161,8 @@ class _Run:
         result = read_stage_result(directory)
         if result is None:
             raise Interrupted(f"stage {recipe.stage} stopped before its end")
+        if recipe.stage == 2:
+            write_training(directory / "final", record_of_run(config.run_dir))
         return result
 
     def _fit(self, config: RunConfig, job: RankJob) -> None:
@@ -257,8 +254,13 @@ class _Run:
 
     def _apply_gate(self, config: RunConfig, stage_1: StageResult) -> RunConfig:
         """Let stage 2 go on, fall back to uniform weights, or stop, when the critic is unhealthy (`critic.gate`)."""
-        failures = stage_1.health.failures if stage_1.health else []
+        if stage_1.health is None:
+            return config
+        failures, metrics = stage_1.health.failures, stage_1.health.metrics
+        print(gate_words(failures, metrics), flush=True)
         if not failures:
+            if lost := [each.name for each in baseline_standings(metrics) if each.lost]:
+                self._warnings.append(f"The critic passes the gate, but does not beat {', '.join(lost)}")
             return config
         text = "The critic is unhealthy: " + "; ".join(failures)
         if config.critic.gate == "stop":

@@ -4,38 +4,46 @@ Everything here is in the program's hands once it runs: nothing in this process 
 verdict, and whatever it answers is taken for the program's own words.
 """
 
-import atexit
 import builtins
+import contextlib
 import os
 import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from wmtp_ray.evaluation.judge import standard_files
 from wmtp_ray.evaluation.judge.channel import BUILTIN, Channel, ChannelClosedError, NotPlainError, decode, encode
+from wmtp_ray.evaluation.judge.given import GivenResults
+from wmtp_ray.evaluation.judge.sharing import share_parts
 
 PROGRAM_FD, CHANNEL_FD = 3, 4
 FILE_NAME = "<program>"
 _MAX_MESSAGE_CHARS = 2000
+_NUM_FRAMES_OF_A_CALL = 3
+_NUM_PLAIN_FRAMES = sys.getrecursionlimit()
 
 
-def run_stdio() -> NoReturn:
-    """Run the program as a script on the standard streams, and end as an interpreter would."""
-    code = 0
+def run_stdio() -> None:
+    """Run the program as a script on the standard streams; its caller is to let the interpreter end.
+
+    The end of the interpreter is part of a script: it waits for threads, runs exit handlers and `__del__`, and flushes.
+    """
+    _allow_frames(_NUM_PLAIN_FRAMES + 1)  # `exec`
+    standard_files.name_them()
+    module = _new_module("__main__")
     try:
-        source = _read_program()
-        exec(compile(source, FILE_NAME, "exec", dont_inherit=True), _new_module("__main__").__dict__)
-    except SystemExit as error:
-        code = _exit_code(error)
+        exec(compile(_read_program(), FILE_NAME, "exec", dont_inherit=True), module.__dict__)
+    except SystemExit:
+        raise
     except BaseException as error:
-        code = 1
         _print_error(error)
-    os._exit(_finish() or code)
+        sys.exit(1)
 
 
 def serve_calls() -> NoReturn:
     """Load the program as a module, then do what the tests ask until they are done."""
+    _allow_frames(_NUM_PLAIN_FRAMES + _NUM_FRAMES_OF_A_CALL)
     server = _Server(Channel(CHANNEL_FD))
     trouble = server.load()
     try:
@@ -48,8 +56,9 @@ def serve_calls() -> NoReturn:
 class _Server:
     """Answers the tests' requests; objects that do not travel stay here and are known by their number.
 
-    request  [number, operation, target, arguments]
-    answer   [number, "value", value, arguments as they are now, or null if the call left them as they were]
+    request  [number, operation, target, arguments, one object in several places of them (`sharing.py`)]
+    answer   [number, "value", value, arguments as they are now, or null if the call left them as they were,
+              number of the result (`given.py`; -1 - i: it is positional argument i), changes of earlier results]
              [number, "raised", handle of the class, message]
              [number, "memory" | "not_plain" | "not_loaded", message]
     """
@@ -59,6 +68,7 @@ class _Server:
         self._module = _new_module("program")
         self._objects: list[object] = []
         self._numbers: dict[int, int] = {}
+        self._given = GivenResults(self._carry)
 
     def load(self) -> list[str] | None:
         """Run the module; return what to answer to every request if that failed."""
@@ -72,12 +82,12 @@ class _Server:
 
     def answer(self, trouble: list[str] | None) -> None:
         """Read one request and answer it."""
-        number, operation, target, arguments = self._channel.receive()
+        number, operation, target, arguments, shared = self._channel.receive()
         if trouble is not None:
             self._channel.send([number, *trouble])
             return
         try:
-            self._channel.send([number, "value", *self._perform(operation, target, arguments)])
+            self._channel.send([number, "value", *self._perform(operation, target, arguments, shared)])
         except ChannelClosedError:
             raise
         except NotPlainError as error:
@@ -87,14 +97,25 @@ class _Server:
         except BaseException as error:
             self._channel.send([number, "raised", self._carry(type(error)), _message(error)])
 
-    def _perform(self, operation: str, target: Any, arguments: Any) -> tuple[object, object]:
+    def _perform(self, operation: str, target: Any, arguments: Any, shared: Any) -> list[object]:
         values: Any = decode(arguments, self._resolve)
+        share_parts(values, shared)
         if operation == "names":
             names = [name for name in values if name in self._module.__dict__]
-            return {"d": [[name, self._named(self._module.__dict__[name])] for name in names]}, None
+            return [{"d": [[name, self._named(self._module.__dict__[name])] for name in names]}, None, None, []]
         result = _OPERATIONS[operation](self._objects[target], values)
-        after = encode(values, self._carry)
-        return encode(result, self._carry), None if after == arguments else after
+        after, changes, value = encode(values, self._carry), self._given.changes(), encode(result, self._carry)
+        return [value, None if after == arguments else after, self._identity(operation, result, value, values), changes]
+
+    def _identity(self, operation: str, result: Any, code: Any, values: Any) -> int | None:
+        """Say which object the tests know a result by."""
+        if operation == "next":
+            return self._given.number(result[0], code["t"][0]) if result else None
+        if operation == "call" and isinstance(result, list | dict | set | bytearray):
+            same = [index for index, argument in enumerate(values[0]) if argument is result]
+            if same:
+                return -1 - same[0]
+        return self._given.number(result, code)
 
     def _named(self, value: object) -> object:
         """Encode what a name of the module stands for; what cannot travel is a handle, to fail when it is used."""
@@ -158,6 +179,7 @@ def _read_program() -> str:
 def _new_module(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = builtins
+    module.__file__ = os.path.join(os.getcwd(), "program.py")  # noqa: PTH109, PTH118
     sys.modules[name] = module
     return module
 
@@ -177,30 +199,18 @@ def _message(error: BaseException) -> str:
         return "(its message cannot be made)"
 
 
-def _exit_code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 0xFF
-    sys.stderr.write(f"{error.code}\n")
-    return 1
-
-
 def _print_error(error: BaseException) -> None:
+    trace = error.__traceback__
     try:
-        traceback.print_exception(error)
+        sys.excepthook(type(error), error, trace and trace.tb_next)  # without the frame of `run_stdio`
     except BaseException:
-        os.write(2, type(error).__name__.encode("utf-8", "replace"))
+        with contextlib.suppress(OSError):
+            os.write(2, type(error).__name__.encode("utf-8", "replace"))
 
 
-def _finish() -> int:
-    """Do what an interpreter does at its end: wait for threads, run exit handlers, flush; 120 if output is lost."""
-    try:
-        if (threading := sys.modules.get("threading")) is not None:
-            threading._shutdown()
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:
-        return 120
-    return 0
+def _allow_frames(num_frames: int) -> None:
+    """Let the caller's callees nest as deep as a script's functions do: what is beneath does not count."""
+    frame, num_beneath = sys._getframe(1), 1
+    while frame.f_back is not None:
+        frame, num_beneath = frame.f_back, num_beneath + 1
+    sys.setrecursionlimit(num_frames + num_beneath)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wmtp_ray.report.arms import Arm
+from wmtp_ray.evaluation.intervals import RULE
+from wmtp_ray.report.arms import Arm, confounds
 from wmtp_ray.report.blocks import (
     Block,
     Figure,
@@ -18,6 +19,7 @@ from wmtp_ray.report.blocks import (
     signed,
 )
 from wmtp_ray.report.comparison import ArmScore, DatasetComparison, Difference
+from wmtp_ray.report.sections.answers import answer_blocks
 from wmtp_ray.report.statistics import Interval
 
 _MOST_CHANGED = 10
@@ -32,6 +34,8 @@ def pass_at_k_section(arms: Sequence[Arm], comparisons: Sequence[DatasetComparis
     blocks: list[Block] = []
     for comparison in comparisons:
         blocks += _blocks(comparison, reference)
+    for dataset in dict.fromkeys(each.dataset for each in comparisons):
+        blocks += answer_blocks(arms, dataset)
     return Section("pass-at-k", "Pass@K", tuple(blocks))
 
 
@@ -62,8 +66,8 @@ def _scores(comparison: DatasetComparison) -> Table:
         for score in comparison.scores
     )
     caption = (
-        f"Pass@{comparison.k} on {comparison.dataset}, {len(comparison.task_ids)} problems, mean over seeds. Intervals "
-        "are 95 %: over problems a bootstrap, over seeds Student's."
+        f"Pass@{comparison.k} on {comparison.dataset}, {comparison.num_problems} problems, mean over seeds. Intervals "
+        f"are {RULE}; over seeds Student's, 95 %."
     )
     header = ("arm", f"Pass@{comparison.k}", "interval over problems", "interval over seeds", "each seed")
     return Table(caption, header, rows)
@@ -118,14 +122,16 @@ def _differences(comparison: DatasetComparison) -> Table:
             str(each.problems.num_worse),
             str(each.problems.num_equal),
             _p(each.problems.sign_p),
-            {"better": "better", "worse": "worse", "undecided": "not told apart"}[each.verdict],
+            {"better": "better", "worse": "worse", "undecided": "not told apart"}[each.verdict]
+            + (", confounded" if confounds(each.score.arm, each.reference.arm, comparison.dataset) else ""),
         )
         for each in comparison.differences
     )
     caption = (
         f"Against {comparison.differences[0].reference.arm.name}, problem by problem (points are percentage points; "
-        "each problem's rate is its mean over seeds). Wins and losses count problems. Verdict: the interval excludes 0 "
-        "and no seed points the other way."
+        f"each problem's rate is its mean over seeds). Wins and losses count problems. The interval is {RULE}: arms "
+        "that agree on every problem are not proved equal by it. Verdict: the interval excludes 0 and no seed points "
+        "the other way. Confounded: the training differs in steps, tokens or start, see the summary."
     )
     header = ("arm", "difference", "95 % interval", "wins", "losses", "ties", "sign test p", "verdict")
     return Table(caption, header, rows, text_columns=(0, 7))

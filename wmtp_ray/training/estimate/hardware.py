@@ -4,12 +4,17 @@ Asks no driver: a dry run may describe GPUs that are elsewhere. `cluster.gpu_typ
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 GIB = 2**30
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_CPU_QUOTA, _CPU_PERIOD = (Path(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
+_CPU_SET = Path("/sys/fs/cgroup/cpuset/cpuset.cpus")
+_DEVICES = Path("/dev")
 USABLE_FRAC = 0.975  # the CUDA context, NCCL's buffers and fragmentation take the rest: 78 of 80 GiB
 
 
@@ -53,3 +58,40 @@ def machine_memory_bytes() -> int:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _CONTAINER_LIMIT.read_text().strip() if _CONTAINER_LIMIT.is_file() else "max"
     return machine if limit == "max" else min(machine, int(limit))
+
+
+def machine_cpus() -> int:
+    """Return the CPUs that Ray would find here: this machine's, or the container's limit (2.60 counts whole ones)."""
+    machine = os.cpu_count() or 1
+    if os.environ.get("RAY_USE_MULTIPROCESSING_CPU_COUNT"):
+        return machine
+    limits = [limit for limit in (_cpu_quota(), _cpu_set()) if limit is not None]
+    return int(min(limits)) if limits else machine
+
+
+def _cpu_quota() -> float | None:
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        if _CPU_QUOTA.exists() and _CPU_PERIOD.exists():
+            quota = float(_CPU_QUOTA.read_text()) / float(_CPU_PERIOD.read_text())
+        else:
+            allowed, period = _CPU_LIMIT.read_text().split()  # "max 100000" where there is no limit
+            quota = float(allowed) / float(period)
+        return None if quota < 0 else quota or 1.0
+    return None
+
+
+def _cpu_set() -> int | None:
+    with suppress(OSError, ValueError):
+        ranges = [part.partition("-") for part in _CPU_SET.read_text().strip().split(",")]
+        return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
+    return None
+
+
+def machine_gpus() -> int | None:
+    """Return the NVIDIA GPUs that are visible here; None where they cannot be counted without their driver (WSL)."""
+    if (_DEVICES / "dxg").exists():
+        return None
+    cards = sum(path.name.removeprefix("nvidia").isdecimal() for path in _DEVICES.glob("nvidia*"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = cards if visible is None else len([each for each in visible.split(",") if each and each != "NoDevFiles"])
+    return min(cards, named)

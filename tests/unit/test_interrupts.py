@@ -1,0 +1,146 @@
+"""A signal ends a command with exit code 130, whatever its threads are doing, and takes along what it has started."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 60.0
+BEGIN = """
+import os, subprocess, sys, threading, time
+from wmtp_ray import interrupts
+interrupts.end_on_signals()
+"""
+# Each prints "ready" once it is where the signal shall find it.
+STATES = {
+    "in an import that holds the import lock": """
+import _imp
+_imp.acquire_lock()
+threading.Thread(target=lambda: __import__("http.server")).start()
+print("ready", flush=True)
+time.sleep(600)
+""",
+    "waiting for a thread that does not end": """
+stuck = threading.Thread(target=time.sleep, args=(600,))
+stuck.start()
+print("ready", flush=True)
+stuck.join()
+""",
+    "swallowing every exception": """
+print("ready", flush=True)
+while True:
+    try:
+        time.sleep(600)
+    except BaseException:
+        pass
+""",
+    "leaving, with a thread that does not end": """
+threading.Thread(target=time.sleep, args=(600,)).start()
+print("ready", flush=True)
+sys.exit(0)
+""",
+    "in C, where no handler of Python runs": """
+import ctypes
+print("ready", flush=True)
+ctypes.CDLL(None).pause.restype = None
+blocked = ctypes.CDLL(None).sleep
+while True:
+    blocked(600)
+""",
+    "with a library's own handler for SIGTERM": """
+import signal
+with interrupts.kept():
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(15))
+print("ready", flush=True)
+time.sleep(600)
+""",
+}
+
+
+def started(program: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEGIN + program],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", process.communicate()[1]
+    return process
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_a_command_in_any_state_without_a_traceback(state: str, number: signal.Signals) -> None:
+    process = started(STATES[state])
+    process.send_signal(number)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, out, err) == (130, "", "interrupted: nothing was started\n")
+
+
+def test_what_was_started_ends_too_and_what_was_begun_is_undone(tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from wmtp_ray.artifacts.manifest import atomic_directory
+tree = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+child = subprocess.Popen([sys.executable, "-c", tree + "; time.sleep(600)"])
+with atomic_directory(Path({str(tmp_path)!r}) / "model") as temporary, interrupts.undone_at_end(lambda: "undone"):
+    (temporary / "half").write_text("a model")
+    time.sleep(1.0)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+    process = started(program)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 2
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, err) == (130, "undone\n")
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_handler_that_raises_ends_with_its_block_and_a_second_signal_at_once() -> None:
+    program = """
+with interrupts.raised():
+    try:
+        print("ready", flush=True)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        print("written down", flush=True)
+    try:
+        time.sleep(600)
+    except BaseException:
+        print("never")
+"""
+    process = started(program)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "written down\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, out, err) == (130, "", "Ending at once\n")
+
+
+def test_a_second_signal_does_not_wait_for_what_is_undone() -> None:
+    program = """
+with interrupts.undone_at_end(lambda: (print("undoing", flush=True), time.sleep(600))):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+    process = started(program)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "undoing\n"
+    started_s = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130
+    assert time.monotonic() - started_s < 4.0, "not the deadline, which is 5 s"

@@ -1,0 +1,17 @@
+"""`wmtp` and `python -m wmtp_ray`: hears signals before anything heavy is imported, then does what `cli.py` says."""
+
+import sys
+
+from wmtp_ray.interrupts import end_on_signals
+
+
+def main() -> int:
+    """Run one verb; return the exit code (0 done, 2 refused, 1 failed, 130 interrupted)."""
+    end_on_signals()
+    from wmtp_ray.cli import main as run_verb  # half a second, in which a signal may come
+
+    return run_verb()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
