@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wmtp_ray.artifacts.convert_checkpoint import open_checkpoint
+from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
 from wmtp_ray.artifacts.model_directory import TOKENIZER, keep_place, share_tokenizer, write_model
 from wmtp_ray.artifacts.reference_shards import open_reference
 from wmtp_ray.errors import WmtpError
@@ -18,7 +19,8 @@ def main() -> int:
     now = datetime.now()
     try:
         if words.model == "policy":
-            tokenizer = None if words.no_tokenizer else words.tokenizer or words.source / TOKENIZER
+            tokenizer = None if words.no_tokenizer else words.tokenizer or find_tokenizer(words.source)
+            tokenizer = tokenizer or words.source / TOKENIZER
             policy = open_checkpoint(words.source, tokenizer=tokenizer, version=words.version)
             write_model(words.out, policy, now, print, dry_run=words.dry_run)
             if tokenizer is not None and not words.dry_run:
@@ -41,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     place.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     origin = argparse.ArgumentParser(add_help=False)
     origin.add_argument("--source", type=Path, required=True, help="folder that the model was downloaded to")
-    origin.add_argument("--tokenizer", type=Path, help="tokenizer.model, when it is not in that folder")
+    origin.add_argument(
+        "--tokenizer", type=Path, help="tokenizer.model or tokenizer.json, when it is not in that folder"
+    )
     origin.add_argument("--version", help="name of what was downloaded, for metadata.json (the folder's name)")
     parser = argparse.ArgumentParser(description=__doc__)
     models = parser.add_subparsers(dest="model", required=True)

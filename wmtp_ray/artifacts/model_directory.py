@@ -1,6 +1,6 @@
 """A model directory written whole: weights tensor by tensor, then compared with their source, then renamed into place.
 
-    params.json  model.safetensors  tokenizer.model  meta_adapter.yaml  metadata.json
+    params.json  model.safetensors  tokenizer.model or tokenizer.json  meta_adapter.yaml  metadata.json
 
 Where tensors come from is the caller's part (`convert_checkpoint`, `reference_shards`, `micro`). A directory that holds
 another model is never touched. A writer that is killed leaves a hidden folder that the next one removes.
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.plain_model import require_forms
+from wmtp_ray.artifacts.hf.tokenizer_files import TOKENIZER_JSON, files_of_tokenizer
 from wmtp_ray.artifacts.manifest import atomic_directory, atomic_write
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS, WEIGHTS, read_model_args
 from wmtp_ray.artifacts.model_record import (
@@ -121,7 +122,9 @@ def keep_place(out: Path, now: datetime, say: Say, *, dry_run: bool) -> None:
 def share_tokenizer(directory: Path, say: Say) -> None:
     """Put a model's tokenizer where configurations look for it, `shared/` beside the model, unless one is there."""
     tokenizer, shared = directory / TOKENIZER, directory.parent / _SHARED / TOKENIZER
-    if not shared.exists():
+    if not tokenizer.exists():
+        say(f"run this model with tokenizer.path={directory / TOKENIZER_JSON}")
+    elif not shared.exists():
         atomic_write(shared, tokenizer.read_bytes())
         say(f"{shared}: copied from {tokenizer}")
     elif digest_of(shared) != digest_of(tokenizer):
@@ -216,9 +219,12 @@ def _describe(staged: Path, model: ModelToWrite, source: dict[str, FileDigest], 
     params = {key: value for key, value in dataclasses.asdict(model.args).items() if value is not None}
     (staged / PARAMS).write_bytes(orjson.dumps(params, option=orjson.OPT_INDENT_2))
     assert read_model_args(staged) == model.args
-    (staged / ADAPTER).write_text(adapter_text(model.args, model.dtype), encoding="utf-8")
-    if model.tokenizer is not None:
-        shutil.copyfile(model.tokenizer, staged / TOKENIZER)
+    tokenizer_files = {} if model.tokenizer is None else files_of_tokenizer(model.tokenizer)
+    for name, content in tokenizer_files.items():
+        (staged / name).parent.mkdir(exist_ok=True)
+        (staged / name).write_bytes(content)
+    name = TOKENIZER_JSON if TOKENIZER_JSON in tokenizer_files else TOKENIZER
+    (staged / ADAPTER).write_text(adapter_text(model.args, model.dtype, name), encoding="utf-8")
     record = ModelRecord(
         kind=model.kind,
         status="ready",
@@ -228,7 +234,7 @@ def _describe(staged: Path, model: ModelToWrite, source: dict[str, FileDigest], 
         created=now.isoformat("T", "seconds"),
         source=source,
         settings=dict(model.settings),
-        files={name: digest_of(staged / name) for name in sorted(path.name for path in staged.iterdir())},
+        files={str(path.relative_to(staged)): digest_of(path) for path in sorted(staged.rglob("*")) if path.is_file()},
         tokenizer_shared_with=model.tokenizer_shared_with,
     )
     (staged / METADATA).write_bytes(encode_record(record))

@@ -84,14 +84,14 @@ def damaged_files(directory: Path, record: ModelRecord) -> list[str]:
     ]
 
 
-def adapter_text(args: ModelArgs, dtype: str) -> str:
+def adapter_text(args: ModelArgs, dtype: str, tokenizer: str) -> str:
     """Write meta_adapter.yaml."""
     heads = [f"layers.{args.num_trunk_blocks}", *(f"extra_heads.{i}" for i in range(args.n_future_tokens - 1))]
     content = {
         "model": "vendor.meta_llama.Transformer",
         "arguments": "params.json",
         "weights": "model.safetensors",
-        "tokenizer": "tokenizer.model",
+        "tokenizer": tokenizer,
         "dtype": dtype,
         "dim": args.dim,
         "hidden_dim": args.hidden_dim,

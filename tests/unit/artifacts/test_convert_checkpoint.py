@@ -13,12 +13,14 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.byte_level_tokenizer import write_byte_level
 from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.convert_checkpoint import check_rotary_frequencies, open_checkpoint
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args
 from wmtp_ray.artifacts.model_directory import write_model
 from wmtp_ray.artifacts.model_record import read_record
+from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
 
 ARGS = ModelArgs(
@@ -189,3 +191,27 @@ def test_missing_and_divided_checkpoints_are_told(source, tmp_path, tokenizer, s
     (source[0] / "consolidated.00.pth").unlink()
     with pytest.raises(ArtifactError, match=r"consolidated\.pth is missing"):
         convert(source[0], tmp_path / "other", tokenizer, said)
+
+
+def test_a_byte_level_tokenizer_keeps_its_name_and_brings_its_settings(source, tmp_path, said):
+    path = write_byte_level(tmp_path / "byte_level", vocab_size=300)
+    convert(source[0], tmp_path / "out", path, said)
+    assert not (tmp_path / "out" / "tokenizer.model").exists()
+    written = CodeTokenizer(tmp_path / "out" / "tokenizer.json")
+    assert written.sha256 == CodeTokenizer(path).sha256
+    assert yaml.safe_load((tmp_path / "out" / "meta_adapter.yaml").read_text())["tokenizer"] == "tokenizer.json"
+    record = read_record(tmp_path / "out")
+    assert record is not None
+    assert {"tokenizer.json", "tokenizer_config.json"} <= record.files.keys()
+
+
+def test_a_checkpoint_in_a_wrapper_or_of_another_library_says_so(source, tmp_path, tokenizer, said):
+    directory, tensors = source
+    for prefix, message in (("module.", "begin with 'module.', which a wrapper"), ("model.", "begin with 'model.'")):
+        torch.save({prefix + name: tensor for name, tensor in tensors.items()}, directory / "consolidated.pth")
+        with pytest.raises(ArtifactError, match=message):
+            convert(directory, tmp_path / "out", tokenizer, said)
+    theirs = {"model.embed_tokens.weight": torch.zeros(2), "lm_head.weight": torch.zeros(2)}
+    torch.save(theirs, directory / "consolidated.pth")
+    with pytest.raises(ArtifactError, match=r"names of a Hugging Face model.*wmtp import"):
+        convert(directory, tmp_path / "out", tokenizer, said)

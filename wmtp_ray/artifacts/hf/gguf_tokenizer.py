@@ -58,8 +58,7 @@ def _templates(metadata: Mapping[str, Any]) -> dict[str, bytes]:
 
 def _ends(about: Mapping[str, Any]) -> dict[str, bytes]:
     """The tokens that end an answer for llama.cpp: of a text, of a turn, of a message."""
-    ids = [about[key] for key in ("eos_token_id", "eot_token_id", "eom_token_id") if key in about]
-    return end_of_answers(ids) if len(set(ids)) > 1 else {}
+    return end_of_answers([about[key] for key in ("eos_token_id", "eot_token_id", "eom_token_id") if key in about])
 
 
 def _require_complete(path: Path, about: Mapping[str, Any], lists: tuple[str, ...]) -> None:

@@ -102,8 +102,13 @@ def test_a_byte_level_tokenizer_without_an_end_is_named_and_what_to_do(tmp_path:
         tokenizer_from_metadata(Path("model.gguf"), metadata)
 
 
+EOT = "tokenizer.ggml.eot_token_id"
+
+
 @pytest.mark.parametrize("left_out", [("bos_token_id",), ("eos_token_id",), ("bos_token_id", "eos_token_id")])
-def test_a_sentencepiece_without_ends_has_those_that_llama_cpp_takes(tmp_path: Path, left_out: tuple[str, ...]) -> None:
+def test_a_sentencepiece_has_llama_cpps_ends_where_it_names_none_and_its_chat_comes_along(
+    tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
     train_tokenizer(["def f(x):\n    return x"], tmp_path / "original.model", 275)
     original = SentencePieceProcessor(model_file=str(tmp_path / "original.model"))
     pieces = range(original.vocab_size())
@@ -118,11 +123,19 @@ def test_a_sentencepiece_without_ends_has_those_that_llama_cpp_takes(tmp_path: P
         "eos_token_id": 2,
     }
     written = {f"tokenizer.ggml.{key}": value for key, value in metadata.items() if key not in left_out}
-    content = tokenizer_from_metadata(Path("model.gguf"), written)["tokenizer.model"]
-    (tmp_path / "tokenizer.model").write_bytes(content)
+    template = "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+    written |= {"tokenizer.chat_template": template, "tokenizer.chat_template.rag": "documents"}
+    for name, content in tokenizer_from_metadata(Path("model.gguf"), written | {EOT: 9}).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
     tokenizer = CodeTokenizer(tmp_path / "tokenizer.model")
     assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
     assert tokenizer.encode("def f") == original.encode("def f")
+    chat = tokenizer.encode_chat("def f")
+    assert chat is not None
+    assert chat.tolist() == [1, *original.encode("[INST] def f [/INST]")]
+    assert (tmp_path / "additional_chat_templates" / "rag.jinja").read_text() == "documents"
+    assert tokenizer.end_ids == {2, 9}
 
 
 ABOUT = {
