@@ -80,12 +80,18 @@ def replace_data(run_dir: Path, data: Path) -> int:
     return kill_at_step(run_dir, "rank_0", 8)
 
 
-@contextmanager
-def mlflow_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real server on a free port, with its database in `folder`."""
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real server, on a free port where none is given, with its database in `folder`."""
+    port = port or free_port()
     uri = f"http://127.0.0.1:{port}"
     store = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder))
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *store]

@@ -25,6 +25,7 @@ from tests.flows.world import (
     wait_until,
 )
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
+from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.result import RunResult
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -76,8 +77,10 @@ def test_a_tracking_server_that_dies_costs_a_warning(
             result = run(config, SlowCritic)
     assert result.status == "FINISHED"
     assert result.policy_sha256 == uninterrupted[1].policy_sha256
-    [warning] = [text for text in result.warnings if "MLflow" in text]
+    [warning] = [text for text in result.warnings if text.startswith(MISSING)]
     assert "metrics.jsonl has every number" in warning
+    assert f"wmtp tracking sync {config.run_dir}" in warning
+    assert any("does not answer (" in text for text in result.warnings), "its begin was told"
     assert [line["step"] for line in metrics_of(config.run_dir)] == list(range(NUM_STEPS))
 
 

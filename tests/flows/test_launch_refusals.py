@@ -177,7 +177,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "rows for problems": (
         ["evaluation.files.mine={root}/train.jsonl"],
-        ["train.jsonl:1: found the keys", "rows for training have no tests"],
+        ["train.jsonl:1: found the keys", "expected problems with tests"],
     ),
     "a format of other problems": (
         [*PROBLEMS, "evaluation.formats.instruction=completion"],

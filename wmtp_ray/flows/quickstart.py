@@ -39,6 +39,7 @@ from wmtp_ray.report.quickstart_summary import (
     QuickstartArm,
     QuickstartSummary,
     differences_between,
+    share_of,
     verdict_sentences,
     write_summary,
 )
@@ -89,7 +90,7 @@ def quickstart(storage_root: Path, now: datetime) -> int:
     losses = {name: measure_held_out(path, arms[METHOD].config, files.valid) for name, path in models.items()}
     summary = _summary(base, arms, time.perf_counter() - started)
     write_summary(storage_root / FILE_NAME, summary)
-    critic = summary.arms[METHOD].critic
+    critic = summary.arms[METHOD].critic_health
     console.print(*([critic_table(critic)] if critic is not None else []))
     console.print(run_table({name: each.result for name, each in arms.items()}))
     console.print(loss_table(losses))
@@ -156,7 +157,7 @@ def _summary(base: _Finished, arms: dict[str, _Finished], seconds: float) -> Qui
     return QuickstartSummary(
         base=_arm(base),
         arms={name: _arm(each) for name, each in arms.items()},
-        differences=differences_between(results),
+        differences={name: share_of(each) for name, each in differences_between(results).items()},
         verdict=tuple(verdict_sentences(results)),
         seconds=seconds,
     )
@@ -169,8 +170,8 @@ def _arm(run: _Finished) -> QuickstartArm:
         started_from=training.start.weights_sha256,
         steps=training.steps,
         supervised_tokens=training.supervised_tokens,
-        greedy=None if run.evaluation is None else run.evaluation.pass_at_k["1"],
-        critic=_critic(run.config),
+        greedy=None if run.evaluation is None else share_of(run.evaluation.pass_at_k["1"]),
+        critic_health=_critic(run.config),
         seconds=run.seconds,
     )
 

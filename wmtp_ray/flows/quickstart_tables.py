@@ -83,7 +83,7 @@ def pass_table(arms: Mapping[str, QuickstartArm]) -> Table:
     for name, arm in arms.items():
         tokens = "-" if arm.supervised_tokens is None else f"{arm.supervised_tokens:,}"
         found = arm.greedy
-        numbers = ("-", "-") if found is None else (f"{found.value:.3f}", f"[{found.low:.3f}, {found.high:.3f}]")
+        numbers = ("-", "-") if found is None else (f"{found.estimate:.3f}", f"[{found.low:.3f}, {found.high:.3f}]")
         table.add_row(name, str(arm.steps), tokens, *numbers)
     return table
 

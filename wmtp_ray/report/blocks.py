@@ -71,6 +71,23 @@ class Programs:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A text with its line breaks, folded up under a title."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Listings:
+    """Several texts under a caption."""
+
+    kind: ClassVar = "listings"
+    caption: str
+    listings: tuple[Listing, ...]
+
+
+@dataclass(frozen=True)
 class Missing:
     """Something that no file of the runs has: what, and the command that makes it."""
 
@@ -80,7 +97,7 @@ class Missing:
     command: str | None = None
 
 
-Block = Words | Bullets | Table | Figure | Programs | Missing
+Block = Words | Bullets | Table | Figure | Programs | Listings | Missing
 
 
 @dataclass(frozen=True)

@@ -31,19 +31,29 @@ class CriticFindings:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share of the problems, or a difference of two, with its 95 % interval over problems."""
+
+    estimate: float
+    low: float
+    high: float
+    num_problems: int
+
+
+@dataclass(frozen=True)
 class QuickstartArm:
     """One run of the quickstart. `steps` and `supervised_tokens` are its own, without those of its start.
 
     `started_from` is the hash of the weights that it started from, `greedy` the share of held-out problems that its
-    greedy programs solve (None of the base), `critic` None where no critic weighs, `seconds` its wall time in all.
+    greedy programs solve (None of the base), `critic_health` None where no critic weighs, `seconds` its wall time.
     """
 
     run: str
     started_from: str | None
     steps: int
     supervised_tokens: int | None
-    greedy: Estimate | None
-    critic: CriticFindings | None
+    greedy: Share | None
+    critic_health: CriticFindings | None
     seconds: float
 
 
@@ -53,7 +63,7 @@ class QuickstartSummary:
 
     base: QuickstartArm
     arms: dict[str, QuickstartArm]
-    differences: dict[str, Estimate]
+    differences: dict[str, Share]
     verdict: tuple[str, ...]
     seconds: float
 
@@ -61,6 +71,11 @@ class QuickstartSummary:
 def write_summary(path: Path, summary: QuickstartSummary) -> None:
     """Write quickstart.json."""
     atomic_write(path, orjson.dumps(asdict(summary), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def share_of(found: Estimate) -> Share:
+    """Return an estimate under the names of quickstart.json."""
+    return Share(found.value, found.low, found.high, found.num_problems)
 
 
 def differences_between(results: Mapping[str, EvaluationResults]) -> dict[str, Estimate]:

@@ -163,21 +163,37 @@ def write_evaluation(run: Path, passed: Sequence[int], dataset: str = "tiny") ->
     ]
     content = {
         "key": "k",
-        "identity": {"dataset": {"sha256": "d"}},
+        "identity": {"dataset": {"sha256": "d"}, "answers": {"format": "completion-stripped"}},
         "sources": {
             "dataset": dataset,
             "dataset_path": "d",
             "left_out": [],
             "answers_path": "a",
             "tokenizer_path": None,
+            "num_problems": 9,
+            "format_reason": "auto: a reason",
         },
         "pass_at_k": {"1": {"value": share, "low": share, "high": share, "num_problems": len(passed)}},
-        "verdicts": {},
+        "verdicts": {"fail": passed.count(0), "pass": sum(passed)},
         "problems": problems,
         "decoding": None,
         "excluded": [],
         "warnings": [],
         "seconds": 1.0,
+        "answers": {
+            "num_answers": len(passed),
+            "num_empty": passed.count(0),
+            "examples": [
+                {
+                    "task_id": f"t{number}",
+                    "sample": 0,
+                    "status": "pass" if one else "fail",
+                    "detail": "" if one else "AssertionError",
+                    "text": f"def t{number}():\n    return '<b>{number}'\n" if one else "",
+                }
+                for number, one in enumerate(passed[:2])
+            ],
+        },
     }
     directory = run / "eval" / dataset
     directory.mkdir(parents=True)

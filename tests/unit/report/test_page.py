@@ -94,6 +94,17 @@ def test_numbers_on_the_page_are_those_of_the_files(tmp_path: Path) -> None:
         assert expected in text, expected
 
 
+def test_answers_are_shown_with_their_verdicts_their_format_and_how_many_are_empty(tmp_path: Path) -> None:
+    text = " ".join(Outline(rendered(read_run(write_run(tmp_path, "a", passed=[1, 0, 0])))).texts)
+    assert "3 of 9 problems" in text
+    assert "completion-stripped" in text
+    assert "auto: a reason" in text
+    assert "a, t0, answer 0: pass" in text
+    assert "return '<b>0'" in text
+    assert "a, t1, answer 0: fail: AssertionError" in text
+    assert "a: 2 of 3 answers on tiny are empty" in text
+
+
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     tokens = (HOSTILE, *TOKENS[1:-1], "'\"><b onclick=x>", "<end>")
     run = write_run(tmp_path, "a", tokens=tokens, warnings=(HOSTILE,), changes={f"tags.{HOSTILE[:20]}": HOSTILE})

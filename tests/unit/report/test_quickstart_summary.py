@@ -7,11 +7,11 @@ import orjson
 
 from tests.unit.evaluation.test_results import results_of
 from tests.unit.tracking.trained_runs import record
-from wmtp_ray.evaluation.pass_at_k import Estimate
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.report.quickstart_summary import (
     QuickstartArm,
     QuickstartSummary,
+    Share,
     differences_between,
     verdict_sentences,
     write_summary,
@@ -75,7 +75,7 @@ def test_unequal_training_is_said_instead() -> None:
 
 
 def test_the_record_holds_every_arm_with_its_training_and_result(tmp_path: Path) -> None:
-    arm = QuickstartArm("/runs/a", "hash", 60, 6000, Estimate(0.5, 0.4, 0.6, 300), None, 12.0)
+    arm = QuickstartArm("/runs/a", "hash", 60, 6000, Share(0.5, 0.4, 0.6, 300), None, 12.0)
     write_summary(tmp_path / "quickstart.json", QuickstartSummary(arm, {"baseline": arm}, {}, ("A sentence.",), 99.0))
     found = orjson.loads((tmp_path / "quickstart.json").read_bytes())
     assert found["arms"]["baseline"] == {
@@ -83,7 +83,7 @@ def test_the_record_holds_every_arm_with_its_training_and_result(tmp_path: Path)
         "started_from": "hash",
         "steps": 60,
         "supervised_tokens": 6000,
-        "greedy": {"value": 0.5, "low": 0.4, "high": 0.6, "num_problems": 300},
-        "critic": None,
+        "greedy": {"estimate": 0.5, "low": 0.4, "high": 0.6, "num_problems": 300},
+        "critic_health": None,
         "seconds": 12.0,
     }

@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from wmtp_ray.evaluation.judge import standard_files
 from wmtp_ray.evaluation.judge.channel import BUILTIN, Channel, ChannelClosedError, NotPlainError, decode, encode
+from wmtp_ray.evaluation.judge.given import GivenResults
+from wmtp_ray.evaluation.judge.sharing import share_parts
 
 PROGRAM_FD, CHANNEL_FD = 3, 4
 FILE_NAME = "<program>"
@@ -54,8 +56,9 @@ def serve_calls() -> NoReturn:
 class _Server:
     """Answers the tests' requests; objects that do not travel stay here and are known by their number.
 
-    request  [number, operation, target, arguments]
-    answer   [number, "value", value, arguments as they are now, or null if the call left them as they were]
+    request  [number, operation, target, arguments, one object in several places of them (`sharing.py`)]
+    answer   [number, "value", value, arguments as they are now, or null if the call left them as they were,
+              number of the result (`given.py`; -1 - i: it is positional argument i), changes of earlier results]
              [number, "raised", handle of the class, message]
              [number, "memory" | "not_plain" | "not_loaded", message]
     """
@@ -65,6 +68,7 @@ class _Server:
         self._module = _new_module("program")
         self._objects: list[object] = []
         self._numbers: dict[int, int] = {}
+        self._given = GivenResults(self._carry)
 
     def load(self) -> list[str] | None:
         """Run the module; return what to answer to every request if that failed."""
@@ -78,12 +82,12 @@ class _Server:
 
     def answer(self, trouble: list[str] | None) -> None:
         """Read one request and answer it."""
-        number, operation, target, arguments = self._channel.receive()
+        number, operation, target, arguments, shared = self._channel.receive()
         if trouble is not None:
             self._channel.send([number, *trouble])
             return
         try:
-            self._channel.send([number, "value", *self._perform(operation, target, arguments)])
+            self._channel.send([number, "value", *self._perform(operation, target, arguments, shared)])
         except ChannelClosedError:
             raise
         except NotPlainError as error:
@@ -93,14 +97,25 @@ class _Server:
         except BaseException as error:
             self._channel.send([number, "raised", self._carry(type(error)), _message(error)])
 
-    def _perform(self, operation: str, target: Any, arguments: Any) -> tuple[object, object]:
+    def _perform(self, operation: str, target: Any, arguments: Any, shared: Any) -> list[object]:
         values: Any = decode(arguments, self._resolve)
+        share_parts(values, shared)
         if operation == "names":
             names = [name for name in values if name in self._module.__dict__]
-            return {"d": [[name, self._named(self._module.__dict__[name])] for name in names]}, None
+            return [{"d": [[name, self._named(self._module.__dict__[name])] for name in names]}, None, None, []]
         result = _OPERATIONS[operation](self._objects[target], values)
-        after = encode(values, self._carry)
-        return encode(result, self._carry), None if after == arguments else after
+        after, changes, value = encode(values, self._carry), self._given.changes(), encode(result, self._carry)
+        return [value, None if after == arguments else after, self._identity(operation, result, value, values), changes]
+
+    def _identity(self, operation: str, result: Any, code: Any, values: Any) -> int | None:
+        """Say which object the tests know a result by."""
+        if operation == "next":
+            return self._given.number(result[0], code["t"][0]) if result else None
+        if operation == "call" and isinstance(result, list | dict | set | bytearray):
+            same = [index for index, argument in enumerate(values[0]) if argument is result]
+            if same:
+                return -1 - same[0]
+        return self._given.number(result, code)
 
     def _named(self, value: object) -> object:
         """Encode what a name of the module stands for; what cannot travel is a handle, to fail when it is used."""

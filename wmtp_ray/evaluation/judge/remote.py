@@ -11,7 +11,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from types import BuiltinFunctionType, ModuleType
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 
 from wmtp_ray.evaluation.judge.channel import (
     BUILTIN,
@@ -22,6 +22,8 @@ from wmtp_ray.evaluation.judge.channel import (
     decode,
     encode,
 )
+from wmtp_ray.evaluation.judge.given import NUM_KEPT
+from wmtp_ray.evaluation.judge.sharing import shared_parts
 from wmtp_ray.evaluation.judge.verdict import Status
 
 _INTRUSION = "the program wrote to the channel of its tests"
@@ -40,59 +42,120 @@ class _Module:
     name: str
 
 
+class _Answer(NamedTuple):
+    """What the program said; `after` is the message of an exception where it raised one."""
+
+    outcome: str
+    value: Any
+    after: Any = None
+    number: int | None = None
+    changes: tuple[tuple[int, Any], ...] = ()
+
+
 class Session:
-    """Requests to the program's process; `trouble` is the first that no test may recover from."""
+    """Requests to the program's process; `trouble` is the first that no test may recover from.
+
+    Every answer is checked against what was asked: a program may say anything.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._num_requests = 0
         self._known: dict[int, object] = {}
+        self._given: dict[int, object] = {}  # by number: the last results, which the program may change
+        self._stops: list[StopIteration] = []  # raised by the program, and not known to be caught
+        self._asks_for_names = False
         self.trouble: tuple[Status, str] | None = None
 
-    def names(self, names: list[str]) -> dict[str, object]:
-        """Return what the program means by each of these names, as far as it has them, and by no other."""
-        outcome, found, after = self._exchange("names", None, names)
-        if outcome != "value":
-            self.stop(_STATUS_OF_OUTCOME.get(outcome, "fail"), str(found))
-        if not isinstance(found, dict) or not found.keys() <= set(names) or after is not None:
+    def names(self, names: list[str], module_attributes: dict[str, list[str]]) -> dict[str, object]:
+        """Return what the program means by each of these names, as far as it has them, and by no other.
+
+        `module_attributes`: what the tests use of names that are modules' by right; the tests get the module.
+        """
+        answer = self._exchange("names", None, names)
+        found = answer.value
+        if answer.outcome != "value":
+            self.stop(_STATUS_OF_OUTCOME.get(answer.outcome, "fail"), str(found))
+        if not isinstance(found, dict) or not found.keys() <= set(names) or answer.after is not None:
             self.stop("fail", _INTRUSION)
-        meanings = {
-            name: _import_for_tests(name, value.name) if isinstance(value, _Module) else value
-            for name, value in found.items()
-        }
+        meanings = {name: self._meaning(name, value, module_attributes) for name, value in found.items()}
         return {name: value for name, value in meanings.items() if value is not None or found[name] is None}
+
+    def _meaning(self, name: str, value: object, module_attributes: dict[str, list[str]]) -> object:
+        if isinstance(value, _Module):
+            return _import_for_tests(name, value.name)
+        if name in module_attributes:
+            module = _import_for_tests(name, "numpy" if name == "np" else name)
+            if module is not None and all(hasattr(module, attribute) for attribute in module_attributes[name]):
+                return module
+        if isinstance(value, type) and issubclass(AssertionError, value):
+            self.stop("unserialisable", f"{name} would catch what the tests assert")
+        return value
 
     def request(self, operation: str, target: int | None, arguments: object) -> Any:
         """Have an operation done and return its result; mutable arguments are brought up to date in place.
 
         Raises what the program raises: an exception of the same builtin class, or a stand-in for the program's own.
         """
-        outcome, value, after = self._exchange(operation, target, arguments)
-        if outcome == "raised":
-            raise _exception(value, after)
-        if outcome != "value":
-            self.stop(_STATUS_OF_OUTCOME.get(outcome, "fail"), str(value))
-        if after is not None:
-            update(arguments, after)
-        return value
+        self.check_stops()
+        answer = self._exchange(operation, target, arguments)
+        if answer.outcome == "raised":
+            error = _exception(answer.value, answer.after)
+            if isinstance(error, StopIteration):
+                self._stops.append(error)
+            raise error
+        if answer.outcome != "value":
+            self.stop(_STATUS_OF_OUTCOME.get(answer.outcome, "fail"), str(answer.value))
+        if answer.after is not None:
+            update(arguments, answer.after)
+        for number, now in answer.changes:
+            if number in self._given:
+                update(self._given[number], now)
+        return self._result(operation, answer, arguments)
+
+    def check_stops(self) -> None:
+        """Stop if a StopIteration that the program raised in a call ended a loop of the tests, in silence.
+
+        One that the tests caught has passed through a frame of theirs.
+        """
+        stops, self._stops = self._stops, []
+        for error in stops:
+            trace = error.__traceback__
+            if trace is None or trace.tb_frame.f_globals is globals():
+                self.stop("fail", "the program raised StopIteration in a call")
 
     def stop(self, status: Status, detail: str) -> Never:
         """End the tests with this verdict, whatever they catch."""
         self.trouble = self.trouble or (status, detail)
         raise ProgramTroubleError(detail)
 
-    def _exchange(self, operation: str, target: int | None, arguments: object) -> tuple[str, Any, Any]:
-        """Return outcome, value, and the arguments as they are now (or the message of an exception)."""
+    def _result(self, operation: str, answer: _Answer, arguments: Any) -> Any:
+        """Return the value, as the object that the tests have it in already."""
+        value, number = answer.value, answer.number
+        if number is None or (operation == "next" and not (isinstance(value, tuple) and len(value) == 1)):
+            return value
+        if number < 0:
+            same = -1 - number
+            return arguments[0][same] if operation == "call" and same < len(arguments[0]) else value
+        item = value[0] if operation == "next" else value
+        known = self._given.pop(number, None)
+        self._given[number] = known if known is not None and update(known, item) else item
+        if len(self._given) > 2 * NUM_KEPT:
+            del self._given[next(iter(self._given))]
+        return (self._given[number],) if operation == "next" else self._given[number]
+
+    def _exchange(self, operation: str, target: int | None, arguments: object) -> _Answer:
         self._num_requests += 1
         try:
-            message = [self._num_requests, operation, target, encode(arguments, _carry)]
+            code = encode(arguments, _carry)
+            message = [self._num_requests, operation, target, code, shared_parts(arguments)]
         except NotPlainError as error:
             self.stop("unserialisable", f"the tests pass on {error}")
         try:
             self._channel.send(message)
             number, outcome, value, *rest = self._channel.receive()
             if number == self._num_requests and isinstance(outcome, str):
-                return outcome, decode(value, self._resolve), decode(rest[0], self._resolve) if rest else None
+                return self._decode(operation, outcome, value, rest)
         except ChannelClosedError:
             self.stop("fail", "the program ended during a call")
         except NotPlainError as error:
@@ -101,9 +164,21 @@ class Session:
             self.stop("fail", f"{_INTRUSION}: {error}")
         return self.stop("fail", _INTRUSION)
 
+    def _decode(self, operation: str, outcome: str, value: object, rest: list[Any]) -> _Answer:
+        self._asks_for_names = operation == "names"
+        after = rest[0] if rest else None
+        number, changes = rest[1:] if len(rest) > 1 else (None, ())  # an exception comes without these
+        return _Answer(
+            outcome,
+            value=decode(value, self._resolve),
+            after=decode(after, self._resolve),
+            number=None if number is None else int(number),
+            changes=tuple((int(given), decode(now, self._resolve)) for given, now in changes),
+        )
+
     def _resolve(self, body: Any) -> object:
         number, kind, name = body
-        if kind == "module":
+        if kind == "module" and self._asks_for_names:
             return _Module(str(name))
         if type(number) is not int:
             raise TypeError("the number of a handle is no number")

@@ -50,7 +50,7 @@ def _run(job: dict[str, Any], session: Session) -> None:
     entry_point = job["entry_point"]
     job["compiled"] = compiled = job["compiled"] or compile_tests(job["sections"])
     namespace: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
-    namespace.update(_meanings(set(compiled["names"]), entry_point, session))
+    namespace.update(_meanings(compiled, entry_point, session))
     candidate = namespace.get(entry_point) if entry_point is not None else None
     if entry_point is not None and not isinstance(candidate, RemoteObject):
         session.stop("fail", f"the program defines no function {entry_point!r}")
@@ -60,14 +60,17 @@ def _run(job: dict[str, Any], session: Session) -> None:
         if "check" not in namespace:
             raise BrokenTestsError("the tests define no check(candidate)")
         namespace["check"](candidate)
+    session.check_stops()
 
 
-def _meanings(names: set[str], entry_point: str | None, session: Session) -> dict[str, object]:
+def _meanings(compiled: dict[str, Any], entry_point: str | None, session: Session) -> dict[str, object]:
+    names = set(compiled["names"])
+    modules = {name: used for name, used in compiled["module_attributes"].items() if name != entry_point}
     shadowed = {name for name in names if hasattr(builtins, name)}
     asked = names - shadowed | ({entry_point} if entry_point is not None else set())
-    meanings = session.names(sorted(asked))
+    meanings = session.names(sorted(asked), modules)
     if not meanings and entry_point is None and shadowed:
-        meanings = session.names(sorted(shadowed))  # MBPP has a function under test called `sum`
+        meanings = session.names(sorted(shadowed), {})  # MBPP has a function under test called `sum`
     return meanings
 
 

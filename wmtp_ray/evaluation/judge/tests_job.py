@@ -4,7 +4,7 @@ Tests come from benchmarks and are compiled here, in the judge's own process; pr
 """
 
 import marshal
-import symtable
+import sys
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -36,7 +36,23 @@ def compile_tests(sections: tuple[str, ...]) -> dict[str, Any]:
     """Return sources and codes by file name, and the names that they expect of the program."""
     sources = {f"<tests {number}>": source for number, source in enumerate(sections)}
     codes = [_compile(source, name) for name, source in sources.items()]
-    return {"sources": sources, "codes": codes, "names": sorted(free_names(sections))}
+    names = sorted(free_names(sections))
+    return {"sources": sources, "codes": codes, "names": names, "module_attributes": module_attributes(sections, names)}
+
+
+def module_attributes(sections: tuple[str, ...], names: list[str]) -> dict[str, list[str]]:
+    """Return which attributes sources use of those names that are a module's.
+
+    (("assert math.isclose(f(x), x)",), ["f", "math", "x"]) -> {"math": ["isclose"]}
+    """
+    import ast  # not above: the zygote holds this module too, and the less it holds, the faster it forks
+
+    found: dict[str, list[str]] = {}
+    modules = {name for name in names if name in sys.stdlib_module_names or name in ("np", "numpy")}
+    for node in ast.walk(ast.parse("\n".join(sections))) if modules else ():
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            found.setdefault(node.value.id, []).append(node.attr)
+    return found
 
 
 def free_names(sections: tuple[str, ...]) -> set[str]:
@@ -44,6 +60,8 @@ def free_names(sections: tuple[str, ...]) -> set[str]:
 
     "def check(f): assert f(1) == helper(limit)" -> {"helper", "limit"}
     """
+    import symtable
+
     used: set[str] = set()
     defined: set[str] = set()
     for source in sections:

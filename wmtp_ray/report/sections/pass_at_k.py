@@ -19,6 +19,7 @@ from wmtp_ray.report.blocks import (
     signed,
 )
 from wmtp_ray.report.comparison import ArmScore, DatasetComparison, Difference
+from wmtp_ray.report.sections.answers import answer_blocks
 from wmtp_ray.report.statistics import Interval
 
 _MOST_CHANGED = 10
@@ -33,6 +34,8 @@ def pass_at_k_section(arms: Sequence[Arm], comparisons: Sequence[DatasetComparis
     blocks: list[Block] = []
     for comparison in comparisons:
         blocks += _blocks(comparison, reference)
+    for dataset in dict.fromkeys(each.dataset for each in comparisons):
+        blocks += answer_blocks(arms, dataset)
     return Section("pass-at-k", "Pass@K", tuple(blocks))
 
 

@@ -216,6 +216,25 @@ def test_a_row_ends_at_the_token_that_completes_a_stop_string(world: World) -> N
         assert Counter(each.finish for each in found.values())["stop"] >= 3
 
 
+def test_a_row_ends_at_the_line_with_which_its_request_is_finished(world: World) -> None:
+    """Against the text of every prefix; with drafts as without."""
+    settings = replace(SAMPLED, max_new_tokens=60)
+    requests = world.requests(num_samples=4)
+    whole = by_key(world, settings, requests)
+    asked = [replace(request, is_finished=lambda text: text.count("\n") > 1) for request in requests]
+    for draft_horizons in (0, 2):
+        found = by_key(world, replace(settings, draft_horizons=draft_horizons), asked)
+        ended = 0
+        for request in requests:
+            ids = whole[request.key].ids
+            texts = [world.tokenizer.decode_continuation(request.prompt_ids, ids[:end]) for end in range(len(ids) + 1)]
+            ends = [end for end, text in enumerate(texts) if text.count("\n") > 1]
+            assert found[request.key].ids == ids[: ends[0] if ends else len(ids)]
+            assert found[request.key].finish == ("stop" if ends else whole[request.key].finish)
+            ended += bool(ends)
+        assert ended >= 1, "the fixture should do it"
+
+
 def test_a_stop_string_in_the_prompt_does_not_count(world: World) -> None:
     settings = replace(GREEDY, stop=("def f(x):", "return a + b\n"))
     assert outcomes(by_key(world, settings)) == outcomes(by_key(world, GREEDY))

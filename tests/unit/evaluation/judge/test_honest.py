@@ -198,6 +198,28 @@ FUNCTIONS = {
         "def f(n): return str(n ** 2), sum(map(int, str(n)))",
         [f"n = {'9' * 5000}", "assert len(f(n)[0]) == 10000", "assert f(n)[1] == 45000", "assert str(n) + '0' == str(n * 10)"]),
     "caches": ("from functools import lru_cache\n@lru_cache(None)\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)", ["assert f(90) == 2880067194370816120"]),
+    "changes one list in two places": (
+        "def f(m): m[0][0] = 1", ["row = [0, 0]\nm = [row, row]\nf(m)\nassert m == [[1, 0], [1, 0]] and m[0] is row is m[1]"]),
+    "changes an argument that is another too": (
+        "def f(a, b, c): a.append(1)\ndef g(d): d['x'].append(2)",
+        ["a = []\nf(a, a, c=a)\nassert a == [1]", "b = []\nd = {'x': b, 'y': [b]}\ng(d)\nassert d == {'x': [2], 'y': [[2]]} and d['x'] is b"]),
+    "returns its argument": ("def f(x): return x", ["a = [1]\nassert f(a) is a", "a = [1]\nb = f(a)\nb.append(2)\nassert a == [1, 2]"]),
+    "returns a list that it keeps": (
+        "x = []\ndef f(n):\n    x.append(n)\n    return x", ["a = f(1)\nb = f(2)\nassert a is b and a == [1, 2]"]),
+    "returns new lists": (
+        "def f(n): return [n]", ["xs = [f(n) for n in range(50)]\nassert xs == [[n] for n in range(50)]\nassert len({id(x) for x in xs}) == 50"]),
+    "returns objects that compare only with their like": (
+        "class Node:\n    def __init__(self, x): self.x = x\n    def __eq__(self, other): return self.x == other.x\n"
+        "def f(n): return [Node(n)]", ["a = f(1)\nb = f(2)\nassert a[0].x == 1 and b[0].x == 2"]),
+    "yields new lists": (
+        "def f(n):\n    for i in range(n): yield list(range(i))", ["assert list(f(40)) == [list(range(i)) for i in range(40)]"]),
+    "raises StopIteration": (
+        "def f(it): return next(it)\ndef g(): return iter(())",
+        ["try:\n    f(g())\n    assert False\nexcept StopIteration: pass", "try:\n    next(g())\n    assert False\nexcept StopIteration: pass", "assert list(g()) == []"]),
+    "has an object that is called like a module": (
+        "class Queue:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\nqueue = Queue()\n"
+        "def f(): return queue.items",
+        ["queue.push(1)\nassert f() == [1]"]),
     "is typed": ("from typing import List, Optional\ndef f(xs: List[int]) -> Optional[int]: return max(xs, default=None)", ["assert f([]) is None and f([1]) == 1"]),
 }  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Programs that cannot add and try to pass all the same: each must be anything but a pass."""
 
+# ruff: noqa: E501 a program is easier to read on one line
+
 import pytest
 
 WRONG = "def add(a, b):\n    return None\n"
@@ -162,6 +164,47 @@ def test_a_huge_int_is_compared_exactly_and_fast(judge):
 def test_a_slow_repr_is_not_waited_for_beyond_the_limit(judge):
     program = "class E(Exception):\n    def __str__(self):\n        while True: pass\ndef f(): raise E()"
     assert judge.check_asserts(program, ["assert f() == 1"], timeout_s=0.3).status == "timeout"
+
+
+FUNCTIONS_THAT_ARE_WRONG = {
+    "yields one list again and again": (
+        "def f(n):\n    x = []\n    for i in range(n):\n        x.append(i)\n        yield x",
+        "assert list(f(3)) == [[0], [0, 1], [0, 1, 2]]"),
+    "yields one dict in tuples": (
+        "def f(n):\n    x = {}\n    for i in range(n):\n        x[i] = i\n        yield i, x",
+        "assert list(f(2)) == [(0, {0: 0}), (1, {0: 0, 1: 1})]"),
+    "changes what it has yielded": (
+        "def f(n):\n    x = [0]\n    yield x\n    x.append(1)\n    yield list(x)", "assert list(f(1)) == [[0], [0, 1]]"),
+    "changes a part of what it has yielded": (
+        "def f(n):\n    x = [[0]]\n    yield x\n    x[0].append(1)\n    yield 5", "assert list(f(1)) == [[[0]], 5]"),
+    "returns one list from every call": (
+        "def f(n, x=[]):\n    x.append(n)\n    return x", "a = f(1)\nb = f(2)\nassert (a, b) == ([1], [1, 2])"),
+    "changes an earlier result": (
+        "x = []\ndef get(): return x\ndef f(n): x.append(n)", "a = get()\nf(1)\nassert a == []"),
+    "returns its argument": ("def f(x): return x", "a = [1]\nb = f(a)\nb.append(2)\nassert a == [1]"),
+    "ends a loop by StopIteration": (
+        "def f(n): raise StopIteration", "for a, b in zip(map(f, [1, 2]), [1, 2]):\n    assert a == b"),
+    "ends all() by a StopIteration of its own": (
+        "class End(StopIteration): pass\ndef f(n): raise End", "assert all(map(f, range(3)))"),
+    "ends a sum by StopIteration": ("def f(n):\n    if n: raise StopIteration\n    return 0", "assert sum(map(f, range(3))) == 0\nassert f(0) == 0"),
+    "is a module in the tests": (
+        "class math:\n    isclose = staticmethod(lambda *a, **k: True)\ndef f(n): return 0", "assert math.isclose(f(1), 1)"),
+    "is a module in the tests by an object": (
+        "from types import SimpleNamespace\nnp = SimpleNamespace(allclose=lambda *a: True)\ndef f(n): return 0", "assert np.allclose(f(1), [1])"),
+    "says that a module is another": (
+        "import types\nmath = types.ModuleType('math')\nmath.isclose = lambda *a: True\ndef f(n): return 0", "assert math.isclose(f(1), 1)"),
+    "names what tests catch after what they raise": (
+        "Bad = AssertionError\ndef f(n): pass", "try:\n    f(1)\n    assert False\nexcept Bad:\n    pass"),
+    "names what tests catch after everything": (
+        "Bad = Exception\ndef f(n): pass", "try:\n    f(1)\n    assert False\nexcept Bad:\n    pass"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS_THAT_ARE_WRONG)
+def test_a_copy_or_a_name_does_not_hide_what_is_wrong(judge, name):
+    program, test = FUNCTIONS_THAT_ARE_WRONG[name]
+    verdict = judge.check_asserts(program, [test], entry_point="f")
+    assert verdict.status in ("fail", "unserialisable"), verdict
 
 
 MESSAGES = {
