@@ -1,19 +1,23 @@
 """`wmtp doctor`: what it finds, what it advises, and that it starts and writes nothing."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.flows.world import make_world
+from tests.flows.world import make_world, wait_until
 from wmtp_ray.data.index import build_index, count_tokens, index_path_of, write_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.flows.doctor import DoctorReport, doctor
 from wmtp_ray.flows.findings import Finding, look_at_versions
+from wmtp_ray.flows.ray_findings import look_at_other_rays
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,3 +128,55 @@ def test_storage_that_cannot_be_written_is_a_problem(site: Path, tmp_path: Path)
     file.touch()
     report = doctor(["preset=quickstart", f"storage_root={file}"])
     assert finding(report, "storage").level == "problem"
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """The address that a `ray start` has left in Ray's temporary folder, and the file; somebody listens there."""
+    with (
+        tempfile.TemporaryDirectory(prefix="r_", dir="/tmp") as directory,
+        socket.create_server(("127.0.0.1", 0)) as at,
+    ):
+        address = f"127.0.0.1:{at.getsockname()[1]}"
+        file = Path(directory) / "ray" / "ray_current_cluster"
+        file.parent.mkdir()
+        file.write_text(address)
+        monkeypatch.setenv("RAY_TMPDIR", directory)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        yield address, file
+
+
+def test_an_address_that_a_dead_head_has_left_is_named_and_left_alone(head: tuple[str, Path]) -> None:
+    _, file = head
+    assert [each.level for each in look_at_other_rays()] == ["ok"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{free.getsockname()[1]}"
+        file.write_text(dead)
+        [found] = look_at_other_rays()
+    assert found.level == "warning"
+    assert f"{file} names {dead}, where nobody answers" in found.found
+    assert f"rm {file}" in found.remedy
+    assert file.read_text() == dead
+
+
+def test_a_head_whose_agent_found_its_port_taken_is_named_with_who_holds_it(head: tuple[str, Path]) -> None:
+    """As `ray start --head` beside a Ray that has the port 52365: it answers, and has no agent for jobs."""
+    address, file = head
+    raylet = file.parent / "raylet"  # by its name and words what Ray starts
+    raylet.symlink_to(Path(sys.executable).resolve())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        agent = f"python -u ray/dashboard/agent.py --listen-port={port} --gcs-address={address}"
+        words = [f"--gcs-address={address}", f"--dashboard_agent_command={agent}"]
+        with subprocess.Popen([raylet, "-S", "-c", "import time; time.sleep(60)", *words]) as process:
+            try:
+                wait_until(lambda: len(look_at_other_rays()) == 2, "the raylet to be seen")
+                found = look_at_other_rays()[1]
+            finally:
+                process.kill()
+    assert found.level == "warning"
+    assert (
+        f"the head at {address} can never take a job: its port {port} is held by process {os.getpid()}" in found.found
+    )
+    assert "ray start --head --dashboard-agent-listen-port=0" in found.remedy

@@ -30,7 +30,7 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_GONE_S = 5.0  # for the processes of a Ray of our own to be gone after its shutdown
+_GONE_S = 3.0  # for the processes of a Ray of our own to be gone after its shutdown
 # How often Ray asks a cluster that refuses the token, once a second.
 _CONNECT_ATTEMPTS = {"RAY_gcs_server_port_wait_time_s": "3"}
 

@@ -21,9 +21,11 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from rich.console import Console
 
 from actors.metrics_sink import MetricsSink
+from actors.placement_group_cleaner import OwnClusterCleanerCallback
 from actors.policy_worker import RankJob, run_rank
 from actors.reference_scorer import ReferenceScorer
 from actors.stalls import ScorerWatch, enter_run, report_stall
@@ -320,12 +322,22 @@ def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
     ]
 
 
+class _StageTrainer(TorchTrainer):
+    """A TorchTrainer whose placement group is watched over on its own cluster."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # of V2, which Ray puts in its place
+        others = [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback)]
+        assert len(others) == len(callbacks) - 1, "Ray Train has another way to clean up: look at its callbacks again"
+        return [*others, OwnClusterCleanerCallback()]
+
+
 def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
     """Return the trainer of one stage; its name is new each time, since Ray would resume a name that it knows."""
     cluster = config.cluster
     use_gpu = cluster.gpus_per_worker > 0
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if use_gpu else {})
-    return TorchTrainer(
+    return _StageTrainer(
         run_rank,
         train_loop_config={"job": ray.put(job), "start_s": config.deadlines.start_s},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.deadlines.collective_s)),
