@@ -24,7 +24,7 @@ from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
 from wmtp_ray.training.estimate.render import render_estimate
-from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit
+from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
 _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 
@@ -33,7 +33,7 @@ _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 class Prepared:
     """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
 
-    `index` is None where the run only evaluates, `evaluation` where it does not.
+    `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not.
     """
 
     index: RowIndex | None
@@ -41,6 +41,7 @@ class Prepared:
     schedule: VersionSchedule
     evaluation: EvaluationPlan | None
     rendered: str
+    estimate: RunEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def prepare(config: RunConfig) -> Prepared:
     estimate = estimate_run(config, plans, index)
     require_fit(estimate)
     sections += [*evaluation_lines, *_left_out_lines(config), *earlier_names(config), render_estimate(estimate)]
-    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections))
+    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), estimate)
 
 
 def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:
