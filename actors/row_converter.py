@@ -6,7 +6,7 @@ problems at a time. Paths have to mean the same on every node.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,13 +23,17 @@ from wmtp_ray.errors import WmtpError
 
 @dataclass(frozen=True)
 class SourcePart:
-    """One row group of one source file; `number` counts the parts of a split in the source's order."""
+    """One row group of one source file; `number` counts the parts of a split in the source's order.
+
+    `renamed` are the problems, by their number in the row group, whose name an earlier problem of the split has.
+    """
 
     split: str
     number: int
     path: str
     sha256: str
     row_group: int
+    renamed: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class FinishedPart:
 def part_files(part: SourcePart, settings: PartSettings) -> PartFiles:
     """Name the files of a part after its place, its source's content and the settings."""
     limits = settings.limits
-    key = (FORMAT, part.sha256, part.row_group, limits.languages, limits.max_tokens, settings.tokenizer.sha256)
+    source = (part.sha256, part.row_group, part.renamed)
+    key = (FORMAT, *source, limits.languages, limits.max_tokens, settings.tokenizer.sha256)
     digest = sha256(repr(key).encode()).hexdigest()[:16]
     stem = settings.directory / f"{part.split}-{part.number:05d}-{digest}"
     return PartFiles(
@@ -117,11 +122,16 @@ def _convert(part: SourcePart, files: PartFiles, settings: PartSettings) -> Part
         rows_path.open("wb") as rows,
         problems_path.open("wb") as problems,
     ):
-        for problem in read_problems(Path(part.path), part.row_group):
+        names = dict(part.renamed)
+        for number, problem in enumerate(read_problems(Path(part.path), part.row_group)):
+            if not problem.description.strip():
+                counts.append(Counts(problems=1, problems_without_rows=1, problems_left_out={"no_description": 1}))
+                continue
+            problem = replace(problem, name=names.get(number, problem.name))
             kept = keep_rows(rows_of(problem), settings.tokenizer, settings.limits)
             rows.writelines(line + b"\n" for line in kept.lines)
             problems.write(problem_line(problem) + b"\n")
-            counts.append(kept.counts)
+            counts.append(replace(kept.counts, problems_renamed=int(number in names)))
     receipt = PartReceipt(_digest(files.rows), _digest(files.problems), total(counts))
     atomic_write(files.receipt, msgspec.json.encode(receipt))
     return receipt

@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
+from wmtp_ray.config.dataset_suffix import with_suffix
 from wmtp_ray.config.evaluation import FormatName
-from wmtp_ray.errors import ArtifactError, ConfigError, TrainingError, WmtpError
+from wmtp_ray.errors import ArtifactError, ConfigError, TrackingError, TrainingError, WmtpError
 from wmtp_ray.flows.launch_run import DONE, FAILED, INTERRUPTED, REFUSED, launch
 from wmtp_ray.flows.sweep import sweep_command
 
@@ -26,6 +27,7 @@ EVALUATION_FLAGS = {
     "--timeout": ("evaluation.timeout_s", "CPU seconds of a program on its tests"),
     "--seed": ("seed", "base seed"),
 }
+SYNC_HELP = "send MLflow what it lacks of a run; a second time there is nothing to send"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -49,11 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("launch", help="train: recipe=NAME [preset=NAME] [key=value ...] [--dry-run] [--resume]")
     verbs.add_parser("sweep", help="many trainings: as for launch, and sweep=NAME [sweep.key=value ...]")
-    quickstart = verbs.add_parser("quickstart", help="generated problems, a nano model, the verifiable recipe: minutes")
+    quickstart = verbs.add_parser(
+        "quickstart", help="generated problems, a nano model, three arms compared after equal training: minutes"
+    )
     quickstart.add_argument("--storage", type=Path, default=Path("storage"), help="where it writes (storage)")
     quickstart.set_defaults(run=_quickstart)
     doctor = verbs.add_parser("doctor", help="would a run work here, does it fit: machine, files, versions, memory")
     doctor.add_argument("words", nargs="*", metavar="key=value", help="as for launch: recipe=NAME preset=NAME ...")
+    doctor.add_argument("--dataset-suffix", metavar="small", help="the same as data.suffix=small")
+    doctor.add_argument("--use-micro-model", action="store_true", help="models_v2/micro-mtp, as for launch")
     doctor.set_defaults(run=_doctor)
     _add_import(verbs.add_parser("import", help="a LLaMA of Hugging Face or a GGUF file to a multi-token model"))
     _add_export(verbs.add_parser("export", help="a run's checkpoint to a model directory, ours or Hugging Face's"))
@@ -63,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_index(data.add_parser("index", help="build the index of a JSONL, anew"))
     _add_inspect(data.add_parser("inspect", help="show what is in an indexed JSONL and what a recipe would draw"))
     _add_sample(data.add_parser("sample", help="a small JSONL of a few problems, out of an indexed large one"))
+    tracking = verbs.add_parser("tracking", help="MLflow's copy of runs")
+    _add_sync(tracking.add_subparsers(required=True, metavar="ACTION").add_parser("sync", help=SYNC_HELP))
     _add_validate(data.add_parser("validate", help="check splits: labels, repetition, leaks; exit code 2 for errors"))
     return parser
 
@@ -105,6 +113,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (evaluation.formats)")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer (the run's, or the one in DIR)")
     parser.add_argument("--k", type=_numbers, metavar="K,K,..", help="the K of Pass@K, none above --num-samples")
+    parser.add_argument("--only-sampled", action="store_true", help="with --samples: only problems that have samples")
     parser.add_argument("--out", type=Path, help="folder (the run's eval/, else evaluations/ in the storage)")
     parser.add_argument("--preset", metavar="NAME", help="of a machine, as for launch")
     for flag, (key, meaning) in EVALUATION_FLAGS.items():
@@ -122,6 +131,7 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.model to count tokens for")
     parser.add_argument("--out", type=Path, help="index file, or a folder for it (beside the JSONL)")
     parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="what to do with malformed lines")
+    _add_suffix(parser)
     parser.set_defaults(run=_index)
 
 
@@ -130,7 +140,17 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="key=value", help="as for launch: recipe=NAME, train.sampling....")
     parser.add_argument("--index", type=Path, help="index file, or a folder for it (beside the JSONL)")
     parser.add_argument("--picture", type=Path, help="also draw it into this PNG")
+    _add_suffix(parser)
     parser.set_defaults(run=_inspect)
+
+
+def _add_suffix(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset-suffix", metavar="small", help="read train_small.jsonl in place of train.jsonl")
+
+
+def _sibling(path: Path, suffix: str | None) -> Path:
+    """Return the file that a verb reads for a path and --dataset-suffix."""
+    return path if suffix is None else with_suffix(path.absolute(), suffix, Path("storage").absolute())
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
@@ -152,7 +172,13 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
         help="humaneval=FILE or mbpp=FILE: look for its text in the rows; may be repeated",
     )
     parser.add_argument("--json", type=Path, help="also write the findings as JSON")
+    _add_suffix(parser)
     parser.set_defaults(run=_validate)
+
+
+def _add_sync(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, storage/runs/NAME")
+    parser.set_defaults(run=_sync)
 
 
 def _quickstart(arguments: argparse.Namespace) -> int:
@@ -164,7 +190,10 @@ def _quickstart(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from wmtp_ray.flows.doctor import doctor
 
-    report = doctor(arguments.words)
+    words = list(arguments.words)
+    words += ["--dataset-suffix", arguments.dataset_suffix] if arguments.dataset_suffix is not None else []
+    words += ["--use-micro-model"] if arguments.use_micro_model else []
+    report = doctor(words)
     print(report.render())
     return DONE if report.ok else REFUSED
 
@@ -225,6 +254,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         ks=arguments.k,
         preset=arguments.preset,
         words=(*(f"{key}={value}" for key, value in flags.items() if value is not None), *arguments.words),
+        only_sampled=arguments.only_sampled,
     )
     try:
         print(evaluate_command(request, datetime.now()))
@@ -244,14 +274,16 @@ def _absolute(path: Path | None) -> Path | None:
 def _index(arguments: argparse.Namespace) -> int:
     from wmtp_ray.flows.index_file import index_file
 
-    print(index_file(arguments.file, arguments.tokenizer, arguments.out, arguments.on_error))
+    file = _sibling(arguments.file, arguments.dataset_suffix)
+    print(index_file(file, arguments.tokenizer, arguments.out, arguments.on_error))
     return DONE
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from wmtp_ray.flows.inspect_data import inspect_data
 
-    text = inspect_data(arguments.file, index_path=arguments.index, words=arguments.words, picture=arguments.picture)
+    file = _sibling(arguments.file, arguments.dataset_suffix)
+    text = inspect_data(file, index_path=arguments.index, words=arguments.words, picture=arguments.picture)
     print(text, end="")
     return DONE
 
@@ -268,11 +300,24 @@ def _validate(arguments: argparse.Namespace) -> int:
     from wmtp_ray.flows.validate_data import validate_data
 
     benchmarks = {name: Path(path) for name, _, path in (word.partition("=") for word in arguments.benchmark)}
-    report = validate_data(arguments.files, benchmarks=benchmarks, on_progress=_progress("checked"))
+    files = [_sibling(file, arguments.dataset_suffix) for file in arguments.files]
+    report = validate_data(files, benchmarks=benchmarks, on_progress=_progress("checked"))
     print(report.render(), end="")
     if arguments.json is not None:
         arguments.json.write_text(report.to_json(), encoding="utf-8")
     return REFUSED if report.has_problems else DONE
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.sync_tracking import sync_tracking
+
+    try:
+        report = sync_tracking(arguments.folder.absolute())
+    except TrackingError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
+    print(report.render())
+    return FAILED if report.lost.total() else DONE
 
 
 def _progress(verb: str) -> Callable[[int, int], None] | None:

@@ -1,10 +1,15 @@
 """Parts of a conversion: what a killed one left is taken up again if it is whole and made alike, never otherwise."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from actors.row_converter import (
     FinishedPart,
@@ -18,8 +23,13 @@ from actors.row_converter import (
 from tests.code_contests import record_of, write_parquet
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
+from wmtp_ray.data.dataset_manifest import FileDigest
+from wmtp_ray.data.index import build_index
 from wmtp_ray.data.kept_rows import RowLimits
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.validation.rules import Rule
+from wmtp_ray.flows.convert_parts import list_parts
+from wmtp_ray.flows.validate_data import validate_data
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +123,60 @@ def test_a_finished_part_is_what_the_table_hands_back(part: SourcePart, settings
     [row] = finish_parts(parts_table([part]), settings).to_pylist()
     assert msgspec.json.decode(row["finished"], type=FinishedPart) == replace(finish_part(part, settings), reused=False)
     assert row["error"] == ""
+
+
+TEXTS = st.none() | st.sampled_from(["", " \n", "p", "print(1)\n", "# nothing", "\0", "日本 ё"])
+NUMBERS = st.none() | st.sampled_from([0, 3, 7, -1, 28, 40_000])
+LISTS = st.none() | st.lists(TEXTS, max_size=3)
+
+
+def paired(first: str, values: st.SearchStrategy[Any], second: str) -> st.SearchStrategy[Any]:
+    """Lists that are mostly of one length."""
+    pairs = st.lists(st.tuples(values, TEXTS), max_size=4)
+    whole = pairs.map(lambda each: {first: [a for a, _ in each], second: [b for _, b in each]})
+    return st.one_of(whole, whole, whole, st.none(), st.fixed_dictionaries({first: st.just([None]), second: LISTS}))
+
+
+RECORDS = st.builds(
+    lambda name, columns: record_of("p") | {"name": name} | columns,
+    st.one_of(st.sampled_from(["p", "q", "p (2)", "a_correct_0"]), TEXTS),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "description": TEXTS,
+            **{f"{kind}_tests": paired("input", TEXTS, "output") for kind in ("public", "private", "generated")},
+            **{
+                name: paired("language", st.sampled_from([3, 3, 3, 2, 300, None]), "solution")
+                for name in ("solutions", "incorrect_solutions")
+            },
+            **dict.fromkeys(("source", "difficulty", "cf_rating", "memory_limit_bytes"), NUMBERS),
+            "time_limit": st.none() | st.fixed_dictionaries({"seconds": NUMBERS, "nanos": NUMBERS}),
+            **dict.fromkeys(("input_file", "output_file"), TEXTS),
+            "is_description_translated": st.none() | st.booleans(),
+        },
+    ),
+)
+NOT_THE_CONVERTERS = {Rule.BOTH_LABELS, Rule.NO_ROWS}  # contradictions of the source itself, and a part without rows
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(records=st.lists(RECORDS, min_size=1, max_size=4))
+def test_whatever_is_null_the_rows_written_pass_our_own_index_and_validation(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: CodeTokenizer, records: list[dict[str, Any]]
+) -> None:
+    root = tmp_path_factory.mktemp("nulls")
+    source = write_parquet(root / "train-0.parquet", records)
+    settings = PartSettings(root / "parts", tokenizer, RowLimits(languages=(1, 3), max_tokens=400))
+    [part] = list_parts("train", [(source, FileDigest("0" * 64, 1))])
+    [outcome] = finish_parts(parts_table([part]), settings).to_pylist()
+    if outcome["error"]:
+        assert re.search(r"problem ('|\d+ of row group).*: found .* (in|and) .*expected", outcome["error"], re.DOTALL)
+        return
+    counts = msgspec.json.decode(outcome["finished"], type=FinishedPart).receipt.counts
+    rows = part_files(part, settings).rows
+    report = validate_data([rows], benchmarks={})
+    errors = {finding.rule for finding in report.findings if finding.rule.severity == "error"}
+    assert errors <= NOT_THE_CONVERTERS
+    assert counts.problems == len(records)
+    if counts.rows:
+        assert len(build_index(rows, on_error="fail").index) == counts.rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
-from wmtp_ray.data.index import build_index, ensure_index, write_index
+from wmtp_ray.data.index import build_index, ensure_index, index_path_of, write_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError, DataError
 from wmtp_ray.flows.inspect_data import inspect_data
@@ -90,3 +90,12 @@ def test_neither_torch_nor_ray_is_imported(counted: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stderr.strip() == ""
+
+
+def test_lines_that_the_index_left_out_are_said(jsonl: Path) -> None:
+    row = json.loads(jsonl.read_text().splitlines()[0])
+    jsonl.write_text(jsonl.read_text() + json.dumps(row | {"output": " \n"}) + "\n")
+    write_index(build_index(jsonl, on_error="skip"), index_path_of(jsonl))
+    text = inspect_data(jsonl, index_path=None, words=SMALL_STEPS, picture=None)
+    assert "Left out of the index: 1 of 61 lines" in text
+    assert 'train.jsonl:61: found no program in "output"' in text

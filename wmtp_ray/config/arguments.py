@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wmtp_ray.config.layers import RAW_TEXT_KEYS
+from wmtp_ray.config.other_names import other_name
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.section import Section
 from wmtp_ray.errors import ConfigError
@@ -15,7 +16,7 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
   recipe=verifiable          what is trained: configs/recipe.NAME.yaml (required)
   preset=cpu                 on what machine: configs/preset.NAME.yaml, applied after the recipe
   run_name=NAME              folder under storage_root/runs; default <recipe>-<date>-<time>
-  weighting.beta=0.5         any key of configs/defaults.yaml; values are YAML: stages=[0,2], train.max_steps=100
+  weighting.beta=0.5         any key of configs/defaults.yaml; lists are YAML: stages=[0,2]; text is taken whole
 
   sweep=NAME                 many runs instead of one: configs/sweep.NAME.yaml, run_name names the sweep (docs/sweep.md)
   sweep.seeds=[1,2]          any key of configs/sweep_defaults.yaml
@@ -23,10 +24,18 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
   --dry-run                  print the resolved configuration and the plan, train nothing
   --resume                   continue run_name=NAME from its newest checkpoint
   --run-name NAME            the same as run_name=NAME
+  --dataset-suffix small     the same as data.suffix=small: read train_small.jsonl in place of train.jsonl
+  --use-micro-model          policy, tokenizer and reference are models_v2/micro-mtp and models_v2/micro-ref
   --tags a=b [c=d ...]       free tags of the run; a configuration key ends the list
   -h, --help                 print this
 """
-FLAGS = ("--dry-run", "--resume", "--run-name", "--tags", "--help", "-h")
+FLAGS = ("--dry-run", "--resume", "--run-name", "--dataset-suffix", "--use-micro-model", "--tags", "--help", "-h")
+MICRO_MODEL = (
+    "model.path=${storage_root}/models_v2/micro-mtp",
+    "tokenizer.path=${storage_root}/models_v2/micro-mtp/tokenizer.model",
+    "reference.path=${storage_root}/models_v2/micro-ref",
+    "reference.tokenizer_path=null",
+)
 
 
 @dataclass(frozen=True)
@@ -102,10 +111,12 @@ class _Words:
 
     def _flag(self, word: str) -> None:
         name, has_value, value = word.partition("=")
-        if name in ("--run-name", "--tags"):
+        if name in ("--run-name", "--dataset-suffix", "--tags"):
             if has_value:
                 self.rest.insert(0, value)
-            self._run_name() if name == "--run-name" else self._tags()
+            self._tags() if name == "--tags" else self._named(name)
+        elif word == "--use-micro-model":
+            self.overrides += MICRO_MODEL
         elif word == "--dry-run":
             self.dry_run = True
         elif word == "--resume":
@@ -115,11 +126,13 @@ class _Words:
         else:
             self.problems.append(f"unknown flag {word}; {_nearest_form(word)}")
 
-    def _run_name(self) -> None:
+    def _named(self, flag: str) -> None:
         if not self.rest or self.rest[0].startswith("-"):
-            self.problems.append("--run-name stands without a name; expected --run-name NAME")
-            return
-        self.run_name = self.rest.pop(0)
+            self.problems.append(f"{flag} stands without a name; expected {flag} NAME")
+        elif flag == "--run-name":
+            self.run_name = self.rest.pop(0)
+        else:
+            self.overrides.append(f"data.suffix={self.rest.pop(0)}")
 
     def _tags(self) -> None:
         before = len(self.tags)
@@ -168,6 +181,10 @@ def _nearest_form(word: str) -> str:
     forms |= {name: f"{name}={value if has_value else 'VALUE'}" for name in ("sweep", *RunConfig.model_fields)}
     if "." in stem and stem.partition(".")[0] in RunConfig.model_fields:
         return f"did you mean {stem}={value if has_value else 'VALUE'}?"
+    if stem not in (*FLAGS, *forms) and (other := other_name(stem)) is not None:
+        target = other.targets[0]
+        given = target if "=" in target else f"{target}={value if has_value else 'VALUE'}"
+        return f"did you mean {given}?" + (f" Here: {other.note}" if other.note else "")
     names = {name.replace("_", "-"): name for name in forms}
     nearest = difflib.get_close_matches(stem.replace("_", "-"), names, n=1)
     if nearest:

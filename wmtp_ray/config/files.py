@@ -52,13 +52,21 @@ def _needed(config: RunConfig) -> Iterator[NeededFile]:
         remedy = "set tokenizer.path=FILE (a SentencePiece tokenizer.model)"
         yield NeededFile("tokenizer.path", (config.tokenizer.path,), remedy)
     if stages & {1, 2}:
-        remedy = "set data.train_file=FILE.jsonl (one row a line, README.md says how)"
+        remedy = _how_to_get_small(config) or "set data.train_file=FILE.jsonl (one row a line, README.md says how)"
         yield NeededFile("data.train_file", (config.data.train_file,), remedy)
     if stages & {1, 2} and config.data.valid_file is not None:
         remedy = "set data.valid_file=FILE.jsonl, or null to hold out problems of data.train_file"
+        remedy = _how_to_get_small(config) + "; or " + remedy if config.data.suffix else remedy
         yield NeededFile("data.valid_file", (config.data.valid_file,), remedy)
     yield from _reference(config)
     yield from _critic(config)
+
+
+def _how_to_get_small(config: RunConfig) -> str:
+    """Say where a file of a suffix comes from; "" without a suffix."""
+    if config.data.suffix is None:
+        return ""
+    return "scripts/setup_datasets.py writes the _small files of a data set; data.suffix=null reads the whole ones"
 
 
 def _reference(config: RunConfig) -> Iterator[NeededFile]:

@@ -6,6 +6,7 @@ bad configuration is refused in well under a second. Does not look at the files 
 
 import functools
 import operator
+import re
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from wmtp_ray.config.arguments import USAGE, Arguments, parse_arguments
+from wmtp_ray.config.dataset_suffix import FILE_KEYS, with_suffix
 from wmtp_ray.config.earlier_names import existing_path
 from wmtp_ray.config.explain import (
     explain_errors,
@@ -28,6 +30,7 @@ from wmtp_ray.config.files import check_files, earlier_names
 from wmtp_ray.config.layers import (
     COMMAND_LINE,
     CONFIG_DIR,
+    UNSET,
     Key,
     Layer,
     merge,
@@ -36,8 +39,9 @@ from wmtp_ray.config.layers import (
     read_layer,
     short_name,
     source_of,
+    whole,
 )
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema import SUFFIX, RunConfig
 from wmtp_ray.errors import ConfigError
 
 __all__ = [
@@ -91,12 +95,22 @@ def load_resolved(path: Path) -> RunConfig:
         raise ConfigError(f"{path} does not exist; expected the config.yaml of a run, check run_name") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not the YAML that a run saves ({type(error).__name__}); restore it") from None
-    defaults = read_layer(CONFIG_DIR / "defaults.yaml")
-    completed, _ = merge([defaults, Layer(path.name, values if isinstance(values, dict) else {})])
-    config, errors = _validate(completed)
+    defaults, _ = merge([read_layer(CONFIG_DIR / "defaults.yaml")])
+    config, errors = _validate(_completed(values if isinstance(values, dict) else {}, defaults))
     if config is None:
         raise ConfigError(f"{path}: " + one_message(errors, lambda key: None))
     return config
+
+
+def _completed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return saved values with the defaults of the keys that they lack; what was saved is not interpreted again."""
+    missing = {key: value for key, value in defaults.items() if key not in values and value != UNSET}
+    both = {
+        key: _completed(value, defaults[key])
+        for key, value in values.items()
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+    }
+    return values | both | missing
 
 
 class _ShortListsInline(yaml.SafeDumper):
@@ -133,7 +147,8 @@ def _names(arguments: Arguments, now: datetime) -> Layer:
     recipe = short_name("recipe", arguments.recipe)
     preset = None if arguments.preset is None else short_name("preset", arguments.preset)
     run_name = arguments.run_name or f"{recipe}-{now:%Y%m%d-%H%M%S}"
-    names = {"recipe": recipe, "preset": preset, "run_name": run_name, "tags": arguments.tags}
+    tags = {name: whole(text) for name, text in arguments.tags.items()}
+    names = {"recipe": recipe, "preset": preset, "run_name": run_name, "tags": tags}
     return Layer(COMMAND_LINE, names)
 
 
@@ -150,9 +165,14 @@ def _validate(values: dict[str, Any]) -> tuple[RunConfig | None, list[tuple[Key,
 def _make_paths_absolute(values: dict[str, Any], base: Path) -> None:
     """Turn every path of `values` into an absolute one, in place, and find storage of an earlier generation."""
     storage_root = base / Path(str(values.get("storage_root"))).expanduser()
+    data = values.get("data")
+    suffix = str(data.get("suffix") or "") if isinstance(data, dict) else ""
+    suffix = suffix if re.fullmatch(SUFFIX, suffix) else ""  # any other is refused by the schema
     for key in path_keys(values):
         section: Any = functools.reduce(operator.getitem, key[:-1], values)  # type: ignore[arg-type]
         path = base / Path(section[key[-1]]).expanduser()
+        if suffix and key in FILE_KEYS:
+            path = with_suffix(path, suffix, storage_root)
         section[key[-1]] = str(existing_path(path, storage_root))
 
 

@@ -20,10 +20,14 @@ from wmtp_ray.config.sampling import (
     Stage2Sampling,
     check_difficulties,
 )
-from wmtp_ray.config.section import Count, Fraction, Positive, Seconds, Section
+from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Seconds, Section
 from wmtp_ray.config.storage_root import StorageRoot
+from wmtp_ray.config.tags import Tags
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
+
+
+SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
 
 
 class LoraConfig(Section):
@@ -64,6 +68,10 @@ class DataConfig(Section):
     index_file: Path | None = Field(description="Index of train_file, or a directory for it; None: beside it.")
     valid_file: Path | None = Field(description="Held-out JSONL for the critic's health; None: split off by problem.")
     valid_problems_frac: Fraction = Field(description="Share of problems held out when valid_file is None.")
+    suffix: Annotated[str, Field(pattern=SUFFIX)] | None = Field(
+        description="small: train_small.jsonl is read for train.jsonl, validation_small.jsonl for valid.jsonl.",
+        json_schema_extra={"expected": "letters, digits and dashes, such as small, or null"},
+    )
     policy_rows: Literal["correct_only", "mixed"] = Field(description="Rows that stage 2 draws from.")
     languages: tuple[Language, ...] | None = Field(description="Only rows in these languages; None: all rows.")
     difficulty_source: DifficultySource = Field(
@@ -188,7 +196,7 @@ class CriticConfig(Section):
 class CriticStageConfig(Section):
     """Stage 1: pretraining of the critic."""
 
-    epochs: Count = Field(description="Passes over the drawn rows.")
+    epochs: Epochs = Field(description="Passes over the drawn rows; 0.1 is the first tenth of one.")
     max_steps: Count | None = Field(description="Upper bound of optimizer steps.")
     batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
     learning_rate: Positive = Field(description="Peak learning rate.")
@@ -217,7 +225,9 @@ class ValueCoefs(Section):
 class TrainConfig(Section):
     """Stage 2: the optimizer, its schedule and its batches."""
 
-    epochs: Count = Field(description="Passes over the drawn rows; the difficulty schedule spans all of them.")
+    epochs: Epochs = Field(
+        description="Passes over the drawn rows, 0.1 for a tenth of one; the difficulty schedule spans all of them."
+    )
     max_steps: Count | None = Field(description="Upper bound of optimizer steps; phases and schedule shrink with it.")
     batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
     batch_sequences: Count | None = Field(
@@ -301,7 +311,12 @@ class TrackingConfig(Section):
 
     mlflow: bool = Field(description="Log to MLflow as well.")
     mlflow_uri: str | None = Field(description="None: an sqlite file in storage_root.")
-    experiment: str = Field(description="MLflow experiment.")
+    experiment: str = Field(
+        min_length=1,
+        max_length=500,
+        description="MLflow experiment.",
+        json_schema_extra={"expected": "text of 1 to 500 characters"},
+    )
     progress: bool = Field(description="Draw the progress line.")
 
     @model_validator(mode="after")
@@ -325,7 +340,7 @@ class RunConfig(Section):
         description="Folder under storage_root/runs; SWEEP/TRIAL for a trial of a sweep.",
         json_schema_extra={"expected": "letters, digits, dots, dashes and underscores, a letter or digit first"},
     )
-    tags: dict[str, str] = Field(description="Free tags, logged.")
+    tags: Tags = Field(description="Free tags, logged.")
     stages: tuple[Annotated[int, Field(ge=0, le=3)], ...] = Field(
         description="0 prepare, 1 critic, 2 train, 3 evaluate."
     )

@@ -2,12 +2,20 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0.0)]
+
+
+def _whole_where_it_is(passes: float) -> float:
+    """Return 2 for 2.0: whole passes are counted in integers, as they always were in plans."""
+    return int(passes) if passes.is_integer() else passes
+
+
+Epochs = Annotated[float, Field(gt=0.0), AfterValidator(_whole_where_it_is)]
 
 
 class Section(BaseModel):

@@ -1,26 +1,38 @@
 """deepmind/code_contests as the hub serves it (Parquet), read problem by problem, to rows and evaluation problems.
 
-Decides nothing about lengths or languages (`kept_rows.py`) and writes no file. Codes are the data set's own:
-`difficulty` is no scale (see `rows.py`), `source` is numbered here as on the hub, which swaps two sites against the
-protocol buffers of the original release.
+Decides nothing about lengths or languages (`kept_rows.py`) and writes no file. What a null of a record means is in
+`codecontests_record.py`. `difficulty` is the data set's own code and no scale (see `rows.py`).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wmtp_ray.data.codecontests_record import Problem, Solution, StdioTest, decode_problem
 from wmtp_ray.data.rows import Row
 from wmtp_ray.errors import DataError
+
+__all__ = [
+    "DATASET",
+    "LICENCE",
+    "Problem",
+    "Solution",
+    "StdioTest",
+    "num_row_groups",
+    "problem_line",
+    "read_names",
+    "read_problems",
+    "rows_of",
+    "shown_tests",
+    "unique_names",
+]
 
 DATASET = "deepmind/code_contests"
 SOURCE = "code_contests"
 LICENCE = "CC BY 4.0"
-CONTESTS = {1: "codechef", 2: "codeforces", 3: "hackerearth", 4: "codejam", 5: "atcoder", 6: "aizu"}
 PUBLIC_TESTS_SHOWN = 2
 
 # A row group holds hundreds of problems and more than a gigabyte: pages are read through a buffer of this size and a
@@ -51,43 +63,6 @@ COLUMNS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class StdioTest:
-    """What a program reads and what it has to print."""
-
-    input: str
-    output: str
-
-
-@dataclass(frozen=True)
-class Solution:
-    """A program and its language code (1 Python 2, 2 C++, 3 Python 3, 4 Java)."""
-
-    language: int
-    program: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem of the data set; `contest` is "" and `cf_rating` 0 where unknown, limits and file names None."""
-
-    name: str
-    description: str
-    public_tests: tuple[StdioTest, ...]
-    private_tests: tuple[StdioTest, ...]
-    generated_tests: tuple[StdioTest, ...]
-    solutions: tuple[Solution, ...]
-    incorrect_solutions: tuple[Solution, ...]
-    contest: str
-    difficulty: int
-    cf_rating: int
-    time_limit_s: float | None
-    memory_limit_bytes: int | None
-    input_file: str | None
-    output_file: str | None
-    is_description_translated: bool
-
-
 def num_row_groups(path: Path) -> int:
     """Count the row groups of a source file; raises DataError when it is none or lacks columns, without reading it."""
     with _opened(path) as file:
@@ -96,16 +71,56 @@ def num_row_groups(path: Path) -> int:
 
 
 def read_problems(path: Path, row_group: int) -> Iterator[Problem]:
-    """Read one row group in order, a few problems in memory at a time. Raises DataError for a torn or foreign file."""
+    """Read one row group in order, a few problems in memory at a time.
+
+    Raises DataError for a torn or foreign file, and for a record that cannot be a problem (`codecontests_record.py`).
+    """
     with _opened(path) as file:
         _check_columns(path, file.schema_arrow)
         batches = file.iter_batches(_PROBLEMS_AT_ONCE, row_groups=[row_group], columns=COLUMNS.names, use_threads=False)
+        number = 0
         try:
             for batch in batches:
                 for row in range(batch.num_rows):
-                    yield _decode(batch.slice(row, 1).to_pylist()[0], path)
+                    place = f"{path}: problem {number} of row group {row_group}, counted from 0"
+                    yield decode_problem(batch.slice(row, 1).to_pylist()[0], place)
+                    number += 1
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: problem {number} of row group {row_group}: found text that is not UTF-8 ({error}), expected "
+                "UTF-8; mend the record or leave it out"
+            ) from error
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(path, error) from error
+
+
+def read_names(path: Path, row_group: int) -> list[str | None]:
+    """Read the names of a row group's problems alone; None where one is null or no UTF-8, `read_problems` says so."""
+    with _opened(path) as file:
+        try:
+            column = file.read_row_group(row_group, columns=["name"], use_threads=False)["name"]
+            return [None if name is None else str(name) for name in column.to_pylist()]
+        except UnicodeDecodeError:
+            return [None] * int(file.metadata.row_group(row_group).num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
+
+
+def unique_names(names: Iterable[str | None]) -> list[str | None]:
+    """Number the names that come again, which different sites may give: a, b, a -> a, b, "a (2)".
+
+    Rows are told apart by the names of their problems, so two problems of one name would become one.
+    """
+    given = list(names)
+    taken, unique = {name for name in given if name is not None}, list[str | None]()
+    seen: set[str | None] = set()
+    for name in given:
+        new, number = name, 2
+        while name is not None and (new in seen or (new != name and new in taken)):
+            new, number = f"{name} ({number})", number + 1
+        seen.add(new)
+        unique.append(new)
+    return unique
 
 
 def rows_of(problem: Problem) -> Iterator[Row]:
@@ -159,45 +174,6 @@ def problem_line(problem: Problem) -> bytes:
         "is_description_translated": problem.is_description_translated,
     }
     return orjson.dumps(record)
-
-
-def _decode(record: dict[str, Any], path: Path) -> Problem:
-    limit = record["time_limit"]
-    return Problem(
-        name=record["name"],
-        description=record["description"],
-        public_tests=_tests(record, "public_tests", path),
-        private_tests=_tests(record, "private_tests", path),
-        generated_tests=_tests(record, "generated_tests", path),
-        solutions=_solutions(record, "solutions", path),
-        incorrect_solutions=_solutions(record, "incorrect_solutions", path),
-        contest=CONTESTS.get(record["source"], ""),
-        difficulty=record["difficulty"],
-        cf_rating=record["cf_rating"],
-        time_limit_s=None if limit is None else limit["seconds"] + limit["nanos"] / 1e9,
-        memory_limit_bytes=record["memory_limit_bytes"] or None,
-        input_file=record["input_file"] or None,
-        output_file=record["output_file"] or None,
-        is_description_translated=record["is_description_translated"],
-    )
-
-
-def _tests(record: dict[str, Any], column: str, path: Path) -> tuple[StdioTest, ...]:
-    return tuple(StdioTest(*pair) for pair in _pairs(record, column, "input", "output", path))
-
-
-def _solutions(record: dict[str, Any], column: str, path: Path) -> tuple[Solution, ...]:
-    return tuple(Solution(*pair) for pair in _pairs(record, column, "language", "solution", path))
-
-
-def _pairs(record: dict[str, Any], column: str, first: str, second: str, path: Path) -> Iterator[tuple[Any, Any]]:
-    lists = record[column]
-    if lists is None or lists[first] is None or lists[second] is None or len(lists[first]) != len(lists[second]):
-        raise DataError(
-            f"{path}: problem {record['name']!r}: found null or lists of different lengths in {column}, expected "
-            f"as many {column}.{first} as {column}.{second}; download the file again"
-        )
-    return zip(lists[first], lists[second], strict=True)
 
 
 def _opened(path: Path) -> pq.ParquetFile:

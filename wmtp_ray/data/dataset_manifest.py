@@ -13,7 +13,7 @@ from wmtp_ray.data.source_files import Origin
 from wmtp_ray.errors import DataError
 
 FILE_NAME = "manifest.json"
-FORMAT = 1  # raised whenever the same source and parameters give other bytes
+FORMAT = 2  # raised whenever the same source and parameters give other bytes
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from wmtp_ray.data.index_file import (
     write_index,
 )
 from wmtp_ray.data.index_processes import scan_file
+from wmtp_ray.data.index_ranges import refuse_other_encoding
 from wmtp_ray.data.legacy_metadata import Labels, labels_path_of, read_labels
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError
@@ -60,6 +61,7 @@ def build_index(path: Path, *, on_error: OnError, num_processes: int | None = No
     Raises DataError when the file cannot be read, holds no valid row, changes meanwhile, contradicts its labels, or,
     with `on_error="fail"`, holds malformed lines: their number and the first ten are named.
     """
+    refuse_other_encoding(path)
     fingerprint = file_fingerprint(path)
     columns, labels = _read_columns(path, num_processes)
     if columns.num_malformed and on_error == "fail":

@@ -16,15 +16,26 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from wmtp_ray.data.records import MalformedRow, Record, missing_label
+from wmtp_ray.data.records import BYTE_ORDER_MARK, MalformedRow, Record, missing_label
 from wmtp_ray.data.repeated_heads import LineDecoder, Tail
 from wmtp_ray.data.rows import problem_of
 from wmtp_ray.errors import DataError
 
 LISTED_ERRORS = 10
 MAX_LINE_BYTES = 1 << 28  # beyond it the file is no JSONL; bounds the memory of a build
+_OTHER_MARKS = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+_ENCODINGS_BY_ZEROS = {
+    b"\0\1\0\1": "UTF-16LE",
+    b"\1\0\1\0": "UTF-16BE",
+    b"\0\1\1\1": "UTF-32LE",
+    b"\1\1\1\0": "UTF-32BE",
+}
 READ_BYTES = 1 << 18  # stays in the cache of a core
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Kind(NamedTuple):
@@ -70,6 +81,19 @@ def open_jsonl(path: Path) -> BinaryIO:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}), expected a JSONL in the row schema; check data.train_file"
         ) from error
+
+
+def refuse_other_encoding(path: Path) -> None:
+    """Raise DataError that names the encoding when a file is UTF-16 or UTF-32, with a byte order mark or without."""
+    with open_jsonl(path) as file:
+        head = file.read(4)
+    encoding = next((name for mark, name in _OTHER_MARKS if head.startswith(mark)), "")
+    if not encoding and len(head) == 4:  # JSON begins with an ASCII character: the zeros beside it tell
+        encoding = _ENCODINGS_BY_ZEROS.get(bytes(byte == 0 for byte in head), "")
+    if encoding:
+        raise DataError(
+            f"{path}: found text in {encoding}, expected UTF-8; convert it: iconv -f {encoding} -t UTF-8 {path} > NEW"
+        )
 
 
 def scan_range(path: Path, start: int, stop: int, *, labels_elsewhere: bool) -> RangeRows:

@@ -28,10 +28,16 @@ class RowLimits:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the problems and solutions of a source; `dropped` is by reason, the others count kept rows."""
+    """What became of the problems and solutions of a source.
+
+    `problems` were found; of those `problems_left_out`, by reason, gave nothing at all, and `problems_renamed` have a
+    name of another problem of the split. `dropped` counts solutions by reason, the others count kept rows.
+    """
 
     problems: int = 0
     problems_without_rows: int = 0
+    problems_left_out: dict[str, int] = field(default_factory=dict)
+    problems_renamed: int = 0
     rows: int = 0
     correct_rows: int = 0
     incorrect_rows: int = 0
@@ -104,6 +110,8 @@ def total(counts: Iterable[Counts]) -> Counts:
     return Counts(
         problems=sum(each.problems for each in parts),
         problems_without_rows=sum(each.problems_without_rows for each in parts),
+        problems_left_out=_summed(each.problems_left_out for each in parts),
+        problems_renamed=sum(each.problems_renamed for each in parts),
         rows=sum(each.rows for each in parts),
         correct_rows=sum(each.correct_rows for each in parts),
         incorrect_rows=sum(each.incorrect_rows for each in parts),

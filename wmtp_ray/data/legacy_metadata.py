@@ -89,7 +89,9 @@ def read_labels(jsonl: Path) -> Labels:
     """Read the labels beside a JSONL; raises DataError when they are not of the form above."""
     path = labels_path_of(jsonl)
     try:
-        entries = msgspec.json.decode(path.read_bytes(), type=_LabelsFile).metadata
+        entries = msgspec.json.decode(
+            path.read_bytes().removeprefix(records.BYTE_ORDER_MARK), type=_LabelsFile
+        ).metadata
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as labels ({error}), expected a list `metadata` of is_correct, difficulty and "

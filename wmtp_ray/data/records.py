@@ -4,6 +4,8 @@ A line that holds the schema's keys and nothing else is decoded straight into it
 that decoder refuses (further keys, a broken line, a wrong type) goes to the slow and exact way: orjson decides what is
 JSON, the schema what is a record, and the message says why not. Both accept the same lines and return the same records.
 
+A program is a text with something else than white space in it: an empty one would teach a model to end at once.
+
 Refused though `json.loads` takes them: NaN and Infinity, numbers beyond a double (1e400), nesting beyond orjson's
 1024 levels, and lone surrogates ("\\ud800"), which no tokenizer could encode. Reads no files and knows no offsets.
 """
@@ -14,10 +16,13 @@ import msgspec
 import orjson
 from msgspec import UNSET, UnsetType
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 INT8 = (-(2**7), 2**7 - 1)
 INT16 = (-(2**15), 2**15 - 1)
 Int8 = Annotated[int, msgspec.Meta(ge=INT8[0], le=INT8[1])]
 Int16 = Annotated[int, msgspec.Meta(ge=INT16[0], le=INT16[1])]
+# A pattern would cost half a decoding: emptiness is the decoder's part, white space ours.
+Program = Annotated[str, msgspec.Meta(min_length=1)]
 
 _JSON_NAMES = {str: "a string", bool: "true or false", int: "an integer", dict: "an object", list: "a list"}
 _MISSING = object()
@@ -26,6 +31,10 @@ _Kind = TypeVar("_Kind")
 
 class MalformedRow(ValueError):
     """A line is not a row; the message says what was found and what was expected, not where."""
+
+
+class EmptyProgram(MalformedRow):
+    """A line would be a row but for its program, which is empty or white space."""
 
 
 class Metadata(msgspec.Struct, frozen=True, gc=False):
@@ -44,7 +53,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     instruction: str
     input: str
-    output: str
+    output: Program
     task_id: str
     is_correct: bool | UnsetType = UNSET
     metadata: Metadata | UnsetType = UNSET
@@ -64,9 +73,17 @@ _decode_bare = msgspec.json.Decoder(_BareRecord).decode
 def decode_record(line: bytes) -> Record:
     """Check one line without its line end, labels where it has them; raises MalformedRow."""
     try:
-        return _decode_bare(line)
+        record: Record = _decode_bare(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _check(_decode_object(line))
+    if record.output.isspace():
+        raise empty_program()
+    return record
+
+
+def empty_program() -> EmptyProgram:
+    """Say that a record has no program."""
+    return EmptyProgram('found no program in "output" (empty or white space), expected one')
 
 
 def missing_label(metadata: Metadata | UnsetType) -> MalformedRow:
@@ -89,16 +106,21 @@ def _why_undecodable(line: bytes, error: orjson.JSONDecodeError) -> str:
         line.decode("utf-8")
     except UnicodeDecodeError as unicode_error:
         return f"found invalid UTF-8 at byte {unicode_error.start} of the line"
+    if line.startswith(BYTE_ORDER_MARK):
+        return "found a byte order mark in the middle of the file (were files joined?)"
     # orjson appends its own idea of line and column, which is about this one line
     return f"found invalid or truncated JSON at character {error.pos} ({error.msg.partition(': line')[0]})"
 
 
 def _check(content: dict[str, object]) -> Record:
     try:
-        return msgspec.convert(content, Record)
+        record = msgspec.convert(content, Record)
     except msgspec.ValidationError:
         _refuse(content)
         raise  # never: the two checks agree
+    if record.output.isspace():
+        raise empty_program()
+    return record
 
 
 def _refuse(content: dict[str, object]) -> None:
@@ -108,8 +130,13 @@ def _refuse(content: dict[str, object]) -> None:
         _field(content, key, str)
     if "is_correct" in content:
         _field(content, "is_correct", bool)
-    if metadata is None:
-        return
+    if metadata is not None:
+        _refuse_metadata(metadata)
+    if not content["output"]:
+        raise empty_program()
+
+
+def _refuse_metadata(metadata: dict[str, object]) -> None:
     _field(metadata, "source", str, "metadata.")
     _integer(metadata, "difficulty", INT16)
     _field(metadata, "has_tests", bool, "metadata.")

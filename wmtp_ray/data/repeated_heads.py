@@ -12,7 +12,7 @@ the head were checked when it was learned, as `{"instruction": "Add.", "input": 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from wmtp_ray.data.records import BareMetadata, Record, decode_record
+from wmtp_ray.data.records import BareMetadata, Program, Record, decode_record, empty_program
 
 JSON_BLANKS = b" \t\n\r"
 NO_HEAD = b"\xff"  # begins no line of UTF-8
@@ -28,7 +28,7 @@ class Head(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 class Tail(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """The members of a record that differ, typed as in `Record`."""
 
-    output: str
+    output: Program
     task_id: str
     is_correct: bool | UnsetType = UNSET
     metadata: BareMetadata | UnsetType = UNSET
@@ -51,9 +51,12 @@ class LineDecoder:
         head = self._head
         if line.startswith(head):
             try:
-                return _decode_tail(b"{" + line[len(head) :])
+                tail: Tail = _decode_tail(b"{" + line[len(head) :])
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return decode_record(line)
+            if tail.output.isspace():
+                raise empty_program()
+            return tail
         record = decode_record(line)
         if record.instruction == self._instruction and not self._heads_differ:
             self._learn(line)

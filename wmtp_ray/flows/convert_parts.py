@@ -14,7 +14,7 @@ import msgspec
 
 from actors.row_converter import FinishedPart, PartSettings, SourcePart, finish_parts, part_files, parts_table
 from wmtp_ray.artifacts.manifest import atomic_file
-from wmtp_ray.data.codecontests import num_row_groups
+from wmtp_ray.data.codecontests import num_row_groups, read_names, unique_names
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.block_tasks import run_block_tasks
@@ -25,9 +25,26 @@ Say = Callable[[str], None]
 
 
 def list_parts(split: str, files: Sequence[tuple[Path, FileDigest]]) -> list[SourcePart]:
-    """List the row groups of a split's files in order; raises DataError for a file that is not of the data set."""
+    """List the row groups of a split's files in order.
+
+    Raises DataError for a file that is not of the data set, and for files that hold no problem.
+    """
     places = [(path, digest, group) for path, digest in files for group in range(num_row_groups(path))]
-    return [SourcePart(split, n, str(path), digest.sha256, group) for n, (path, digest, group) in enumerate(places)]
+    names = [read_names(path, group) for path, _, group in places]
+    if not any(names):
+        raise DataError(
+            f"{', '.join(str(path) for path, _ in files)}: found no problem, expected at least one of the split "
+            f"{split}; check that the download or export finished, or leave the split out"
+        )
+    unique = iter(unique_names(name for of_group in names for name in of_group))
+    renamed = [
+        tuple((n, new) for n, (name, new) in enumerate(zip(of_group, unique, strict=False)) if new and new != name)
+        for of_group in names
+    ]
+    return [
+        SourcePart(split, n, str(path), digest.sha256, group, renamed[n])
+        for n, (path, digest, group) in enumerate(places)
+    ]
 
 
 def convert_parts(parts: Sequence[SourcePart], settings: PartSettings, say: Say) -> list[FinishedPart]:

@@ -14,7 +14,7 @@ from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.sampling import DifficultyBins, DifficultySource
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
-from wmtp_ray.data.index import load_index
+from wmtp_ray.data.index import BuiltIndex, load_built_index
 from wmtp_ray.data.overview import overview_of
 from wmtp_ray.data.overview_text import render_overview
 from wmtp_ray.errors import WmtpError
@@ -40,12 +40,19 @@ def inspect_data(jsonl: Path, *, index_path: Path | None, words: Sequence[str], 
     is as in `index_path_of`. Raises DataError when the index is missing or stale, ConfigError for the words.
     """
     config = _config(jsonl, index_path, words)
-    index = load_index(jsonl.absolute(), index_path)
+    built = load_built_index(jsonl.absolute(), index_path)
+    index = built.index
     overview = overview_of(index, _bins_by_source(config), max_tokens=config.data.max_tokens)
     critic_stage = _planned(1, index, lambda: _plan_critic_stage(index, config), None)
     bound = version_schedule(config).staleness_bound if config.uses_critic else None
     training = _planned(2, index, lambda: plan_training(index, config.data, config.train, config.seed), bound)
-    sections = [render_overview(overview), f"What recipe={config.recipe} would draw", critic_stage.text, training.text]
+    sections = [
+        render_overview(overview),
+        *_left_out(built),
+        f"What recipe={config.recipe} would draw",
+        critic_stage.text,
+        training.text,
+    ]
     if picture is not None:
         from wmtp_ray.data.overview_picture import draw_overview  # most of a second
 
@@ -61,6 +68,16 @@ def _config(jsonl: Path, index_path: Path | None, words: Sequence[str]) -> RunCo
     if index_path is not None:
         files.append(f"data.index_file={json.dumps(str(index_path.absolute()))}")
     return load_config(parse_arguments([*recipe, *words, *files]), now=datetime.now())
+
+
+def _left_out(built: BuiltIndex) -> list[str]:
+    if not built.num_skipped:
+        return []
+    listed = "\n".join(f"  {error}" for error in built.errors)
+    return [
+        f"Left out of the index: {built.num_skipped:,} of {built.num_lines:,} lines, which are no rows; the first "
+        f"{len(built.errors)}\n{listed}"
+    ]
 
 
 def _bins_by_source(config: RunConfig) -> dict[DifficultySource, DifficultyBins]:

@@ -18,6 +18,7 @@ from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import load_built_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.count_tokens import ensure_counted_index
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.plan.render import render
@@ -33,7 +34,8 @@ _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 class Prepared:
     """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
 
-    `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not.
+    `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not. `left_out` says which
+    lines of the data files are not read.
     """
 
     index: RowIndex | None
@@ -41,6 +43,7 @@ class Prepared:
     schedule: VersionSchedule
     evaluation: EvaluationPlan | None
     rendered: str
+    left_out: tuple[str, ...] = ()
     estimate: RunEstimate | None = None
 
 
@@ -57,7 +60,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_files(config)
     tokenizer = CodeTokenizer(config.tokenizer.path)
     check_model_fits(config, tokenizer)
-    evaluation = _evaluation_plan(config) if 3 in config.stages else None
+    evaluation = _evaluation_plan(config, tokenizer) if 3 in config.stages else None
     evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
     if config.stages == (3,):
         return Prepared(None, {}, version_schedule(config), evaluation, "\n\n".join(evaluation_lines))
@@ -75,8 +78,9 @@ def prepare(config: RunConfig) -> Prepared:
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     estimate = estimate_run(config, plans, index)
     require_fit(estimate)
-    sections += [*evaluation_lines, *_left_out_lines(config), *earlier_names(config), render_estimate(estimate)]
-    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), estimate)
+    left_out = tuple(_left_out_lines(config))
+    sections += [*evaluation_lines, *left_out, *earlier_names(config), render_estimate(estimate)]
+    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
 
 
 def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:
@@ -85,8 +89,9 @@ def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, ind
     )
 
 
-def _evaluation_plan(config: RunConfig) -> EvaluationPlan:
-    plan = plan_evaluation(config)
+def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationPlan:
+    is_trained = 2 in config.stages or (config.run_dir / "final").is_dir() or (config.run_dir / "checkpoints").is_dir()
+    plan = plan_evaluation(config, Asked(tokenizer, is_trained))
     num_horizons, drafts = read_model_shape(config.model.path).num_horizons, config.evaluation.draft_horizons
     if plan.datasets and drafts >= num_horizons:
         raise ConfigError(

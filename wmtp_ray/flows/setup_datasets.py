@@ -30,6 +30,7 @@ from wmtp_ray.data.dataset_manifest import (
 from wmtp_ray.data.kept_rows import LANGUAGES, Counts, RowLimits, keep_rows, total
 from wmtp_ray.data.source_files import LocatedFiles, locate
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.errors import DataError
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.convert_parts import concatenate_parts, convert_parts, list_parts, remove_parts
 
@@ -83,6 +84,7 @@ def setup_codecontests(place: Place, splits: Sequence[str], rows: RowParameters,
         for split in stale:
             files = concatenate_parts(split, finished, settings, place.out / "processed")
             counts = total(each.receipt.counts for each in finished if each.part.split == split)
+            _require_rows(split, counts, rows)
             records[split] = SplitRecord(sources[split], _digests(files, place.out), counts)
         return records
 
@@ -163,6 +165,17 @@ def _digests(paths: Sequence[Path], root: Path) -> dict[str, FileDigest]:
     return {path.relative_to(root).as_posix(): FileDigest(file_sha256(path), path.stat().st_size) for path in paths}
 
 
+def _require_rows(split: str, counts: Counts, rows: RowParameters) -> None:
+    """Refuse a split of which nothing is left: an empty file could not be indexed."""
+    if counts.rows:
+        return
+    raise DataError(
+        f"{split}: found no solution to keep in {counts.problems:,} problems (dropped: {_dropped(counts)}), expected "
+        f"one in {', '.join(rows.languages)} of at most {rows.max_tokens:,} tokens; choose other --languages, a higher "
+        "--max-tokens, or leave the split out of --splits"
+    )
+
+
 def _write(files: dict[str, list[bytes]], out: Path) -> dict[str, FileDigest]:
     paths = [out / "processed" / name for name in files]
     for path, lines in zip(paths, files.values(), strict=True):
@@ -186,8 +199,14 @@ def _conversion(dataset: str, licence: str, rows: RowParameters, tokenizer: Code
 
 def _described(split: str, record: SplitRecord) -> str:
     counts = record.counts
-    dropped = ", ".join(f"{number:,} {reason}" for reason, number in counts.dropped.items()) or "none"
+    problems = [f"{counts.problems:,} problems"]
+    problems += [f"left out: {number:,} {reason}" for reason, number in counts.problems_left_out.items()]
+    problems += [f"renamed: {counts.problems_renamed:,}"] if counts.problems_renamed else []
     return (
-        f"{split}: {counts.problems:,} problems; {counts.rows:,} rows, {counts.correct_rows:,} correct and "
-        f"{counts.incorrect_rows:,} incorrect; solutions dropped: {dropped}"
+        f"{split}: {', '.join(problems)}; {counts.rows:,} rows, {counts.correct_rows:,} correct and "
+        f"{counts.incorrect_rows:,} incorrect; solutions dropped: {_dropped(counts)}"
     )
+
+
+def _dropped(counts: Counts) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in counts.dropped.items()) or "none"

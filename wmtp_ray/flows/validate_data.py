@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.data.benchmarks import read_humaneval, read_mbpp
+from wmtp_ray.data.index_ranges import refuse_other_encoding
 from wmtp_ray.data.validation.checksums import Checksum, expected_checksum, find_other_bytes
 from wmtp_ray.data.validation.findings import ScannedFile, find_in_rows
 from wmtp_ray.data.validation.overlap import find_overlap
@@ -48,6 +49,8 @@ def validate_data(
     """
     _refuse_repeated(files)
     before = [_stat_of(path) for path in files]
+    for path in files:
+        refuse_other_encoding(path)
     num_bytes = [stat.st_size for stat in before]
     tasks = {name: _tasks(name, path) for name, path in benchmarks.items()}
     every_task = tuple(task for of_benchmark in tasks.values() for task in of_benchmark)

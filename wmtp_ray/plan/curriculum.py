@@ -108,7 +108,7 @@ def draw_curriculum(
     sampling: Stage2Sampling,
     *,
     difficulty_source: DifficultySource,
-    epochs: int,
+    epochs: float,
     max_steps: int | None,
     batch_rows: int,
 ) -> StageRows:
@@ -135,7 +135,7 @@ def draw_curriculum(
         remedy="raise data.max_tokens or train.sampling.n_samples, widen train.sampling.difficulty_bins, give "
         "`unknown` a weight in train.sampling.difficulty_schedule, choose another data.difficulty_source",
     )
-    length = run_length(rows_per_epoch, epochs, max_steps, batch_rows)
+    length = run_length(rows_per_epoch, epochs, max_steps, batch_rows, section="train")
     boundaries = phase_boundaries([phase.epoch_range[1] for phase in schedule], length.num_steps)
     tallies = _draw_phases(pool, schedule, [step * batch_rows for step in boundaries], rows_per_epoch, sampling.seed)
     phases = tuple(

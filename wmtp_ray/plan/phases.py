@@ -5,8 +5,10 @@ Draws nothing itself. P planned rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from wmtp_ray.contracts import Int64
+from wmtp_ray.errors import PlanError
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,21 @@ class StageRows:
     warnings: tuple[str, ...]
 
 
-def run_length(rows_per_epoch: int, epochs: int, max_steps: int | None, batch_rows: int) -> RunLength:
-    """Count the whole steps of a run: steps may span two epochs, and `max_steps` cuts them short."""
-    num_steps, incomplete_rows = divmod(rows_per_epoch * epochs, batch_rows)
+def run_length(
+    rows_per_epoch: int, epochs: float, max_steps: int | None, batch_rows: int, *, section: str
+) -> RunLength:
+    """Count the whole steps of a run: steps may span two epochs, and `max_steps` cuts them short.
+
+    A part of an epoch is rounded down to whole rows, in decimals: 0.29 epochs of 100 rows are 29 rows. Raises PlanError
+    when a part of an epoch does not fill one step; `section` is "train" or "critic_stage".
+    """
+    num_rows = int(rows_per_epoch * Fraction(str(epochs)))
+    num_steps, incomplete_rows = divmod(num_rows, batch_rows)
+    if num_steps == 0:
+        raise PlanError(
+            f"{section}.epochs={epochs:g} of {rows_per_epoch:,} rows are {num_rows:,} rows, but a step needs "
+            f"{section}.batch_rows={batch_rows}: raise {section}.epochs, lower {section}.batch_rows, or give more data"
+        )
     if max_steps is not None and max_steps <= num_steps:
         return RunLength(max_steps, 0)
     return RunLength(num_steps, incomplete_rows)

@@ -81,7 +81,7 @@ class RunPlan:
     batch_sequences: int | None
     sequence_tokens: int | None
     rows_together: int
-    epochs: int
+    epochs: float
     difficulty_source: DifficultySource
     dataset_fingerprint: str
     tokenizer_hash: str
@@ -211,7 +211,7 @@ def _run_plan(
     stage: int,
     held_out_P: Bool,
     rows_together: int,
-    epochs: int,
+    epochs: float,
     difficulty_source: DifficultySource,
     seed: int,
     sampling_seed: int,

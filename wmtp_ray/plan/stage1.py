@@ -54,7 +54,13 @@ def draw_critic_stage(
         remedy="widen critic_stage.sampling.difficulty_range (from 0 on it takes rows of unknown difficulty), choose "
         "another data.difficulty_source, raise critic_stage.sampling.max_rows_per_problem or n_samples",
     )
-    length = run_length(drawn.num_rows, critic_stage.epochs, critic_stage.max_steps, critic_stage.batch_rows)
+    length = run_length(
+        drawn.num_rows,
+        critic_stage.epochs,
+        critic_stage.max_steps,
+        critic_stage.batch_rows,
+        section="critic_stage",
+    )
     num_rows = length.num_steps * critic_stage.batch_rows
     epochs = range(-(-num_rows // drawn.num_rows))
     row_ids_P = np.concatenate([drawn.ordered(sampling.seed, epoch) for epoch in epochs])[:num_rows]

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.code_contests import CPP, PYTHON_2, PYTHON_3, cases_of, record_of, solutions_of, write_parquet
-from wmtp_ray.data.codecontests import Problem, num_row_groups, problem_line, read_problems, rows_of
+from wmtp_ray.data.codecontests import (
+    Problem,
+    num_row_groups,
+    problem_line,
+    read_problems,
+    rows_of,
+    unique_names,
+)
 from wmtp_ray.data.kept_rows import RowLimits, keep_rows
 from wmtp_ray.data.rows import problem_of
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -82,7 +89,7 @@ def test_a_problem_needs_neither_incorrect_solutions_nor_tests(source: Path) -> 
     assert (row.is_correct, row.has_tests, row.input) == (True, False, "")
 
 
-@given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
+@given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip))
 def test_the_problem_of_a_row_is_its_name_whatever_the_name(
     tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
@@ -149,10 +156,81 @@ def test_a_file_that_is_no_parquet_is_named(source: Path, content: bytes) -> Non
         num_row_groups(source)
 
 
-@pytest.mark.parametrize("tests", [None, {"input": ["1"], "output": []}, {"input": None, "output": []}])
-def test_tests_without_their_answers_are_refused(source: Path, tests: object) -> None:
-    with pytest.raises(DataError, match="problem 'odd': found null or lists of different lengths in private_tests"):
-        read(source, record_of("odd", private_tests=tests))
+NO_TESTS = {"input": None, "output": []}
+NO_SOLUTIONS = {"language": [3], "solution": None}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("name", None, "problem 1 of row group 0, counted from 0: found null in name"),
+        ("name", " \n", r"problem 1 of row group 0, counted from 0: found ' \\n' in name"),
+        *((column, None, f"problem 'odd': found null in {column},") for column in ("public_tests", "private_tests")),
+        *((column, None, f"problem 'odd': found null in {column},") for column in ("generated_tests", "solutions")),
+        ("incorrect_solutions", None, "problem 'odd': found null in incorrect_solutions,"),
+        ("private_tests", NO_TESTS, "problem 'odd': found null in private_tests.input"),
+        ("solutions", NO_SOLUTIONS, "problem 'odd': found null in solutions.solution"),
+        (
+            "public_tests",
+            {"input": ["1"], "output": []},
+            "problem 'odd': found 1 public_tests.input and 0 public_tests.output",
+        ),
+        (
+            "private_tests",
+            {"input": ["1", None], "output": ["", ""]},
+            r"problem 'odd': found null in private_tests.input\[1\]",
+        ),
+        (
+            "generated_tests",
+            {"input": ["1"], "output": [None]},
+            r"problem 'odd': found null in generated_tests.output\[0\]",
+        ),
+        ("difficulty", 40_000, "problem 'odd': found 40000 in difficulty, expected -32768..32767 or null"),
+        ("cf_rating", -40_000, "problem 'odd': found -40000 in cf_rating"),
+    ],
+)
+def test_what_cannot_be_a_problem_is_refused_with_problem_and_field(
+    source: Path, column: str, value: object, said: str
+) -> None:
+    with pytest.raises(DataError, match=f"train-00000-of-00001.parquet: {said}.*mend the record or leave it out"):
+        read(source, record_of("before"), record_of("odd") | {column: value})
+
+
+def test_a_null_that_means_unknown_is_read_as_such(source: Path) -> None:
+    nulls = ("description", "source", "difficulty", "cf_rating", "is_description_translated", "time_limit")
+    nulls = (*nulls, "memory_limit_bytes", "input_file", "output_file")
+    [problem, timed] = read(
+        source,
+        record_of("a", **dict.fromkeys(nulls), solutions=solutions_of((None, "print(1)"), (PYTHON_3, None))),
+        record_of("b", time_limit={"seconds": 3, "nanos": None}),
+    )
+    assert (problem.description, problem.contest, problem.difficulty, problem.cf_rating) == ("", "", 0, 0)
+    limits = (problem.time_limit_s, problem.memory_limit_bytes, problem.input_file, problem.output_file)
+    assert limits == (None,) * 4
+    assert problem.is_description_translated is False
+    assert [(each.language, each.program) for each in problem.solutions] == [(0, "print(1)"), (PYTHON_3, "")]
+    assert timed.time_limit_s == 3.0
+
+
+def test_text_that_is_no_utf_8_is_refused_with_its_place(source: Path) -> None:
+    write_parquet(source, [record_of("a"), record_of("b")])
+    table = pq.read_table(source)
+    broken = pa.array([b"fine", b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("description"), "description", broken), source)
+    with pytest.raises(DataError, match="problem 1 of row group 0: found text that is not UTF-8"):
+        list(read_problems(source, 0))
+
+
+def test_names_that_come_again_are_numbered_and_stay_different() -> None:
+    assert unique_names(["a", "b", "a", "a (2)", "a", None, None]) == ["a", "b", "a (3)", "a (2)", "a (4)", None, None]
+
+
+@given(names=st.lists(st.sampled_from(["a", "a (2)", "a (3)", "b", "a (2) (2)"]), max_size=12))
+def test_no_two_problems_have_one_name(names: list[str]) -> None:
+    unique = unique_names(names)
+    assert len(set(unique)) == len(names)
+    firsts = [n for n, name in enumerate(names) if name not in names[:n]]
+    assert [unique[n] for n in firsts] == [names[n] for n in firsts], "who came first keeps the name"
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the shared sample is not beside this checkout")

@@ -70,7 +70,7 @@ def records(draw: st.DrawFn) -> dict[str, object]:
     record: dict[str, object] = {
         "instruction": draw(TEXTS),
         "input": draw(TEXTS),
-        "output": draw(TEXTS),
+        "output": draw(TEXTS.filter(str.strip)),
         "task_id": draw(TEXTS) + suffix,
         "is_correct": draw(st.booleans()),
         "metadata": shuffled(draw, metadata),
@@ -280,3 +280,28 @@ def test_an_index_that_left_lines_out_is_refused_when_failing_is_asked(jsonl: Pa
     assert load_built_index(jsonl).num_skipped == 1
     with pytest.raises(DataError, match="1 malformed lines"):
         ensure_index(jsonl, tokenizer, on_error="fail")
+
+
+def test_rows_without_a_program_are_refused_with_their_lines_or_left_out(jsonl: Path, line: MakeLine) -> None:
+    jsonl.write_bytes(jsonl.read_bytes() + line(output=" \n") + b"\n" + line(output="") + b"\n")
+    with pytest.raises(DataError, match=r'train\.jsonl:4: found no program in "output".*\n.*train\.jsonl:5: found no'):
+        build_index(jsonl, on_error="fail")
+    built = build_index(jsonl, on_error="skip")
+    assert (len(built.index), built.num_skipped) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+        ("utf-32-le", "UTF-32LE"),
+        ("utf-32-be", "UTF-32BE"),
+    ],
+)
+def test_another_encoding_is_refused_by_its_name(jsonl: Path, encoding: str, named: str) -> None:
+    jsonl.write_bytes(jsonl.read_text("utf-8").encode(encoding))
+    with pytest.raises(DataError, match=f"found text in {named}, expected UTF-8; convert it: iconv -f {named} "):
+        build_index(jsonl, on_error="skip")

@@ -29,7 +29,7 @@ def row_of(output: str, *, language: int = 3, is_correct: bool = True) -> Row:
     return Row("Add.", "", output, "p_correct_0", is_correct, "made_up", 0, True, language, 0, "aizu")
 
 
-@given(row=ROWS)
+@given(row=ROWS.filter(lambda row: bool(row.output.strip())))
 def test_a_written_row_reads_back_as_it_was(row: Row) -> None:
     line = row_line(row)
     assert decode_row(line) == row

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from wmtp_ray.data.records import MalformedRow, decode_record
+from wmtp_ray.data.records import EmptyProgram, MalformedRow, decode_record
 from wmtp_ray.data.repeated_heads import LineDecoder
 from wmtp_ray.data.rows import Row, decode_row, problem_of
 
@@ -28,6 +28,7 @@ TEXTS = [
     '"sum_correct_0"',
 ]
 STRANGE = [
+    *('""', '" \\n\\t"', '"\\u2003\\u0085"'),
     *('"\\ud800"', '"\\udc00 alone"', '"\\ud83d\\u0041"', '"\\x"', '"\\u12g4"', '"a\tb"', '"open'),
     *("true", "false", "null", "NaN", "-Infinity", "0", "-0", "7", "7.0", "1e1", "70e-1", "1e400", "-1e999"),
     *("007", "+1"),
@@ -111,6 +112,8 @@ def naive_fields(line: bytes, loads: Callable[[bytes], object]) -> Fields | None
     if any(type(value) is not kinds.get(key, str) for key, value in found.items()):
         return None
     bounds = {"difficulty": 2**15, "language": 2**7, "cf_rating": 2**15}
+    if not found["output"].strip():  # type: ignore[attr-defined]
+        return None
     fits = all(-bound <= found[key] < bound for key, bound in bounds.items())  # type: ignore[operator]
     return found if fits else None
 
@@ -187,7 +190,7 @@ def lines_that_begin_alike(draw: st.DrawFn) -> list[bytes]:
     ]
     head = draw(st.sampled_from(heads)).encode()
     metadata = b'{"source": "made_up", "difficulty": 1, "has_tests": true}'
-    first = head + b'"output": "", "task_id": "t", "is_correct": true, "metadata": ' + metadata + b"}"
+    first = head + b'"output": "x", "task_id": "t", "is_correct": true, "metadata": ' + metadata + b"}"
     alike = st.builds(lambda rest: head + rest.lstrip(b"{"), lines(TOP_KEYS[2:]) | mutated(TOP_KEYS[2:]))
     return [first, first, *draw(st.lists(alike | alike | lines(), min_size=1, max_size=4))]
 
@@ -221,3 +224,19 @@ def test_a_problem_ends_where_the_last_suffix_begins(parts: list[str]) -> None:
     task_id = "".join(parts)
     starts = [n for n in range(len(task_id)) if task_id.startswith(("_correct_", "_incorrect_"), n)]
     assert problem_of(task_id) == (task_id[: starts[-1]] if starts else task_id)
+
+
+@pytest.mark.parametrize("output", ["", " ", "\n\t \r\n", "\u2003\x85\x1c"])
+def test_a_row_without_a_program_is_refused_whatever_stood_before_it(line: MakeLine, output: str) -> None:
+    decoder = LineDecoder()
+    for _ in range(3):
+        decoder.decode(line())
+    for decode in (decoder.decode, decode_record, lambda each: decode_record(each[:-1] + b', "further": 1}')):
+        with pytest.raises(EmptyProgram, match='found no program in "output"'):
+            decode(line(output=output))
+    assert decode_record(line(output=f"{output}x")).output == f"{output}x"
+
+
+def test_a_byte_order_mark_in_the_middle_of_a_file_is_named(line: MakeLine) -> None:
+    with pytest.raises(MalformedRow, match="byte order mark in the middle of the file"):
+        decode_record(b"\xef\xbb\xbf" + line())

@@ -174,3 +174,33 @@ def test_every_row_is_paired_with_the_first_of_its_hash(hashes: list[int]) -> No
     repeats = findings_module._repeats(np.array(hashes, np.uint64))
     pairs = sorted(zip(repeats.again_D.tolist(), repeats.first_D.tolist(), strict=True))
     assert pairs == [(row, hashes.index(h)) for row, h in enumerate(hashes) if hashes.index(h) != row]
+
+
+def test_rows_without_a_program_are_counted_apart_from_malformed_lines(
+    scan: Scan, clean: list[bytes], line: MakeLine
+) -> None:
+    empty = [line(output=output) for output in ("", " \n", "\u2003")]
+    [finding] = only(find_in_rows([scan("train.jsonl", *clean, *empty)]), Rule.EMPTY_PROGRAM)
+    assert (finding.count, finding.unit, finding.rule.severity) == (3, "lines", "error")
+    assert finding.examples[0] == 'train.jsonl:5: found no program in "output" (empty or white space), expected one'
+
+
+@pytest.mark.parametrize("output", ["# later\n\n  # or never", "```python\n```", "~~~", "print(1)\0", "\0"])
+def test_a_program_that_can_do_nothing_is_a_warning(
+    scan: Scan, clean: list[bytes], line: MakeLine, output: str
+) -> None:
+    odd = line(instruction="Do c.", task_id="c_correct_0", output=output)
+    [finding] = only(find_in_rows([scan("train.jsonl", *clean, odd)]), Rule.NO_CODE)
+    assert (finding.count, finding.examples) == (1, ("train.jsonl:5 c_correct_0",))
+
+
+@pytest.mark.parametrize("output", ["x = 1  # one", "```python\nprint(1)\n```", "print('#')", "pass"])
+def test_a_program_with_a_line_of_code_is_none(scan: Scan, clean: list[bytes], line: MakeLine, output: str) -> None:
+    odd = line(instruction="Do c.", task_id="c_correct_0", output=output)
+    only(find_in_rows([scan("train.jsonl", *clean, odd)]))
+
+
+def test_an_empty_instruction_is_a_warning(scan: Scan, clean: list[bytes], line: MakeLine) -> None:
+    odd = [line(instruction=text, task_id=f"c{n}_correct_0", output=f"f({n})") for n, text in enumerate(("", " \n"))]
+    [finding] = only(find_in_rows([scan("train.jsonl", *clean, *odd)]), Rule.NO_INSTRUCTION)
+    assert finding.count == 2

@@ -119,6 +119,7 @@ def _make_data(**changes: object) -> DataConfig:
         "index_file": None,
         "valid_file": None,
         "valid_problems_frac": 0.1,
+        "suffix": None,
         "policy_rows": "mixed",
         "languages": None,
         "difficulty_source": "raw",

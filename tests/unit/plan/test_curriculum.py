@@ -21,7 +21,7 @@ BIN_NAMES = ("low", "medium", "high")
 
 
 def draw_all(
-    index: RowIndex, sampling: Stage2Sampling, *, epochs: int = 1, max_steps: int | None = None, batch_rows: int = 8
+    index: RowIndex, sampling: Stage2Sampling, *, epochs: float = 1, max_steps: int | None = None, batch_rows: int = 8
 ) -> StageRows:
     nothing_held_out = np.zeros(len(index.problem_names), dtype=bool)
     candidates = candidate_rows(index, held_out_P=nothing_held_out, max_tokens=1000, correct_only=False, languages=None)
@@ -222,6 +222,23 @@ def test_too_few_rows_for_a_step_are_refused_with_the_reasons(
         draw_all(index, make_sampling())
     with pytest.raises(PlanError, match=r"but only 3 rows remain .*2 not drawn \(train\.sampling\.n_samples\)"):
         draw_all(index, make_sampling(n_samples=3))
+
+
+@pytest.mark.parametrize(("epochs", "num_rows"), [(0.1, 10), (0.29, 29), (1.07, 107), (0.019, 1), (3, 300)])
+def test_a_part_of_an_epoch_is_counted_in_decimals_and_spans_the_schedule(
+    make_index: MakeIndex, make_sampling: MakeSampling, epochs: float, num_rows: int
+) -> None:
+    index = make_index(2000, num_problems=40)
+    drawn = draw_all(index, make_sampling(n_samples=100), epochs=epochs, batch_rows=1)
+    assert len(drawn.row_ids_P) == num_rows
+    assert drawn.phases[-1].end_step == num_rows
+    if epochs < 1:
+        assert len(np.unique(drawn.row_ids_P)) == num_rows, "no row twice"
+
+
+def test_a_part_of_an_epoch_that_fills_no_step_is_refused(make_index: MakeIndex, make_sampling: MakeSampling) -> None:
+    with pytest.raises(PlanError, match=r"train\.epochs=0\.05 of 100 rows are 5 rows, but a step needs train\.batch"):
+        draw_all(make_index(2000), make_sampling(n_samples=100), epochs=0.05, batch_rows=8)
 
 
 def test_epochs_and_seeds_draw_afresh(make_index: MakeIndex, make_sampling: MakeSampling) -> None:

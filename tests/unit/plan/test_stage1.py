@@ -74,6 +74,26 @@ def test_epochs_repeat_the_rows_in_another_order(
     assert first != second
 
 
+def test_a_part_of_an_epoch_is_its_first_rows(
+    make_index: MakeIndex, make_critic_stage: MakeStage, make_data: MakeData
+) -> None:
+    whole = plan_critic_stage(make_index(), make_data(), make_critic_stage(batch_rows=1), 3)
+    tenth = plan_critic_stage(make_index(), make_data(), make_critic_stage(batch_rows=1, epochs=0.1), 3)
+    assert tenth.row_ids_P.tolist() == whole.row_ids_P[:6].tolist(), "6.4 of 64 rows, rounded down"
+    assert tenth.epochs == 0.1
+    one_and_a_half = plan_critic_stage(make_index(), make_data(), make_critic_stage(epochs=1.5), 3)
+    assert one_and_a_half.num_rows == 96
+    with pytest.raises(PlanError, match=r"critic_stage\.epochs=0\.1 of 64 rows are 6 rows.*batch_rows=8"):
+        plan_critic_stage(make_index(), make_data(), make_critic_stage(epochs=0.1), 3)
+
+
+def test_whole_epochs_written_as_a_float_are_the_same_plan(
+    make_index: MakeIndex, make_critic_stage: MakeStage, make_data: MakeData
+) -> None:
+    one, other = (plan_critic_stage(make_index(), make_data(), make_critic_stage(epochs=n), 3) for n in (2, 2.0))
+    assert one.digest == other.digest
+
+
 def test_unbalanced_stage_draws_whatever_the_class(
     make_index: MakeIndex, make_critic_stage: MakeStage, make_data: MakeData
 ) -> None:

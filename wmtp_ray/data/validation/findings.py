@@ -59,6 +59,7 @@ def find_in_rows(files: Sequence[ScannedFile]) -> list[Finding]:
     return [
         *_without_rows(files),
         *_malformed(files),
+        *_suspicious(files),
         *_repeated_task_ids(files),
         *_labels_against_task_ids(files),
         *_repetitions_and_both_labels(files),
@@ -78,6 +79,21 @@ def _malformed(files: Sequence[ScannedFile]) -> Iterator[Finding]:
         if file.rows.num_malformed:
             examples = tuple(f"{file.name}:{line.line}: {line.reason}" for line in file.rows.malformed)
             yield Finding(Rule.MALFORMED, (file.name,), file.rows.num_malformed, "lines", examples)
+        if file.rows.num_empty:
+            examples = tuple(f"{file.name}:{line.line}: {line.reason}" for line in file.rows.empty)
+            yield Finding(Rule.EMPTY_PROGRAM, (file.name,), file.rows.num_empty, "lines", examples)
+
+
+def _suspicious(files: Sequence[ScannedFile]) -> Iterator[Finding]:
+    """Rows that are read and trained on, though nothing can be learned from them."""
+    for file in files:
+        for rule, rows in (
+            (Rule.NO_CODE, file.rows.without_code),
+            (Rule.NO_INSTRUCTION, file.rows.without_instruction),
+        ):
+            if rows:
+                examples = tuple(f"{file.place(row)} {file.read(row).task_id}" for row in rows[:KEPT_EXAMPLES])
+                yield Finding(rule, (file.name,), len(rows), "rows", examples)
 
 
 def _repeated_task_ids(files: Sequence[ScannedFile]) -> Iterator[Finding]:

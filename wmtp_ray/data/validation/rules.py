@@ -17,6 +17,7 @@ class Rule(Enum):
 
     NO_ROWS = ("error", "no row in a file")
     MALFORMED = ("error", "malformed lines")
+    EMPTY_PROGRAM = ("error", "no program: empty or white space")
     REPEATED_TASK_ID = ("error", "task_id of an earlier row of the file")
     LABEL_AGAINST_TASK_ID = ("error", "is_correct against the suffix of the task_id")
     BOTH_LABELS = ("error", "same instruction and program labelled correct and incorrect")
@@ -27,6 +28,8 @@ class Rule(Enum):
     REPEATED_ROW = ("warning", "exact repetition of an earlier row")
     REPEATED_PROGRAM = ("warning", "repetition but for comments and layout")
     OTHER_TASK = ("warning", "text of a task of a benchmark's other splits")
+    NO_CODE = ("warning", "program of comments or a code fence alone, or with NUL bytes")
+    NO_INSTRUCTION = ("warning", "empty instruction")
     COMMON_PHRASE = ("warning", "benchmark phrase in more than 10 problems")
 
     @property

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wmtp_ray.contracts import Bool, Int32, Int64
-from wmtp_ray.data.index_ranges import BYTE_ORDER_MARK, LISTED_ERRORS, MAX_LINE_BYTES, open_jsonl
+from wmtp_ray.data.index_ranges import LISTED_ERRORS, MAX_LINE_BYTES, open_jsonl
+from wmtp_ray.data.records import BYTE_ORDER_MARK, EmptyProgram
 from wmtp_ray.data.rows import MalformedRow, Row, decode_row, problem_of
 from wmtp_ray.data.validation.normal_form import normal_program, normal_prose, stable_hash, words_of
 from wmtp_ray.data.validation.passages import BenchmarkTask, Passages
@@ -49,7 +50,8 @@ class ScannedRows:
 
     `exact_N` hashes instruction, input and output as they are, `program_N` the normal forms of instruction and output,
     `task_id_N` the task_id. `problems` and `instructions` (hash of the normal form) give the first row of each.
-    `overlaps` is by problem and passage. `mislabelled` are rows whose is_correct contradicts their task_id.
+    `overlaps` is by problem and passage. `mislabelled` are rows whose is_correct contradicts their task_id,
+    `without_code` those whose program can do nothing. `empty` are lines that would be rows but have no program.
     """
 
     num_lines: int
@@ -65,6 +67,10 @@ class ScannedRows:
     mislabelled: tuple[int, ...]
     num_malformed: int
     malformed: tuple[Malformed, ...]
+    num_empty: int
+    empty: tuple[Malformed, ...]
+    without_code: tuple[int, ...]
+    without_instruction: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.offset_N)
@@ -84,6 +90,8 @@ def scan_range(path: Path, start: int, end: int, tasks: tuple[BenchmarkTask, ...
             continue
         try:
             row = decode_row(line)
+        except EmptyProgram as error:
+            scan.add_empty(line_number, str(error))
         except MalformedRow as error:
             scan.add_malformed(line_number, str(error))
         else:
@@ -126,12 +134,21 @@ class _Scan:
     overlaps: dict[tuple[str, int], Overlap] = field(default_factory=dict)
     mislabelled: list[int] = field(default_factory=list)
     malformed: list[Malformed] = field(default_factory=list)
+    num_empty: int = 0
+    empty: list[Malformed] = field(default_factory=list)
+    without_code: list[int] = field(default_factory=list)
+    without_instruction: list[int] = field(default_factory=list)
     known: dict[str, _Instruction] = field(default_factory=dict)
 
     def add_malformed(self, line_number: int, reason: str) -> None:
         self.num_malformed += 1
         if len(self.malformed) < LISTED_ERRORS:
             self.malformed.append(Malformed(line_number, reason))
+
+    def add_empty(self, line_number: int, reason: str) -> None:
+        self.num_empty += 1
+        if len(self.empty) < LISTED_ERRORS:
+            self.empty.append(Malformed(line_number, reason))
 
     def add(self, offset: int, line_number: int, row: Row) -> None:
         number = len(self.offset)
@@ -140,13 +157,18 @@ class _Scan:
         self.offset.append(offset)
         self.line.append(line_number)
         self.exact.append(stable_hash(instruction.text_hash, row.input.encode(), row.output.encode()))
-        self.program.append(stable_hash(instruction.normal_hash, normal_program(row.output, row.language).encode()))
+        program = normal_program(row.output, row.language)
+        self.program.append(stable_hash(instruction.normal_hash, program.encode()))
         self.task_id.append(stable_hash(row.task_id.encode()))
         self.is_correct.append(row.is_correct)
         self.problems.setdefault(problem, number)
         self.instructions.setdefault(int.from_bytes(instruction.normal_hash, "little"), number)
         if contradicts_task_id(row):
             self.mislabelled.append(number)
+        if is_without_code(program):
+            self.without_code.append(number)
+        if not row.instruction or row.instruction.isspace():
+            self.without_instruction.append(number)
         if self.passages is not None:
             for passage in instruction.passages | self.passages.found_in(words_of(row.output)):
                 _add_overlap(self.overlaps, (problem, passage), 1, number)
@@ -180,9 +202,13 @@ class _Scan:
         for key, overlap in part.overlaps.items():
             _add_overlap(self.overlaps, key, overlap.num_rows, overlap.first_row + num_rows)
         self.mislabelled += [row + num_rows for row in part.mislabelled]
-        self.malformed += [replace(line, line=line.line + num_lines) for line in part.malformed]
-        del self.malformed[LISTED_ERRORS:]
+        self.without_code += [row + num_rows for row in part.without_code]
+        self.without_instruction += [row + num_rows for row in part.without_instruction]
+        for lines, of_part in ((self.malformed, part.malformed), (self.empty, part.empty)):
+            lines += [replace(line, line=line.line + num_lines) for line in of_part]
+            del lines[LISTED_ERRORS:]
         self.num_malformed += part.num_malformed
+        self.num_empty += part.num_empty
         self.num_lines += part.num_lines
 
     def result(self) -> ScannedRows:
@@ -200,6 +226,10 @@ class _Scan:
             mislabelled=tuple(self.mislabelled),
             num_malformed=self.num_malformed,
             malformed=tuple(self.malformed),
+            num_empty=self.num_empty,
+            empty=tuple(self.empty),
+            without_code=tuple(self.without_code),
+            without_instruction=tuple(self.without_instruction),
         )
 
 
@@ -207,6 +237,11 @@ def contradicts_task_id(row: Row) -> bool:
     """Whether is_correct is not what the suffix of the task_id says; an id without a suffix says nothing."""
     correct, incorrect = row.task_id.rfind("_correct_"), row.task_id.rfind("_incorrect_")
     return correct != incorrect and row.is_correct != (correct > incorrect)
+
+
+def is_without_code(program: str) -> bool:
+    """Whether a program in its normal form has nothing to run, or what no Python reads: a NUL byte."""
+    return "\0" in program or all(line.lstrip().startswith(("```", "~~~")) for line in program.split("\n") if line)
 
 
 def _add_overlap(overlaps: dict[tuple[str, int], Overlap], key: tuple[str, int], num_rows: int, row: int) -> None:

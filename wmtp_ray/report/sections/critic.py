@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wmtp_ray.objective.baseline_standing import gate_words
 from wmtp_ray.report.arms import Arm
 from wmtp_ray.report.blocks import (
     Block,
@@ -129,8 +130,7 @@ def critic_section(arms: Sequence[Arm]) -> Section:
             measured, "pair_accuracy", "pair_accuracy", "Pair accuracy"
         )]  # fmt: skip
         blocks += [drops] if (drops := _drop_at_edit(measured)) is not None else []
-        failures = [f"{each.name}: {text}" for each in measured for text in _failures(each)]
-        blocks.append(Bullets(tuple(failures) or ("Every critic passes the gate (critic.gate_limits).",)))
+        blocks.append(Bullets(tuple(_gate_words(each) for each in measured)))
     else:
         what = "The critic's health: no run measured a critic on held-out problems"
         blocks.append(Missing(what, "train a critic with stage 1", "wmtp launch recipe=verifiable stages=[0,1,2]"))
@@ -149,8 +149,11 @@ def _measured(arms: Sequence[Arm]) -> list[_Measured]:
     return found
 
 
-def _failures(measured: _Measured) -> list[str]:
-    return list(dict.fromkeys(failure for health in measured.health for failure in health.failures))
+def _gate_words(measured: _Measured) -> str:
+    """The gate's verdict on the critics of all seeds, and the baselines that their mean does not beat."""
+    failures = list(dict.fromkeys(failure for health in measured.health for failure in health.failures))
+    means = {name: measured.mean(name.removeprefix("critic/")) for name in measured.health[0].metrics}
+    return f"{measured.name}: {gate_words(failures, {name: mean for name, mean in means.items() if mean is not None})}"
 
 
 def _health_table(measured: Sequence[_Measured]) -> Block:
