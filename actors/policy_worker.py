@@ -50,6 +50,7 @@ from wmtp_ray.training.estimate.run_estimate import stage_flops
 from wmtp_ray.training.estimate.sizes import ModelSize
 from wmtp_ray.training.optim import build_optimizer, learning_rate_at
 from wmtp_ray.training.parallel import choose_device, distribute
+from wmtp_ray.training.process_memory import give_back_freed_memory, peak_bytes
 from wmtp_ray.training.sharding import whole_tensors
 from wmtp_ray.training.stages import (
     STOP_FILE,
@@ -343,8 +344,12 @@ class PolicyWorker:
     def _finish(self) -> None:
         """Leave the final policy and what the stage found out where the driver looks."""
         self.policy.eval()
+        self.training.optimizer.zero_grad(set_to_none=True)
+        give_back_freed_memory()
         health = self.job.recipe.finish(self.training.loss, self.config)
         state = whole_tensors(self.policy.state_dict(), self.ranks)
+        own_peak = torch.tensor([peak_bytes(self.device)], dtype=torch.int64)
+        largest = max(int(each) for each in self.ranks.gather(own_peak))
         if self.ranks.rank != 0:
             return
         # The sink answers in order: when this comes back, every report has been recorded. One that is silent costs
@@ -353,5 +358,6 @@ class PolicyWorker:
             ray.get(self.job.metrics.latest.remote(), timeout=self.config.deadlines.tracking_s)
         state = self.policy.merged(state)
         write_policy(self.job.stage_dir / "final", self.policy.transformer.args, self.policy.spec, state)
-        result = StageResult(self.job.recipe.stage, self.plan.num_steps, tensors_sha256(state), health)
+        steps, sha256 = self.plan.num_steps, tensors_sha256(state)
+        result = StageResult(self.job.recipe.stage, steps, sha256, health, peak_bytes=largest or None)
         write_stage_result(self.job.stage_dir, result)

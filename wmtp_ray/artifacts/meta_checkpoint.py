@@ -135,6 +135,21 @@ def load_value_model(directory: Path, spec: ValueSpec) -> ValueModel:
     return model
 
 
+def load_value_head(directory: Path, spec: ValueSpec) -> ValueHead:
+    """Load the value head of a stored policy and nothing else of it; ArtifactError as `load_policy`."""
+    head = ValueHead(read_model_args(directory).dim, spec.head, spec.num_features)
+    if _stored_spec(directory, spec) is not None:
+        _assign(head, read_tensors(directory / VALUE_HEAD), directory / VALUE_HEAD, torch.float32)
+    return head
+
+
+def load_value_path(directory: Path, spec: ValueSpec) -> ValueModel:
+    """Load a critic: the value path of a stored policy, float32 on the CPU; ArtifactError as `load_policy`."""
+    model = load_value_model(directory, spec)
+    model.value_head.load_state_dict(load_value_head(directory, spec).state_dict())
+    return model
+
+
 def load_policy(
     directory: Path,
     *,
@@ -147,14 +162,7 @@ def load_policy(
     `generator` draws a fresh head's hidden layer. ArtifactError when the stored specification is not `spec`, when
     there is neither, or when head and specification do not lie together.
     """
-    stored = _read_value_spec(directory)
-    if stored is None and spec is None:
-        raise ArtifactError(f"{directory} has no value head ({VALUE_SPEC}); run stage 1, or say which head to attach.")
-    if stored is not None and spec is not None and stored != spec:
-        raise ArtifactError(
-            f"{directory} holds a value head {_described(stored)}, the configuration wants {_described(spec)}. "
-            "Set critic.head, critic.value_layer and critic.features to the stored ones, or train another head."
-        )
+    stored = _stored_spec(directory, spec)
     chosen = stored or spec
     assert chosen is not None
     policy = Policy(load_transformer(directory, dtype=dtype), chosen)
@@ -163,6 +171,19 @@ def load_policy(
     else:
         _assign(policy.value_head, read_tensors(directory / VALUE_HEAD), directory / VALUE_HEAD, torch.float32)
     return policy
+
+
+def _stored_spec(directory: Path, spec: ValueSpec | None) -> ValueSpec | None:
+    """Return the stored specification, None where there is none; ArtifactError where it is not the one asked for."""
+    stored = _read_value_spec(directory)
+    if stored is None and spec is None:
+        raise ArtifactError(f"{directory} has no value head ({VALUE_SPEC}); run stage 1, or say which head to attach.")
+    if stored is not None and spec is not None and stored != spec:
+        raise ArtifactError(
+            f"{directory} holds a value head {_described(stored)}, the configuration wants {_described(spec)}. "
+            "Set critic.head, critic.value_layer and critic.features to the stored ones, or train another head."
+        )
+    return stored
 
 
 def _described(spec: ValueSpec) -> str:

@@ -25,7 +25,7 @@ from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
 from wmtp_ray.training.estimate.render import render_estimate
-from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit
+from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
 LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
 _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
@@ -35,8 +35,8 @@ _SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 class Prepared:
     """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
 
-    `index` is None where the run only evaluates, `evaluation` where it does not. `left_out` says which lines of the
-    data files are not read.
+    `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not. `left_out` says which
+    lines of the data files are not read.
     """
 
     index: RowIndex | None
@@ -45,6 +45,7 @@ class Prepared:
     evaluation: EvaluationPlan | None
     rendered: str
     left_out: tuple[str, ...] = ()
+    estimate: RunEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def prepare(config: RunConfig) -> Prepared:
     require_fit(estimate)
     left_out = tuple(_left_out_lines(config))
     sections += [*evaluation_lines, *left_out, *earlier_names(config), render_estimate(estimate)]
-    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out)
+    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
 
 
 def planning_takes_long(config: RunConfig) -> bool:

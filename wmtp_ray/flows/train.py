@@ -30,7 +30,7 @@ from actors.policy_worker import RankJob, run_rank
 from actors.reference_scorer import ReferenceScorer
 from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
-from wmtp_ray.artifacts.meta_checkpoint import load_policy, read_model_args
+from wmtp_ray.artifacts.meta_checkpoint import load_value_path, read_model_args
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
@@ -40,10 +40,10 @@ from wmtp_ray.flows.needed_resources import training_resources
 from wmtp_ray.flows.prepare import Prepared
 from wmtp_ray.flows.run_watch import RunWatch
 from wmtp_ray.flows.stop_request import StopRequest, end_at_once, ray_is_gone
-from wmtp_ray.model.policy import value_path_state
 from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
+from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
@@ -51,6 +51,7 @@ from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.tracking.training_record import record_of_run, write_start, write_training
 from wmtp_ray.training.checkpoint import check_checkpoints
+from wmtp_ray.training.process_memory import give_back_freed_memory, measured_as
 from wmtp_ray.training.stages import (
     StageRecipe,
     StageResult,
@@ -65,6 +66,7 @@ from wmtp_ray.training.stages import (
 )
 
 _POLL_S = 0.2
+_MEMORY_EVERY_S = 2.0
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # Ray Train reads it from the driver's environment
 _FLAT_WEIGHT_STD = 0.05
 
@@ -113,6 +115,8 @@ class _Run:
         sink = ray.remote(MetricsSink).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self._metrics: Any = sink.remote(config)
         self._watch = RunWatch(config, self._metrics)
+        # On a cluster that was there before us the machine's processes are not this run's alone.
+        self._machine = FamilyMemory() if "RAY_ADDRESS" not in os.environ else None
 
     def run(self) -> RunResult:
         """Train stage after stage; leave result.json whatever happens."""
@@ -183,6 +187,7 @@ class _Run:
         plan = self._prepared.plans[job.recipe.stage]
         console = Console(quiet=not config.tracking.progress)
         self._watch.begin_stage()
+        next_look_s = 0.0
         with Progress(console, total_steps=plan.num_steps) as progress:
             thread.start()
             while thread.is_alive():
@@ -190,6 +195,9 @@ class _Run:
                 if self._stop.is_made() and ray_is_gone():
                     self._write_result("KILLED", [], ["Ray's own processes were stopped with the run"])
                     end_at_once("Ray itself is gone")
+                if self._machine is not None and job.recipe.stage == 2 and time.monotonic() >= next_look_s:
+                    self._machine.look()
+                    next_look_s = time.monotonic() + _MEMORY_EVERY_S
                 for incident in self._watch.look():
                     print(f"warning: {incident}", flush=True)
                 report = self._watch.latest(_POLL_S)
@@ -226,7 +234,8 @@ class _Run:
             assert bundle is not None, "the schema asks for critic.path, or for stage 1"
             args = read_model_args(bundle)
             snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
-            snapshots.put(0, value_path_state(load_policy(bundle, spec=spec)))
+            snapshots.put(0, load_value_path(bundle, spec).state_dict())
+            give_back_freed_memory()
         scorers = self._start("critic", self._critic_class, args, spec, config)
         return ScorePool(scorers, self._prepared.schedule, snapshots)
 
@@ -283,16 +292,35 @@ class _Run:
         reports = read_reports(self._config.run_dir)
         last = reports[-1] if reports else None
         policy = next((s for s in stages if s.stage == 2), None)
+        memory = self._memory_use(policy) if policy is not None else None
         result = RunResult(
             status=status,
             steps=last.step + 1 if last is not None else 0,
             metrics=dict(last.metrics) if last is not None else {},
             policy_sha256=policy.policy_sha256 if policy else None,
             seconds_per_stage=self._seconds,
-            warnings=(*self._warnings, *self._watch.incidents, *_flat_weights(self._config, reports), *problems),
+            warnings=(
+                *self._warnings,
+                *self._watch.incidents,
+                *_flat_weights(self._config, reports),
+                *(memory.warnings() if memory is not None else []),
+                *problems,
+            ),
+            memory=memory,
         )
         write_result(self._config.run_dir, result)
         return result
+
+    def _memory_use(self, policy: StageResult) -> MemoryUse | None:
+        """Put the peaks of stage 2 beside their estimates."""
+        if self._prepared.estimate is None:
+            return None
+        load = self._prepared.estimate.load
+        is_machine, family = load.device.is_machine, self._machine
+        rank = Peak(load.rank().total, policy.peak_bytes, measured_as("cpu" if is_machine else "cuda"))
+        if not is_machine or family is None or family.peak_bytes is None:
+            return MemoryUse(rank, None)
+        return MemoryUse(rank, Peak(load.total_bytes, family.peak_bytes, "sum of PSS, each process at its own peak"))
 
     def _close_metrics(self, status: RunStatus) -> list[str]:
         """Have the sink flush and end, a second time where the first one hangs; return what it lacks."""

@@ -2,10 +2,12 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.tracking.memory_use import MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import replace_file
 from wmtp_ray.tracking.mlflow_run import RunStatus
 
@@ -17,7 +19,8 @@ class RunResult:
     """How a run ended.
 
     `steps` counts the optimizer steps of stage 2 over all resumes; `policy_sha256` is None where no policy was
-    trained. Metrics that are no finite number come back as None.
+    trained. Metrics that are no finite number come back as None. `memory` holds stage 2's peaks beside their estimates,
+    None where stage 2 did not end in this start of the run.
     """
 
     status: RunStatus
@@ -26,6 +29,7 @@ class RunResult:
     policy_sha256: str | None
     seconds_per_stage: dict[str, float]
     warnings: tuple[str, ...]
+    memory: MemoryUse | None = None
 
 
 def write_result(run_dir: Path, result: RunResult) -> Path:
@@ -41,4 +45,10 @@ def read_result(run_dir: Path) -> RunResult:
     if not path.exists():
         raise ArtifactError(f"{path} does not exist; expected the result of a run that has ended: check the run's name")
     values = orjson.loads(path.read_bytes())
-    return RunResult(**values | {"warnings": tuple(values["warnings"])})
+    memory = values.get("memory")
+    return RunResult(**values | {"warnings": tuple(values["warnings"]), "memory": memory and _memory_use(memory)})
+
+
+def _memory_use(values: dict[str, Any]) -> MemoryUse:
+    machine = values["machine"]
+    return MemoryUse(Peak(**values["rank"]), Peak(**machine) if machine is not None else None)

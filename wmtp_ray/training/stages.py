@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer, weights_file
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_head, weights_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy, ValueSpec
 from wmtp_ray.ranks import current_ranks
@@ -35,6 +35,7 @@ class StageResult:
     steps: int
     policy_sha256: str
     health: HealthFindings | None = field(default=None)
+    peak_bytes: int | None = None  # of the largest rank: `peak_memory` says of what
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _policy_from(model: Path, bundle: Path | None, config: RunConfig) -> Policy:
     policy = Policy(load_transformer(model), value_spec(config))
     policy.transformer.activation_checkpointing = config.model.activation_checkpointing
     if bundle is not None:
-        policy.value_head.load_state_dict(load_policy(bundle, spec=value_spec(config)).value_head.state_dict())
+        policy.value_head.load_state_dict(load_value_head(bundle, value_spec(config)).state_dict())
     return policy
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
 from wmtp_ray.config.schema import RunConfig, WeightingType
 from wmtp_ray.contracts import Float32, Int64, RowIndex, ScoredBatch, Scores, TokenBatch
 from wmtp_ray.data.collate import documents_of
@@ -133,8 +133,8 @@ def _values_of(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> O
     if own_critic is None:
         device = next(loss.parameters()).device
         return lambda batch: loss.values(BatchTensors.from_batch(batch, device))
-    critic = load_policy(own_critic, spec=loss.policy.spec).eval().requires_grad_(False)
-    return lambda batch: critic.states(BatchTensors.from_batch(batch, "cpu")).values_BT
+    critic = load_value_path(own_critic, loss.policy.spec).eval().requires_grad_(False)
+    return lambda batch: critic.values(BatchTensors.from_batch(batch, "cpu"))
 
 
 def _reference_of(config: RunConfig) -> OfTokens | None:

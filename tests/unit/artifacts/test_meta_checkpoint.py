@@ -11,12 +11,14 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.meta_checkpoint import (
     load_policy,
     load_transformer,
+    load_value_head,
+    load_value_path,
     read_model_args,
     save_policy,
     save_transformer,
 )
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.model.policy import Policy, ValueSpec, value_path_state
 
 ARGS = ModelArgs(dim=16, n_layers=4, n_heads=2, n_kv_heads=1, vocab_size=11, n_future_tokens=2, multiple_of=8)
 SPEC = ValueSpec("mlp", 0.67, "surprisal")
@@ -182,6 +184,18 @@ def test_another_head_than_the_stored_one_is_refused(tmp_path: Path) -> None:
     save_policy(tmp_path, Policy(Transformer(ARGS), SPEC))
     with pytest.raises(ArtifactError, match=r"head mlp, value_layer 0.67.*wants .*head linear, value_layer 1.0"):
         load_policy(tmp_path, spec=ValueSpec("linear", 1.0, "none"))
+
+
+def test_head_and_value_path_are_those_of_the_stored_policy_and_refuse_as_it_does(tmp_path: Path) -> None:
+    policy = Policy(Transformer(ARGS), SPEC)
+    with torch.no_grad():
+        policy.value_head.output.weight.normal_()
+    save_policy(tmp_path, policy)
+    assert _same(load_value_head(tmp_path, SPEC).state_dict(), policy.value_head.state_dict())
+    assert _same(load_value_path(tmp_path, SPEC).state_dict(), value_path_state(policy))
+    for load in (load_value_head, load_value_path):
+        with pytest.raises(ArtifactError, match=r"wants .*head linear, value_layer 1.0"):
+            load(tmp_path, ValueSpec("linear", 1.0, "none"))
 
 
 def test_half_a_value_head_is_refused(tmp_path: Path) -> None:

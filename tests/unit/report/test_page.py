@@ -238,3 +238,15 @@ def test_the_gate_is_never_passed_without_a_word_on_what_the_critic_does_not_bea
     assert "passes the gate" in text
     assert "It does not beat: token identity (pair accuracy 0.700 against 0.900); bag of tokens" in text
     assert "Not measured: position, problem base rate, the policy's own log-likelihood." in text
+
+
+def test_a_frozen_critic_s_head_and_drift_have_figures_of_their_own(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path, "own")), read_run(write_run(tmp_path, "frozen", seed=2))]
+    titles = {"own": "Drift of V since the start of stage 2: KL", "frozen": "Value loss of the policy&#39;s own head"}
+    for run in runs:
+        assert not any(title in rendered(run) for title in titles.values())
+    more = {"own": "critic/drift_kl", "frozen": "policy_head/value_loss"}
+    for run in runs:
+        curves = run.curves[2]
+        curves.metrics[more[run.name]] = curves.steps * 0.01
+        assert [name for name, title in titles.items() if title in rendered(run)] == [run.name]

@@ -22,6 +22,7 @@ def test_keys_are_those_that_outside_code_reads(tmp_path):
         "policy_sha256",
         "seconds_per_stage",
         "warnings",
+        "memory",
     ]
 
 

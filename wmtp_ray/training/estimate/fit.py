@@ -6,7 +6,18 @@ from itertools import product
 from typing import Any
 
 from wmtp_ray.training.estimate.hardware import GIB
-from wmtp_ray.training.estimate.memory import Lora, Memory, RankWork, rank_memory, scorer_memory
+from wmtp_ray.training.estimate.memory import (
+    FREED_FRAC,
+    FREED_FRAC_LORA,
+    MIB,
+    Lora,
+    Memory,
+    RankWork,
+    process_memory,
+    rank_memory,
+    scorer_memory,
+)
+from wmtp_ray.training.estimate.processes import ADAPTERS_MIB, RANK_MIB, SCORER_MIB, SHARED_MIB
 from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize, ValuePath
 
 _LORA = Lora(rank=16, targets=TARGETS)
@@ -34,6 +45,7 @@ class ScorerWork:
     size: ModelSize
     value: ValuePath | None
     autocast: bool
+    has_adapters: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,25 +57,44 @@ class Load:
     scorer: ScorerWork | None
     device: Device
     shortest_micro_batch: int  # data.max_tokens: a micro-batch holds the longest row
+    weights_bytes: int = 0  # of the model's file
+    others_bytes: int = 0  # of a machine: the processes beside ranks and scoring actors
 
     def rank(self) -> Memory:
-        return rank_memory(self.size, self.work)
+        """What a rank holds: of a GPU its tensors, of a machine the whole process."""
+        live = rank_memory(self.size, self.work)
+        lora = self.work.lora is not None
+        return _process(live, RANK_MIB, self.weights_bytes, lora=lora) if self.device.is_machine else live
 
     def scoring(self) -> Memory | None:
         if self.scorer is None or self.device.scorers == 0:
             return None
         scorer, tokens = self.scorer, self.work.micro_batch_tokens
-        return scorer_memory(scorer.size, tokens, scorer.value, autocast=scorer.autocast)
+        live = scorer_memory(scorer.size, tokens, scorer.value, autocast=scorer.autocast)
+        if not self.device.is_machine:
+            return live
+        weights_bytes = live.parts["parameters"]  # a version is a file of its own weights
+        return _process(live, SCORER_MIB, weights_bytes, lora=scorer.has_adapters)
 
     @property
     def total_bytes(self) -> int:
-        scoring = self.scoring()
-        return self.device.ranks * self.rank().total + (self.device.scorers * scoring.total if scoring else 0)
+        scoring, device = self.scoring(), self.device
+        rank_bytes = self.rank().total - (SHARED_MIB * MIB if device.is_machine else 0)
+        return device.ranks * rank_bytes + (device.scorers * scoring.total if scoring else 0) + self.others_bytes
 
     @property
     def fits(self) -> bool:
         """Whether it fits; True where nobody knows the device."""
         return self.device.usable_bytes is None or self.total_bytes <= self.device.usable_bytes
+
+
+def _process(live: Memory, base_mib: int, file_bytes: int, *, lora: bool) -> Memory:
+    return process_memory(
+        live,
+        base_bytes=(base_mib + (ADAPTERS_MIB if lora else 0)) * MIB,
+        file_bytes=file_bytes,
+        freed_frac=FREED_FRAC_LORA if lora else FREED_FRAC,
+    )
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ The peak is looked for at four kinds of moments, because different parts are lar
     embedding       its gradient comes last and at once
     update          gradients and AdamW's temporary, no activations
 
-Not counted: the allocator's fragmentation, the CUDA context, NCCL's buffers, the Python process (`hardware.py` keeps
-room for them). LoRA counts the activations of full training, which is more than it keeps.
+Not counted: the CUDA context, NCCL's buffers and the caching allocator's fragmentation (`hardware.py` keeps room for
+them). On a CPU `process_memory` adds Python and its libraries, and what glibc's allocator has freed and keeps. LoRA
+counts the activations of full training, which is more than it keeps.
 Letters in comments, as in `sizes.py`: T tokens of a micro-batch, D, F, K, V, H; N attention heads.
 """
 
@@ -21,6 +22,9 @@ from wmtp_ray.training.estimate.sizes import MLP_UNITS, ModelSize, Target, Value
 
 FLOAT, HALF = 4, 2
 MIB = 2**20
+# How much more the heap holds, as a share of what comes and goes in a step: glibc 2.36 leaves holes where aligned
+# blocks of the same size were, and peft makes more that comes and goes. Measured: bench/results/memory.md.
+FREED_FRAC, FREED_FRAC_LORA = 0.35, 0.55
 _SCORING_LOGITS_BYTES = 16 * MIB  # of `fused.token_cross_entropies`
 
 
@@ -87,6 +91,21 @@ class Memory:
 def rank_memory(size: ModelSize, work: RankWork) -> Memory:
     """Return the moment at which a rank of stage 2 holds most."""
     return max(_Moments(size, work).all(), key=lambda memory: memory.total)
+
+
+def process_memory(memory: Memory, *, base_bytes: int, file_bytes: int, freed_frac: float) -> Memory:
+    """Return the peak of a CPU process around tensors: while its weights are read, or at the moment that is given.
+
+    `base_bytes` is the process without a tensor, `file_bytes` the weights' file, which is mapped while it is read;
+    `freed_frac` is `FREED_FRAC` or `FREED_FRAC_LORA`.
+    """
+    weights = memory.parts["parameters"]
+    reading = {"Python and its libraries": base_bytes, "parameters": weights, "mapped file": file_bytes}
+    lasting = sum(memory.parts.get(name, 0) for name in ("parameters", "optimizer"))
+    kept = {"freed, kept by the allocator": int(freed_frac * (memory.total - lasting))}
+    running = {"Python and its libraries": base_bytes} | memory.parts | kept
+    loaded, at_work = Memory("reading the weights", reading), Memory(memory.moment, running)
+    return max(loaded, at_work, key=lambda each: each.total)
 
 
 def scorer_memory(size: ModelSize, tokens: int, value: ValuePath | None, *, autocast: bool) -> Memory:

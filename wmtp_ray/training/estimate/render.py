@@ -23,7 +23,9 @@ def _memory(load: Load) -> str:
     rows.append((f"one rank, at {rank.moment}", _bytes(rank.total)))
     if scoring is not None:
         rows.append(("one scoring actor beside it", _bytes(scoring.total)))
-    many = load.device.ranks > 1 or scoring is not None
+    if load.others_bytes:
+        rows.append(("driver, Ray, metrics and readers", _bytes(load.others_bytes)))
+    many = load.device.ranks > 1 or scoring is not None or load.others_bytes > 0
     if many:
         actors = f" and {load.device.scorers} scoring" if scoring is not None else ""
         rows.append((f"all on {load.device.name}: {load.device.ranks} rank{actors}", _bytes(load.total_bytes)))

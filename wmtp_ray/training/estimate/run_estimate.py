@@ -29,6 +29,7 @@ from wmtp_ray.training.estimate.flops import (
 )
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card, machine_memory_bytes
 from wmtp_ray.training.estimate.memory import Lora, RankWork
+from wmtp_ray.training.estimate.processes import machine_bytes
 from wmtp_ray.training.estimate.sizes import ModelSize, ValuePath
 
 ASSUMED_UTILISATION = 0.4  # of the data sheet's peak, recomputed blocks included: what good runs on such cards reach
@@ -62,12 +63,15 @@ def estimate_run(
     """Estimate a run. `card`: the GPU found; None takes `cluster.gpu_type`. Without plans memory alone is estimated."""
     size = read_size(config.model.path)
     card = card or (CARDS[config.cluster.gpu_type] if config.cluster.gpu_type else None)
+    device = _device(config, card)
     load = Load(
         size=size,
         work=_rank_work(config, plans, index),
         scorer=_scorer(config),
-        device=_device(config, card),
+        device=device,
         shortest_micro_batch=config.data.max_tokens,
+        weights_bytes=_weights_bytes(config.model.path),
+        others_bytes=machine_bytes(mlflow=config.tracking.mlflow) if device.is_machine else 0,
     )
     peak = card.peak_flops(config.train.dtype) if card is not None and on_gpu(config) else None
     stages = [_stage_work(config, size, plan, index, peak) for plan in plans.values() if index is not None]
@@ -97,6 +101,12 @@ def require_fit(estimate: RunEstimate) -> None:
 def read_size(directory: Path) -> ModelSize:
     """Read the params.json that stage 0 has checked."""
     return ModelSize.from_params(json.loads((directory / "params.json").read_text(encoding="utf-8")))
+
+
+def _weights_bytes(directory: Path) -> int:
+    """Of the file that a rank maps; 0 where only params.json is there."""
+    files = (directory / name for name in ("model.safetensors", "consolidated.pth"))
+    return next((file.stat().st_size for file in files if file.is_file()), 0)
 
 
 def on_gpu(config: RunConfig) -> bool:
@@ -158,7 +168,9 @@ def _scorer(config: RunConfig) -> ScorerWork | None:
         return None
     frozen = config.critic.path if config.critic.source == "frozen" else None
     own = frozen is not None and (frozen / "params.json").exists()
-    return ScorerWork(read_size(frozen if own and frozen else config.model.path), value_path(config), autocast)
+    size = read_size(frozen if own and frozen else config.model.path)
+    has_adapters = config.model.lora is not None and config.critic.source == "policy"
+    return ScorerWork(size, value_path(config), autocast, has_adapters)
 
 
 def _device(config: RunConfig, card: Card | None) -> Device:
