@@ -8,7 +8,6 @@ It uses the same doors as a real run: files on disk, configurations by name, the
 """
 
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -17,12 +16,10 @@ from rich.table import Table
 
 from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.micro import make_micro_model
-from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
+from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.data.list_tasks import ListTasks, ListTasksFiles, write_list_tasks
-from wmtp_ray.data.rows import parse_row
-from wmtp_ray.data.tokenizer import render_row
+from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasksFiles, write_list_tasks
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.prepare import prepare
 from wmtp_ray.flows.run_directory import claim_run_directory
@@ -32,10 +29,6 @@ from wmtp_ray.training.held_out import HeldOutLosses, measure_held_out
 from wmtp_ray.training.stages import read_stage_result, stage_directory
 
 VOCAB_SIZE = 448
-HEADERS = ("### Instruction:\n", "\n\n### Response:\n")
-TASKS = ListTasks(
-    seed=0, num_train_problems=2400, num_valid_problems=300, num_correct=3, num_incorrect=3, systematic_frac=0.7
-)
 NANO = ModelArgs(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
 BASE_STEPS = 240
 
@@ -69,16 +62,11 @@ def quickstart(storage_root: Path, now: datetime) -> int:
 
 def write_inputs(storage_root: Path) -> ListTasksFiles:
     """Write problems, tokenizer and model where preset.quickstart.yaml looks for them."""
-    files = write_list_tasks(storage_root / "datasets_local_small" / "list_tasks", TASKS)
+    files = write_list_tasks(storage_root / "datasets_local_small" / "list_tasks", QUICKSTART_TASKS)
     model = storage_root / "models_v2" / "nano_mtp"
     make_micro_model(model, NANO, seed=0)
-    train_tokenizer(_texts(files.train), model / "tokenizer.model", VOCAB_SIZE, user_defined_symbols=HEADERS)
+    train_on_rows(files.train, model / "tokenizer.model", VOCAB_SIZE)
     return files
-
-
-def _texts(path: Path) -> Iterator[str]:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        yield render_row(parse_row(line, number, path))
 
 
 def _configured(recipe: str, run_name: str, now: datetime, *overrides: str) -> RunConfig:
