@@ -10,7 +10,7 @@ WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     RAY_USAGE_STATS_ENABLED=0
-COPY --chown=wmtp pyproject.toml constraints.txt README.md ./
+COPY --chown=wmtp pyproject.toml constraints.txt README.md LICENSE ./
 COPY --chown=wmtp wmtp_ray wmtp_ray
 COPY --chown=wmtp actors actors
 COPY --chown=wmtp vendor vendor

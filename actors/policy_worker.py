@@ -125,6 +125,7 @@ class PolicyWorker:
             self.device, torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
         )
         self.training = self._build_training()
+        self.drift = job.recipe.watch_drift(self.training.loss, config)  # before a checkpoint: from the stage's start
         self.snapshots = self._open_snapshots(self._restore())
         self.scores = self._build_scores()
         self.losses: list[float] = []  # since the last checkpoint
@@ -145,8 +146,10 @@ class PolicyWorker:
             metrics = self.training.run(self._micro_batches(step, scored), self._learning_rate(step))
             self.losses.append(metrics["loss/total"])
             step_s, data_wait_s = time.perf_counter() - started, self.stream.waited_s - data_waited_s
-            self._report(step, scored, metrics, step_s, data_wait_s)
             done = step + 1
+            if self.drift is not None:
+                metrics |= self.drift.metrics_after(done, self.plan.num_steps)
+            self._report(step, scored, metrics, step_s, data_wait_s)
             show_life(self.config.run_dir, self.role)
             self._publish(done)
             stopping = self._stop_requested()

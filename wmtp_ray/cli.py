@@ -9,7 +9,7 @@ from typing import get_args
 
 from wmtp_ray.config.dataset_suffix import with_suffix
 from wmtp_ray.config.evaluation import FormatName
-from wmtp_ray.errors import ArtifactError, ConfigError, TrainingError, WmtpError
+from wmtp_ray.errors import ArtifactError, ConfigError, TrackingError, TrainingError, WmtpError
 from wmtp_ray.flows.launch_run import DONE, FAILED, INTERRUPTED, REFUSED, launch
 from wmtp_ray.flows.sweep import sweep_command
 
@@ -27,6 +27,7 @@ EVALUATION_FLAGS = {
     "--timeout": ("evaluation.timeout_s", "CPU seconds of a program on its tests"),
     "--seed": ("seed", "base seed"),
 }
+SYNC_HELP = "send MLflow what it lacks of a run; a second time there is nothing to send"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -50,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("launch", help="train: recipe=NAME [preset=NAME] [key=value ...] [--dry-run] [--resume]")
     verbs.add_parser("sweep", help="many trainings: as for launch, and sweep=NAME [sweep.key=value ...]")
-    quickstart = verbs.add_parser("quickstart", help="generated problems, a nano model, the verifiable recipe: minutes")
+    quickstart = verbs.add_parser(
+        "quickstart", help="generated problems, a nano model, three arms compared after equal training: minutes"
+    )
     quickstart.add_argument("--storage", type=Path, default=Path("storage"), help="where it writes (storage)")
     quickstart.set_defaults(run=_quickstart)
     doctor = verbs.add_parser("doctor", help="would a run work here, does it fit: machine, files, versions, memory")
@@ -66,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_index(data.add_parser("index", help="build the index of a JSONL, anew"))
     _add_inspect(data.add_parser("inspect", help="show what is in an indexed JSONL and what a recipe would draw"))
     _add_sample(data.add_parser("sample", help="a small JSONL of a few problems, out of an indexed large one"))
+    tracking = verbs.add_parser("tracking", help="MLflow's copy of runs")
+    _add_sync(tracking.add_subparsers(required=True, metavar="ACTION").add_parser("sync", help=SYNC_HELP))
     _add_validate(data.add_parser("validate", help="check splits: labels, repetition, leaks; exit code 2 for errors"))
     return parser
 
@@ -108,6 +113,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (evaluation.formats)")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer (the run's, or the one in DIR)")
     parser.add_argument("--k", type=_numbers, metavar="K,K,..", help="the K of Pass@K, none above --num-samples")
+    parser.add_argument("--only-sampled", action="store_true", help="with --samples: only problems that have samples")
     parser.add_argument("--out", type=Path, help="folder (the run's eval/, else evaluations/ in the storage)")
     parser.add_argument("--preset", metavar="NAME", help="of a machine, as for launch")
     for flag, (key, meaning) in EVALUATION_FLAGS.items():
@@ -169,6 +175,11 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="also write the findings as JSON")
     _add_suffix(parser)
     parser.set_defaults(run=_validate)
+
+
+def _add_sync(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, storage/runs/NAME")
+    parser.set_defaults(run=_sync)
 
 
 def _quickstart(arguments: argparse.Namespace) -> int:
@@ -244,6 +255,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         ks=arguments.k,
         preset=arguments.preset,
         words=(*(f"{key}={value}" for key, value in flags.items() if value is not None), *arguments.words),
+        only_sampled=arguments.only_sampled,
     )
     try:
         print(evaluate_command(request, datetime.now()))
@@ -296,6 +308,18 @@ def _validate(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         arguments.json.write_text(report.to_json(), encoding="utf-8")
     return REFUSED if report.has_problems else DONE
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from wmtp_ray.flows.sync_tracking import sync_tracking
+
+    try:
+        report = sync_tracking(arguments.folder.absolute())
+    except TrackingError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
+    print(report.render())
+    return FAILED if report.lost.total() else DONE
 
 
 def _progress(verb: str) -> Callable[[int, int], None] | None:

@@ -29,6 +29,10 @@ class TrainingError(WmtpError):
     """A run cannot go on: a loss that is no number, a wait past its deadline."""
 
 
+class TrackingError(WmtpError):
+    """MLflow went away in the middle, or does not take what it lacks."""
+
+
 class Interrupted(Exception):
     """A run or sweep was asked to stop; it has checkpointed, or says which checkpoint it continues from."""
 

@@ -17,6 +17,8 @@ from mlflow import MlflowClient
 from tests.flows.world import command_line, configured, kill_family, wait_until
 from wmtp_ray.cli import main as wmtp
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.evaluate import evaluate_policy
 from wmtp_ray.flows.evaluation_plan import plan_evaluation
@@ -36,7 +38,8 @@ def evaluated(world: Path, out: Path, *words: str) -> EvaluationResults:
     """Evaluate the nano model of the world into `out`, on the Ray that this process is connected to."""
     config = configured(world, "evaluated", "evaluation.draft_horizons=1", *SAMPLED, *words)
     policy = PolicyFiles(config.model.path, config.tokenizer.path)
-    [done] = evaluate_policy(config, plan_evaluation(config), policy, lambda dataset, identity: out, out)
+    asked = Asked(CodeTokenizer(config.tokenizer.path), is_trained=False)
+    [done] = evaluate_policy(config, plan_evaluation(config, asked), policy, lambda dataset, identity: out, out)
     assert done.directory == out
     return done.results
 
@@ -66,6 +69,7 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
     assert (folder / "samples.jsonl").read_bytes() == (undisturbed / "samples.jsonl").read_bytes()
     assert verdicts_of(folder) == verdicts_of(undisturbed)
     assert comparable(read_results(folder)) == comparable(read_results(undisturbed))
+    assert read_results(folder).sources.training is None, "no run has made the nano model"
 
 
 def test_results_depend_neither_on_workers_nor_on_batches_nor_on_their_deaths(
@@ -176,6 +180,8 @@ def test_stage_3_evaluates_a_run_that_has_ended_keeps_what_it_left_and_says_so_e
     assert (result.policy_sha256, result.steps) == (trained.policy_sha256, trained.steps)
     assert trained.metrics.items() <= result.metrics.items()
     assert result.metrics["eval/list_tasks/pass@1"] == results.pass_at_k["1"].value
+    assert results.sources.training is not None
+    assert (results.sources.training.run, results.sources.training.steps) == (str(config.run_dir), trained.steps)
     assert result.seconds_per_stage.keys() == {*trained.seconds_per_stage, "stage_3"}
     samples = (config.run_dir / "eval" / "list_tasks" / "samples.jsonl").read_bytes()
     assert launch(words, now=NOW) == 0

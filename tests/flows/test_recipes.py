@@ -1,13 +1,16 @@
 """The recipes through the whole line: a reference on two ranks, a critic of its own from stage 1, the gate."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.flows.world import configured, metrics_of, run
-from wmtp_ray.artifacts.manifest import tensors_sha256
+from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import ClusterConfig
+from wmtp_ray.objective.baseline_standing import standing_words
+from wmtp_ray.tracking.training_record import record_of_run, training_of
 from wmtp_ray.training.stages import read_stage_result, value_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -57,6 +60,15 @@ def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, clust
     assert any("critic.gate=uniform" in warning for warning in result.warnings)
     assert any("MLflow" in warning for warning in result.warnings), "a dead tracking server is said, and no more"
     _assert_only_the_critic_moved_in_stage_1(config.run_dir / "critic" / "final", config.model.path)
+    training = training_of(config.run_dir / "final", None)
+    assert training == record_of_run(config.run_dir), "training.json says what the run's folder says"
+    assert (training.steps, training.critic_steps, training.weighting) == (3, 6, "uniform"), "what it really ran with"
+    assert training.start.weights_sha256 == file_sha256(config.model.path / "model.safetensors")
+    planned = json.loads((config.run_dir / "plan.json").read_text())["counts"]["supervised_tokens"]
+    reported = sum(x["perf/supervised_tokens_per_s"] * x["perf/step_s"] for x in lines if x["stage"] == 2)
+    assert training.supervised_tokens == planned == round(reported)
+    assert stage_1.health.beside_baselines == standing_words(stage_1.health.metrics)
+    assert any(each.startswith(("It does not beat: ", "It beats: ")) for each in stage_1.health.beside_baselines)
 
 
 def test_critic_of_another_run_is_judged_by_what_it_recorded_and_does_not_age(
@@ -70,6 +82,8 @@ def test_critic_of_another_run_is_judged_by_what_it_recorded_and_does_not_age(
     assert [line["score/staleness_steps"] for line in lines] == [0, 0, 0]
     assert any("The critic is unhealthy" in warning and "critic.gate=warn" in warning for warning in result.warnings)
     assert lines[0]["weight/other_std"] > 0.0, "a trained critic weighs from the first step"
+    assert all("critic/explained_variance" in line for line in lines), "of the critic that scores"
+    assert not any(name.startswith(("policy_head/", "loss/value")) for name in lines[0]), "no head learns unasked"
 
 
 def _assert_only_the_critic_moved_in_stage_1(final: Path, start: Path) -> None:

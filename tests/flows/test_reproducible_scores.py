@@ -28,6 +28,9 @@ def test_a_run_leaves_what_it_promises(uninterrupted: tuple[RunConfig, RunResult
         "perf/mfu",
         "perf/data_wait_frac",
         "critic/explained_variance",
+        "critic/drift_kl",
+        "critic/drift_value",
+        "critic/drift_cosine",
     }
     assert wanted <= lines[-1].keys()
     assert lines[-1]["loss/policy_unweighted"] < lines[0]["loss/policy_unweighted"]
@@ -54,9 +57,9 @@ def test_weights_are_those_of_a_learning_critic(uninterrupted: tuple[RunConfig, 
 @pytest.mark.parametrize(
     ("name", "overrides", "critic_class"),
     [
-        ("synchronous", ("critic.mode=sync",), ValueCritic),
+        ("synchronous", ("critic.mode=sync", "critic.drift_every=0"), ValueCritic),
         ("delayed", (), DelayedCritic),
-        ("pool-of-two", ("critic.pool_size=2",), DelayedCritic),
+        ("pool-of-two", ("critic.pool_size=2", "critic.drift_every=1"), DelayedCritic),
     ],
 )
 def test_policy_is_the_same_bits(

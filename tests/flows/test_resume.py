@@ -30,8 +30,9 @@ def test_dead_and_hanging_ranks_do_not_change_the_policy(world: Path, cluster: C
 
     With everything that has a memory: averaged versions of the critic, and whitening by running statistics.
     """
-    memory = ("train.num_workers=2", "critic.ema_decay=0.5", "weighting.advantage_norm=ema")
-    whole = run(configured(world, "two-ranks", *memory))
+    memory = ("train.num_workers=2", "critic.ema_decay=0.5", "weighting.advantage_norm=ema", "critic.drift_every=4")
+    uncut = configured(world, "two-ranks", *memory)
+    whole = run(uncut)
     config = configured(world, "two-ranks-killed", *memory, "deadlines.collective_s=20")
     run_dir = config.run_dir
     faults = (
@@ -45,6 +46,9 @@ def test_dead_and_hanging_ranks_do_not_change_the_policy(world: Path, cluster: C
     assert {process_id(run_dir, role) for role in ("rank_0", "rank_1")}.isdisjoint(victims)
     assert result.policy_sha256 == whole.policy_sha256
     assert [line["step"] for line in metrics_of(run_dir)] == list(range(NUM_STEPS))
+    drift = [line.get("critic/drift_kl") for line in metrics_of(run_dir)]
+    assert drift == [line.get("critic/drift_kl") for line in metrics_of(uncut.run_dir)]
+    assert [step for step, each in enumerate(drift, start=1) if each is not None] == [4, 8, 12, NUM_STEPS]
     assert any("A collective took more than 20 s" in text and "rank_1 stopped" in text for text in result.warnings)
     assert "in run_rank" in (run_dir / "stacks" / "rank_0.txt").read_text()
 

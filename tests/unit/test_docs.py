@@ -26,8 +26,8 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
 TREE = {path.name for path in ROOT.iterdir() if path.is_dir()} | {path.name for path in (ROOT / "wmtp_ray").iterdir()}
 OF_A_RUN_TOO = {"storage", "data"}  # folders of the tree whose names also begin paths of what commands leave
 FILE = re.compile(r"[\w.*/<>-]+(\.(py|yaml|toml|md|txt|json|jsonl|parquet|sh|example|model|safetensors)|/)")
-METRIC = re.compile(r"(loss|weight|critic|advantage|train|score|perf|held_out)/[a-z_0-9]+")
-WRITTEN_METRIC = re.compile(r'"((?:score|perf|held_out)/\w+)"')
+METRIC = re.compile(r"(loss|weight|critic|policy_head|advantage|train|score|perf|held_out)/[a-z_0-9]+")
+WRITTEN_METRIC = re.compile(r'"((?:score|perf|held_out|critic/drift)[/_]\w+)"')
 EARLIER = ROOT / "docs" / "earlier-names.md"
 ENGLISH = ROOT / "README.md"
 
@@ -91,7 +91,9 @@ def test_every_key_that_is_named_exists(path):
 
 def test_every_metric_that_is_named_is_reported(nano):
     config = nano.load("weighting.type=td")
-    reported = set(nano.step(config, [nano.rows(6)]).metrics) | set(WRITTEN_METRIC.findall(SOURCE))
+    frozen = nano.load("critic.source=frozen", "critic.path=elsewhere", "train.value_coef=0.5")
+    of_steps = (nano.step(each, [nano.rows(6)]).metrics for each in (config, frozen))
+    reported = set().union(*of_steps, WRITTEN_METRIC.findall(SOURCE))
     named = {quote for path in DOCUMENTS for quote in present(path) if METRIC.fullmatch(quote)}
     assert len(named) > 20, "the metrics were not found"
     assert sorted(name for name in named - reported if not is_there(name + ".json", ROOT)) == []

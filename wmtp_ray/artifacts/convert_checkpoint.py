@@ -5,16 +5,13 @@ tensor takes memory while it is written and not before. `rope.freqs`, which some
 `rope_theta` and left out: it follows from it. Nothing is written here (`model_directory.write_model` does).
 """
 
-import pickle
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vendor.meta_llama.model import ModelArgs
-from wmtp_ray.artifacts.meta_checkpoint import META_WEIGHTS, PARAMS, read_json, read_tensors
+from wmtp_ray.artifacts.meta_checkpoint import META_WEIGHTS, PARAMS, args_from_params, read_json, read_tensors
 from wmtp_ray.artifacts.model_directory import TOKENIZER, ModelToWrite
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -22,7 +19,6 @@ from wmtp_ray.errors import ArtifactError
 
 ROPE = "rope.freqs"
 _UNKNOWN_VOCABULARY = -1  # what Meta writes where the tokenizer is to decide
-_NOT_A_TENSOR = re.compile(r"GLOBAL ([\w.]+)|[Uu]nsupported ([\w ]+ [\w.]+)")
 
 
 def open_checkpoint(source: Path, *, tokenizer: Path | None, version: str | None) -> ModelToWrite:
@@ -33,7 +29,7 @@ def open_checkpoint(source: Path, *, tokenizer: Path | None, version: str | None
     """
     weights = _weights_of(source)
     args = _read_args(_required(source / PARAMS, "it is shipped beside the weights"), tokenizer)
-    tensors = _read_plain_tensors(weights)
+    tensors = read_tensors(weights)
     if ROPE in tensors:
         check_rotary_frequencies(tensors.pop(ROPE), args)
     source_files = {META_WEIGHTS: weights, PARAMS: source / PARAMS}
@@ -97,21 +93,4 @@ def _read_args(path: Path, tokenizer: Path | None) -> ModelArgs:
     params = read_json(path)
     if tokenizer is not None and params.get("vocab_size", _UNKNOWN_VOCABULARY) == _UNKNOWN_VOCABULARY:
         params["vocab_size"] = CodeTokenizer(tokenizer).vocab_size
-    try:
-        return ModelArgs(**params)
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} describes no model ({error}); restore the file that came with it") from error
-
-
-def _read_plain_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: Mapping[str, Tensor] = read_tensors(path)
-    except ArtifactError as error:
-        found = _NOT_A_TENSOR.search(str(error))
-        if found is None or not isinstance(error.__cause__, pickle.UnpicklingError):
-            raise
-        raise ArtifactError(
-            f"{path} holds more than tensors: it asks for {found[1] or found[2]}. Reading it could run code of whoever "
-            "wrote it, so it was not read. Expected a state_dict; fetch the file again from where it was published"
-        ) from error.__cause__
-    return dict(tensors)
+    return args_from_params(params, path)

@@ -11,20 +11,20 @@ Each file is replaced atomically. A directory that must be whole or absent (a ch
 """
 
 import dataclasses
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vendor.meta_llama.model import ModelArgs, Transformer
+from wmtp_ray.artifacts.known_keys import deciding_keys
 from wmtp_ray.artifacts.manifest import atomic_file, atomic_write
+from wmtp_ray.artifacts.stored_weights import read_tensors as read_tensors
+from wmtp_ray.data.file_kind import HEAD_BYTES, JSON, kind_of
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec
@@ -42,11 +42,28 @@ Shape = tuple[int, ...]
 
 def read_model_args(directory: Path) -> ModelArgs:
     """Read params.json; ArtifactError when it is missing or describes no model that can be built."""
+    return args_from_params(read_json(directory / PARAMS), directory / PARAMS)
+
+
+def args_from_params(params: Mapping[str, Any], path: Path) -> ModelArgs:
+    """Describe the model of a params.json; ArtifactError for a key that nobody knows, and for no model at all."""
+    known = {field.name for field in dataclasses.fields(ModelArgs)}
+    if params.get("use_scaled_rope"):
+        raise ArtifactError(
+            f"{path}: found use_scaled_rope, the scaled rotary positions of LLaMA 3.1, expected unscaled ones: no "
+            "others are supported; choose a model without them (LLaMA 2, LLaMA 3.0)"
+        )
+    unknown = deciding_keys(params, read=known, harmless=(), neutral={"use_scaled_rope": (False,)})
+    if unknown:
+        raise ArtifactError(
+            f"{path} describes no model that is known here: found {'; '.join(unknown)}. Known keys: "
+            f"{', '.join(sorted(known))}. Another key may change what the model computes: choose another model, or "
+            "take the key out of the file if it does not"
+        )
     try:
-        return ModelArgs(**read_json(directory / PARAMS))
+        return ModelArgs(**{key: value for key, value in params.items() if key in known})
     except (TypeError, ValueError) as error:
-        known = ", ".join(field.name for field in dataclasses.fields(ModelArgs))
-        raise ArtifactError(f"{directory / PARAMS}: {error}. Known keys: {known}. Correct the file.") from error
+        raise ArtifactError(f"{path} describes no model ({error}); correct the file") from error
 
 
 def load_transformer(directory: Path, *, dtype: torch.dtype = torch.float32) -> Transformer:
@@ -174,26 +191,22 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that belongs to a model; ArtifactError when it is missing or something else."""
     if not path.exists():
         raise ArtifactError(f"{path} is missing; a model directory holds it beside its weights.")
+    written = path.read_bytes()
     try:
-        content = orjson.loads(path.read_bytes())
+        content = orjson.loads(written)
     except orjson.JSONDecodeError as error:
-        raise ArtifactError(f"{path} is not JSON: {error}. Restore the file.") from error
+        kind = kind_of(written[:HEAD_BYTES])
+        if kind is not None and kind is not JSON:
+            raise ArtifactError(f"{path} is not JSON: found {kind.name}; {kind.remedy}") from error
+        raise ArtifactError(
+            f"{path} is not JSON: {error}. It is cut short or was edited: take the published one, or mend the line."
+        ) from error
     if not isinstance(content, dict):
-        raise ArtifactError(f"{path} holds {type(content).__name__}, expected an object. Restore the file.")
+        raise ArtifactError(
+            f"{path} holds {type(content).__name__}, expected an object; give the {path.name} that was published with "
+            "the model"
+        )
     return content
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Map a file's tensors into the CPU's memory; ArtifactError when it is damaged or holds something else."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
-        raise ArtifactError(f"{path} cannot be read as tensors: {error}. Fetch or write it again.") from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ArtifactError(f"{path} holds no plain mapping of names to tensors; save the model's state_dict.")
-    return tensors
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:

@@ -2,8 +2,7 @@
 
 BPE with byte fallback; ids unk 0, bos 1, eos 2, no padding piece. Unlike SentencePiece's defaults nothing is
 normalised and no blank is put in front, so decoding gives back every text exactly, indentation and newlines included.
-One exception: U+2581, SentencePiece's own mark for a blank, comes back as a blank. Knows neither rows nor templates:
-the caller passes texts as the model will see them.
+Knows neither rows nor templates: the caller passes texts as the model will see them.
 """
 
 import io
@@ -14,10 +13,10 @@ from pathlib import Path
 import sentencepiece
 
 from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.data.sentencepiece_model import BLANK_MARK
 from wmtp_ray.errors import DataError
 
 MAX_TEXT_BYTES = 1 << 24  # longer texts would be dropped in silence
-BLANK_MARK = "\u2581"
 TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 TOO_LARGE = re.compile(r"too high \(\d+\)\. Please set it to a value <= (\d+)")
 

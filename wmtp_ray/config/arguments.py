@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wmtp_ray.config.layers import RAW_TEXT_KEYS
+from wmtp_ray.config.other_names import other_name
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.section import Section
 from wmtp_ray.errors import ConfigError
@@ -15,7 +16,7 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
   recipe=verifiable          what is trained: configs/recipe.NAME.yaml (required)
   preset=cpu                 on what machine: configs/preset.NAME.yaml, applied after the recipe
   run_name=NAME              folder under storage_root/runs; default <recipe>-<date>-<time>
-  weighting.beta=0.5         any key of configs/defaults.yaml; values are YAML: stages=[0,2], train.max_steps=100
+  weighting.beta=0.5         any key of configs/defaults.yaml; lists are YAML: stages=[0,2]; text is taken whole
 
   sweep=NAME                 many runs instead of one: configs/sweep.NAME.yaml, run_name names the sweep (docs/sweep.md)
   sweep.seeds=[1,2]          any key of configs/sweep_defaults.yaml
@@ -24,17 +25,12 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
   --resume                   continue run_name=NAME from its newest checkpoint
   --run-name NAME            the same as run_name=NAME
   --dataset-suffix small     the same as data.suffix=small: read train_small.jsonl in place of train.jsonl
-  --use-micro-model          policy, tokenizer and reference are models_v2/micro-mtp and models_v2/micro-ref
+  --use-micro-model          policy, tokenizer and reference are models_v2/micro-mtp and models_v2/micro-ref, unless
+                             a key says otherwise
   --tags a=b [c=d ...]       free tags of the run; a configuration key ends the list
   -h, --help                 print this
 """
 FLAGS = ("--dry-run", "--resume", "--run-name", "--dataset-suffix", "--use-micro-model", "--tags", "--help", "-h")
-MICRO_MODEL = (
-    "model.path=${storage_root}/models_v2/micro-mtp",
-    "tokenizer.path=${storage_root}/models_v2/micro-mtp/tokenizer.model",
-    "reference.path=${storage_root}/models_v2/micro-ref",
-    "reference.tokenizer_path=null",
-)
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,7 @@ class Arguments:
     show_help: bool = False
     sweep: str | None = None
     sweep_overrides: tuple[str, ...] = ()
+    use_micro_model: bool = False
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -82,6 +79,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         show_help=words.show_help,
         sweep=words.sweep,
         sweep_overrides=tuple(words.sweep_overrides),
+        use_micro_model=words.use_micro_model,
     )
 
 
@@ -97,7 +95,7 @@ class _Words:
         self.overrides: list[str] = []
         self.sweep_overrides: list[str] = []
         self.tags: dict[str, str] = {}
-        self.dry_run = self.resume = self.show_help = False
+        self.dry_run = self.resume = self.show_help = self.use_micro_model = False
         self.problems: list[str] = []
 
     def read(self) -> None:
@@ -115,7 +113,7 @@ class _Words:
                 self.rest.insert(0, value)
             self._tags() if name == "--tags" else self._named(name)
         elif word == "--use-micro-model":
-            self.overrides += MICRO_MODEL
+            self.use_micro_model = True
         elif word == "--dry-run":
             self.dry_run = True
         elif word == "--resume":
@@ -180,6 +178,10 @@ def _nearest_form(word: str) -> str:
     forms |= {name: f"{name}={value if has_value else 'VALUE'}" for name in ("sweep", *RunConfig.model_fields)}
     if "." in stem and stem.partition(".")[0] in RunConfig.model_fields:
         return f"did you mean {stem}={value if has_value else 'VALUE'}?"
+    if stem not in (*FLAGS, *forms) and (other := other_name(stem)) is not None:
+        target = other.targets[0]
+        given = target if "=" in target else f"{target}={value if has_value else 'VALUE'}"
+        return f"did you mean {given}?" + (f" Here: {other.note}" if other.note else "")
     names = {name.replace("_", "-"): name for name in forms}
     nearest = difflib.get_close_matches(stem.replace("_", "-"), names, n=1)
     if nearest:

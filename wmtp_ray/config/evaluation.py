@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from wmtp_ray.config.section import Count, Positive, Section
 
 ProblemKind = Literal["humaneval", "mbpp", "codecontests", "instruction"]
-FormatName = Literal["completion", "completion-stripped", "instruct", "chat", "mbpp-0shot", "mbpp-3shot"]
+FormatName = Literal["auto", "completion", "completion-stripped", "instruct", "chat", "mbpp-0shot", "mbpp-3shot"]
 Isolation = Literal["namespace", "landlock", "landlock-weak", "seatbelt", "rlimits"]
 
 
@@ -19,7 +19,9 @@ class EvaluationConfig(Section):
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         description="Names in evaluation.files to evaluate in stage 3; None: those whose file exists."
     )
-    formats: dict[ProblemKind, FormatName] = Field(description="How a problem of each kind is put to the policy.")
+    formats: dict[ProblemKind, FormatName] = Field(
+        description="How a problem of each kind is put; auto: by tokenizer and model."
+    )
     limit: Count | None = Field(description="Only the first so many problems of a data set; None: all.")
     num_samples: Count = Field(description="Answers to each problem.")
     k: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="The K of Pass@K; none above num_samples.")

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from wmtp_ray.config.layers import UNSET, Key
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.other_names import other_name
+from wmtp_ray.config.schema_nodes import Node, is_path, run_schema
 
 MAX_FOUND_CHARS = 80
 SAME_NAME_RATIO = 0.8  # similarity above which one suggestion is enough
-Node = dict[str, Any]
 
 
 def dotted(key: Key) -> str:
@@ -32,17 +32,19 @@ def unset_keys(values: dict[str, Any]) -> list[Key]:
 
 def misplaced_booleans(values: dict[str, Any]) -> dict[Key, str]:
     """Find true/false where a number is expected; pydantic would read them as 1 and 0."""
-    nodes = {key: _node_at(key) for key, value in _leaves(values) if isinstance(value, bool)}
+    nodes = {key: run_schema().node_at(key) for key, value in _leaves(values) if isinstance(value, bool)}
     return {
         key: f"found {_shown(_value_at(values, key))}, expected {_in_words(node)}"
         for key, node in nodes.items()
-        if node is not None and "boolean" not in _types(node) and _types(node) & {"integer", "number"}
+        if node is not None
+        and "boolean" not in run_schema().types(node)
+        and run_schema().types(node) & {"integer", "number"}
     }
 
 
 def path_keys(values: dict[str, Any]) -> list[Key]:
     """List the keys of `values` that hold paths, as the schema types them."""
-    return [key for key, value in _leaves(values) if isinstance(value, str) and _is_path(_node_at(key))]
+    return [key for key, value in _leaves(values) if isinstance(value, str) and is_path(run_schema().node_at(key))]
 
 
 def explain_unset(key: Key) -> str:
@@ -99,14 +101,37 @@ def nearest_keys(key: str) -> list[str]:
     return sorted(with_leaf, key=similarity, reverse=True)[:3] or difflib.get_close_matches(key, known, n=1)
 
 
+def suggested_keys(key: str) -> tuple[list[str], str]:
+    """Suggest what a key means that other trainers have: keys with what they are, and what else there is to say.
+
+    train.lr -> train.learning_rate; critic_stage.lr -> critic_stage.learning_rate first; nothing for another name.
+    """
+    found = other_name(key)
+    if found is None:
+        return [], ""
+    section = key.rpartition(".")[0]
+    in_section = [target for target in found.targets if section and target.rpartition(".")[0] == section]
+    targets = [*in_section, *(target for target in found.targets if target not in in_section)]
+    return [f"{target} ({_described_key(target)})" for target in targets], found.note
+
+
+def _described_key(target: str) -> str:
+    node = run_schema().node_at(tuple(target.partition("=")[0].split(".")))
+    assert node is not None, f"{target} is not in the schema"
+    return _described(node)
+
+
 def _unknown(key: Key) -> str:
+    meant, note = suggested_keys(dotted(key))
+    if meant:
+        return f"there is no such key; did you mean {' or '.join(meant)}?" + (f" Here: {note}" if note else "")
     nearest = nearest_keys(dotted(key))
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else "configs/defaults.yaml lists every key"
     return f"there is no such key; {hint}"
 
 
 def _expected(key: Key) -> str:
-    node = _node_at(key)
+    node = run_schema().node_at(key)
     assert node is not None, f"{dotted(key)} failed validation but is not in the schema"
     description = _described(node)
     return _in_words(node) + (f" ({description})" if description else "")
@@ -114,7 +139,7 @@ def _expected(key: Key) -> str:
 
 def _in_words(node: Node) -> str:
     """Say what a schema node accepts, for people."""
-    node = _deref(node)
+    node = run_schema().deref(node)
     if "expected" in node:
         return str(node["expected"])
     if "anyOf" in node:
@@ -159,7 +184,7 @@ def _mapping_in_words(node: Node) -> str:
 _WORDS: dict[str, str | Callable[[Node], str]] = {
     "null": "null",
     "boolean": "true or false",
-    "string": lambda node: "a path" if _is_path(node) else "text",
+    "string": lambda node: "a path" if is_path(node) else "text",
     "integer": _number_in_words,
     "number": _number_in_words,
     "array": _list_in_words,
@@ -167,60 +192,20 @@ _WORDS: dict[str, str | Callable[[Node], str]] = {
 }
 
 
-@functools.cache
-def _schema() -> Node:
-    return RunConfig.model_json_schema()
-
-
-def _deref(node: Node) -> Node:
-    return _schema()["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
-
-
 def _described(node: Node) -> str:
     """The field's description; sections are named by their keys instead."""
     return "" if "$ref" in node else str(node.get("description", "")).rstrip(".")
-
-
-def _node_at(key: Key) -> Node | None:
-    """The schema node of a key; None for an unknown one."""
-    node: Node | None = _schema()
-    for part in key:
-        node = _child(node, part) if node is not None else None
-    return node
-
-
-def _child(node: Node, part: str | int) -> Node | None:
-    for option in [_deref(option) for option in _deref(node).get("anyOf", [node])]:
-        if isinstance(part, int):
-            items = option.get("prefixItems", [])
-            return items[part] if part < len(items) else option.get("items")
-        if part in option.get("properties", {}):
-            child: Node = option["properties"][part]
-            return child
-        if isinstance(option.get("additionalProperties"), dict):
-            return dict(option["additionalProperties"])
-    return None
-
-
-def _types(node: Node) -> set[str]:
-    node = _deref(node)
-    options = [_deref(option) for option in node.get("anyOf", [node])]
-    return {option["type"] for option in options if "type" in option}
-
-
-def _is_path(node: Node | None) -> bool:
-    return node is not None and any(option.get("format") == "path" for option in node.get("anyOf", [node]))
 
 
 @functools.cache
 def _known_keys() -> list[str]:
     def below(node: Node, prefix: str) -> list[str]:
         names: list[str] = []
-        for name, child in _deref(node).get("properties", {}).items():
+        for name, child in run_schema().deref(node).get("properties", {}).items():
             names += below(child, f"{prefix}{name}.") or [prefix + name]
         return names
 
-    return below(_schema(), "")
+    return below(run_schema().root, "")
 
 
 def _leaves(values: Any, key: Key = ()) -> list[tuple[Key, Any]]:

@@ -1,8 +1,8 @@
 """Layers of a configuration: the YAML files under `configs/`, the words `key=value`, and their deep merge.
 
 Later layers win key by key; a list replaces a list. Interpolations (`${storage_root}`) are resolved after the merge,
-so that an override of `storage_root` moves everything below it. Nothing here knows which keys are allowed: that is
-`wmtp_ray.config.explain`'s part.
+so that an override of `storage_root` moves everything below it; text of the command line is taken whole and refers to
+nothing. Which keys are allowed is `wmtp_ray.config.explain`'s part, what a text means `schema_nodes`'s.
 """
 
 import difflib
@@ -12,17 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from wmtp_ray.config.schema_nodes import Plain, Schema, run_schema
+from wmtp_ray.config.yaml_texts import load_texts
 from wmtp_ray.errors import ConfigError
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+_PACKAGED, _CHECKOUT = (Path(__file__).resolve().parents[up] / "configs" for up in (1, 2))
+CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT  # a wheel carries configs/ inside the package
 COMMAND_LINE = "the command line"
 UNSET = "???"
 RAW_TEXT_KEYS = ("recipe", "preset", "run_name")
 
 Key = tuple[str | int, ...]
+_MARK = "\ue000"  # of Unicode's private use: stands in no value of a user
+
+
+class Whole(str):
+    """A text of the command line in which `${` stands for itself."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -38,13 +48,13 @@ def layer_names(kind: str, config_dir: Path) -> list[str]:
     return sorted(path.name.split(".", 1)[1].removesuffix(".yaml") for path in config_dir.glob(f"{kind}.*.yaml"))
 
 
-def named_layer(kind: str, name: str, config_dir: Path) -> Layer:
+def named_layer(kind: str, name: str, config_dir: Path, schema: Schema | None = None) -> Layer:
     """Read `<kind>.<name>.yaml`, or the file itself where `name` is the path of one.
 
     ConfigError that lists what exists when there is none.
     """
     if is_path(name):
-        return read_layer(Path(name).expanduser())
+        return read_layer(Path(name).expanduser(), schema)
     names = layer_names(kind, config_dir)
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -53,7 +63,7 @@ def named_layer(kind: str, name: str, config_dir: Path) -> Layer:
             f"{kind}={name}: there is no {kind} of that name; expected one of: {', '.join(names) or '(none)'}, "
             f"the {kind}.NAME.yaml files of {config_dir}.{hint}"
         )
-    return read_layer(config_dir / f"{kind}.{name}.yaml")
+    return read_layer(config_dir / f"{kind}.{name}.yaml", schema)
 
 
 def is_path(name: str) -> bool:
@@ -66,35 +76,41 @@ def short_name(kind: str, name: str) -> str:
     return Path(name).name.removeprefix(f"{kind}.").removesuffix(".yaml") if is_path(name) else name
 
 
-def read_layer(path: Path) -> Layer:
-    """Read one YAML file of nested keys; `1e-4` is a number, a key given twice is an error."""
+def read_layer(path: Path, schema: Schema | None = None) -> Layer:
+    """Read a YAML file of nested keys, each value by its type in `schema` (the run's); no key may be given twice."""
     try:
-        values = OmegaConf.load(path)
+        values = load_texts(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if not path.name.endswith("defaults.yaml"):
             raise ConfigError(f"{path} does not exist; expected a file of `key: value` lines") from None
         raise ConfigError(
-            f"{path} does not exist; expected the configs/ folder of a checkout beside the package wmtp_ray: "
-            "install from a checkout with `pip install -e .`"
+            f"{path} does not exist; expected the configs/ folder, which a checkout holds beside the package wmtp_ray "
+            "and a wheel inside it: install again, from a checkout with `pip install -e .`"
         ) from None
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML that can be read: {one_line(error)}") from None
-    if not isinstance(values, DictConfig):
-        raise ConfigError(f"{path} holds {type(OmegaConf.to_container(values)).__name__}, expected `key: value` lines")
-    return Layer(path.name, _plain(values))
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path} holds a {type(values).__name__}, expected `key: value` lines")
+    return Layer(path.name, _typed(values or {}, schema, of_file=True))
 
 
-def override_layer(word: str) -> Layer:
-    """Turn one `key=value` word into a layer; the value is YAML.
+def override_layer(word: str, schema: Schema | None = None) -> Layer:
+    """Turn one `key=value` word into a layer; the value is read by the type of its key in `schema` (the run's).
 
-    `train.max_steps=3` -> {"train": {"max_steps": 3}}; `stages=[0,2]` -> {"stages": [0, 2]}. Names and tags
-    (`run_name=2024`, `tags.ticket=17`) stay text.
+    `train.max_steps=3` -> {"train": {"max_steps": 3}}; `stages=[0,2]` -> {"stages": [0, 2]}; text, paths, names and
+    tags are taken whole: `storage_root=/x/st #2`, `run_name=2024`, `tags.ticket=17`.
     """
     key, _, text = word.partition("=")
-    value: Any = text if key in RAW_TEXT_KEYS or key.startswith("tags.") else _yaml_value(key, text)
+    is_raw = key in RAW_TEXT_KEYS or key.startswith("tags.")
+    value: Any = whole(text) if is_raw else _value(key, text, schema or run_schema())
     for part in reversed(key.split(".", 1) if key.startswith("tags.") else key.split(".")):
         value = {part: value}
-    return Layer(COMMAND_LINE, value)
+    return Layer(COMMAND_LINE, _typed(value, schema, of_file=False))
+
+
+def whole(text: str) -> str:
+    """Return a text of the command line that refers to nothing, whatever is in it."""
+    return Whole(text) if "${" in text else text
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[Key, str]]:
@@ -105,10 +121,12 @@ def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[Key, str]]:
     values: dict[str, Any] = {}
     for layer in layers:
         values = _merged(values, layer.values)
-    merged = OmegaConf.create(values)
+    whole: list[str] = []
+    merged = OmegaConf.create(_without_whole(values, whole))
     problems: dict[Key, str] = {}
     _resolve(merged, (), problems)
-    return _plain(merged), problems
+    resolved: dict[str, Any] = _with_whole(_plain(merged), whole)
+    return resolved, problems
 
 
 def source_of(key: Key, layers: Sequence[Layer]) -> str | None:
@@ -122,14 +140,48 @@ def one_line(error: Exception) -> str:
     return ", ".join(line.strip() for line in str(error).splitlines() if not line.strip().startswith(internals))
 
 
-def _yaml_value(key: str, text: str) -> Any:
+def _value(key: str, text: str, schema: Schema) -> Any:
+    """A list or mapping where the key takes one and the text looks like it, else the text as it is."""
+    types = schema.types(schema.node_at(tuple(key.split("."))))
+    is_nested = text.lstrip().startswith(("[", "{")) and (not types or types & {"array", "object"})
+    if not is_nested:
+        return Whole(text) if "string" in types and "${" in text else Plain(text)  # a number may refer to another
     try:
-        return _plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        return load_texts(text)
+    except yaml.YAMLError as error:
         raise ConfigError(
-            f"{key}={text}: the value is not YAML ({one_line(error)}); expected a number, a word, [a, b] or "
-            "{a: b}; quote it for the shell"
+            f"{key}={text}: the value is not YAML ({one_line(error)}); expected [a, b] or {{a: b}}; quote it for the "
+            "shell"
         ) from None
+
+
+def _typed(values: dict[str, Any], schema: Schema | None, *, of_file: bool) -> dict[str, Any]:
+    schema = schema or run_schema()
+    typed = schema.read(values, schema.root, of_file=of_file)
+    assert isinstance(typed, dict)
+    return typed
+
+
+def _without_whole(values: Any, whole: list[str]) -> Any:
+    """Put a mark in the place of each text in which `${` stands for itself; collect the texts."""
+    if isinstance(values, dict):
+        return {name: _without_whole(each, whole) for name, each in values.items()}
+    if not isinstance(values, Whole):
+        return values
+    whole.append(str(values))
+    return f"{_MARK}{len(whole) - 1}{_MARK}"
+
+
+def _with_whole(values: Any, whole: Sequence[str]) -> Any:
+    """Put the texts back, also into values that refer to them."""
+    if isinstance(values, dict):
+        return {name: _with_whole(each, whole) for name, each in values.items()}
+    if isinstance(values, list):
+        return [_with_whole(each, whole) for each in values]
+    if not isinstance(values, str) or _MARK not in values:
+        return values
+    parts = values.split(_MARK)
+    return "".join(whole[int(part)] if index % 2 else part for index, part in enumerate(parts))
 
 
 def _merged(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:

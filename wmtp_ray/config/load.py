@@ -30,6 +30,7 @@ from wmtp_ray.config.files import check_files, earlier_names
 from wmtp_ray.config.layers import (
     COMMAND_LINE,
     CONFIG_DIR,
+    UNSET,
     Key,
     Layer,
     merge,
@@ -38,6 +39,7 @@ from wmtp_ray.config.layers import (
     read_layer,
     short_name,
     source_of,
+    whole,
 )
 from wmtp_ray.config.schema import SUFFIX, RunConfig
 from wmtp_ray.errors import ConfigError
@@ -53,10 +55,6 @@ __all__ = [
     "load_resolved",
     "parse_arguments",
 ]
-
-
-# Keys that runs saved before there were such keys lack, and the values that those runs had.
-ADDED_KEYS: dict[tuple[str, str], Any] = {("data", "suffix"): None}
 
 
 def load_config(arguments: Arguments, *, config_dir: Path = CONFIG_DIR, now: datetime) -> RunConfig:
@@ -87,21 +85,32 @@ def dump_config(config: RunConfig) -> str:
 
 
 def load_resolved(path: Path) -> RunConfig:
-    """Read a `config.yaml` that `dump_config` wrote; ConfigError when it is missing or does not fit the schema."""
+    """Read a `config.yaml` that `dump_config` wrote; ConfigError when it is missing or does not fit the schema.
+
+    A key that is younger than the file has its default.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; expected the config.yaml of a run, check run_name") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not the YAML that a run saves ({type(error).__name__}); restore it") from None
-    values = values if isinstance(values, dict) else {}
-    for (section, key), value in ADDED_KEYS.items():
-        if isinstance(values.get(section), dict):
-            values[section].setdefault(key, value)
-    config, errors = _validate(values)
+    defaults, _ = merge([read_layer(CONFIG_DIR / "defaults.yaml")])
+    config, errors = _validate(_completed(values if isinstance(values, dict) else {}, defaults))
     if config is None:
         raise ConfigError(f"{path}: " + one_message(errors, lambda key: None))
     return config
+
+
+def _completed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return saved values with the defaults of the keys that they lack; what was saved is not interpreted again."""
+    missing = {key: value for key, value in defaults.items() if key not in values and value != UNSET}
+    both = {
+        key: _completed(value, defaults[key])
+        for key, value in values.items()
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+    }
+    return values | both | missing
 
 
 class _ShortListsInline(yaml.SafeDumper):
@@ -122,6 +131,7 @@ def _layers(arguments: Arguments, config_dir: Path, now: datetime) -> tuple[list
     readers = [partial(read_layer, config_dir / "defaults.yaml")]
     readers += [partial(named_layer, "recipe", arguments.recipe, config_dir)]
     readers += [partial(named_layer, "preset", arguments.preset, config_dir)] if arguments.preset is not None else []
+    readers += [partial(_micro_model)] if arguments.use_micro_model else []
     readers += [partial(override_layer, word) for word in arguments.overrides]
     layers: list[Layer] = []
     unreadable: list[str] = []
@@ -133,12 +143,25 @@ def _layers(arguments: Arguments, config_dir: Path, now: datetime) -> tuple[list
     return [*layers, _names(arguments, now)], unreadable
 
 
+def _micro_model() -> Layer:
+    models = "${storage_root}/models_v2"
+    return Layer(
+        COMMAND_LINE,
+        {
+            "model": {"path": f"{models}/micro-mtp"},
+            "tokenizer": {"path": f"{models}/micro-mtp/tokenizer.model"},
+            "reference": {"path": f"{models}/micro-ref", "tokenizer_path": None},
+        },
+    )
+
+
 def _names(arguments: Arguments, now: datetime) -> Layer:
     assert arguments.recipe is not None, "parse_arguments lets no recipe through only with show_help"
     recipe = short_name("recipe", arguments.recipe)
     preset = None if arguments.preset is None else short_name("preset", arguments.preset)
     run_name = arguments.run_name or f"{recipe}-{now:%Y%m%d-%H%M%S}"
-    names = {"recipe": recipe, "preset": preset, "run_name": run_name, "tags": arguments.tags}
+    tags = {name: whole(text) for name, text in arguments.tags.items()}
+    names = {"recipe": recipe, "preset": preset, "run_name": run_name, "tags": tags}
     return Layer(COMMAND_LINE, names)
 
 

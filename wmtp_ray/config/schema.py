@@ -22,6 +22,7 @@ from wmtp_ray.config.sampling import (
 )
 from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Seconds, Section
 from wmtp_ray.config.storage_root import StorageRoot
+from wmtp_ray.config.tags import Tags
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
 
@@ -186,6 +187,10 @@ class CriticConfig(Section):
     gate: Literal["warn", "uniform", "stop"] = Field(description="What stage 2 does when the critic is unhealthy.")
     gate_limits: GateLimits
     health_rows: Count = Field(description="Held-out rows that the critic's health is measured on.")
+    drift_every: Annotated[int, Field(ge=0)] = Field(
+        description="Steps of stage 2 between two readings of how far the value path has moved; 0: none."
+    )
+    drift_rows: Count = Field(description="Held-out rows of such a reading, the first of health_rows.")
 
 
 class CriticStageConfig(Section):
@@ -206,6 +211,17 @@ class LossConfig(Section):
     max_logits_mb: Positive = Field(description="What logits may take beside the gradients, MiB.")
 
 
+class ValueCoefs(Section):
+    """What `train.value_coef` is unless it is set, by `critic.source`.
+
+    A frozen critic scores with a value path of its own: a value loss would train a head of the policy that scores
+    nothing. Set `train.value_coef` to have one all the same; its metrics are named `policy_head/...`.
+    """
+
+    policy: Annotated[float, Field(ge=0.0)] = Field(description="The policy's own value path scores.")
+    frozen: Annotated[float, Field(ge=0.0)] = Field(description="Another critic scores.")
+
+
 class TrainConfig(Section):
     """Stage 2: the optimizer, its schedule and its batches."""
 
@@ -224,7 +240,8 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="AdamW's, on matrices only.")
     adam_betas: tuple[Fraction, Fraction] = Field(description="AdamW's.")
     max_grad_norm: Positive = Field(description="Global gradient-norm clip.")
-    value_coef: Annotated[float, Field(ge=0.0)] = Field(description="Weight of the value loss.")
+    value_coef: Annotated[float, Field(ge=0.0)] = Field(description="Weight of the value loss of the policy's head.")
+    value_coef_by_source: ValueCoefs
     num_workers: Count = Field(description="Ranks.")
     device: Literal["auto", "cpu", "mps", "cuda"] = Field(description="auto: cuda, then mps, then cpu.")
     dtype: Literal["float32", "bfloat16"] = Field(description="Of the forward pass; bfloat16 on CUDA only.")
@@ -294,7 +311,12 @@ class TrackingConfig(Section):
 
     mlflow: bool = Field(description="Log to MLflow as well.")
     mlflow_uri: str | None = Field(description="None: an sqlite file in storage_root.")
-    experiment: str = Field(description="MLflow experiment.")
+    experiment: str = Field(
+        min_length=1,
+        max_length=500,
+        description="MLflow experiment.",
+        json_schema_extra={"expected": "text of 1 to 500 characters"},
+    )
     progress: bool = Field(description="Draw the progress line.")
 
     @model_validator(mode="after")
@@ -318,7 +340,7 @@ class RunConfig(Section):
         description="Folder under storage_root/runs; SWEEP/TRIAL for a trial of a sweep.",
         json_schema_extra={"expected": "letters, digits, dots, dashes and underscores, a letter or digit first"},
     )
-    tags: dict[str, str] = Field(description="Free tags, logged.")
+    tags: Tags = Field(description="Free tags, logged.")
     stages: tuple[Annotated[int, Field(ge=0, le=3)], ...] = Field(
         description="0 prepare, 1 critic, 2 train, 3 evaluate."
     )

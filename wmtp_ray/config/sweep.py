@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError
 
 from wmtp_ray.config.explain import dotted
 from wmtp_ray.config.layers import CONFIG_DIR, Key, merge, named_layer, override_layer, read_layer
+from wmtp_ray.config.schema_nodes import TYPES, Node, Schema, run_schema
 from wmtp_ray.config.section import Count, Section
 from wmtp_ray.errors import ConfigError
 
@@ -180,13 +181,25 @@ class SweepSpec(Section):
         return self
 
 
+class _SweepSchema(Schema):
+    """In which the values of a swept key have the type of that key."""
+
+    def child(self, node: Node, part: str | int) -> Node | None:
+        if node is not self.root["properties"]["space"] or isinstance(part, int):
+            return super().child(node, part)
+        run = run_schema()
+        values = {"type": "array", "items": {TYPES: sorted(run.types(run.node_at(tuple(part.split(".")))))}}
+        return {"anyOf": [values, {"type": "object", "properties": {"choice": values}, "additionalProperties": {}}]}
+
+
 def load_sweep(name: str, words: Sequence[str], *, config_dir: Path = CONFIG_DIR) -> SweepSpec:
     """Resolve a sweep: defaults <- `sweep.NAME.yaml` (or a path) <- `key=value` words without their `sweep.`.
 
     Raises one ConfigError that lists every problem.
     """
-    layers = [read_layer(config_dir / "sweep_defaults.yaml"), named_layer("sweep", name, config_dir)]
-    values, unresolved = merge([*layers, *map(override_layer, words)])
+    schema = _SweepSchema(SweepSpec)
+    layers = [read_layer(config_dir / "sweep_defaults.yaml", schema), named_layer("sweep", name, config_dir, schema)]
+    values, unresolved = merge([*layers, *(override_layer(word, schema) for word in words)])
     try:
         spec = SweepSpec.model_validate(values)
     except ValidationError as error:

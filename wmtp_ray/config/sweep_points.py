@@ -79,7 +79,11 @@ def corner_points(spec: SweepSpec) -> list[Point]:
 def trial_arguments(base: Arguments, sweep_name: str, name: str, values: dict[str, Any], seed: int | None) -> Arguments:
     """Return the command of one run of a sweep: the base's words, the point's, the seed's (None: the base's seeds)."""
     named = {key: value for key, value in values.items() if key in ("recipe", "preset")}
-    words = [f"{key}={json.dumps(value)}" for key, value in values.items() if key not in named]
+    words = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in values.items()
+        if key not in named
+    ]
     words += [f"{key}={seed}" for key in SEED_KEYS if seed is not None]
     words += ["tracking.progress=false"]
     return replace(

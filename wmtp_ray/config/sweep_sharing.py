@@ -10,6 +10,8 @@ from wmtp_ray.config.schema import RunConfig
 # Read by stage 2 or 3 alone: stage 1 neither draws rows nor makes losses, gradients or learning rates with them.
 _AFTER_STAGE_1 = (
     "critic.anchor_coef",
+    "critic.drift_every",
+    "critic.drift_rows",
     "critic.ema_decay",
     "critic.gate",
     "critic.lookahead_steps",
@@ -38,6 +40,8 @@ _AFTER_STAGE_1 = (
 # Read by no plan: which rows, in which order, how they are split.
 _AFTER_PLANNING = (
     "critic.anchor_coef",
+    "critic.drift_every",
+    "critic.drift_rows",
     "critic.ema_decay",
     "critic.gate",
     "critic.lookahead_steps",

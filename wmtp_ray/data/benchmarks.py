@@ -4,30 +4,62 @@ Runs nothing: judging is `evaluation/judge`. The two differ in what a problem as
 
     HumanEval  `prompt` is the head of a function that the answer continues; one test, which defines check(candidate)
     MBPP       `prompt` is words; the answer is a program; each test is an assert that calls `entry_point` by name
+    MBPP+      MBPP with `suite`, which decides instead of the asserts; HumanEval+ has HumanEval's keys
 
+A file is known by ALL its keys (`SHAPES`): EvalPlus' files have the keys of their origin and more, and judged without
+those they would pass wrong programs.
 Of MBPP's ids (Austin et al. 2021, section 2.1) 1-10 are for prompts, 11-510 test, 511-600 validation, 601-974 train.
 """
 
 import ast
 import gzip
 import io
+import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wmtp_ray.data.json_lines import json_array, json_lines, named
 from wmtp_ray.data.kept_rows import LANGUAGES
 from wmtp_ray.data.rows import Row
 from wmtp_ray.errors import DataError
 
 Split = Literal["prompt", "test", "valid", "train"]
 Record = dict[str, Any]  # a JSON object
-Decoded = TypeVar("Decoded")
+Shape = Literal["HumanEval", "MBPP", "sanitized MBPP", "MBPP+", "converted", "CodeContests"]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that every record of a shape has, and those that it may have too."""
+
+    required: frozenset[str]
+    optional: frozenset[str] = frozenset()
+
+
+def _keys(required: str, optional: str = "") -> Keys:
+    return Keys(frozenset(required.split()), frozenset(optional.split()))
+
+
+SHAPES: dict[Shape, Keys] = {
+    "HumanEval": _keys("task_id prompt entry_point canonical_solution test", "difficulty"),
+    "MBPP": _keys("task_id text code test_list test_setup_code", "challenge_test_list"),
+    "sanitized MBPP": _keys("task_id prompt code test_list test_imports", "source_file"),
+    "MBPP+": _keys("task_id prompt code test_list test_imports test", "source_file"),
+    "converted": _keys("task_id prompt entry_point tests setup_code reference split", "suite"),
+    "CodeContests": _keys(
+        "name description public_tests private_tests generated_tests time_limit_s memory_limit_bytes input_file "
+        "output_file",
+        "contest difficulty cf_rating is_description_translated",
+    ),
+}
+_RAW_EVALPLUS = frozenset({"base_input", "plus_input"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +67,8 @@ class BenchmarkProblem:
     """A problem with its tests; `reference` is a whole program that passes them.
 
     `setup_code` belongs AFTER the program and before the tests: it may use what the program defines. `entry_point` is
-    the function under test, None where the tests do not single one out.
+    the function under test, None where the tests do not single one out. `suite` is the source of more tests, which
+    decide instead of `tests`; "" for none.
     """
 
     task_id: str
@@ -45,23 +78,36 @@ class BenchmarkProblem:
     setup_code: str
     reference: str
     split: Split
+    suite: str = ""
 
 
 def read_mbpp(paths: Iterable[Path]) -> list[BenchmarkProblem]:
-    """Read MBPP, full or sanitized, in the order of its ids; task_id "mbpp_<id>".
+    """Read MBPP, full or sanitized, or MBPP+ in the order of its ids; task_id "mbpp_<id>".
 
     Line ends become LF, which Python's own reader would make of them. Raises DataError for a foreign or torn file.
     """
     problems = {}
-    for path, record in _records(paths):
-        number, problem = _decoded(_mbpp_problem, record, path)
-        problems[number] = problem
+    for path, record, where in _records(paths, ("MBPP", "sanitized MBPP", "MBPP+")):
+        try:
+            number = _mbpp_number(record["task_id"])
+            problems[number] = _mbpp_problem(record, number, where)
+        except (KeyError, TypeError, AttributeError, ValueError, SyntaxError) as error:
+            raise _foreign(path, record, error) from error
     return [problems[number] for number in sorted(problems)]
 
 
 def read_humaneval(paths: Iterable[Path]) -> list[BenchmarkProblem]:
-    """Read HumanEval in the order of its file; prompts keep the newline they end with. Raises DataError."""
-    return [_decoded(_humaneval_problem, record, path) for path, record in _records(paths)]
+    """Read HumanEval or HumanEval+ in the order of its file; prompts keep the newline they end with.
+
+    Raises DataError.
+    """
+    problems = []
+    for path, record, where in _records(paths, ("HumanEval",)):
+        try:
+            problems.append(_humaneval_problem(record, where))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _foreign(path, record, error) from error
+    return problems
 
 
 def training_rows(problems: Iterable[BenchmarkProblem]) -> list[Row]:
@@ -90,25 +136,39 @@ def problem_line(problem: BenchmarkProblem) -> bytes:
     return orjson.dumps(problem)
 
 
-def _mbpp_problem(record: Record) -> tuple[int, BenchmarkProblem]:
-    number = record["task_id"]
-    sanitized = "prompt" in record
-    setup = "\n".join(record["test_imports"]) if sanitized else record["test_setup_code"]
+def _mbpp_number(task_id: object) -> int:
+    """11 of 11 and of "Mbpp/11"."""
+    if isinstance(task_id, int) and not isinstance(task_id, bool):
+        return task_id
+    found = re.fullmatch(r"(?i:mbpp/)?(\d+)", str(task_id))
+    if found is None:
+        raise ValueError(f"the task_id {task_id!r}")
+    return int(found[1])
+
+
+def _mbpp_problem(record: Record, number: int, where: str) -> BenchmarkProblem:
+    is_full = "text" in record
+    setup = record["test_setup_code"] if is_full else "\n".join(record["test_imports"])
     reference = _unix(record["code"])
     tests = tuple(_unix(test) for test in record["test_list"])
-    problem = BenchmarkProblem(
+    suite = _unix(record.get("test", ""))
+    if not tests or not all(map(str.strip, tests)) or ("test" in record and not suite.strip()):
+        raise _without_tests(where, record["task_id"])
+    return BenchmarkProblem(
         task_id=f"mbpp_{number}",
-        prompt=_unix(record["prompt" if sanitized else "text"]),
+        prompt=_unix(record["text" if is_full else "prompt"]),
         entry_point=_function_under_test(reference, tests),
         tests=tests,
         setup_code=_unix(setup),
         reference=reference,
-        split=_mbpp_split(number),
+        split="test" if suite else _mbpp_split(number),  # EvalPlus publishes one set, of ids of every split
+        suite=suite,
     )
-    return number, problem
 
 
-def _humaneval_problem(record: Record) -> BenchmarkProblem:
+def _humaneval_problem(record: Record, where: str) -> BenchmarkProblem:
+    if not re.search(r"^def\s+check\(", record["test"], re.MULTILINE):
+        raise _without_tests(where, record["task_id"])
     return BenchmarkProblem(
         task_id=record["task_id"],
         prompt=record["prompt"],
@@ -141,34 +201,87 @@ def _unix(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _decoded(decode: Callable[[Record], Decoded], record: Record, path: Path) -> Decoded:
-    try:
-        return decode(record)
-    except (KeyError, TypeError, AttributeError, SyntaxError) as error:
-        keys = sorted(record) if isinstance(record, dict) else type(record).__name__
+def shape_of(record: object, where: str) -> Shape:
+    """Name what a record is, by all its keys; DataError for anything else, with what was found and what is known."""
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: found {named(record)}, expected an object with the keys of a benchmark's problem")
+    found = frozenset(record)
+    if found >= _RAW_EVALPLUS:
         raise DataError(
-            f"{path}: found a record that cannot be read ({type(error).__name__}: {error}) with the keys {keys}, "
-            "expected those of the benchmark as it is published; check that this is its file"
-        ) from error
+            f"{where}: found EvalPlus' own file (base_input, plus_input), whose expected results EvalPlus computes, "
+            "expected tests; give the data set with its `test` column (evalplus/humanevalplus, evalplus/mbppplus, or "
+            "HumanEvalPlus-OriginFmt)"
+        )
+    for shape, keys in SHAPES.items():
+        if keys.required <= found <= keys.required | keys.optional:
+            return shape
+    raise DataError(f"{where}: found the keys {sorted(found)}{_nearest(found)}; {_HOW_KNOWN}")
 
 
-def _records(paths: Iterable[Path]) -> list[tuple[Path, Record]]:
-    return [(path, record) for path in paths for record in read_records(path)]
+_HOW_KNOWN = (
+    "expected problems with tests: HumanEval(+) or MBPP(+) as published, or a *problems.jsonl of "
+    "scripts/setup_datasets.py, which are known by all their keys; rows for training have no tests"
+)
 
 
-def read_records(path: Path) -> list[Record]:
-    """Read all records of .jsonl, .jsonl.gz, .json or .parquet; DataError for anything else."""
+def _nearest(found: frozenset[str]) -> str:
+    """Say in what a record differs from the shape that it shares most keys with."""
+    shape, keys = max(SHAPES.items(), key=lambda item: len(item[1].required & found) / len(item[1].required | found))
+    if not keys.required & found:
+        return ""
+    lacks, more = sorted(keys.required - found), sorted(found - keys.required - keys.optional)
+    parts = [f"{word} {', '.join(names)}" for word, names in (("without", lacks), ("with", more)) if names]
+    return f" ({shape} {' and '.join(parts)})"
+
+
+def _without_tests(where: str, task_id: object) -> DataError:
+    return DataError(
+        f"{where}: found the problem {task_id} without a test, expected asserts, or source that defines "
+        "check(candidate): any program would pass; leave the problem out, or give its tests"
+    )
+
+
+def _foreign(path: Path, record: Record, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: found a record that cannot be read ({type(error).__name__}: {error}) with the keys {sorted(record)}, "
+        "expected those of the benchmark as it is published; check that this is its file"
+    )
+
+
+def _records(paths: Iterable[Path], shapes: Sequence[Shape]) -> list[tuple[Path, Record, str]]:
+    found = []
+    for path in paths:
+        for where, record in read_records(path):
+            shape = shape_of(record, where)
+            if shape not in shapes:
+                raise DataError(f"{where}: found a record of {shape}, expected {' or '.join(shapes)}; give that file")
+            found.append((path, record, where))
+    return found
+
+
+def read_records(path: Path) -> list[tuple[str, Any]]:
+    """Read .jsonl, .jsonl.gz, .json or .parquet: each value with where it stands; DataError for anything else."""
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        if path.suffix == ".parquet":
-            return list(pq.read_table(io.BytesIO(content)).to_pylist())
-        if path.suffix == ".json":
-            return list(orjson.loads(content))
-        return [orjson.loads(line) for line in content.splitlines() if line.strip()]
-    except (OSError, EOFError, zlib.error, pa.ArrowException, orjson.JSONDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}), expected a benchmark as .jsonl, .jsonl.gz, .json or .parquet; "
-            "fetch the file again"
-        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error, "copy it again if it is torn") from error
+    if path.suffix == ".parquet":
+        try:
+            values = pq.read_table(io.BytesIO(content)).to_pylist()
+        except pa.ArrowException as error:
+            raise _unreadable(
+                path, error, "copy it again if it is torn, or give it the suffix of what it is"
+            ) from error
+        return [(f"{path}: row {number}", value) for number, value in enumerate(values, start=1)]
+    if path.suffix == ".json":
+        values = json_array(content, path)
+        return [(f"{path}: record {number}", value) for number, value in enumerate(values, start=1)]
+    return [(f"{path}:{number}", value) for number, value in json_lines(content, path)]
+
+
+def _unreadable(path: Path, error: Exception, remedy: str) -> DataError:
+    return DataError(
+        f"{path}: cannot be read ({error}), expected a benchmark as .jsonl, .jsonl.gz, .json or .parquet; {remedy}"
+    )

@@ -8,7 +8,6 @@ A piece is a run of bytes, written with a visible character for each (GPT-2's al
 and decoding count bytes, and no piece is empty: an "é" in two pieces has the spans (0, 1), (1, 2).
 """
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
@@ -16,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 
 from wmtp_ray.contracts import Int32
 from wmtp_ray.data.sentencepiece_model import Span
+from wmtp_ray.data.special_split import SpecialToken, SpecialTokens
+from wmtp_ray.data.tokenizer_settings import SETTINGS, named_tokens, read_object
 from wmtp_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SETTINGS = "tokenizer_config.json"
 EXPECTED = "expected a byte-level BPE tokenizer.json; give tokenizer.model where the model has one"
 _VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # bytes that are their own character
 _HIDDEN = [byte for byte in range(0x100) if byte not in _VISIBLE]  # these have characters from U+0100 on
@@ -47,7 +46,13 @@ class ByteLevelModel:
         content = read_object(model, path)
         _require_unchanged_text(content, path)
         self._tokenizer = _load_tokenizer(model, path)
-        self._special_ids = {each["content"]: int(each["id"]) for each in content["added_tokens"] if each["special"]}
+        self._special = SpecialTokens(
+            {
+                each["content"]: SpecialToken(int(each["id"]), each["lstrip"], each["rstrip"])
+                for each in content["added_tokens"]
+                if each["special"]
+            }
+        )
         self.vocab_size: int = max(self._tokenizer.get_vocab().values()) + 1
         begin, end = read_end_tokens(path)
         self.bos_id, self.eos_id = self._id_of(begin, path), self._id_of(end, path)
@@ -73,19 +78,11 @@ class ByteLevelModel:
 
     def encode_with_special_tokens(self, text: str) -> Int32:
         """Ids of a text in which a special token that is written out is meant as such."""
-        parts = [part for part in self._special_pattern.split(text) if part]
-        special = self._special_ids
-        ids = [np.array([special[part]]) if part in special else self.encode(part) for part in parts]
-        return np.concatenate([*ids, np.array([], dtype=np.int32)]).astype(np.int32)
+        return self._special.encode(text, lambda part, _: self.encode(part))
 
     def decode(self, ids: list[int]) -> str:
         """Text of whole sequences, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
         return b"".join([self._bytes_V[i] for i in ids]).decode(errors="replace")
-
-    @cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self._special_ids, key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     @cached_property
     def _num_bytes_V(self) -> Int32:
@@ -99,12 +96,12 @@ class ByteLevelModel:
         return np.array([character in vocabulary for character in characters])
 
     def _id_of(self, token: str, path: Path) -> int:
-        if token not in self._special_ids:
+        if token not in self._special.by_text:
             raise ArtifactError(
-                f"{path.parent / SETTINGS} names {token!r}, which is no special token of {path.name}; restore the two "
+                f"{path.parent / SETTINGS} names {token!r}, which is no special token of {path.name}; give the two "
                 "files of one model"
             )
-        return self._special_ids[token]
+        return self._special.by_text[token].index
 
     def _bytes_of_pieces(self) -> list[bytes]:
         """[V] What each id spells; special tokens and ids that nobody has spell nothing."""
@@ -132,28 +129,11 @@ def read_end_tokens(path: Path) -> tuple[str, str]:
             f"{settings_path} is missing, expected it beside {path.name}: it names the begin and end tokens; copy both "
             "files of the model"
         )
-    settings = read_object(settings_path.read_bytes(), settings_path)
-    begin, end = (_token_text(settings.get(key)) for key in ("bos_token", "eos_token"))
+    named = named_tokens(path.parent)
+    begin, end = named.get("bos_token"), named.get("eos_token")
     if end is None:
         raise ArtifactError(f"{settings_path} names no eos_token, expected one: a program must end; add it")
     return (end if begin is None else begin), end
-
-
-def read_object(content: bytes, path: Path) -> dict[str, Any]:
-    """Parse a JSON object of a tokenizer; ArtifactError when it is something else."""
-    try:
-        parsed = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise ArtifactError(f"{path}: found {len(content)} bytes that are no JSON ({error}); fetch it again") from error
-    if not isinstance(parsed, dict):
-        raise ArtifactError(f"{path}: found a JSON {type(parsed).__name__}, expected an object; fetch it again")
-    return parsed
-
-
-def _token_text(token: Any) -> str | None:
-    """A token is written as its text, or as an object with properties beside it."""
-    text: str | None = token["content"] if isinstance(token, dict) else token
-    return text
 
 
 def _load_tokenizer(model: bytes, path: Path) -> "Tokenizer":

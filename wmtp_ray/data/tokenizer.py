@@ -23,6 +23,7 @@ from wmtp_ray.data.byte_level_model import ByteLevelModel, read_end_tokens
 from wmtp_ray.data.chat_template import render_chat
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.sentencepiece_model import SentencePieceModel, Span
+from wmtp_ray.data.tokenizer_settings import SETTINGS, ids_that_end, read_if_there
 from wmtp_ray.errors import ArtifactError
 
 # Python lives on newlines, tabs and runs of blanks: a normaliser that folds them trains another language.
@@ -122,12 +123,22 @@ class CodeTokenizer:
     def encode_chat(self, instruction: str) -> Int32 | None:
         """Ids of an instruction in the model's own chat format, up to where its answer begins; None if it has none.
 
-        The format is the Jinja template in the files beside a tokenizer.json; special tokens in it are meant as such.
+        The format is the Jinja template in the files beside the tokenizer; special tokens in it are meant as such.
         """
-        if not isinstance(self._model, ByteLevelModel):
-            return None
         rendered = render_chat(self.model_path.parent, instruction)
-        return None if rendered is None else self._model.encode_with_special_tokens(rendered)
+        if rendered is None:
+            return None
+        if isinstance(self._model, ByteLevelModel):
+            return self._model.encode_with_special_tokens(rendered)
+        assert isinstance(self._model, SentencePieceModel)
+        legacy = read_if_there(self.model_path.parent / SETTINGS).get("legacy") is True
+        return self._model.encode_with_special_tokens(rendered, blank_behind_special=legacy)
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end an answer: `eos_id`, and those of the generation_config.json beside the tokenizer."""
+        others = ids_that_end(self.model_path.parent)
+        return frozenset([self.eos_id, *(index for index in others if 0 <= index < self.vocab_size)])
 
 
 def tokenizer_hash(model_path: Path) -> str:

@@ -1,12 +1,25 @@
-"""Two evaluations of the same problems: the difference in Pass@K with its interval, and which problems changed."""
+"""Two evaluations of the same problems: what differs in training, then the difference in Pass@K with its interval.
 
-from collections.abc import Sequence
+A verdict stands only beside what else may explain it: more steps, another start, other settings of decoding.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, compare_pass_at_k
 from wmtp_ray.evaluation.results import BOOTSTRAP_SEED, EvaluationResults, ProblemResult
 from wmtp_ray.text_tables import table
+from wmtp_ray.tracking.training_difference import (
+    TrainedPolicy,
+    TrainingDifference,
+    is_same_policy,
+    training_difference,
+)
+from wmtp_ray.tracking.training_record import training_of
 
 
 @dataclass(frozen=True)
@@ -20,25 +33,64 @@ class ChangedProblem:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from one evaluation to another; `differences` holds after - before by K."""
+    """What changed from one evaluation to another; `differences` holds after - before by K.
+
+    `training` says what differs in training, `settings` what differs in decoding and judging: name, before, after.
+    """
 
     before: EvaluationResults
     after: EvaluationResults
     differences: dict[str, Estimate]
     changed: tuple[ChangedProblem, ...]
+    training: TrainingDifference
+    settings: tuple[tuple[str, str, str], ...]
 
     def render(self) -> str:
-        """Describe it as text: a table of Pass@K, then the problems that changed."""
+        """Describe it as text: what differs in training, Pass@K, the verdict, then the problems that changed."""
+        parts = [self._training_words(), *self._settings_words(), self._estimates()]
+        parts.append(" ".join([*self.verdicts(), *self.cautions()]))
+        better = [each for each in self.changed if _share(each.after) > _share(each.before)]
+        worse = [each for each in self.changed if each not in better]
+        parts += [f"{title}: {len(found)}\n{_listed(found)}" for title, found in (("better", better), ("worse", worse))]
+        return "\n\n".join(part.rstrip() for part in parts)
+
+    def verdicts(self) -> list[str]:
+        """Say for each K who solves more, or that nothing can be told."""
+        return [f"Pass@{k}: {_verdict(each)}" for k, each in self.differences.items()]
+
+    def cautions(self) -> list[str]:
+        """Say what else than the method may explain the difference; empty where nothing does."""
+        found = [self.training.caution] if self.training.caution is not None else []
+        if self.settings:
+            names = ", ".join(name for name, _, _ in self.settings)
+            found.append(f"The evaluations themselves differ in {names}: evaluate both alike.")
+        return found
+
+    def _training_words(self) -> str:
+        if is_same_policy(*self._policies()):
+            return "Both are evaluations of the same policy: nothing differs in training."
+        head = [["What differs in training", "before", "after"]]
+        head.append(["policy", *(each.words for each in self._policies())])
+        rows = [[row.label, row.before, row.after] for row in self.training.rows]
+        return table([*head, *rows], left=(0, 1, 2))
+
+    def _settings_words(self) -> list[str]:
+        head = ["What differs in the evaluation", "before", "after"]
+        return [table([head, *map(list, self.settings)], left=(0, 1, 2))] if self.settings else []
+
+    def _policies(self) -> tuple[TrainedPolicy, TrainedPolicy]:
+        return trained_policy(self.before, "before"), trained_policy(self.after, "after")
+
+    def _estimates(self) -> str:
         rows = [["", "before", "after", "difference", "95 % interval"]]
         for k, each in self.differences.items():
             values = [self.before.pass_at_k[k].value, self.after.pass_at_k[k].value]
             interval = f"[{each.low:+.3f}, {each.high:+.3f}]"
             rows.append([f"Pass@{k}", *(f"{value:.3f}" for value in values), f"{each.value:+.3f}", interval])
-        better = [each for each in self.changed if _share(each.after) > _share(each.before)]
-        worse = [each for each in self.changed if each not in better]
-        parts = [f"{self.before.sources.dataset}, {len(self.before.problems)} problems\n{table(rows)}"]
-        parts += [f"{title}: {len(found)}\n{_listed(found)}" for title, found in (("better", better), ("worse", worse))]
-        return "\n\n".join(part.rstrip() for part in parts)
+        return (
+            f"{self.before.sources.dataset}, {self.before.num_problems} problems\n{table(rows)}\n"
+            f"intervals: {RULE}; 0 inside one does not prove that nothing changed"
+        )
 
 
 def compare(before: EvaluationResults, after: EvaluationResults) -> Comparison:
@@ -59,7 +111,21 @@ def compare(before: EvaluationResults, after: EvaluationResults) -> Comparison:
         for one, two in zip(before.problems, after.problems, strict=True)
         if _share(one) != _share(two)
     )
-    return Comparison(before, after, differences, changed)
+    training = training_difference(trained_policy(before, "before"), trained_policy(after, "after"))
+    return Comparison(before, after, differences, changed, training, tuple(_differing_settings(before, after)))
+
+
+def trained_policy(results: EvaluationResults, name: str) -> TrainedPolicy:
+    """Return the policy of an evaluation under the name it has in a comparison.
+
+    Results of earlier versions hold no training; what lies where their policy was may still tell.
+    """
+    answers = results.identity.get("answers", {})
+    # Given samples are somebody's policy: the file stands for it.
+    weights_sha256 = answers.get("model", {}).get("weights_sha256") or answers.get("samples_sha256")
+    path = results.sources.answers_path
+    training = results.sources.training or training_of(Path(path), weights_sha256)
+    return TrainedPolicy(name, path, weights_sha256, training)
 
 
 def _difference(before: Sequence[ProblemResult], after: Sequence[ProblemResult], k: int) -> Estimate:
@@ -71,6 +137,31 @@ def _difference(before: Sequence[ProblemResult], after: Sequence[ProblemResult],
     ]
     ones, twos = [one for one, _ in pairs], [two for _, two in pairs]
     return compare_pass_at_k(ones, twos, k, seed=BOOTSTRAP_SEED)
+
+
+def _verdict(difference: Estimate) -> str:
+    bounds = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    if difference.low > 0.0 or difference.high < 0.0:
+        return f"after solves {'more' if difference.value > 0 else 'fewer'} problems than before: {bounds}."
+    return f"before and after cannot be told apart: {bounds}."
+
+
+def _differing_settings(before: EvaluationResults, after: EvaluationResults) -> Iterator[tuple[str, str, str]]:
+    """What shapes answers and verdicts beside the policy: decoding, the judge, versions."""
+    one, two = dict(_leaves(before.identity)), dict(_leaves(after.identity))
+    for name in one | two:
+        if one.get(name) != two.get(name):
+            yield name, _short(one.get(name, "-")), _short(two.get(name, "-"))
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if key in ("dataset", "model", "samples_sha256"):
+            continue
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _dataset(results: EvaluationResults) -> object:

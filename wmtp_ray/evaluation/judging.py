@@ -11,12 +11,16 @@ INFRASTRUCTURE: Status = "error"  # the judge failed, not the program: never cou
 
 @dataclass(frozen=True)
 class JudgeTask:
-    """A whole program and the tests that it has to pass; `sample` numbers the answers to a problem from 0."""
+    """A whole program and the tests that it has to pass; `sample` numbers the answers to a problem from 0.
+
+    `is_empty`: the answer holds nothing but blanks, so that the program is the prompt alone, or nothing.
+    """
 
     task_id: str
     sample: int
     program: str
     tests: Tests
+    is_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def judge_answer(judge: Judge, task: JudgeTask) -> Judgement:
     if isinstance(tests, FunctionTests):
         verdict = judge.check_function(task.program, tests.source, tests.entry_point)
     elif isinstance(tests, AssertTests):
-        verdict = judge.check_asserts(task.program, tests.asserts, tests.setup_code, entry_point=tests.entry_point)
+        verdict = judge.check_asserts(task.program, tests.deciding, tests.setup_code, entry_point=tests.entry_point)
     else:
         runs = judge.check_stdio_tests(
             task.program, tests.cases, timeout_s=tests.time_limit_s, memory_limit_bytes=tests.memory_limit_bytes

@@ -11,8 +11,8 @@ from wmtp_ray.config.evaluation import ProblemKind
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, request_seed
 from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement, JudgeTask
-from wmtp_ray.evaluation.problems import ProblemSet
-from wmtp_ray.evaluation.prompts import PromptFormat, program_of, sanitise
+from wmtp_ray.evaluation.problems import Problem, ProblemSet
+from wmtp_ray.evaluation.prompts import PromptFormat, goal_of, program_of, sanitise
 from wmtp_ray.evaluation.samples import (
     SAMPLES,
     VERDICTS,
@@ -90,7 +90,9 @@ class DecodedAnswers:
     def requests(self, ledger: Ledger, tokenizer: CodeTokenizer, seed: int) -> list[DecodingRequest]:
         """Return what is not answered yet, the answers to one problem together."""
         return [
-            DecodingRequest(_key(task_id, sample), prompt_ids, request_seed(seed, task_id, sample))
+            DecodingRequest(
+                _key(task_id, sample), prompt_ids, request_seed(seed, task_id, sample), self._format.end_of(problem)
+            )
             for task_id, problem in self._problems.items()
             if (missing := [n for n in range(self._num_samples) if (task_id, n) not in ledger.samples])
             for prompt_ids in [self._format.prompt_ids(problem, self._set, tokenizer)]
@@ -100,10 +102,12 @@ class DecodedAnswers:
     def sample_of(self, decoded: Decoded) -> Sample:
         """Read what a decoder gave back."""
         task_id, sample = _place(decoded.key)
+        problem = self._problems[task_id]
+        answer = sanitise(decoded.text, self._format.sanitiser, goal_of(problem))
         return Sample(
             task_id=task_id,
             sample=sample,
-            answer=sanitise(decoded.text, self._format.sanitiser),
+            answer=self._program_of(problem, answer)[self._prompt_chars(problem) :],
             raw_completion=decoded.raw_text,
             finish=decoded.finish,
             num_tokens=decoded.num_tokens,
@@ -115,9 +119,15 @@ class DecodedAnswers:
     def task_of(self, sample: Sample) -> JudgeTask:
         """Return an answer as a program with its tests."""
         problem = self._problems[sample.task_id]
-        return JudgeTask(
-            sample.task_id, sample.sample, program_of(problem, self._set.kind, sample.answer), problem.tests
-        )
+        program = self._program_of(problem, sample.answer)
+        return JudgeTask(sample.task_id, sample.sample, program, problem.tests, sample.is_empty)
+
+    def _program_of(self, problem: Problem, answer: str) -> str:
+        return program_of(problem, self._set.kind, answer)
+
+    def _prompt_chars(self, problem: Problem) -> int:
+        """Characters of a program that are the prompt's own, which an answer does not repeat."""
+        return len(problem.prompt) if self._set.kind == "humaneval" else 0
 
 
 def _key(task_id: str, sample: int) -> str:

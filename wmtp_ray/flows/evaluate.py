@@ -31,10 +31,11 @@ from wmtp_ray.evaluation.identity import (
 from wmtp_ray.evaluation.judging import JudgeTask
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.progress import EvaluationProgress
-from wmtp_ray.evaluation.results import EvaluationResults, Sources, summarise, write_results
+from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.flows.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
+from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
 
@@ -60,6 +61,7 @@ class Work:
     settings: DecodingSettings | None
     tasks: list[JudgeTask]
     answers: DecodedAnswers | None
+    given: dict[tuple[str, int], Answer]
     num_answers: int
 
 
@@ -93,13 +95,14 @@ def judge_samples(
     work = Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=samples, tokenizer=None),
+        sources=_sources(dataset, answers=samples, tokenizer=None, training=None),
         directory=directory,
         ledger=ledger,
         requests=[],
         settings=None,
         tasks=ledger.unjudged(tasks),
         answers=None,
+        given={(task.task_id, task.sample): Answer(task.program, task.is_empty) for task in tasks},
         num_answers=len(tasks),
     )
     return _do_all(config, plan, [work], None, process_dir)[0]
@@ -125,7 +128,12 @@ def _policy_work(
     return Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=policy.model, tokenizer=policy.tokenizer),
+        sources=_sources(
+            dataset,
+            answers=policy.model,
+            tokenizer=policy.tokenizer,
+            training=training_of(policy.model, model.weights_sha256),
+        ),
         directory=directory,
         ledger=ledger,
         requests=answers.requests(ledger, tokenizer, config.seed),
@@ -138,6 +146,7 @@ def _policy_work(
         ),
         tasks=ledger.unjudged(map(answers.task_of, ledger.samples.values())),
         answers=answers,
+        given={},
         num_answers=settings.num_samples * len(dataset.problems.first(settings.limit)),
     )
 
@@ -190,7 +199,8 @@ def _do(work: Work, workers: EvaluationWorkers | None, ks: Sequence[int], consol
     task_ids = [problem.task_id for problem in work.dataset.problems.problems[: work.identity.dataset.num_problems]]
     ledger.close(task_ids)
     seconds = time.perf_counter() - started
-    results = summarise(work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, ks, seconds)
+    answers = work.given or {place: Answer(each.answer, each.is_empty) for place, each in ledger.samples.items()}
+    results = summarise(work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, answers, ks, seconds)
     write_results(work.directory, results)
     return Evaluated(work.directory, results)
 
@@ -204,11 +214,16 @@ def _answers(work: Work) -> DecodedAnswers:
     return work.answers
 
 
-def _sources(dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None) -> Sources:
+def _sources(
+    dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None, training: TrainingRecord | None
+) -> Sources:
     return Sources(
         dataset=dataset.name,
         dataset_path=str(dataset.problems.path),
         left_out=dataset.problems.left_out,
         answers_path=str(answers),
         tokenizer_path=None if tokenizer is None else str(tokenizer),
+        training=training,
+        num_problems=dataset.problems.size,
+        format_reason=dataset.format_reason if tokenizer is not None else "",
     )

@@ -13,6 +13,7 @@ from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.evaluation.identity import free_directory
+from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan
@@ -20,6 +21,7 @@ from wmtp_ray.flows.evaluation_workers import PolicyFiles
 from wmtp_ray.flows.export_policy import export_policy
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.mlflow_run import RunStatus
+from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
 
@@ -52,12 +54,13 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
         warnings = [f"{each.sources.dataset}: {text}" for each in found for text in each.warnings]
         seconds = {"stage_3": time.perf_counter() - started}
         problems = _track(config, metrics, status) if plan.datasets else []
+        of_training = [each for each in result.warnings if not (plan.datasets and each.startswith(MISSING))]
         result = replace(
             result,
             status=status,
             metrics={**result.metrics, **metrics},
             seconds_per_stage=result.seconds_per_stage | seconds,
-            warnings=tuple(dict.fromkeys((*result.warnings, *plan.warnings, *warnings, *problems))),
+            warnings=tuple(dict.fromkeys((*of_training, *plan.warnings, *warnings, *problems))),
         )
         write_result(config.run_dir, result)
     if found:
@@ -87,14 +90,18 @@ def folder_in(home: Path) -> Place:
 
 def render_results(results: list[EvaluationResults]) -> str:
     """Return a table of Pass@K with intervals and verdicts."""
-    rows = [["", "problems", "", "estimate", "95 % interval", "verdicts"]]
+    rows = [["", "problems", "", "estimate", "95 % interval", "verdicts", "empty"]]
     for each in results:
         verdicts = ", ".join(f"{count} {status}" for status, count in each.verdicts.items())
         for k, estimate in each.pass_at_k.items():
             interval = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
-            first = [each.sources.dataset, str(estimate.num_problems)]
-            rows.append([*first, f"Pass@{k}", f"{estimate.value:.3f}", interval, verdicts])
-    return table(rows, left=(0, 2, 5))
+            first = [each.sources.dataset, each.num_problems]
+            rows.append([*first, f"Pass@{k}", f"{estimate.value:.3f}", interval, verdicts, _empty(each)])
+    return f"{table(rows, left=(0, 2, 5))}\nintervals: {RULE}"
+
+
+def _empty(results: EvaluationResults) -> str:
+    return "" if results.answers is None else f"{results.answers.num_empty} of {results.answers.num_answers}"
 
 
 def _track(config: RunConfig, metrics: dict[str, float], status: RunStatus) -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.formats import Asked, choose_format, without_shown
 from wmtp_ray.evaluation.judge import Judge
 from wmtp_ray.evaluation.problems import ProblemSet, read_problems
-from wmtp_ray.evaluation.prompts import PromptFormat, format_for
+from wmtp_ray.evaluation.prompts import PromptFormat
 
 HOW_TO_GET = "`python scripts/setup_datasets.py humaneval|mbpp|codecontests --help` says how to get them"
 
@@ -23,6 +24,12 @@ class PlannedDataset:
     name: str
     problems: ProblemSet
     prompt_format: PromptFormat
+    format_reason: str
+
+    @property
+    def format_words(self) -> str:
+        """Name the format and say why."""
+        return f"{self.prompt_format.name} ({self.format_reason})"
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class EvaluationPlan:
         lines = ["Plan of stage 3"]
         for each in self.datasets:
             count = len(each.problems.first(settings.limit))
-            lines.append(f"  {each.name}: {count:,} problems, format {each.prompt_format.name}, {each.problems.path}")
+            lines.append(f"  {each.name}: {count:,} problems, {each.problems.path}")
+            lines.append(f"    format {each.format_words}")
         if self.datasets:
             ks = ", ".join(f"Pass@{k}" for k in settings.k)
             lines.append(
@@ -49,25 +57,26 @@ class EvaluationPlan:
         return "\n".join([*lines, *(f"  {warning}" for warning in self.warnings)])
 
 
-def plan_evaluation(config: RunConfig) -> EvaluationPlan:
-    """Read the problems of `evaluation.datasets` and try the sandbox.
+def plan_evaluation(config: RunConfig, asked: Asked | None) -> EvaluationPlan:
+    """Read the problems of `evaluation.datasets`, choose their formats for who is `asked`, and try the sandbox.
 
+    `asked` is None where nobody is: the answers exist already.
     Raises ConfigError for a data set that is asked for by name and not there, DataError for a foreign file,
     SandboxError below the required isolation.
     """
     settings = config.evaluation
-    asked = settings.files if settings.datasets is None else {name: settings.files[name] for name in settings.datasets}
-    absent = {name: path for name, path in asked.items() if not path.is_file()}
+    named = settings.files if settings.datasets is None else {name: settings.files[name] for name in settings.datasets}
+    absent = {name: path for name, path in named.items() if not path.is_file()}
     if absent and settings.datasets is not None:
         name, path = next(iter(absent.items()))
         raise ConfigError(
             f"evaluation.datasets names {name}, but {path} does not exist; {HOW_TO_GET}, set evaluation.files.{name}="
             "FILE, or leave it out"
         )
-    present = [(name, path) for name, path in asked.items() if name not in absent]
+    present = [(name, path) for name, path in named.items() if name not in absent]
     if not present:
         return EvaluationPlan((), "", (_nothing(list(absent.values())),))
-    datasets = tuple(_planned(name, path, settings) for name, path in present)
+    datasets = tuple(_planned(name, path, settings, asked) for name, path in present)
     left_out = (f"{each.name}: left out are {part}" for each in datasets for part in each.problems.left_out)
     return EvaluationPlan(datasets, found_isolation(settings), tuple(left_out))
 
@@ -78,9 +87,12 @@ def found_isolation(settings: EvaluationConfig) -> str:
         return judge.isolation_level
 
 
-def _planned(name: str, path: Path, settings: EvaluationConfig) -> PlannedDataset:
+def _planned(name: str, path: Path, settings: EvaluationConfig, asked: Asked | None) -> PlannedDataset:
     problems = read_problems(path)
-    return PlannedDataset(name, problems, format_for(problems, settings.formats))
+    chosen = choose_format(problems, settings.formats, asked)
+    if asked is not None:
+        problems = without_shown(problems, chosen.format)
+    return PlannedDataset(name, problems, chosen.format, chosen.reason)
 
 
 def _nothing(absent: list[Path]) -> str:

@@ -27,6 +27,7 @@ from wmtp_ray.artifacts.meta_checkpoint import (
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.tracking.training_record import record_of_run, write_training
 from wmtp_ray.training.checkpoint import find_damage, latest_checkpoint, list_checkpoints, step_of
 from wmtp_ray.training.stored_tensors import stored_form, whole_policy_tensors
 
@@ -35,8 +36,9 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     """Write the policy after `step` steps (None: the newest whole checkpoint) to `out`; return its tensors' SHA-256.
 
     The hash is `policy_sha256` of result.json when the step is the run's last. `out` gets params.json,
-    model.safetensors and the value head. Raises ArtifactError when there is no such whole checkpoint, when `out` holds
-    a model already, or when the model that adapters were trained on has changed.
+    model.safetensors, the value head and training.json, which says how it was trained. Raises ArtifactError when there
+    is no such whole checkpoint, when `out` holds a model already, or when the model that adapters were trained on has
+    changed.
     """
     if (out / PARAMS).exists():
         raise ArtifactError(f"{out} holds a model already; give an empty directory, or remove it first")
@@ -45,6 +47,7 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     args, spec = stored_form(checkpoint)
     tensors = whole_policy_tensors(checkpoint, base=config.model.path)
     write_policy(out, args, spec, tensors)
+    write_training(out, record_of_run(run_dir, step_of(checkpoint)))
     return tensors_sha256(tensors)
 
 

@@ -18,6 +18,7 @@ from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import load_built_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.count_tokens import ensure_counted_index
 from wmtp_ray.flows.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.plan.render import render
@@ -58,7 +59,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_files(config)
     tokenizer = CodeTokenizer(config.tokenizer.path)
     check_model_fits(config, tokenizer)
-    evaluation = _evaluation_plan(config) if 3 in config.stages else None
+    evaluation = _evaluation_plan(config, tokenizer) if 3 in config.stages else None
     evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
     if config.stages == (3,):
         return Prepared(None, {}, version_schedule(config), evaluation, "\n\n".join(evaluation_lines))
@@ -87,8 +88,9 @@ def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, ind
     )
 
 
-def _evaluation_plan(config: RunConfig) -> EvaluationPlan:
-    plan = plan_evaluation(config)
+def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationPlan:
+    is_trained = 2 in config.stages or (config.run_dir / "final").is_dir() or (config.run_dir / "checkpoints").is_dir()
+    plan = plan_evaluation(config, Asked(tokenizer, is_trained))
     num_horizons, drafts = read_model_shape(config.model.path).num_horizons, config.evaluation.draft_horizons
     if plan.datasets and drafts >= num_horizons:
         raise ConfigError(

@@ -1,145 +1,175 @@
-"""`make quickstart`: from nothing to a table.
+"""`make quickstart`: from nothing to a table that compares what is comparable.
 
 Generated problems, a tokenizer trained on them, a nano multi-token model, a short ordinary training to have something
-to weight, then `recipe=verifiable` through critic and policy; both evaluated on problems never seen, by running what
-they write.
+to weigh. From there three arms take the same number of steps: `baseline` on correct programs alone, `verifiable`
+through a critic, and `shuffled`, its control. Each is evaluated on problems never seen, by running what it writes.
 
 It uses the same doors as a real run: files on disk, configurations by name, the flow. Only the sizes are small.
 """
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasksFiles, write_list_tasks
+from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
+from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.cluster import joined
+from wmtp_ray.flows.evaluate_run import EVALUATIONS
 from wmtp_ray.flows.prepare import prepare
+from wmtp_ray.flows.quickstart_tables import critic_table, loss_table, pass_table, run_table
 from wmtp_ray.flows.run_directory import claim_run_directory
 from wmtp_ray.flows.run_stages import run_stages
+from wmtp_ray.report.quickstart_summary import (
+    BASELINE,
+    CONTROL,
+    FILE_NAME,
+    METHOD,
+    CriticFindings,
+    QuickstartArm,
+    QuickstartSummary,
+    differences_between,
+    verdict_sentences,
+    write_summary,
+)
 from wmtp_ray.tracking.result import RunResult
-from wmtp_ray.training.held_out import HeldOutLosses, measure_held_out
-from wmtp_ray.training.stages import read_stage_result, stage_directory
+from wmtp_ray.tracking.training_record import record_of_run
+from wmtp_ray.training.held_out import measure_held_out
+from wmtp_ray.training.stages import critic_bundle, read_stage_result
 
 VOCAB_SIZE = 448
+TASKS = QUICKSTART_TASKS
 NANO = ModelArgs(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
-BASE_STEPS = 240
+BASE_STEPS = 200
+ARM_STEPS = 50
+# So short a training spends its steps best on the next token; the further horizons learn beside it.
+HORIZONS = "loss.horizon_coefs=[1,0.05,0.05,0.05]"
+# All difficulties at once: baseline has half of the rows, so it would run out of easy ones before the others do.
+FROM_BASE = ("train.learning_rate=2.0e-3", "train.sampling.curriculum_learning=false")
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """A run of the quickstart that is over; the base is not evaluated."""
+
+    config: RunConfig
+    result: RunResult
+    evaluation: EvaluationResults | None
+    seconds: float
 
 
 def quickstart(storage_root: Path, now: datetime) -> int:
-    """Run it all under `storage_root` and print the table; returns the exit code."""
+    """Run it all under `storage_root`, print the tables and write quickstart.json; returns the exit code."""
     console, started = Console(), time.perf_counter()
     console.print("[bold]1/4[/] problems, tokenizer and a nano model")
     files = write_inputs(storage_root)
-    stamp = now.strftime("%Y%m%d-%H%M%S")
-    root = f"storage_root={storage_root}"
-    base = _configured("baseline", f"quickstart-base-{stamp}", now, root, f"train.max_steps={BASE_STEPS}")
-    weighted = _configured(
-        "verifiable", f"quickstart-verifiable-{stamp}", now, root, f"model.path={base.run_dir / 'final'}"
-    )
-    with joined(base.cluster.num_cpus):
-        console.print("[bold]2/4[/] recipe=baseline: ordinary training on correct programs, from scratch")
-        base_result = _run(base)
-        console.print("[bold]3/4[/] recipe=verifiable: a critic learns to judge, then weights the policy's tokens")
-        weighted_result = _run(weighted)
-    console.print("[bold]4/4[/] held-out problems, before and after")
-    models = {"random": base.model.path, "baseline": base.run_dir / "final", "verifiable": weighted.run_dir / "final"}
-    losses = {name: measure_held_out(path, weighted, files.valid) for name, path in models.items()}
-    results = {"baseline": base_result, "verifiable": weighted_result}
-    for table in (_health_table(weighted), _run_table(results), _loss_table(losses), _pass_table(results)):
-        console.print(table)
-    console.print(f"Written: {base.run_dir}\n         {weighted.run_dir}")
-    console.print(f"{time.perf_counter() - started:.0f} s in all. Next: README.md, 'Your own data'.")
+    base_config = quickstart_base(storage_root, now)
+    with joined(base_config.cluster.num_cpus):
+        console.print(f"[bold]2/4[/] base: {BASE_STEPS} steps of ordinary training on correct programs, from scratch")
+        base = _run(base_config)
+        console.print(f"[bold]3/4[/] {ARM_STEPS} steps from there, three ways: {BASELINE}, {METHOD}, {CONTROL}")
+        arms = {name: _run(config) for name, config in quickstart_arms(base_config, now)}
+    console.print("[bold]4/4[/] held-out problems")
+    models = {"random": base_config.model.path} | {
+        name: each.config.run_dir / "final" for name, each in ({"base": base} | arms).items()
+    }
+    losses = {name: measure_held_out(path, arms[METHOD].config, files.valid) for name, path in models.items()}
+    summary = _summary(base, arms, time.perf_counter() - started)
+    write_summary(storage_root / FILE_NAME, summary)
+    critic = summary.arms[METHOD].critic
+    console.print(*([critic_table(critic)] if critic is not None else []))
+    console.print(run_table({name: each.result for name, each in arms.items()}))
+    console.print(loss_table(losses))
+    console.print(pass_table(summary.arms))
+    for sentence in summary.verdict:
+        console.print(sentence, highlight=False)
+    console.print(f"Written: {storage_root / FILE_NAME}", soft_wrap=True)
+    console.print(f"         {base_config.run_dir.parent}/quickstart-*-{now:%Y%m%d-%H%M%S}", soft_wrap=True)
+    console.print(f"{summary.seconds:.0f} s in all. Next: README.md, 'Your own data'.")
     return 0
 
 
-def write_inputs(storage_root: Path) -> ListTasksFiles:
+def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles:
     """Write problems, tokenizer and model where preset.quickstart.yaml looks for them."""
-    files = write_list_tasks(storage_root / "datasets_local_small" / "list_tasks", QUICKSTART_TASKS)
+    files = write_list_tasks(storage_root / "datasets_local_small" / "list_tasks", tasks)
     model = storage_root / "models_v2" / "nano_mtp"
     make_micro_model(model, NANO, seed=0)
     train_on_rows(files.train, model / "tokenizer.model", VOCAB_SIZE)
     return files
 
 
-def _configured(recipe: str, run_name: str, now: datetime, *overrides: str) -> RunConfig:
-    arguments = Arguments(recipe=recipe, preset="quickstart", run_name=run_name, overrides=overrides)
-    return load_config(arguments, now=now)
+def quickstart_base(storage_root: Path, now: datetime) -> RunConfig:
+    """Return the run that all arms start from: ordinary training on correct programs, which nobody compares."""
+    return _configured("base", "baseline", storage_root, now, f"train.max_steps={BASE_STEPS}", "stages=[0,2]")
 
 
-def _run(config: RunConfig) -> RunResult:
+def quickstart_arms(base: RunConfig, now: datetime) -> Iterator[tuple[str, RunConfig]]:
+    """Yield the arms in the order in which they run: the control takes the critic that the method has trained."""
+    shared = (f"model.path={base.run_dir / 'final'}", f"train.max_steps={ARM_STEPS}", *FROM_BASE)
+    root = base.storage_root
+    yield BASELINE, _configured(BASELINE, "baseline", root, now, *shared)
+    method = _configured(METHOD, "verifiable", root, now, *shared)
+    yield METHOD, method
+    control = (f"weighting.type={CONTROL}", f"critic.path={method.run_dir / 'critic' / 'final'}", "stages=[0,2,3]")
+    yield CONTROL, _configured(CONTROL, "verifiable", root, now, *shared, *control)
+
+
+def _configured(name: str, recipe: str, storage_root: Path, now: datetime, *overrides: str) -> RunConfig:
+    """Load the preset with what all runs of the quickstart share."""
+    run_name = f"quickstart-{name}-{now:%Y%m%d-%H%M%S}"
+    words = (f"storage_root={storage_root}", HORIZONS, *overrides)
+    return load_config(Arguments(recipe=recipe, preset="quickstart", run_name=run_name, overrides=words), now=now)
+
+
+def _run(config: RunConfig) -> _Finished:
+    started = time.perf_counter()
     prepared = prepare(config)
     claim_run_directory(config)
-    return run_stages(config, prepared)
+    result = run_stages(config, prepared)
+    evaluation = None
+    if 3 in config.stages:
+        (dataset,) = config.evaluation.datasets or ()
+        evaluation = read_results(config.run_dir / EVALUATIONS / dataset)
+    return _Finished(config, result, evaluation, time.perf_counter() - started)
 
 
-def _loss_table(losses: dict[str, HeldOutLosses]) -> Table:
-    table = Table(
-        "model",
-        "correct programs",
-        "incorrect programs",
-        "margin",
-        title="Loss per token on problems never seen",
-        caption="Lower is likelier. A positive margin: correct programs are likelier than incorrect ones. The "
-        "verifiable run reads incorrect programs too; compare it with weighting.type=uniform on the same rows.",
+def _summary(base: _Finished, arms: dict[str, _Finished], seconds: float) -> QuickstartSummary:
+    results = {name: each.evaluation for name, each in arms.items() if each.evaluation is not None}
+    return QuickstartSummary(
+        base=_arm(base),
+        arms={name: _arm(each) for name, each in arms.items()},
+        differences=differences_between(results),
+        verdict=tuple(verdict_sentences(results)),
+        seconds=seconds,
     )
-    for name, each in losses.items():
-        table.add_row(name, f"{each.correct:.3f}", f"{each.incorrect:.3f}", f"{each.incorrect - each.correct:+.3f}")
-    return table
 
 
-def _pass_table(results: dict[str, RunResult]) -> Table:
-    table = Table(
-        "model",
-        "Pass@1",
-        "95 % interval",
-        title="Held-out problems solved by the program that the model writes",
-        caption="Greedy; every program is run on ten inputs. The interval is over problems; `wmtp evaluate --compare` "
-        "compares two runs in pairs.",
+def _arm(run: _Finished) -> QuickstartArm:
+    training = record_of_run(run.config.run_dir)
+    return QuickstartArm(
+        run=str(run.config.run_dir),
+        started_from=training.start.weights_sha256,
+        steps=training.steps,
+        supervised_tokens=training.supervised_tokens,
+        greedy=None if run.evaluation is None else run.evaluation.pass_at_k["1"],
+        critic=_critic(run.config),
+        seconds=run.seconds,
     )
-    for name, result in results.items():
-        value, low, high = (result.metrics[f"eval/list_tasks/pass@1{part}"] for part in ("", "/ci_low", "/ci_high"))
-        table.add_row(name, f"{value:.3f}", f"[{low:.3f}, {high:.3f}]")
-    return table
 
 
-def _run_table(results: dict[str, RunResult]) -> Table:
-    names = {
-        "loss/policy_unweighted": "loss of the last batch, all horizons",
-        "weight/mean": "token weights: mean",
-        "weight/std": "token weights: standard deviation",
-        "weight/ess_frac": "token weights: effective sample size",
-        "critic/explained_variance": "critic: explained variance, last batch",
-        "score/staleness_steps": "critic's version: steps behind",
-        "perf/supervised_tokens_per_s": "supervised tokens per second",
-    }
-    table = Table("", *results, title="The two runs")
-    table.add_row("steps", *(str(result.steps) for result in results.values()))
-    for key, label in names.items():
-        cells = [f"{r.metrics[key]:.4g}" if key in r.metrics else "-" for r in results.values()]
-        table.add_row(label, *cells)
-    return table
-
-
-def _health_table(config: RunConfig) -> Table:
-    stage_1 = read_stage_result(stage_directory(config, 1))
-    metrics = stage_1.health.metrics if stage_1 is not None and stage_1.health is not None else {}
-    names = {
-        "auc_100": "AUC at the end of a program",
-        "pair_accuracy": "correct above incorrect, within a problem",
-        "baseline_length_pair_accuracy": "the same, by length alone",
-        "baseline_log_likelihood_pair_accuracy": "the same, by the policy's own likelihood",
-        "minimal_first_difference_drops": "the first wrong token drops more",
-    }
-    table = Table("critic on held-out problems", "found", "chance", title="The critic before it weighs anything")
-    for key, label in names.items():
-        if f"critic/{key}" in metrics:
-            table.add_row(label, f"{metrics[f'critic/{key}']:.3f}", "0.5")
-    return table
+def _critic(config: RunConfig) -> CriticFindings | None:
+    """Return the health of the critic that weighed the run's tokens, as its stage 1 measured it."""
+    bundle = critic_bundle(config) if config.weighting.needs_values else None
+    stage_1 = None if bundle is None else read_stage_result(bundle.parent)
+    if stage_1 is None or stage_1.health is None:
+        return None
+    health = stage_1.health
+    return CriticFindings(health.metrics, tuple(health.failures), tuple(health.beside_baselines))

@@ -6,11 +6,19 @@ from time import time_ns
 
 from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.flows.sweep_plan import SweepPlan
-from wmtp_ray.tracking.mlflow_run import MetricPoint, MlflowRun, MlflowTarget, RunStatus, default_uri
+from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
+from wmtp_ray.tracking.mlflow_run import (
+    RUN_ID_FILE,
+    MetricPoint,
+    MlflowRun,
+    MlflowTarget,
+    RunStatus,
+    default_uri,
+    read_mlflow_run_id,
+)
 from wmtp_ray.tracking.sweep_result import Ranking
 
 _PARENT_TAG = "mlflow.parentRunId"
-_RUN_ID_FILE = "mlflow_run_id"
 
 
 class ParentRun:
@@ -20,12 +28,16 @@ class ParentRun:
         self.problems: list[str] = []
         self.status: RunStatus = "FAILED"
         self._run: MlflowRun | None = None
+        self._uri = plan.base.tracking.mlflow_uri or default_uri(plan.base.storage_root)
         if not plan.base.tracking.mlflow:
             return
         try:
             self._run = MlflowRun.open(_target(plan))
+            atomic_write(plan.directory / RUN_ID_FILE, self._run.run_id.encode())
+            self._run.set_running()
             self._run.log_params()
-            atomic_write(plan.directory / _RUN_ID_FILE, self._run.run_id.encode())
+            if self._run.notes:
+                self.problems.append(f"MLflow, the sweep's own run: {'; '.join(self._run.notes)}")
         except Exception as error:  # the edge to MLflow, which raises what it likes: said, and the sweep goes on
             self._give_up(error)
 
@@ -51,19 +63,20 @@ class ParentRun:
 
     def _give_up(self, error: Exception) -> None:
         self._run = None
+        cause = cause_of(error, self._uri)
         self.problems.append(
-            f"MLflow did not take the sweep's own run ({type(error).__name__}: {str(error)[:160]}); sweep.json has it "
-            "all. Check tracking.mlflow_uri, or set tracking.mlflow=false"
+            f"MLflow at {without_password(self._uri)} did not take the sweep's own run: it {cause.found}. sweep.json "
+            f"has it all. To mend it: {cause.remedy}"
         )
 
 
 def _target(plan: SweepPlan) -> MlflowTarget:
-    tracking, saved = plan.base.tracking, plan.directory / _RUN_ID_FILE
+    tracking = plan.base.tracking
     return MlflowTarget(
         uri=tracking.mlflow_uri or default_uri(plan.base.storage_root),
         experiment=tracking.experiment,
         run_name=plan.name,
         params=plan.spec_values(),
         tags={"recipe": plan.base.recipe, "sweep": plan.name, **plan.base.tags},
-        run_id=saved.read_text() if saved.is_file() else None,
+        run_id=read_mlflow_run_id(plan.directory),
     )

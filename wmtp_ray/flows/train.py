@@ -38,6 +38,7 @@ from wmtp_ray.flows.prepare import Prepared
 from wmtp_ray.flows.run_watch import RunWatch
 from wmtp_ray.flows.stop_request import StopRequest, end_at_once, ray_is_gone
 from wmtp_ray.model.policy import value_path_state
+from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.tracking.metrics_file import read_reports
@@ -45,6 +46,7 @@ from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
 from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
+from wmtp_ray.tracking.training_record import record_of_run, write_start, write_training
 from wmtp_ray.training.checkpoint import check_checkpoints
 from wmtp_ray.training.stages import (
     StageRecipe,
@@ -156,6 +158,8 @@ class _Run:
         clear_failure(directory)
         self._warnings += check_checkpoints(directory / "checkpoints")
         started = time.perf_counter()
+        if recipe.stage == 2:
+            write_start(config)
         pool = self._score_pool(config) if recipe.stage == 2 else ScorePool(None, OneVersion(), None)
         job = RankJob(config, recipe, directory, pool.scorers, pool.schedule, pool.snapshots, self._metrics)
         try:
@@ -167,6 +171,8 @@ class _Run:
         result = read_stage_result(directory)
         if result is None:
             raise Interrupted(f"stage {recipe.stage} stopped before its end")
+        if recipe.stage == 2:
+            write_training(directory / "final", record_of_run(config.run_dir))
         return result
 
     def _fit(self, config: RunConfig, job: RankJob) -> None:
@@ -258,8 +264,13 @@ class _Run:
 
     def _apply_gate(self, config: RunConfig, stage_1: StageResult) -> RunConfig:
         """Let stage 2 go on, fall back to uniform weights, or stop, when the critic is unhealthy (`critic.gate`)."""
-        failures = stage_1.health.failures if stage_1.health else []
+        if stage_1.health is None:
+            return config
+        failures, metrics = stage_1.health.failures, stage_1.health.metrics
+        print(gate_words(failures, metrics), flush=True)
         if not failures:
+            if lost := [each.name for each in baseline_standings(metrics) if each.lost]:
+                self._warnings.append(f"The critic passes the gate, but does not beat {', '.join(lost)}")
             return config
         text = "The critic is unhealthy: " + "; ".join(failures)
         if config.critic.gate == "stop":

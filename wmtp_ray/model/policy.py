@@ -68,17 +68,40 @@ class Policy(nn.Module):
 
     def states(self, batch: BatchTensors) -> PolicyStates:
         """Run the trunk once. Gradient flows from the values into the trunk, never through the surprisal."""
-        positions_BT, lengths = batch.positions_BT, batch.document_lengths
-        num_blocks = self.spec.num_blocks(self.transformer.num_trunk_blocks)
-        h_value_BTD = self.transformer.trunk(
-            batch.tokens_BT, positions_BT=positions_BT, document_lengths=lengths, num_blocks=num_blocks
-        )
-        h_trunk_BTD = self.transformer.trunk_above(
-            h_value_BTD, num_blocks, positions_BT=positions_BT, document_lengths=lengths
-        )
+        h_value_BTD = self._below_value(batch)
+        h_trunk_BTD = self._above_value(h_value_BTD, batch)
         features_BTF = self._surprisal(h_trunk_BTD, batch)[..., None] if self.spec.num_features else None
         values_BT = self.value_head(self.transformer.norm(h_value_BTD), features_BTF)
         return PolicyStates(h_trunk_BTD, values_BT)
+
+    def value_states(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
+        """Return values_BT and the normed states [B, T, D] that they are read from; runs no block that they skip."""
+        h_value_BTD = self._below_value(batch)
+        features_BTF = None
+        if self.spec.num_features:
+            features_BTF = self._surprisal(self._above_value(h_value_BTD, batch), batch)[..., None]
+        states_BTD = self.transformer.norm(h_value_BTD)
+        return self.value_head(states_BTD, features_BTF), states_BTD
+
+    def _below_value(self, batch: BatchTensors) -> Tensor:
+        return self.transformer.trunk(
+            batch.tokens_BT,
+            positions_BT=batch.positions_BT,
+            document_lengths=batch.document_lengths,
+            num_blocks=self._num_value_blocks,
+        )
+
+    def _above_value(self, h_value_BTD: Tensor, batch: BatchTensors) -> Tensor:
+        return self.transformer.trunk_above(
+            h_value_BTD,
+            self._num_value_blocks,
+            positions_BT=batch.positions_BT,
+            document_lengths=batch.document_lengths,
+        )
+
+    @property
+    def _num_value_blocks(self) -> int:
+        return self.spec.num_blocks(self.transformer.num_trunk_blocks)
 
     def forward(self, batch: BatchTensors) -> PolicyStates:
         """Return `states(batch)`: the entry that DDP and FSDP hook."""

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from wmtp_ray.report.saved_run import SavedRun
+from wmtp_ray.tracking.training_difference import (
+    SEED_KEYS,
+    TrainedPolicy,
+    TrainingDifference,
+    training_difference,
+)
 
 RECIPE_OF = {"uniform": "baseline", "td": "verifiable", "rho1": "rho1_weighted"}
 ORDER = ("uniform", "td", "rho1", "sequence_reward", "surprisal", "shuffled", "matched_random")
-SEED_KEYS = ("seed", "train.sampling.seed", "critic_stage.sampling.seed")
 CRITIC = "critic.path"
 _MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
 _UNTOLD_KEYS = {*SEED_KEYS, "run_name", "preset", "stages", "storage_root", "tags"}
@@ -72,9 +77,44 @@ def group_runs(runs: Sequence[SavedRun]) -> list[Arm]:
 
 
 def reference_arm(arms: Sequence[Arm]) -> Arm:
-    """Return the arm that others are compared with: uniform weights, those of the baseline's recipe before others."""
-    uniform = [arm for arm in arms if arm.weighting == "uniform"]
-    return next((arm for arm in uniform if arm.recipe == "baseline"), (uniform or list(arms))[0])
+    """Return the arm that others are compared with: uniform weights, trained as long and from the same start as most.
+
+    Among equals one of the baseline's recipe.
+    """
+    uniform = [arm for arm in arms if arm.weighting == "uniform"] or list(arms)[:1]
+    return min(uniform, key=lambda arm: (sum(bool(confounds(other, arm)) for other in arms), arm.recipe != "baseline"))
+
+
+def confounds(arm: Arm, base: Arm, dataset: str | None = None) -> tuple[str, ...]:
+    """Return, as clauses, what in the training of two arms forbids to credit a difference to the method.
+
+    Of an evaluation on `dataset` it is the training of the policies that were evaluated, which may be checkpoints.
+    """
+    found = _training_differences(arm, base, dataset)
+    return tuple(dict.fromkeys(clause for each in found for clause in each.confounds))
+
+
+def caution(arm: Arm, base: Arm, dataset: str | None = None) -> str | None:
+    """Return the sentence that a verdict on two arms needs beside it, None where nothing but the method differs."""
+    found = _training_differences(arm, base, dataset)
+    return next((words for each in found if (words := each.caution) is not None), None)
+
+
+def _training_differences(arm: Arm, base: Arm, dataset: str | None) -> list[TrainingDifference]:
+    """One for each of the arm's runs, against the run of the same seed, where there is one."""
+    of_seed = {run.seed: run for run in reversed(base.runs)}
+    return [
+        training_difference(
+            _trained(of_seed.get(run.seed, base.runs[0]), base.name, dataset), _trained(run, arm.name, dataset)
+        )
+        for run in arm.runs
+    ]
+
+
+def _trained(run: SavedRun, name: str, dataset: str | None) -> TrainedPolicy:
+    evaluation = run.evaluations.get(dataset) if dataset is not None else None
+    evaluated = evaluation.sources.training if evaluation is not None else None
+    return TrainedPolicy(name, str((run.path / "final").absolute()), None, evaluated or run.training)
 
 
 def _split_by_critic(group: list[SavedRun]) -> list[list[SavedRun]]:
@@ -98,17 +138,27 @@ def _names(first_runs: Sequence[SavedRun]) -> list[str]:
     names = list(plain)
     for name in [name for name, count in Counter(plain).items() if count > 1]:
         places = [place for place, each in enumerate(plain) if each == name]
-        keys = differing_keys([first_runs[place] for place in places])
+        keys = _telling_keys([first_runs[place] for place in places])
         for place in places:
-            words = [
-                f"{key.rpartition('.')[2]}={_short(first_runs[place].config.get(key))}" for key in keys[:_WORDS_OF_NAME]
-            ]
+            words = [f"{key.rpartition('.')[2]}={_short(first_runs[place].config.get(key))}" for key in keys]
             names[place] = " ".join([name, *words])
     seen: Counter[str] = Counter()
     for place, name in enumerate(names):
         seen[name] += 1
         names[place] = name if seen[name] == 1 else f"{name} ({seen[name]})"
     return names
+
+
+def _telling_keys(runs: Sequence[SavedRun]) -> list[str]:
+    """Return all keys in which the runs differ, or, of too many for a name, as many short ones as tell all apart."""
+    keys = differing_keys(runs)
+    if len(keys) <= _WORDS_OF_NAME:
+        return keys
+    keys.sort(key=lambda key: max(len(str(run.config.get(key))) for run in runs))
+    for count in range(1, _WORDS_OF_NAME):
+        if len({repr([run.config.get(key) for key in keys[:count]]) for run in runs}) == len(runs):
+            return keys[:count]
+    return keys[:_WORDS_OF_NAME]
 
 
 def _short(value: Any) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wmtp_ray.evaluation.intervals import Float64
 from wmtp_ray.evaluation.pass_at_k import pass_at_k
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.report.arms import Arm
 from wmtp_ray.report.saved_run import SavedRun
 from wmtp_ray.report.statistics import (
-    Float64,
     Interval,
     ProblemTest,
     SeedTest,
@@ -61,7 +61,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class DatasetComparison:
-    """All arms that were evaluated on the same problems of a data set; `left_out` says who was not, and why."""
+    """All arms that were evaluated on the same problems of a data set; `left_out` says who was not, and why.
+
+    `num_problems` is "3 of 6" where the data set has more problems.
+    """
 
     dataset: str
     k: int
@@ -69,6 +72,7 @@ class DatasetComparison:
     scores: tuple[ArmScore, ...]
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...]
+    num_problems: str
 
 
 def compare_datasets(arms: Sequence[Arm], reference: Arm) -> list[DatasetComparison]:
@@ -112,10 +116,12 @@ def _compare_dataset(name: str, arms: Sequence[Arm], reference: Arm) -> list[Dat
     evaluated = [run.evaluations[name] for arm in (reference, *arms) for run in arm.runs if name in run.evaluations]
     same_problems = _task_ids(evaluated[0])
     ks = [int(k) for k in evaluated[0].pass_at_k]
-    return [_compare(name, k, same_problems, arms, reference) for k in ks]
+    return [_compare(name, k, same_problems, arms, reference, evaluated[0].num_problems) for k in ks]
 
 
-def _compare(name: str, k: int, task_ids: tuple[str, ...], arms: Sequence[Arm], reference: Arm) -> DatasetComparison:
+def _compare(
+    name: str, k: int, task_ids: tuple[str, ...], arms: Sequence[Arm], reference: Arm, num_problems: str
+) -> DatasetComparison:
     scores: list[ArmScore] = []
     left_out: list[str] = []
     for arm in arms:
@@ -126,7 +132,7 @@ def _compare(name: str, k: int, task_ids: tuple[str, ...], arms: Sequence[Arm], 
             scores.append(score)
     base = next((score for score in scores if score.arm is reference), None)
     differences = [difference_of(score, base) for score in scores if base is not None and score is not base]
-    return DatasetComparison(name, k, task_ids, tuple(scores), tuple(differences), tuple(left_out))
+    return DatasetComparison(name, k, task_ids, tuple(scores), tuple(differences), tuple(left_out), num_problems)
 
 
 def _score(name: str, k: int, task_ids: tuple[str, ...], arm: Arm) -> ArmScore | None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-import yaml
 
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
@@ -20,10 +19,10 @@ from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.result import FILE_NAME as RESULT_FILE
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.token_evidence import TokenEvidence, read_token_evidence
+from wmtp_ray.tracking.training_record import CONFIG_FILE, TrainingRecord, read_settings, record_of_run
 
 Column = npt.NDArray[np.float64]
 
-CONFIG_FILE = "config.yaml"
 _STAGE_RESULT = "stage_result.json"
 _STAGE_FOLDERS = {1: "critic", 2: "."}
 
@@ -56,6 +55,7 @@ class SavedRun:
     evaluations: dict[str, EvaluationResults] = field(default_factory=dict)
     result: RunResult | None = None
     evidence: TokenEvidence | None = None
+    training: TrainingRecord | None = None
 
     @property
     def weighting(self) -> str:
@@ -79,33 +79,14 @@ def read_run(path: Path, name: str | None = None) -> SavedRun:
     return SavedRun(
         name=name or path.name,
         path=path,
-        config=_read_config(path / CONFIG_FILE),
+        config=read_settings(path / CONFIG_FILE),
         curves=_read_curves(path),
         health=dict(_read_health(path)),
         evaluations={each.parent.name: read_results(each) for each in sorted(path.glob(f"eval/*/{RESULTS_FILE}"))},
         result=read_result(path) if (path / RESULT_FILE).is_file() else None,
         evidence=read_token_evidence(path),
+        training=record_of_run(path),
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read ({type(error).__name__}); expected the config.yaml of a run"
-        ) from error
-    if not isinstance(values, dict):
-        raise ArtifactError(f"{path} holds {type(values).__name__}, expected the sections of a run's configuration")
-    return dict(_leaves(values, ""))
-
-
-def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _read_curves(path: Path) -> dict[int, Curves]:

@@ -1,19 +1,19 @@
 """What numbers of several runs say together: intervals over seeds, paired differences, and their tests.
 
 Seeds are few, so every p-value stands beside the smallest one that so many seeds can give at all. Intervals over seeds
-are Student's; those over problems percentile bootstraps, problems resampled in pairs. Knows neither runs nor files.
+are Student's; those over problems are the ones of every evaluation (`evaluation/intervals.py`). Knows neither runs nor
+files.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-NUM_RESAMPLES = 5000
-CONFIDENCE = 0.95
+from wmtp_ray.evaluation.intervals import CONFIDENCE, Float64, difference_bounds, mean_bounds
 
-Float64 = npt.NDArray[np.float64]
+NUM_RESAMPLES = 5000  # of the permutation test
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -95,24 +95,17 @@ def compare_over_seeds(before: Mapping[object, float], after: Mapping[object, fl
 
 
 def compare_over_problems(before_P: Float64, after_P: Float64) -> ProblemTest:
-    """Compare the same problems in the same order, after - before: bootstrap of the mean, and the sign test."""
+    """Compare the same problems in the same order, after - before: the mean's interval, and the sign test."""
     from scipy.stats import binomtest
 
     differences_P = after_P - before_P
     better, worse = int((differences_P > 0).sum()), int((differences_P < 0).sum())
     sign_p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
-    return ProblemTest(over_problems(differences_P), better, worse, len(differences_P) - better - worse, sign_p)
+    count = len(differences_P)
+    mean = Interval(float(differences_P.mean()), *difference_bounds(differences_P, _SEED), count)
+    return ProblemTest(mean, better, worse, count - better - worse, sign_p)
 
 
-def over_problems(values_P: Float64) -> Interval:
-    """Return the mean and the percentile bootstrap's interval; without bounds for a single problem."""
-    from scipy.stats import bootstrap
-
-    mean, count = float(values_P.mean()), len(values_P)
-    if count < 2:
-        return Interval(mean, None, None, count)
-    found = bootstrap(
-        (values_P,), np.mean, method="percentile", n_resamples=NUM_RESAMPLES, confidence_level=CONFIDENCE, batch=250,
-        rng=0,
-    ).confidence_interval  # fmt: skip
-    return Interval(mean, float(found.low), float(found.high), count)
+def over_problems(rates_P: Float64) -> Interval:
+    """Return the mean of rates and its interval (`evaluation/intervals.py`)."""
+    return Interval(float(rates_P.mean()), *mean_bounds(rates_P, _SEED), len(rates_P))

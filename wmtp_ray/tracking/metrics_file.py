@@ -37,20 +37,22 @@ class JsonlSink:
         self._rewrite(end=None)
         self._file = self.path.open("ab")
 
-    def log(self, report: StepReport) -> None:
-        """Append one line; `time` is seconds since the epoch."""
+    def log(self, report: StepReport) -> float:
+        """Append one line; return its `time`, seconds since the epoch."""
         assert not RESERVED_KEYS & report.metrics.keys(), "a metric may not be named stage, step or time"
         position = (report.stage, report.step)
-        values = {"stage": report.stage, "step": report.step, "time": time.time(), **report.metrics}
+        now_s = time.time()
+        values = {"stage": report.stage, "step": report.step, "time": now_s, **report.metrics}
         line = orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
         if self._last is not None and position <= self._last:
             self._file.close()
             self._rewrite(end=None, added={position: line})
             self._file = self.path.open("ab")
-            return
+            return now_s
         self._file.write(line)
         self._file.flush()
         self._last = position
+        return now_s
 
     def truncate_from(self, stage: int, step: int) -> None:
         """Drop every line at or after (stage, step), as a run does that resumes there. The file is replaced at once."""
@@ -98,9 +100,15 @@ def _whole_lines(data: bytes) -> Iterator[tuple[bytes, Position]]:
 
 def read_reports(run_dir: Path) -> list[StepReport]:
     """Return all whole lines of a run's metrics.jsonl as reports, null as NaN."""
+    return [report for report, _ in read_timed_reports(run_dir)]
+
+
+def read_timed_reports(run_dir: Path) -> list[tuple[StepReport, float]]:
+    """Return all whole lines as reports, each with its time in seconds since the epoch."""
     path = run_dir / FILE_NAME
     lines = [line for line, _ in _whole_lines(path.read_bytes())] if path.is_file() else []
-    return [report_of(orjson.loads(line)) for line in lines]
+    values = [orjson.loads(line) for line in lines]
+    return [(report_of(each), each["time"]) for each in values]
 
 
 def report_of(values: dict[str, Any]) -> StepReport:

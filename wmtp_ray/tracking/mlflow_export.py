@@ -8,7 +8,6 @@ It changes nothing in MLflow. The run's own folder has most of it too (`metrics.
 """
 
 import csv
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,8 @@ import orjson
 
 from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.tracking.mlflow_run import CLIENT_SETTINGS, SQLITE_PREFIX
+from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
+from wmtp_ray.tracking.mlflow_run import SQLITE_PREFIX, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,13 +37,10 @@ def export_mlflow_run(uri: str, run: str, out: Path) -> int:
     if out.exists() and any(out.iterdir()):
         raise ArtifactError(f"{out} is not empty; name another folder with --out")
     _require_file(uri)
-    for name, value in CLIENT_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient  # seconds: not for those who import this module
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException  # seconds: not for those who import this module
 
     try:
-        client = MlflowClient(tracking_uri=uri)
+        client = connect(uri)
         found = _find(client, run)
         with atomic_directory(out) as staged:
             (staged / RUN).write_bytes(_described(found))
@@ -52,8 +49,9 @@ def export_mlflow_run(uri: str, run: str, out: Path) -> int:
             for entry in client.list_artifacts(found.info.run_id):
                 client.download_artifacts(found.info.run_id, entry.path, str(staged / ARTIFACTS))
     except (MlflowException, OSError) as error:
+        cause = cause_of(error, uri)
         raise ArtifactError(
-            f"MLflow at {uri} gave no whole run {run} ({error}); check --uri and that it is up"
+            f"MLflow at {without_password(uri)} gave no whole run {run}: it {cause.found}; {cause.remedy}"
         ) from error
     return num_points
 

@@ -1,25 +1,42 @@
 """One MLflow run, synchronously: open or continue it, log to it, end it. Any call may raise and may take seconds.
 
-`mlflow_sink` keeps all of that away from training. MLflow (3.17) is imported on first use: it takes seconds.
+What MLflow refuses costs itself alone: a batch that is refused is halved until what is refused stands alone; that is
+counted in `lost`, and the rest arrives. `mlflow_sink` keeps all of it away from training. MLflow (3.17) is imported on
+first use: it takes seconds.
 """
 
 import logging
+import math
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
+
+from wmtp_ray.tracking.mlflow_errors import (
+    SQLITE_PREFIX,
+    cause_of,
+    experiment_deleted,
+    is_refusal,
+    is_unknown,
+    require_usable_file,
+    restore_run_command,
+    run_deleted,
+    says_deleted,
+)
+from wmtp_ray.tracking.mlflow_names import MAX_PARAM_CHARS, MAX_TAG_CHARS, fit, flat_params, is_cut_from, metric_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+__all__ = ["SQLITE_PREFIX", "flat_params", "metric_key"]
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-MAX_METRICS_PER_CALL = 1000  # MLflow's own limits, as are the next two
+RUN_ID_FILE = "mlflow_run_id"
+MAX_METRICS_PER_CALL = 1000  # MLflow's own limits
 MAX_PARAMS_PER_CALL = 100
-MAX_KEY_CHARS = 250
-MAX_PARAM_CHARS = 500
-SQLITE_PREFIX = "sqlite:///"
 CLIENT_SETTINGS = {  # MLflow's defaults wait for minutes; what the user has set in the environment stays
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -27,6 +44,9 @@ CLIENT_SETTINGS = {  # MLflow's defaults wait for minutes; what the user has set
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_DELETED = "deleted"
+_MAX_ALONE = 16  # so many refused one by one, and none taken: the rest of the batch is not tried alone
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -51,51 +71,93 @@ class MetricPoint(NamedTuple):
 
 
 class MlflowRun:
-    """An open run. On a continued one, steps that it already has are skipped, so that no step occurs twice."""
+    """An open run. `notes` says what stands there otherwise than here; `lost` counts what was refused, by its kind."""
 
-    def __init__(self, client: "MlflowClient", run_id: str, params: dict[str, str], *, continued: bool) -> None:
-        self.run_id = run_id
+    def __init__(self, client: "MlflowClient", target: MlflowTarget, run: "Run", *, continued: bool) -> None:
+        self.run_id: str = run.info.run_id
+        self.status: str = run.info.status
+        self.notes: list[str] = []
+        self.lost: Counter[str] = Counter()
+        self.refusal: str | None = None  # the newest one, in MLflow's words
         self._client = client
-        self._params_to_log = params
+        self._target = target
         self._continued = continued
-        self._last_step: dict[str, int] = {}
+        self._had = run.data
+        self._steps: dict[str, frozenset[int]] = {}
+        params = fit("parameter", flat_params(target.params), MAX_PARAM_CHARS)
+        tags = fit("tag", target.tags, MAX_TAG_CHARS)
+        self.notes += params.changes + tags.changes
+        self._params = self._new_params(params.values)
+        self._tags = {key: text for key, text in tags.values.items() if self._had.tags.get(key) != text}
 
     @classmethod
     def open(cls, target: MlflowTarget) -> Self:
-        """Connect, then start the target's run or continue it; params it already has keep their values."""
-        client = _client(target.uri)
-        params = flat_params(target.params)
-        if target.run_id is None:
-            experiment_id = _experiment_id(client, target)
-            run = client.create_run(experiment_id, tags=dict(target.tags), run_name=target.run_name)
-        else:
-            run = client.get_run(target.run_id)
-            params = {key: text for key, text in params.items() if key not in run.data.params}
-            client.update_run(target.run_id, status="RUNNING")
-        return cls(client, run.info.run_id, params, continued=target.run_id is not None)
+        """Connect, then continue the target's run, or start one where there is none, or none any more."""
+        client = connect(target.uri)
+        found, note = _existing(client, target) if target.run_id is not None else (None, None)
+        if found is not None:
+            return cls(client, target, found, continued=True)
+        created = client.create_run(_experiment_id(client, target), run_name=target.run_name)
+        opened = cls(client, target, created, continued=False)
+        opened.notes += [f"{note}; a new one ({opened.run_id}) gets all of it"] if note is not None else []
+        return opened
+
+    @staticmethod
+    def described(target: MlflowTarget) -> tuple[int, int]:
+        """Return how many parameters and tags describe a run."""
+        return len(flat_params(target.params)), len(target.tags)
+
+    @property
+    def num_params(self) -> int:
+        """How many parameters are not there yet."""
+        return len(self._params)
+
+    @property
+    def num_tags(self) -> int:
+        """How many tags are not there yet."""
+        return len(self._tags)
+
+    def set_running(self) -> None:
+        """Say that the run goes on, of one that had ended."""
+        if self.status != "RUNNING":
+            self._client.update_run(self.run_id, status="RUNNING")
+            self.status = "RUNNING"
 
     def log_params(self) -> None:
-        """Log the params that the run does not have yet; does nothing when called again."""
-        from mlflow.entities import Param
+        """Log the parameters and tags that the run does not have yet; does nothing when called again."""
+        from mlflow.entities import Param, RunTag
 
-        while self._params_to_log:
-            keys = list(self._params_to_log)[:MAX_PARAMS_PER_CALL]
-            self._client.log_batch(self.run_id, params=[Param(key, self._params_to_log[key]) for key in keys])
-            self._params_to_log = {key: self._params_to_log[key] for key in self._params_to_log if key not in keys}
+        def send_params(keys: Sequence[str]) -> None:
+            self._client.log_batch(self.run_id, params=[Param(key, self._params[key]) for key in keys])
 
-    def skip_params(self) -> None:
-        """Give up on the params that are not logged yet: the server refuses them."""
-        self._params_to_log = {}
+        def send_tags(keys: Sequence[str]) -> None:
+            self._client.log_batch(self.run_id, tags=[RunTag(key, self._tags[key]) for key in keys])
+
+        for kind, waiting, send in (("parameter", self._params, send_params), ("tag", self._tags, send_tags)):
+            while waiting:
+                keys = list(waiting)[:MAX_PARAMS_PER_CALL]
+                refused = self._send(keys, send)
+                self.lost[kind] += len(refused)
+                self.notes += [f"{kind} {key} was refused ({self.refusal})" for key in refused]
+                for key in keys:
+                    del waiting[key]
+
+    def lacking(self, points: Sequence[MetricPoint]) -> list[MetricPoint]:
+        """Return the points that the run did not have when it was opened."""
+        if not self._continued:
+            return list(points)
+        return [point for point in points if not self._has(point)]
 
     def log_metrics(self, points: Sequence[MetricPoint]) -> None:
-        """Log at most MAX_METRICS_PER_CALL points in one call."""
+        """Log points; those that are there with the same time stay one."""
         from mlflow.entities import Metric
 
-        new = [point for point in points if point.step is None or point.step > self._last_step_of(point.key)]
-        if new:
-            metrics = [Metric(point.key, point.value, point.time_ms, point.step or 0) for point in new]
+        def send(batch: Sequence[MetricPoint]) -> None:
+            metrics = [Metric(each.key, _finite(each.value), each.time_ms, each.step or 0) for each in batch]
             self._client.log_batch(self.run_id, metrics=metrics)
-        self._last_step |= {point.key: point.step for point in new if point.step is not None}
+
+        for start in range(0, len(points), MAX_METRICS_PER_CALL):
+            self.lost["metric"] += len(self._send(points[start : start + MAX_METRICS_PER_CALL], send))
 
     def log_artifact(self, path: Path) -> None:
         """Copy a file, or a folder with all below it under its own name."""
@@ -104,15 +166,78 @@ class MlflowRun:
         else:
             self._client.log_artifact(self.run_id, str(path))
 
+    def has_artifact(self, path: Path) -> bool:
+        """Whether the run keeps the file, or every file of the folder."""
+        names = [path.name]
+        if path.is_dir():
+            names = [str(each.relative_to(path.parent)) for each in path.rglob("*") if each.is_file()]
+        listed = {parent: self._listed(parent) for parent in {str(Path(name).parent) for name in names}}
+        return all(name in listed[str(Path(name).parent)] for name in names)
+
     def end(self, status: RunStatus) -> None:
         """Give the run its terminal status."""
         self._client.set_terminated(self.run_id, status)
+        self.status = status
 
-    def _last_step_of(self, key: str) -> int:
-        if key not in self._last_step:
-            history = self._client.get_metric_history(self.run_id, key) if self._continued else []
-            self._last_step[key] = max((metric.step for metric in history), default=-1)
-        return self._last_step[key]
+    def _listed(self, folder: str) -> set[str]:
+        entries = self._client.list_artifacts(self.run_id, None if folder == "." else folder)
+        return {entry.path for entry in entries}
+
+    def _send(self, items: Sequence[Item], send: Callable[[Sequence[Item]], None]) -> list[Item]:
+        """Send a batch, halving what is refused; return what is refused on its own. Other errors are raised."""
+        refused: list[Item] = []
+        taken, waiting = 0, [list(items)] if items else []
+        while waiting:
+            batch = waiting.pop()
+            if len(refused) >= _MAX_ALONE and not taken:
+                refused += batch
+                continue
+            try:
+                send(batch)
+                taken += len(batch)
+            except Exception as error:  # raised again unless its content was refused
+                if says_deleted(error):
+                    raise self._deletion() from error
+                if not is_refusal(error):
+                    raise
+                self.refusal = cause_of(error, self._target.uri).found
+                half = len(batch) // 2
+                if half:
+                    waiting += [batch[half:], batch[:half]]
+                else:
+                    refused += batch
+        return refused
+
+    def _deletion(self) -> Exception:
+        """Say whether the run was deleted, or its experiment with it."""
+        info = self._client.get_run(self.run_id).info
+        experiment = self._client.get_experiment(info.experiment_id)
+        if experiment.lifecycle_stage == _DELETED:
+            return experiment_deleted(self._target.uri, experiment.name, experiment.experiment_id)
+        return run_deleted(self._target.uri, self.run_id)
+
+    def _new_params(self, params: Mapping[str, str]) -> dict[str, str]:
+        """What the run does not have; MLflow lets no parameter change, so those that did are said."""
+        changed = [
+            f"parameter {key} stays {self._had.params[key][:60]} there (now {text[:60]}): MLflow keeps the first value"
+            for key, text in params.items()
+            if key in self._had.params and not is_cut_from(self._had.params[key], text)
+        ]
+        self.notes += changed
+        return {key: text for key, text in params.items() if key not in self._had.params}
+
+    def _has(self, point: MetricPoint) -> bool:
+        if point.key not in self._had.metrics:
+            return False
+        if point.step is None:
+            value, there = _finite(point.value), self._had.metrics[point.key]
+            return value == there or (math.isnan(value) and math.isnan(there))
+        if point.key not in self._steps:
+            history = self._client.get_metric_history(self.run_id, point.key)
+            steps = frozenset(metric.step for metric in history)
+            same = next((known for known in self._steps.values() if known == steps), steps)  # most keys share theirs
+            self._steps[point.key] = same
+        return point.step in self._steps[point.key]
 
 
 def default_uri(storage_root: Path) -> str:
@@ -121,29 +246,10 @@ def default_uri(storage_root: Path) -> str:
     return f"{SQLITE_PREFIX}{storage_root}/mlflow.db"
 
 
-def metric_key(key: str, stage: int) -> str:
-    """Name a metric for MLflow: stage 2 as it is, others under their stage, so that steps of two stages never mix.
-
-    (loss/total, 2) -> loss/total; (loss/total, 1) -> stage1/loss/total
-    """
-    allowed = re.sub(r"[^\w\-. :/]", "_", key, flags=re.ASCII)
-    return (allowed if stage == 2 else f"stage{stage}/{allowed}")[:MAX_KEY_CHARS]
-
-
-def flat_params(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Flatten nested params to dotted keys and texts cut to MAX_PARAM_CHARS. {"a": {"b": 1}} -> {"a.b": "1"}."""
-    flat: dict[str, str] = {}
-    for key, value in params.items():
-        name = f"{prefix}{key}"
-        flat |= flat_params(value, f"{name}.") if isinstance(value, Mapping) and value else {name: _param_text(value)}
-    return flat
-
-
-def is_refusal(error: Exception) -> bool:
-    """Tell a request that will never be accepted (HTTP 4xx) from a server that may answer later."""
-    status_of: Any = getattr(error, "get_http_status_code", None)
-    status = status_of() if status_of is not None else 0
-    return 400 <= status < 500 and status not in (408, 429)
+def read_mlflow_run_id(run_dir: Path) -> str | None:
+    """Return MLflow's id of this run, or None before its server has answered."""
+    path = run_dir / RUN_ID_FILE
+    return path.read_text() if path.is_file() else None
 
 
 def artifact_location(uri: str) -> str | None:
@@ -153,7 +259,9 @@ def artifact_location(uri: str) -> str | None:
     return (Path(uri.removeprefix(SQLITE_PREFIX)).parent / "mlartifacts").as_uri()
 
 
-def _client(uri: str) -> "MlflowClient":
+def connect(uri: str) -> "MlflowClient":
+    """Return a client that gives up after seconds; an sqlite file must be writable, or its folder."""
+    require_usable_file(uri)
     for name, value in CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -161,6 +269,23 @@ def _client(uri: str) -> "MlflowClient":
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
+
+
+def _existing(client: "MlflowClient", target: MlflowTarget) -> tuple["Run | None", str | None]:
+    """Return the run to continue; or None and why it cannot be."""
+    from mlflow.exceptions import MlflowException
+
+    assert target.run_id is not None
+    try:
+        run = client.get_run(target.run_id)
+    except MlflowException as error:
+        if not is_unknown(error):
+            raise
+        return None, f"the former run {target.run_id} is not there"
+    if run.info.lifecycle_stage != _DELETED:
+        return run, None
+    command = restore_run_command(target.uri, target.run_id)
+    return None, f"the former run {target.run_id} was deleted there (`{command}` restores it)"
 
 
 def _experiment_id(client: "MlflowClient", target: MlflowTarget) -> str:
@@ -175,10 +300,12 @@ def _experiment_id(client: "MlflowClient", target: MlflowTarget) -> str:
             experiment = client.get_experiment_by_name(target.experiment)
             if experiment is None:
                 raise error
+    if experiment.lifecycle_stage == _DELETED:
+        raise experiment_deleted(target.uri, experiment.name, experiment.experiment_id)
     experiment_id: str = experiment.experiment_id
     return experiment_id
 
 
-def _param_text(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= MAX_PARAM_CHARS else text[: MAX_PARAM_CHARS - 3] + "..."
+def _finite(value: float) -> float:
+    """Infinity as not a number: metrics.jsonl has null for both, and MLflow would store the largest double."""
+    return value if math.isfinite(value) else math.nan

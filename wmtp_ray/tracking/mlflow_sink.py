@@ -2,52 +2,63 @@
 
 | event | what happens |
 |---|---|
-| `log` | the numbers are queued; returns in microseconds |
-| the server does not answer | the numbers wait, at most MAX_WAITING of them; tried again after 1, 2, 4, .. 30 s |
-| the server refuses a batch (HTTP 4xx) | that batch alone is dropped and counted |
-| `close` | one last attempt, at most `deadline_s`; what is left is counted |
+| `log` | the step is queued; returns in microseconds |
+| MLflow does not answer, or takes nothing | an incident says so; tried again after 1, 2, 4, .. 30 s |
+| it takes again | what it lacks is sent from metrics.jsonl; an incident says so |
+| a run is continued | what MLflow lacks of metrics.jsonl is sent first |
+| MLflow refuses a tag, parameter or point | that alone is left out and counted (`mlflow_run`) |
+| `close` | one last attempt, at most `deadline_s`; FINISHED only when nothing is missing |
 
-What was not logged is said by `problems()`; metrics.jsonl has every number in any case.
+metrics.jsonl has every number in any case; `problems()` says what MLflow lacks.
 """
 
-import re
+import shlex
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from itertools import islice
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from wmtp_ray.contracts import StepReport
-from wmtp_ray.tracking.mlflow_run import (
-    MAX_METRICS_PER_CALL,
-    MetricPoint,
-    MlflowRun,
-    MlflowTarget,
-    RunStatus,
-    is_refusal,
-    metric_key,
-)
+from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.tracking.incidents import note_incident
+from wmtp_ray.tracking.metrics_file import Position
+from wmtp_ray.tracking.mlflow_errors import Cause, cause_of, without_password
+from wmtp_ray.tracking.mlflow_points import Recorded, batches, milliseconds, number_points, recorded_in
+from wmtp_ray.tracking.mlflow_run import RUN_ID_FILE, MetricPoint, MlflowRun, MlflowTarget, RunStatus
 
-MAX_WAITING = 200_000
+MAX_WAITING_STEPS = 4096
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 GATHER_S = 0.5  # reports of this time go in one call
-MAX_ERROR_CHARS = 160
+MISSING = "MLflow lacks"  # how a warning begins that `wmtp tracking sync` makes untrue
+
+
+@dataclass
+class _Outage:
+    """A time in which MLflow took nothing. It is told from the second attempt on: a blip costs nothing."""
+
+    cause: Cause
+    began_s: float = field(default_factory=time.time)
+    is_told: bool = False
 
 
 class MlflowSink:
-    """Logs to the run of `target` from a background thread that starts at once."""
+    """Logs to the run of `target` from a background thread that starts at once; `run_dir` has its metrics.jsonl."""
 
-    def __init__(self, target: MlflowTarget) -> None:
+    def __init__(self, target: MlflowTarget, run_dir: Path) -> None:
         self._target = target
+        self._run_dir = run_dir
         self._run: MlflowRun | None = None
-        self._waiting: deque[MetricPoint] = deque()
+        self._waiting: deque[Recorded] = deque(maxlen=MAX_WAITING_STEPS)
+        self._numbers: dict[str, MetricPoint] = {}
+        self._began_ms = milliseconds(time.time())
+        self._sent: set[Position] = set()  # steps that MLflow has, for sure
+        self._is_behind = True  # metrics.jsonl may have steps that are neither sent nor waiting
+        self._num_points_sent = 0
         self._artifacts: list[Path] = []
-        self._num_dropped = 0
-        self._failure: str | None = None  # of the newest attempt
-        self._refusal: str | None = None  # the newest one; what was refused stays missing
+        self._artifact_failure: str | None = None
+        self._outage: _Outage | None = None
         self._final_status: RunStatus | None = None
         self._ended = False
         self._wake = threading.Condition()
@@ -59,23 +70,23 @@ class MlflowSink:
         """The MLflow run, for checkpoints; the one to continue before the server has answered, None for a new one."""
         return self._run.run_id if self._run is not None else self._target.run_id
 
-    def log(self, report: StepReport) -> None:
-        """Queue a step's metrics."""
-        now_ms = time.time_ns() // 1_000_000
-        self._enqueue(
-            MetricPoint(metric_key(key, report.stage), float(value), now_ms, report.step)
-            for key, value in report.metrics.items()
-        )
+    def log(self, recorded: Recorded) -> None:
+        """Queue a step that metrics.jsonl has. Of a long outage the oldest leave the queue, and come from the file."""
+        with self._wake:
+            self._is_behind = self._is_behind or len(self._waiting) == MAX_WAITING_STEPS
+            self._waiting.append(recorded)
+            self._wake.notify_all()
 
     def set_result(self, metrics: Mapping[str, float]) -> None:
         """Queue final numbers, which have no step."""
-        now_ms = time.time_ns() // 1_000_000
-        self._enqueue(MetricPoint(metric_key(key, 2), float(value), now_ms, None) for key, value in metrics.items())
+        points = number_points(metrics, time.time_ns() // 1_000_000)
+        with self._wake:
+            self._numbers |= {point.key: point for point in points}
+            self._wake.notify_all()
 
     def add_artifact(self, path: Path) -> None:
-        """Have a file or folder uploaded when the sink closes."""
-        with self._wake:
-            self._artifacts.append(path)
+        """Have a file or folder uploaded when the run ends."""
+        self._artifacts.append(path)
 
     def close(self, status: RunStatus, deadline_s: float) -> None:
         """Send what waits, upload the artifacts, end the run; gives up after `deadline_s`."""
@@ -85,35 +96,51 @@ class MlflowSink:
         self._thread.join(deadline_s)
 
     def problems(self) -> list[str]:
-        """Say what MLflow lacks at this moment; empty when it lacks nothing that it should have by now."""
+        """Say what MLflow lacks at this moment, and what it has otherwise; empty when it is as it should be by now."""
         with self._wake:
-            if self._failure is not None:
-                reason = f"did not answer ({self._failure})"
-            elif self._final_status is not None and not self._ended:
-                reason = "was too slow (deadlines.tracking_s)"
-            elif self._refusal is not None:
-                reason = f"refused some ({self._refusal})"
-            elif self._num_dropped > 0:
-                reason = f"was away for more than {MAX_WAITING} metrics"
-            else:
-                return []
-            return [
-                f"MLflow at {_without_password(self._target.uri)} {reason}: {self._missing()}; metrics.jsonl has every "
-                "number. Check tracking.mlflow_uri, or set tracking.mlflow=false"
-            ]
+            notes = list(self._run.notes) if self._run is not None else []
+            cause = self._cause()
+        changes = [f"MLflow at {self._address}: {'; '.join(notes)}"] if notes else []
+        if cause is None:
+            return changes
+        command = f"wmtp tracking sync {shlex.quote(str(self._run_dir))}"
+        return [
+            f"{MISSING} {self._missing()} of this run: MLflow at {self._address} {cause.found}. metrics.jsonl has "
+            f"every number. To mend it: {cause.remedy}. Then `{command}` sends what is missing",
+            *changes,
+        ]
+
+    @property
+    def _address(self) -> str:
+        return without_password(self._target.uri)
+
+    def _cause(self) -> Cause | None:
+        if self._outage is not None:
+            return self._outage.cause
+        if self._final_status is not None and not self._ended:
+            return Cause("was too slow for deadlines.tracking_s", "wait until it is less busy")
+        if self._run is not None and self._run.lost.total():
+            return Cause(self._run.refusal or "refused some", "the log of the server may say more")
+        if self._artifact_failure is not None:
+            return Cause(self._artifact_failure, "see to the place where that experiment keeps artifacts")
+        return None
 
     def _missing(self) -> str:
-        missing = [f"{self._num_dropped + len(self._waiting)} metrics were not logged there"]
-        missing += [f"{len(self._artifacts)} artifacts were not uploaded"] if self._artifacts else []
-        return ", ".join(missing)
-
-    def _enqueue(self, points: Iterable[MetricPoint]) -> None:
+        """Count by kind; what a server has that never answered is not known."""
+        run, recorded = self._run, recorded_in(self._run_dir)
         with self._wake:
-            self._waiting.extend(points)
-            while len(self._waiting) > MAX_WAITING:
-                self._waiting.popleft()
-                self._num_dropped += 1
-            self._wake.notify_all()
+            left = [each for each in recorded if each.position not in self._sent]
+            counts = Counter(metric=sum(len(each.report.metrics) for each in left) + len(self._numbers))
+            counts["artifact"] = len(self._artifacts)
+            counts += run.lost if run is not None else Counter()
+        described = MlflowRun.described(self._target) if run is None else (run.num_params, run.num_tags)
+        counts["parameter"] += described[0]
+        counts["tag"] += described[1]
+        words = counted(counts)
+        if self._final_status is not None and not (self._ended and self._is_whole()):
+            words = f"{words}, the status {self._final_status}" if words else f"the status {self._final_status}"
+        is_known = run is not None or self._target.run_id is None
+        return ("" if is_known else "at most ") + words
 
     def _work(self) -> None:
         """The thread: attempt, pause, wait for more; ends after the attempt that follows `close`."""
@@ -128,65 +155,127 @@ class MlflowSink:
                 return
             with self._wake:
                 self._wake.wait_for(lambda: self._final_status, timeout=pause_s)
-                self._wake.wait_for(lambda: self._waiting or self._final_status)
+                self._wake.wait_for(lambda: self._has_work() or self._final_status)
+
+    def _has_work(self) -> bool:
+        """While MLflow is away there is always something: to find out when it is back."""
+        return bool(self._waiting or self._numbers or self._outage)
 
     def _attempt(self, *, closing: bool) -> bool:
         """Send everything that waits, and end the run when closing; False when the server did not take it."""
-        failure: str | None = None
+        before = self._num_points_sent
         try:
             self._send()
+            self._tell_end(self._num_points_sent - before)
             if closing:
                 self._end()
         except Exception as error:  # the edge of the thread: whatever MLflow raises is kept and said
-            failure = _error_text(error)
-        with self._wake:
-            self._failure = failure
-        return failure is None
-
-    def _send(self) -> None:
-        run = self._run = self._run or MlflowRun.open(self._target)
-        if not self._is_taken(run.log_params):
-            run.skip_params()
-        while self._waiting:
-            with self._wake:
-                batch = list(islice(self._waiting, MAX_METRICS_PER_CALL))
-            is_taken = self._is_taken(partial(run.log_metrics, batch))
-            with self._wake:
-                for point in batch:
-                    if self._waiting and self._waiting[0] is point:
-                        self._waiting.popleft()
-                self._num_dropped += 0 if is_taken else len(batch)
-
-    def _end(self) -> None:
-        """Upload the artifacts and give the run its status, the latter even when the former fails."""
-        assert self._run is not None
-        assert self._final_status is not None
-        try:
-            while self._artifacts:
-                self._run.log_artifact(self._artifacts[0])
-                self._artifacts.pop(0)
-        finally:
-            self._run.end(self._final_status)
-        self._ended = True
-
-    def _is_taken(self, request: Callable[[], None]) -> bool:
-        """Make a request; False when the server will never take it, which is remembered. Other errors are raised."""
-        try:
-            request()
-        except Exception as error:  # raised again unless it is a refusal
-            if not is_refusal(error):
-                raise
-            with self._wake:
-                self._refusal = _error_text(error)
+            self._tell_begin(cause_of(error, self._target.uri))
             return False
         return True
 
+    def _tell_begin(self, cause: Cause) -> None:
+        with self._wake:
+            is_first = self._outage is None
+            outage = self._outage = self._outage or _Outage(cause)
+            outage.cause = cause
+            if is_first or outage.is_told:
+                return
+            outage.is_told = True
+        since = time.strftime("%H:%M:%S", time.localtime(outage.began_s))
+        self._note(
+            f"MLflow at {self._address} {cause.found}, since {since}. Training goes on, metrics.jsonl has every "
+            f"number, and MLflow gets what it lacks when it is back. To mend it: {cause.remedy}"
+        )
 
-def _error_text(error: Exception) -> str:
-    text = _without_password(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text[:MAX_ERROR_CHARS]}"
+    def _tell_end(self, num_sent: int) -> None:
+        with self._wake:
+            outage, self._outage = self._outage, None
+        if outage is not None and outage.is_told:
+            away_s = time.time() - outage.began_s
+            waited = f"{num_sent:,} metrics that waited are sent"
+            self._note(f"MLflow at {self._address} is back after {away_s:.0f} s: {waited}")
+
+    def _note(self, text: str) -> None:
+        note_incident(self._run_dir, text)
+
+    def _send(self) -> None:
+        run = self._opened()
+        run.log_params()
+        if self._is_behind:
+            self._catch_up(run)
+        while self._waiting:
+            with self._wake:
+                waiting = list(self._waiting)
+            for batch in batches(waiting):
+                self._send_steps(run, batch)
+                with self._wake:
+                    while self._waiting and self._waiting[0].position in self._sent:
+                        self._waiting.popleft()
+        self._send_numbers(run)
+
+    def _opened(self) -> MlflowRun:
+        if self._run is None:
+            run = MlflowRun.open(self._target)
+            atomic_write(self._run_dir / RUN_ID_FILE, run.run_id.encode())
+            run.set_running()
+            self._run = run
+        return self._run
+
+    def _catch_up(self, run: MlflowRun) -> None:
+        """Send the steps of metrics.jsonl that MLflow lacks."""
+        with self._wake:
+            self._is_behind = False
+        recorded = recorded_in(self._run_dir)
+        try:
+            for is_earlier in (True, False):
+                steps = [each for each in recorded if (each.time_ms < self._began_ms) is is_earlier]
+                num_sent = sum(self._send_steps(run, batch) for batch in batches(steps))
+                if is_earlier and num_sent and self._outage is None:
+                    self._note(f"MLflow lacked {num_sent:,} metrics of earlier steps; they are sent from metrics.jsonl")
+        except BaseException:
+            self._is_behind = True
+            raise
+
+    def _send_steps(self, run: MlflowRun, steps: list[Recorded]) -> int:
+        """Send what MLflow lacks of some steps; return how many points these were."""
+        new = [each for each in steps if each.position not in self._sent]
+        points = run.lacking([point for each in new for point in each.points])
+        run.log_metrics(points)
+        with self._wake:
+            self._sent |= {each.position for each in new}
+            self._num_points_sent += len(points)
+        return len(points)
+
+    def _send_numbers(self, run: MlflowRun) -> None:
+        with self._wake:
+            numbers = dict(self._numbers)
+        run.log_metrics(run.lacking(list(numbers.values())))
+        with self._wake:
+            self._numbers = {key: point for key, point in self._numbers.items() if numbers.get(key) != point}
+
+    def _end(self) -> None:
+        """Upload the artifacts, each for itself, and give the run its status; FINISHED only when it has every point."""
+        assert self._run is not None
+        assert self._final_status is not None
+        failed: list[Path] = []
+        for path in self._artifacts:
+            try:
+                self._run.log_artifact(path)
+            except Exception as error:  # the others may be taken
+                failed.append(path)
+                reason = " ".join(str(error).split())
+                self._artifact_failure = f"did not take {path.name} ({type(error).__name__}: {reason})"
+        self._artifacts = failed
+        if self._is_whole():
+            self._run.end(self._final_status)
+        self._ended = True
+
+    def _is_whole(self) -> bool:
+        """Whether the final status may stand there: FINISHED only beside every point."""
+        return self._final_status != "FINISHED" or self._run is None or not self._run.lost["metric"]
 
 
-def _without_password(text: str) -> str:
-    """http://name:word@host/x -> http://host/x."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
+def counted(counts: Mapping[str, int]) -> str:
+    """Write counts by kind: 31 metrics, 1 tag."""
+    return ", ".join(f"{count:,} {kind}{'s' if count != 1 else ''}" for kind, count in counts.items() if count)

@@ -9,8 +9,11 @@ from pathlib import Path
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.tracking.metrics_file import JsonlSink
+from wmtp_ray.tracking.mlflow_points import Recorded, milliseconds
 from wmtp_ray.tracking.mlflow_run import MlflowTarget, RunStatus, default_uri
 from wmtp_ray.tracking.mlflow_sink import MlflowSink
+
+_ARTIFACTS = ("config.yaml", "plan.json", "critic/stage_result.json", "eval")  # what MLflow keeps beside the metrics
 
 
 class Tracker:
@@ -29,9 +32,9 @@ class Tracker:
     def log(self, report: StepReport) -> None:
         """Record one optimizer step."""
         self._latest = report
-        self._metrics_file.log(report)
+        time_s = self._metrics_file.log(report)
         if self._mlflow is not None:
-            self._mlflow.log(report)
+            self._mlflow.log(Recorded(report, milliseconds(time_s)))
 
     def truncate_from(self, stage: int, step: int) -> None:
         """Forget the recorded steps at or after (stage, step), as a run does that resumes there."""
@@ -66,16 +69,23 @@ class Tracker:
 
 def open_tracker(config: RunConfig, *, mlflow_run_id: str | None) -> Tracker:
     """Open the sinks of a run; `mlflow_run_id` continues that MLflow run, None starts one."""
-    mlflow = MlflowSink(_target(config, mlflow_run_id)) if config.tracking.mlflow else None
-    return Tracker(JsonlSink(config.run_dir), mlflow)
+    metrics_file = JsonlSink(config.run_dir)
+    target = mlflow_target(config, mlflow_run_id)
+    return Tracker(metrics_file, MlflowSink(target, config.run_dir) if config.tracking.mlflow else None)
 
 
-def _target(config: RunConfig, mlflow_run_id: str | None) -> MlflowTarget:
+def mlflow_target(config: RunConfig, run_id: str | None) -> MlflowTarget:
+    """Return where and as what a run is written; its tags are tags there, and no parameters too."""
     return MlflowTarget(
         uri=config.tracking.mlflow_uri or default_uri(config.storage_root),
         experiment=config.tracking.experiment,
         run_name=config.run_name,
-        params=config.model_dump(mode="json"),
+        params=config.model_dump(mode="json", exclude={"tags"}),
         tags={"recipe": config.recipe, **config.tags},
-        run_id=mlflow_run_id,
+        run_id=run_id,
     )
+
+
+def tracked_artifacts(run_dir: Path) -> list[Path]:
+    """Return the files and folders that MLflow keeps of a run, those that there are."""
+    return [path for path in map(run_dir.joinpath, _ARTIFACTS) if path.exists()]

@@ -13,6 +13,7 @@ from wmtp_ray.data.collate import collate, documents_of
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.objective.baseline_standing import standing_words
 from wmtp_ray.objective.critic_health import GateThresholds, JudgedResponse, critic_health, gate_failures
 from wmtp_ray.plan.run_plan import held_out_mask
 from wmtp_ray.plan.stage1 import health_rows
@@ -21,10 +22,11 @@ from wmtp_ray.training.losses import StageLoss
 
 @dataclass(frozen=True)
 class HealthFindings:
-    """Metrics by name, and each criterion the critic failed, in words."""
+    """Metrics by name, each criterion the critic failed, and its standing beside the mandatory baselines, in words."""
 
     metrics: dict[str, float]
     failures: list[str] = field(default_factory=list)
+    beside_baselines: list[str] = field(default_factory=list)
 
 
 def measure_health(loss: StageLoss, config: RunConfig) -> HealthFindings:
@@ -47,7 +49,8 @@ def health_of(responses: Sequence[JudgedResponse], config: RunConfig) -> HealthF
     if not responses:
         return HealthFindings({}, ["there is no held-out problem with a correct and an incorrect row to measure it on"])
     health = critic_health(responses, value_clip=config.critic.value_clip)
-    return HealthFindings(health.metrics(), gate_failures(health, GateThresholds(**dict(config.critic.gate_limits))))
+    failures = gate_failures(health, GateThresholds(**dict(config.critic.gate_limits)))
+    return HealthFindings(health.metrics(), failures, standing_words(health.metrics()))
 
 
 def held_out_rows(config: RunConfig) -> tuple[RowIndex, Int64]:

@@ -21,6 +21,7 @@ from wmtp_ray.objective import losses, td
 from wmtp_ray.objective.fused import fused_mtp_loss, token_cross_entropies
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
 from wmtp_ray.scoring.contract import MicroBatch
+from wmtp_ray.training.value_reports import Head, distance_sums, loss_parts, value_sums
 
 _MIB = 2**20
 
@@ -65,6 +66,12 @@ class StageLoss(nn.Module):
         with _without_dropout(self):
             return self.policy.states(tensors).values_BT
 
+    @torch.no_grad()
+    def value_states(self, tensors: BatchTensors) -> tuple[Tensor, Tensor]:
+        """Return `Policy.value_states` without gradient and without dropout."""
+        with _without_dropout(self):
+            return self.policy.value_states(tensors)
+
 
 class PolicyLoss(StageLoss):
     """Stage 2: mean over horizons of coef_k * CE_k, plus value_coef * value loss and the anchor."""
@@ -74,6 +81,8 @@ class PolicyLoss(StageLoss):
         self._critic = config.critic
         self._gamma = config.weighting.gamma
         self._value_coef = config.train.value_coef
+        self._own_head: Head = "critic" if config.critic.source == "policy" else "policy_head"
+        self._is_scored = config.uses_critic
         self._horizon_coefs = _horizon_coefs(config.loss, num_horizons)
         self._num_horizons = num_horizons
 
@@ -82,12 +91,17 @@ class PolicyLoss(StageLoss):
         states = self.policy.states(tensors)
         weighted, ce_H = self._cross_entropies(states, tensors, pair_weights_BTH, denominators)
         parts = _unweighted_parts(ce_H, micro_batch, denominators)
-        if self._value_coef == 0.0 and self._critic.anchor_coef == 0.0:
-            return MicroLoss(weighted, parts | {"loss/policy": weighted.detach(), "loss/total": weighted.detach()})
-        value = value_terms(states.values_BT, micro_batch, self._critic, self._gamma, denominators.num_states)
-        total = weighted + self._value_coef * value.loss + self._critic.anchor_coef * value.anchor
-        parts |= {"loss/policy": weighted.detach(), "loss/total": total.detach()} | value.parts
-        return MicroLoss(total, parts)
+        has_value_loss = self._value_coef > 0.0 or self._critic.anchor_coef > 0.0
+        if self._is_scored and not (has_value_loss and self._own_head == "critic"):
+            parts |= _scored_parts(micro_batch)
+        total = weighted
+        if has_value_loss:
+            value = value_terms(
+                states.values_BT, micro_batch, self._critic, self._gamma, denominators.num_states, head=self._own_head
+            )
+            total = weighted + self._value_coef * value.loss + self._critic.anchor_coef * value.anchor
+            parts |= value.parts
+        return MicroLoss(total, parts | {"loss/policy": weighted.detach(), "loss/total": total.detach()})
 
     def _cross_entropies(
         self, states: PolicyStates, tensors: BatchTensors, pair_weights_BTH: Tensor, denominators: Denominators
@@ -143,9 +157,15 @@ class ValueTerms:
 
 
 def value_terms(
-    values_BT: Tensor, micro_batch: MicroBatch, critic: CriticConfig, gamma: float, num_states: float
+    values_BT: Tensor,
+    micro_batch: MicroBatch,
+    critic: CriticConfig,
+    gamma: float,
+    num_states: float,
+    *,
+    head: Head = "critic",
 ) -> ValueTerms:
-    """Return value loss and anchor of one micro-batch over the global number of states.
+    """Return value loss and anchor of one micro-batch over the global number of states, reported as those of `head`.
 
     `old` is the value that the scoring critic gave; where none scored, the policy's own detached value, which makes
     the clip and the anchor vanish.
@@ -164,7 +184,9 @@ def value_terms(
         denominator=num_states,
     )
     anchor = losses.anchor_loss(values_BT, old_BT, states_BT, denominator=num_states)
-    return ValueTerms(loss, anchor, _value_parts(values_BT, old_BT, targets_BT, states_BT, loss, anchor, critic))
+    parts = loss_parts(head, loss, anchor) | value_sums(head, values_BT, targets_BT, states_BT)
+    parts |= distance_sums(head, values_BT, old_BT, states_BT, critic.value_clip)
+    return ValueTerms(loss, anchor, parts)
 
 
 def policy_pair_losses(policy: Policy, tensors: BatchTensors, num_horizons: int, max_logits_mb: float) -> Tensor:
@@ -240,29 +262,15 @@ def _value_targets(old_BT: Tensor, tensors: BatchTensors, critic: CriticConfig, 
     )
 
 
-def _value_parts(
-    values_BT: Tensor,
-    old_BT: Tensor,
-    targets_BT: Tensor,
-    states_BT: Tensor,
-    loss: Tensor,
-    anchor: Tensor,
-    critic: CriticConfig,
-) -> dict[str, Tensor]:
-    """Sums over states; `training/step.py` turns them into explained variance and fractions."""
-    v, old, g = (each.detach()[states_BT].cpu().double() for each in (values_BT, old_BT, targets_BT))
-    return {
-        "loss/value": loss.detach(),
-        "loss/anchor": anchor.detach(),
-        "sum/states": torch.tensor(float(v.numel())),
-        "sum/target": g.sum(),
-        "sum/target_squared": g.square().sum(),
-        "sum/residual": (g - v).sum(),
-        "sum/residual_squared": (g - v).square().sum(),
-        "sum/value_clipped": ((v - old).abs() > critic.value_clip).sum(),
-        "sum/anchor_distance": (v - old).abs().sum(),
-        "sum/value_outside": ((v < 0.0) | (v > 1.0)).sum(),
-    }
+def _scored_parts(micro_batch: MicroBatch) -> dict[str, Tensor]:
+    """Hold the values that scored the batch against R."""
+    tensors, values_BT = micro_batch.tensors, micro_batch.values_BT
+    assert values_BT is not None, "a run that uses a critic has its values"
+    targets_BT = td.monte_carlo_targets(
+        values_BT, tensors.rewards_M, tensors.supervised_mask_BT, document_ids_BT=tensors.document_ids_BT
+    )
+    states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
+    return value_sums("critic", values_BT, targets_BT, states_BT)
 
 
 def _correct_and_incorrect(means_M: Tensor, rewards_M: Tensor) -> tuple[Tensor, Tensor]:

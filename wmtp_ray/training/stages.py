@@ -17,6 +17,7 @@ from wmtp_ray.ranks import current_ranks
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
 from wmtp_ray.tracking.token_evidence import TokenEvidence, write_token_evidence
+from wmtp_ray.training.critic_drift import CriticDrift, build_critic_drift
 from wmtp_ray.training.critic_health import HealthFindings, health_of, held_out_rows, judge_held_out, measure_health
 from wmtp_ray.training.losses import CriticLoss, PolicyLoss, StageLoss
 from wmtp_ray.training.token_evidence import collect_token_evidence, held_out_loss
@@ -44,18 +45,21 @@ class StageRecipe:
     build_policy: Callable[[RunConfig], Policy]
     build_loss: Callable[[Policy, RunConfig], StageLoss]
     build_scorer: Callable[[RunConfig, int], Scorer]
+    watch_drift: Callable[[StageLoss, RunConfig], CriticDrift | None]
     finish: Callable[[StageLoss, RunConfig], HealthFindings | None]
     peak_learning_rate: float
 
 
 def critic_stage(config: RunConfig) -> StageRecipe:
     """Stage 1."""
-    return StageRecipe(1, _critic_start, CriticLoss, _no_weighting, measure_health, config.critic_stage.learning_rate)
+    rate = config.critic_stage.learning_rate
+    return StageRecipe(1, _critic_start, CriticLoss, _no_weighting, _no_drift, measure_health, rate)
 
 
 def policy_stage(config: RunConfig) -> StageRecipe:
     """Stage 2."""
-    return StageRecipe(2, _policy_start, _policy_loss, build_scorer, _look_at_held_out, config.train.learning_rate)
+    rate = config.train.learning_rate
+    return StageRecipe(2, _policy_start, _policy_loss, build_scorer, build_critic_drift, _look_at_held_out, rate)
 
 
 def stage_directory(config: RunConfig, stage: int) -> Path:
@@ -154,6 +158,10 @@ def _policy_loss(policy: Policy, config: RunConfig) -> PolicyLoss:
 
 def _no_weighting(config: RunConfig, num_horizons: int) -> UniformScorer:
     return UniformScorer(num_horizons, config.weighting)
+
+
+def _no_drift(loss: StageLoss, config: RunConfig) -> None:
+    """Stage 1 makes the critic: it has no start to drift from."""
 
 
 def _look_at_held_out(loss: StageLoss, config: RunConfig) -> HealthFindings | None:

@@ -23,6 +23,7 @@ from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
 from wmtp_ray.training.losses import Denominators, MicroLoss
 from wmtp_ray.training.optim import clip_gradients, set_learning_rate
 from wmtp_ray.training.parallel import module_precision, reduce_gradients_when, unwrapped
+from wmtp_ray.training.value_reports import derive_metrics
 
 
 class TrainingStep:
@@ -100,22 +101,6 @@ class TrainingStep:
             for name, part in loss.parts.items():
                 parts[name] = parts[name] + part.cpu().double()
         return _sum_over_ranks(parts, self._ranks)
-
-
-def derive_metrics(sums: dict[str, float]) -> dict[str, float]:
-    """Turn sums over states into explained variance and fractions; everything else passes through."""
-    metrics = {name: value for name, value in sums.items() if not name.startswith("sum/")}
-    n = sums.get("sum/states", 0.0)
-    if n == 0.0:
-        return metrics
-    target_variance = sums["sum/target_squared"] / n - (sums["sum/target"] / n) ** 2
-    residual_variance = sums["sum/residual_squared"] / n - (sums["sum/residual"] / n) ** 2
-    if target_variance > 1e-12:
-        metrics["critic/explained_variance"] = 1.0 - residual_variance / target_variance
-    metrics["critic/anchor_distance"] = sums["sum/anchor_distance"] / n
-    metrics["critic/value_clip_frac"] = sums["sum/value_clipped"] / n
-    metrics["critic/outside_unit_frac"] = sums["sum/value_outside"] / n
-    return metrics
 
 
 def _require_finite(loss: float, grad_norm: float) -> None:

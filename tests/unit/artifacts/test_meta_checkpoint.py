@@ -196,3 +196,27 @@ def test_a_damaged_value_specification_is_refused(tmp_path: Path) -> None:
     (tmp_path / "value_head.json").write_text('{"head": "cubic", "value_layer": 1.0, "features": "none"}')
     with pytest.raises(ArtifactError, match="no such value path"):
         load_policy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ({"use_scaled_rope": True}, r"scaled rotary positions of LLaMA 3\.1.*choose a model without them"),
+        ({"head_dim": 128}, r"found head_dim = 128\. Known keys: dim"),
+        (
+            {"sliding_window": 4096, "moe": {"num_experts": 8}},
+            r"found sliding_window = 4096; moe = \{'num_experts': 8\}",
+        ),
+    ],
+)
+def test_a_key_of_params_that_nobody_reads_is_named(tmp_path: Path, key: dict[str, object], message: str) -> None:
+    params = {"dim": 16, "n_layers": 2, "n_heads": 2, "vocab_size": 9}
+    (tmp_path / "params.json").write_text(json.dumps(params | key))
+    with pytest.raises(ArtifactError, match=message):
+        read_model_args(tmp_path)
+
+
+def test_positions_that_params_say_are_not_scaled_are_plain(tmp_path: Path) -> None:
+    params = {"dim": 16, "n_layers": 2, "n_heads": 2, "vocab_size": 9, "use_scaled_rope": False, "sliding_window": None}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    assert read_model_args(tmp_path).dim == 16

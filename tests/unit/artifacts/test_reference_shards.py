@@ -10,12 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vendor.meta_llama import ModelArgs, Transformer
-from wmtp_ray.artifacts.hf.layout import config_from_params, hf_name, to_hf_rows
+from wmtp_ray.artifacts.hf.config_file import config_from_params
+from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args, save_transformer
 from wmtp_ray.artifacts.model_directory import write_model
 from wmtp_ray.artifacts.model_record import SharedTokenizer, read_record
 from wmtp_ray.artifacts.reference_shards import open_reference
+from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.errors import ArtifactError
 
 ARGS = ModelArgs(dim=16, n_layers=3, n_heads=4, n_kv_heads=2, vocab_size=304, multiple_of=8, norm_eps=1e-6)
@@ -92,7 +94,7 @@ def test_the_record_names_the_policy_whose_tokenizer_it_shares(reference, policy
 
 def test_another_tokenizer_than_the_policys_is_refused(reference, policy, tokenizer, tmp_path):
     write_shards(tmp_path / "rho-1b", reference, tokenizer, suffix="safetensors")
-    (tmp_path / "rho-1b" / "tokenizer.model").write_bytes(tokenizer.read_bytes() + b" ")
+    train_tokenizer(["while True:\n    pass  # 12345\n"], tmp_path / "rho-1b" / "tokenizer.model", 280)
     with pytest.raises(ArtifactError, match=r"is another than the policy's .*policy/tokenizer\.model"):
         convert(tmp_path / "rho-1b", tmp_path / "rho", policy)
     (policy / "tokenizer.model").unlink()

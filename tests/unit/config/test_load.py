@@ -136,6 +136,10 @@ class TestMerging:
         assert config.run_name == "2024"
         assert config.tags == {"ticket": "17", "big": "1e3", "a.b": "true"}
 
+    def test_tags_of_mlflow_that_are_the_users_may_be_given(self):
+        tags = load("--tags", "mlflow.note.content=why", "mlflow.parentRunId=abc", "Mlflow.x=1", "이름=값").tags
+        assert tags == {"mlflow.note.content": "why", "mlflow.parentRunId": "abc", "Mlflow.x": "1", "이름": "값"}
+
     def test_run_name_defaults_to_recipe_and_time(self):
         assert load("recipe=baseline").run_name == "baseline-20250102-030405"
 
@@ -191,12 +195,16 @@ class TestRefusals:
             ("train.learning_rate=.nan", "found NaN", "expected a finite number"),
             ("seed=abc", 'found "abc"', "expected a whole number"),
             ("critic.mode=asinc", 'found "asinc"', "expected one of async, sync"),
-            ("weighting.type=null", "found null", "expected one of uniform, td, rho1"),
-            ("model.path=7", "found 7", "expected a path (Directory in Meta's layout"),
+            ("weighting.type=null", 'found "null"', "expected one of uniform, td, rho1"),
+            ("model.path=", "found null", "expected a path (Directory in Meta's layout"),
+            ("seed=12:30:45", 'found "12:30:45"', "expected a whole number"),
+            ("weighting.beta=1,5", 'found "1,5"', "expected a number above 0"),
+            ("evaluation.k=1,10", 'found "1,10"', "expected a list whose entries are each a whole number"),
             ("tracking.mlflow=maybe", 'found "maybe"', "expected true or false"),
-            ("tags={a: 1}", "found 1", "expected text"),
+            ("tags={a: [1]}", "found [1]", "expected text"),
             ("weighting=td", 'found "td"', "expected a section with the keys type, beta"),
             ("seed.x=2", 'found {"x": 2}', "expected a whole number"),
+            ("tracking.experiment=" + "x" * 501, 'found "xxx', "expected text of 1 to 500 characters"),
             ("run_name=-x", 'found "-x"', "expected letters, digits, dots"),
         ],
     )
@@ -227,6 +235,8 @@ class TestRefusals:
             (["train.sampling.difficulty_schedule=[]"], "the last phase must end at 1.0"),
             (["tracking.mlflow_uri=sqlite:///mlflow.db"], "give an absolute sqlite:////DIR/mlflow.db"),
             (["tracking.mlflow_uri=./mlruns"], "or null for a file in storage_root"),
+            (["--tags", "mlflow.runName=mine"], "the run's name there is run_name): choose another name"),
+            (["tags.mlflow.log-model.history=x"], "found the tag mlflow.log-model.history; names that begin with"),
             (["stages=[2,0]"], "give each stage once and in order"),
             (["stages=[]"], "give each stage once and in order"),
         ],
@@ -266,8 +276,9 @@ class TestRefusals:
         assert "defaults.yaml does not exist; expected the configs/ folder" in refused(config_dir=tmp_path)
 
     @pytest.mark.parametrize("value", ["${nope}/x", "${oc.env:WMTP_RAY_UNSET_VARIABLE}"])
-    def test_unresolvable_interpolation_is_named(self, value):
-        message = refused(f"data.train_file={value}")
+    def test_unresolvable_interpolation_of_a_file_is_named(self, config_dir, value):
+        write(config_dir, "preset.mine.yaml", f"data: {{train_file: '{value}'}}\n")
+        message = refused("preset=mine", config_dir=config_dir)
         assert f"data.train_file: found '{value}', which cannot be resolved" in message
 
     def test_override_that_is_not_yaml_is_shown(self):
@@ -286,11 +297,31 @@ class TestRefusals:
         assert "holds: first" in message
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), 0.5),
+        (("critic.source=frozen", "critic.path=bundle"), 0.0),
+        (("critic.source=frozen", "critic.path=bundle", "train.value_coef=0.25"), 0.25),
+        (("recipe=baseline",), 0.0),
+    ],
+)
+def test_a_head_that_scores_nothing_is_trained_only_where_asked_for(words, expected):
+    assert load(*words).train.value_coef == expected
+
+
 class TestResolvedFile:
     @pytest.mark.parametrize("recipe", RECIPES)
     def test_dump_loads_back_equal(self, recipe, tmp_path):
         config = load(f"recipe={recipe}", "--tags", "number=1e-4", "day=2025-01-02", "text=a: b", "train.max_steps=3")
         (tmp_path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        assert load_resolved(tmp_path / "config.yaml") == config
+
+    def test_a_run_saved_before_a_key_existed_has_the_key_s_default(self, tmp_path):
+        config = load("train.max_steps=3")
+        saved = yaml.safe_load(dump_config(config))
+        del saved["train"]["value_coef_by_source"]
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved), encoding="utf-8")
         assert load_resolved(tmp_path / "config.yaml") == config
 
     def test_dump_is_stable_and_in_schema_order(self):

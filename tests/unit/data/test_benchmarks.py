@@ -146,9 +146,9 @@ def test_a_humaneval_prompt_keeps_its_last_newline_and_its_reference_runs(
 
 
 def test_a_foreign_record_is_named_with_its_keys(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"records.jsonl: .*KeyError: 'test_list'.*\['code', 'task_id'"):
+    with pytest.raises(DataError, match=r"records.jsonl:1: .*\['code', 'task_id'.*\(MBPP without test_list\)"):
         read_mbpp(as_jsonl(tmp_path, [{"task_id": 1, "code": "pass", "text": "", "test_setup_code": ""}]))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="found a string, expected an object"):
         read_humaneval(as_jsonl(tmp_path, ["a list, not an object"]))  # type: ignore[list-item]
 
 
@@ -156,7 +156,8 @@ def test_a_foreign_record_is_named_with_its_keys(tmp_path: Path) -> None:
 def test_a_torn_or_absent_file_is_named(tmp_path: Path, name: str) -> None:
     if name.startswith("torn"):
         (tmp_path / name).write_bytes(gzip.compress(b"{" * 1000)[:-9] if name.endswith("gz") else b'{"task_id": 1')
-    with pytest.raises(DataError, match=f"{name}: cannot be read"):
+    found = "found no JSON .it breaks off.*is torn" if "json" in name and "gz" not in name else "cannot be read"
+    with pytest.raises(DataError, match=f"{name}(:1)?: {found if name.startswith('torn') else 'cannot be read'}"):
         read_mbpp([tmp_path / name])
 
 

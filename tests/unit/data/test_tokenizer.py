@@ -143,6 +143,33 @@ def test_offsets_never_decrease_and_cover_the_text(tokenizer: CodeTokenizer, tex
     assert covered == text.encode()
 
 
+MARKED = st.lists(st.sampled_from(["▁", "▁▁", " ", "\n", "x", "'", "▂█", "    "])).map("".join)
+
+
+@pytest.mark.parametrize("add_dummy_prefix", [True, False])
+def test_a_lower_one_eighth_block_in_a_text_stays_one(
+    tmp_path: Path, train_tokenizer: TrainTokenizer, add_dummy_prefix: bool
+) -> None:
+    tokenizer = CodeTokenizer(train_tokenizer(tmp_path / "m", 380, add_dummy_prefix=add_dummy_prefix))
+
+    @given(text=MARKED, head=MARKED)
+    def comes_back(text: str, head: str) -> None:
+        ids, spans = tokenizer.encode_with_offsets(text)
+        assert tokenizer.decode(ids) == text
+        assert ids == tokenizer.encode(text)
+        assert b"".join(text.encode()[begin:end] for begin, end in spans) == text.encode()
+        assert tokenizer.decode(tokenizer.encode_pair(head + "\n", text)[0].tolist()) == f"{head}\n{text}"
+
+    comes_back()
+
+
+def test_what_stands_around_the_block_is_encoded_as_without_it(tokenizer: CodeTokenizer) -> None:
+    around = [piece for part in ("bar = '", "' * 8\n") for piece in tokenizer.encode(part)]
+    ids = tokenizer.encode("bar = '▁' * 8\n")
+    assert tokenizer.decode(ids) == "bar = '▁' * 8\n"
+    assert len(ids) <= len(around) + 3
+
+
 CUT_AT_NEWLINES = {
     "newline is a piece": {"symbols": ("\n",)},
     "newline ends a piece": {"symbols": (":\n", "\n")},
@@ -243,11 +270,26 @@ def test_a_missing_tokenizer_names_the_key_to_set(tmp_path: Path) -> None:
         CodeTokenizer(tmp_path / "tokenizer.model")
 
 
-@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "found an empty file, no SentencePiece model.*fetch the file again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "found a Git LFS pointer.*git lfs pull"),
+        (b"IQ== 0\nIg== 1\n", r"found a tiktoken vocabulary, as LLaMA 3 has.*give the tokenizer\.json"),
+        (b'{"model": {}}', "found a JSON file"),
+    ],
+)
+def test_a_file_that_is_no_model_is_named_and_the_remedy_fits(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="no SentencePiece model"):
+    with pytest.raises(ArtifactError, match=message):
+        CodeTokenizer(path)
+
+
+def test_a_model_that_is_cut_short_is_told_from_one_of_another_kind(tmp_path: Path, tokenizer_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(tokenizer_path.read_bytes()[:-7])
+    with pytest.raises(ArtifactError, match=r"cut short or damaged.*fetch the file again"):
         CodeTokenizer(path)
 
 

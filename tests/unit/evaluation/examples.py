@@ -35,6 +35,21 @@ def mbpp_record(number: int) -> Record:
     }
 
 
+def mbpp_plus_record(number: int) -> Record:
+    """As EvalPlus' data set on the hub."""
+    return {
+        "task_id": number,
+        "prompt": f"Write a function to add {number}.",
+        "code": f"def add_{number}(a):\n  return a + {number}",
+        "source_file": "a notebook",
+        "test_imports": [],
+        "test_list": [f"assert add_{number}({k}) == {number + k}" for k in range(3)],
+        "test": f"inputs = [[0], [1], [2], [-7]]\nresults = [{number}, {number + 1}, {number + 2}, {number - 7}]\n"
+        "def assertion(out, exp, atol):\n    assert out == exp\n"
+        f"for inp, exp in zip(inputs, results):\n    assertion(add_{number}(*inp), exp, 0)\n",
+    }
+
+
 def instruction_record(number: int) -> Record:
     """As data/list_tasks writes them."""
     return humaneval_record(number) | {"task_id": f"list_{number}", "prompt": f"plus {number}", "difficulty": 1}

@@ -40,20 +40,7 @@ def test_what_cannot_be_estimated_is_an_error_and_not_dropped(n, c, k):
         pass_at_k(n, c, k)
 
 
-def test_an_interval_is_the_quantiles_of_means_over_resampled_problems():
-    counts = [Counts(4, 4), Counts(4, 1), Counts(4, 0), Counts(2, 1)]
-    found = estimate_pass_at_k(counts, 2, seed=7)
-    values = [pass_at_k(each.num_samples, each.num_correct, 2) for each in counts]
-    random = np.random.default_rng(0)
-    means = sorted(np.mean([values[random.integers(4)] for _ in range(4)]) for _ in range(4000))
-    assert found.value == pytest.approx(np.mean(values))
-    assert found.low == pytest.approx(means[100], abs=0.07)
-    assert found.high == pytest.approx(means[3900], abs=0.07)
-    assert found.num_problems == 4
-    assert found == estimate_pass_at_k(counts, 2, seed=7)
-
-
-def test_the_interval_holds_the_true_mean_about_as_often_as_it_says():
+def test_the_interval_holds_the_true_mean_at_least_as_often_as_it_says():
     """120 evaluations of 40 problems whose probability of passing is drawn anew: the mean is 0.3."""
     random = np.random.default_rng(3)
     covered = 0
@@ -62,7 +49,7 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_it_says():
         counts = [Counts(5, int(random.binomial(5, chance))) for chance in chances]
         found = estimate_pass_at_k(counts, 1, seed=number)
         covered += found.low <= 0.3 <= found.high
-    assert 0.87 <= covered / 120 <= 0.99
+    assert covered / 120 >= 0.93
 
 
 def test_a_pair_has_a_narrower_interval_than_its_parts():
@@ -75,10 +62,19 @@ def test_a_pair_has_a_narrower_interval_than_its_parts():
     assert pair.high - pair.low < 0.2 * (alone.high - alone.low)
 
 
-def test_equal_evaluations_do_not_differ():
-    counts = [Counts(3, 1), Counts(3, 3)]
+def test_the_interval_is_over_problems_however_many_samples_each_has():
+    one, many = ([Counts(n, 0)] * 3 for n in (1, 20))
+    found = estimate_pass_at_k(many, 1, seed=0)
+    assert found == estimate_pass_at_k(one, 1, seed=0)
+    assert (found.value, found.low, found.num_problems) == (0.0, 0.0, 3)
+    assert found.high == pytest.approx(0.5615, abs=1e-4)
+
+
+def test_equal_evaluations_differ_by_zero_and_are_not_proved_equal():
+    counts = [Counts(3, 0)] * 3
     found = compare_pass_at_k(counts, counts, 3, seed=0)
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert found.value == 0.0
+    assert -found.low == pytest.approx(found.high) == pytest.approx(0.5615, abs=1e-4)
 
 
 def test_no_problem_and_unequal_problems_are_errors():

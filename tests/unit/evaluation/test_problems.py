@@ -7,12 +7,18 @@ from tests.unit.evaluation.examples import (
     contest_record,
     converted_mbpp_file,
     humaneval_file,
+    humaneval_record,
     instruction_record,
     mbpp_file,
+    mbpp_plus_record,
+    mbpp_record,
     write_lines,
 )
+from wmtp_ray.data.benchmarks import problem_line, read_mbpp
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.errors import DataError
+from wmtp_ray.evaluation.judge import Judge
+from wmtp_ray.evaluation.judging import JudgeTask, judge_answer
 from wmtp_ray.evaluation.problems import AssertTests, FunctionTests, StdioTests, read_problems
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -78,14 +84,65 @@ def test_contest_problems_that_stdin_cannot_judge_are_left_out_and_said(tmp_path
     ("record", "found"),
     [
         ({"instruction": "x", "output": "y", "task_id": "z"}, r"the keys \['instruction', 'output', 'task_id'\]"),
-        ({"description": "x", "public_tests": []}, "a record without"),
-        ({"tests": [], "setup_code": ""}, "a record without"),
+        ({"description": "x", "public_tests": []}, r"the keys .*\(CodeContests without .*name"),
+        ({"tests": [], "setup_code": ""}, r"the keys .*\(converted without entry_point"),
+        (mbpp_record(11) | {"test": "assert add_11(5) == 16"}, r"the keys .*\(MBPP with test\)"),
+        (humaneval_record(0) | {"bug_type": "x"}, r"the keys .*\(HumanEval with bug_type\)"),
+        (humaneval_record(0) | {"test_list": ["assert add_0(1) == 1"]}, r"the keys .*\(HumanEval with test_list\)"),
     ],
 )
 def test_what_holds_no_problems_is_refused(tmp_path, record, found):
     path = write_lines(tmp_path / "rows.jsonl", [record])
-    with pytest.raises(DataError, match=f"rows.jsonl: found {found}.* expected problems with tests"):
+    with pytest.raises(DataError, match=f"rows.jsonl:1: found {found}.* expected problems with tests"):
         read_problems(path)
+
+
+def test_all_of_mbpp_plus_is_judged_by_its_suite(tmp_path):
+    """Ids of every split, spelled either way; the base asserts are what prompts show."""
+    records = [mbpp_plus_record(2), mbpp_plus_record(11), mbpp_plus_record(700) | {"task_id": "Mbpp/700"}]
+    found = read_problems(write_lines(tmp_path / "plus.jsonl", records))
+    assert (found.kind, found.left_out) == ("mbpp", ())
+    assert [each.task_id for each in found.problems] == ["Mbpp/2", "Mbpp/11", "Mbpp/700"]
+    tests = found.problems[1].tests
+    assert isinstance(tests, AssertTests)
+    assert (tests.entry_point, tests.deciding) == ("add_11", (records[1]["test"],))
+    assert tests.asserts == tuple(records[1]["test_list"])
+    converted = tmp_path / "problems.jsonl"
+    converted.write_bytes(b"".join(problem_line(each) + b"\n" for each in read_mbpp([tmp_path / "plus.jsonl"])))
+    assert read_problems(converted).problems == found.problems
+
+
+def test_a_program_that_passes_only_the_base_asserts_of_mbpp_plus_fails(tmp_path):
+    [problem] = read_problems(write_lines(tmp_path / "plus.jsonl", [mbpp_plus_record(11)])).problems
+    programs = ("def add_11(a):\n    return {0: 11, 1: 12, 2: 13}[a]\n", "def add_11(a):\n    return a + 11\n")
+    with Judge(num_workers=1) as judge:
+        found = [judge_answer(judge, JudgeTask("Mbpp/11", 0, program, problem.tests)).status for program in programs]
+    assert found == ["fail", "pass"]
+
+
+def test_the_raw_files_of_evalplus_are_refused_by_name(tmp_path):
+    record = humaneval_record(0) | {"base_input": [[1]], "plus_input": [[2]], "atol": 0, "contract": ""}
+    for test in ({}, {"test": ""}):
+        path = write_lines(tmp_path / "raw.jsonl", [record | test])
+        with pytest.raises(DataError, match=r"raw\.jsonl:1: found EvalPlus' own file .* its `test` column"):
+            read_problems(path)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([mbpp_record(11) | {"test_list": []}], "p.jsonl:1: found the problem 11 without a test"),
+        ([mbpp_plus_record(11) | {"test": " "}], "p.jsonl:1: found the problem 11 without a test"),
+        ([humaneval_record(0) | {"test": "assert True"}], "p.jsonl:1: found the problem HumanEval/0 without a test"),
+        ([humaneval_record(0), mbpp_record(11)], r"several kinds \(HumanEval at .*p.jsonl:1, MBPP at .*p.jsonl:2\)"),
+        ([humaneval_record(0), instruction_record(1)], "found list_1 without the head of a function"),
+        ([humaneval_record(0), humaneval_record(0)], "found HumanEval/0 more than once"),
+        ([["x"]], "p.jsonl:1: found a list, expected an object"),
+    ],
+)
+def test_problems_that_any_program_would_pass_and_mixtures_are_refused(tmp_path, records, message):
+    with pytest.raises(DataError, match=message):
+        read_problems(write_lines(tmp_path / "p.jsonl", records))
 
 
 def test_an_empty_file_is_refused(tmp_path):

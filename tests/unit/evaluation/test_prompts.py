@@ -16,8 +16,9 @@ from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.data.benchmarks import read_mbpp, training_rows
 from wmtp_ray.data.tokenizer import CodeTokenizer, render_row
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.extraction import Goal
 from wmtp_ray.evaluation.problems import read_problems
-from wmtp_ray.evaluation.prompts import FORMATS, answer_key, format_for, program_of, sanitise
+from wmtp_ray.evaluation.prompts import FORMATS, answer_key, goal_of, program_of, sanitise
 
 
 def rendered(name, problems, number=0):
@@ -74,36 +75,28 @@ def test_an_instruction_is_the_prompt_of_a_training_row(tmp_path):
     assert heads.problems[0].prompt in rendered("instruct", heads)
 
 
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("x = 1\n", "x = 1\n"),
-        ("Here:\n```python\nx = 1\n```\nDone. ```y```", "x = 1\n"),
-        ("```\na\n\n```\n```\nb\n```", "a\n\n"),
-        ("```py\nx = 1\ny = 2", "x = 1\ny = 2"),
-        ("s = '```'\n", "s = '```'\n"),
-        ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
-        ("", ""),
-    ],
-)
-def test_the_first_fenced_block_is_kept_or_all_without_one(text, kept):
-    assert sanitise(text, "first fenced block") == kept
-    assert sanitise(text, "as decoded") == text
+def test_a_program_is_taken_out_of_an_answer_and_a_continuation_is_read_with_its_prompt(tmp_path):
+    problem = read_problems(humaneval_file(tmp_path)).problems[2]
+    fenced = "Here:\n```python\nprint(1)\n```\n```python\ndef add_2(a):\n    return a + 2\n```\nDone."
+    assert sanitise(fenced, "program", goal_of(problem)) == "def add_2(a):\n    return a + 2\n"
+    assert sanitise(fenced, "continuation") == fenced
+    for answer in (fenced, "    return a + 2\n```\nDone.", "def add_2(a):\n    return a + 2\n"):
+        namespace: dict[str, object] = {}
+        exec(program_of(problem, "humaneval", answer), namespace)
+        assert namespace["add_2"](3) == 5
 
 
-def test_a_format_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
-    problems = read_problems(humaneval_file(tmp_path))
-    with pytest.raises(
-        ConfigError,
-        match=r"mbpp-3shot does not fit .*choose one of completion, completion-stripped",
-    ):
-        format_for(problems, {"humaneval": "mbpp-3shot"})
-    with pytest.raises(ConfigError, match="names no format for humaneval"):
-        format_for(problems, {"mbpp": "mbpp-3shot"})
-    no_examples = read_problems(write_lines(tmp_path / "m.jsonl", [mbpp_record(n) for n in (2, 4, 11)]))
-    with pytest.raises(ConfigError, match="lacks some of the examples Mbpp/2, Mbpp/3, Mbpp/4"):
-        format_for(no_examples, {"mbpp": "mbpp-3shot"})
-    assert format_for(no_examples, {"mbpp": "mbpp-0shot"}).name == "mbpp-0shot"
+def test_the_goal_is_what_the_tests_call_or_reading_the_input(tmp_path):
+    assert goal_of(read_problems(mbpp_file(tmp_path)).problems[0]) == Goal(frozenset({"add_11"}))
+    assert goal_of(read_problems(humaneval_file(tmp_path)).problems[0]) == Goal(frozenset({"add_0"}))
+    contest = read_problems(write_lines(tmp_path / "contest.jsonl", [contest_record("1_A")]))
+    assert goal_of(contest.problems[0]) == Goal(reads_input=True)
+    two = mbpp_record(11) | {
+        "code": "def one(a):\n  return a\ndef two(a):\n  return a\ndef inner():\n  pass",
+        "test_list": ["assert one(1) == 1", "assert two(sum([1])) == 1"],
+    }
+    [problem] = read_problems(write_lines(tmp_path / "two.jsonl", [two])).problems
+    assert goal_of(problem) == Goal(frozenset({"one", "two"}))
 
 
 def test_prompts_begin_with_the_begin_token_and_chat_needs_a_template(tmp_path):

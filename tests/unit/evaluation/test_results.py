@@ -8,7 +8,7 @@ from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.compare import compare
 from wmtp_ray.evaluation.identity import DatasetIdentity, EvaluationIdentity, GivenSamples, JudgeIdentity
 from wmtp_ray.evaluation.judging import Judgement
-from wmtp_ray.evaluation.results import Sources, read_results, summarise, write_results
+from wmtp_ray.evaluation.results import Answer, ExampleAnswer, Sources, read_results, summarise, write_results
 from wmtp_ray.evaluation.samples import Sample
 
 IDENTITY = EvaluationIdentity(
@@ -18,14 +18,15 @@ SOURCES = Sources("humaneval", "problems.jsonl", (), "model", None)
 STATUSES = {"a": ["pass", "fail", "pass"], "b": ["fail", "timeout", "memory"], "c": ["pass", "error", "unserialisable"]}
 
 
-def results_of(statuses=STATUSES, ks=(1, 3), samples=(), parts=None, **changes):
+def results_of(statuses=STATUSES, ks=(1, 3), samples=(), parts=None, given=None, **changes):
     judgements = {
         (task, number): Judgement(task, number, status, "why", 0.1, (parts or {}).get((task, number)))
         for task, found in statuses.items()
         for number, status in enumerate(found)
     }
     answers = {sample.place: sample for sample in samples}
-    found = summarise(IDENTITY, SOURCES, list(statuses), answers, judgements, ks, seconds=2.0)
+    texts = {place: Answer(answer, not answer.strip()) for place, answer in (given or {}).items()}
+    found = summarise(IDENTITY, SOURCES, list(statuses), answers, judgements, texts, ks, seconds=2.0)
     return dataclasses.replace(found, **changes)
 
 
@@ -49,10 +50,32 @@ def test_a_problem_with_too_few_judged_answers_is_left_out_of_that_k_alone_and_n
     assert results.warnings[0] == "Pass@3 leaves out 1 problems with fewer than 3 judged answers: c"
 
 
+def test_empty_answers_are_counted_and_said_above_a_tenth_and_answers_are_shown_by_verdict():
+    given = {(task, number): "    return 1\n" for task in "abc" for number in range(3)}
+    results = results_of(given=given | {("b", 0): " \n"})
+    assert results.answers is not None
+    assert (results.answers.num_answers, results.answers.num_empty) == (9, 1)
+    assert results.metrics()["eval/humaneval/empty_frac"] == pytest.approx(1 / 9)
+    assert "1 of 9 answers are empty" in results.warnings[-2]
+    shown = [(each.task_id, each.sample, each.status) for each in results.answers.examples]
+    assert shown[:3] == [("a", 0, "pass"), ("a", 1, "fail"), ("a", 2, "pass")]
+    assert len([status for *_, status in shown if status == "pass"]) == 2
+    assert results.answers.examples[0] == ExampleAnswer("a", 0, "pass", "why", "    return 1\n")
+    full = results_of(given={("a", number): "x" if number else "" for number in range(10)})
+    assert not any("empty" in text for text in full.warnings), "a tenth is no warning"
+
+
+def test_results_say_how_many_of_the_problems_were_evaluated(tmp_path):
+    some = results_of(sources=dataclasses.replace(SOURCES, num_problems=6), given={("a", 0): "x"})
+    assert (some.num_problems, results_of().num_problems) == ("3 of 6", "3")
+    write_results(tmp_path, some)
+    assert read_results(tmp_path) == some
+
+
 def test_where_nothing_could_be_judged_there_is_no_estimate():
     results = results_of({"a": ["error"]}, ks=(1,))
     assert results.pass_at_k == {}
-    assert results.metrics() == {}
+    assert results.metrics() == {"eval/humaneval/empty_frac": 0.0}
 
 
 def test_partial_passes_are_the_mean_over_answers():
@@ -84,7 +107,8 @@ def test_results_come_back_as_they_were_written(tmp_path):
 
 def test_metrics_carry_the_interval():
     metrics = results_of(ks=(1,)).metrics()
-    assert set(metrics) == {f"eval/humaneval/pass@1{part}" for part in ("", "/ci_low", "/ci_high")}
+    names = {f"eval/humaneval/pass@1{part}" for part in ("", "/ci_low", "/ci_high")}
+    assert set(metrics) == names | {"eval/humaneval/empty_frac"}
     name = "eval/humaneval/pass@1"
     assert metrics[f"{name}/ci_low"] <= metrics[name] <= metrics[f"{name}/ci_high"]
 

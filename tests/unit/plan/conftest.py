@@ -85,6 +85,7 @@ def _make_train(*, sampling: dict[str, object] | None = None, **changes: object)
         "adam_betas": (0.9, 0.95),
         "max_grad_norm": 1.0,
         "value_coef": 0.5,
+        "value_coef_by_source": {"policy": 0.5, "frozen": 0.0},
         "num_workers": 1,
         "parallel": "ddp",
         "reduce_gradients": "step",

@@ -48,6 +48,13 @@ def test_arms_whose_telling_keys_are_too_many_still_have_names_of_their_own(tmp_
     assert len(set(names)) == 3
 
 
+def test_of_many_telling_keys_short_ones_that_suffice_make_the_name(tmp_path: Path) -> None:
+    first = {"model__path": "/a/long/way/to/nano", "train__max_steps": 200, "train__x": 0.004, "train__y": True}
+    other = {"model__path": "/a/long/way/to/final", "train__max_steps": 50, "train__x": 0.002, "train__y": False}
+    names = [arm.name for arm in group_runs([read(tmp_path, "a", **first), read(tmp_path, "b", **other)])]
+    assert names == ["verifiable max_steps=200", "verifiable max_steps=50"]
+
+
 def test_without_uniform_weights_the_first_arm_is_the_reference(tmp_path: Path) -> None:
     arms = group_runs([read(tmp_path, "a", "shuffled"), read(tmp_path, "b")])
     assert reference_arm(arms).name == "verifiable"

@@ -11,7 +11,7 @@ from wmtp_ray.report.page import as_json, css_class, strength, visible
 from wmtp_ray.report.saved_run import SavedRun, read_run
 from wmtp_ray.report.saved_sweep import read_saved_sweep
 
-from .saved_runs import HOSTILE, TOKENS, write_config, write_run
+from .saved_runs import CRITIC_METRICS, HOSTILE, TOKENS, write_config, write_run
 
 SECTIONS = ["summary", "pass-at-k", "learning", "weights", "critic", "tokens", "waiting", "throughput"]
 SECTIONS += ["configuration", "warnings"]
@@ -162,6 +162,18 @@ def test_a_sweep_has_a_section_of_its_own_and_the_runs_of_its_best_points(tmp_pa
     assert Outline(render_document([], [read_saved_sweep(empty)], "now")).sections == ["sweep-1"]
 
 
+def test_a_sweep_over_the_extent_of_training_says_so_before_its_verdict(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path / "sweep", with_runs=False)
+    text = " ".join(Outline(render_document([], [read_saved_sweep(directory)], "now")).texts)
+    assert "which may decide alone" not in text, "beta does not make a training longer"
+    content = json.loads((directory / "sweep.json").read_text())
+    content["space"] = {"weighting.beta": [0.2, 0.9], "train.max_steps": [10, 20]}
+    (directory / "sweep.json").write_text(json.dumps(content))
+    text = " ".join(Outline(render_document([], [read_saved_sweep(directory)], "now")).texts)
+    words = "The points differ in how long or from where they train (train.max_steps), which may decide alone."
+    assert text.index(words) < text.index("Point 1 is first")
+
+
 def write_sweep(directory: Path, *, with_runs: bool = True) -> Path:
     """A sweep of two points with two seeds each, of which one was stopped; sweep.json as `tracking/sweep_result.py`."""
     trials, points = [], []
@@ -205,3 +217,13 @@ def write_sweep(directory: Path, *, with_runs: bool = True) -> Path:
     }
     (directory / "sweep.json").write_text(json.dumps(content))
     return directory
+
+
+def test_the_gate_is_never_passed_without_a_word_on_what_the_critic_does_not_beat(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "passes", weighting="td", passed=[1])
+    metrics = CRITIC_METRICS | {"critic/baseline_token_identity_pair_accuracy": 0.9}
+    (run / "stage_result.json").write_text(json.dumps({"health": {"metrics": metrics, "failures": []}}))
+    text = " ".join(Outline(rendered(read_run(run))).texts)
+    assert "passes the gate" in text
+    assert "It does not beat: token identity (pair accuracy 0.700 against 0.900); bag of tokens" in text
+    assert "Not measured: position, problem base rate, the policy's own log-likelihood." in text

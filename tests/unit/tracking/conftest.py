@@ -12,7 +12,7 @@ from wmtp_ray.tracking.mlflow_sink import MlflowSink
 def prepare_mlflow(tmp_path_factory) -> Callable[[Path], None]:
     """Put an MLflow file with all its tables into a storage: MLflow takes seconds to make one, so one is made."""
     original = tmp_path_factory.mktemp("mlflow")
-    sink = MlflowSink(MlflowTarget(default_uri(original), "unused", "unused", {}, {}, None))
+    sink = MlflowSink(MlflowTarget(default_uri(original), "unused", "unused", {}, {}, None), original)
     sink.close("FINISHED", 120.0)
     assert sink.problems() == []
 

@@ -180,7 +180,7 @@ class TestValueTerms:
             targets_of=(lambda row, old, t: lambda_return(row, old, t, 0.95, 0.8)) if target == "lambda" else None,
         )
         assert (terms.loss.item(), terms.anchor.item()) == pytest.approx(expected, rel=1e-5)
-        assert float(terms.parts["sum/value_clipped"]) > 0
+        assert float(terms.parts["sum/critic/value_clipped"]) > 0
 
     def test_without_a_scoring_critic_clip_and_anchor_vanish(self, nano):
         config = nano.load()
@@ -192,7 +192,7 @@ class TestValueTerms:
         )
         errors = [(own_values(nano, policy, row)[j - 1] - row.reward) ** 2 for row in rows for j in row.targets]
         assert terms.loss.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
-        assert terms.anchor.item() == float(terms.parts["sum/value_clipped"]) == 0.0
+        assert terms.anchor.item() == float(terms.parts["sum/critic/value_clipped"]) == 0.0
 
 
 class TestCriticLoss:

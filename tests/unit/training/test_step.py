@@ -12,7 +12,7 @@ from wmtp_ray.errors import TrainingError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.scoring.contract import MicroBatch
 from wmtp_ray.training.optim import build_optimizer
-from wmtp_ray.training.step import derive_metrics
+from wmtp_ray.training.value_reports import derive_metrics
 
 UNCLIPPED = "train.max_grad_norm=1e9"
 RECIPES = {
@@ -141,16 +141,8 @@ class TestReports:
 
     def test_explained_variance_and_fractions_equal_a_loop_over_states(self, nano):
         config = nano.load("critic.value_clip=0.3")
-        rows, policy = nano.rows(8), nano.policy(config)
-        targets, values, old = [], [], []
-        for row in rows:
-            with torch.no_grad():
-                own = policy.states(nano.micro_batch([row]).tensors).values_BT[0].double()
-            for j in row.targets:
-                targets.append(row.reward)
-                values.append(float(own[j - 1]))
-                old.append(float(row.values_T[j - 1]))
-        g, v, o = (torch.tensor(each, dtype=torch.float64) for each in (targets, values, old))
+        rows = nano.rows(8)
+        v, o, g = _values_old_and_targets(nano, nano.policy(config), rows)
         metrics = nano.step(config, [rows[:3], rows[3:]]).metrics
         expected = {
             "critic/explained_variance": float(1 - (g - v).var(correction=0) / g.var(correction=0)),
@@ -161,10 +153,47 @@ class TestReports:
         assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-5)
         assert not any(name.startswith("sum/") for name in metrics)
 
+    def test_a_frozen_critic_and_the_policy_s_own_head_never_share_a_name(self, nano):
+        """The critic's numbers are those of the scores, the head's those of the policy: a loop over states each."""
+        words = ("critic.source=frozen", "critic.path=elsewhere")
+        silent, asked = nano.load(*words), nano.load(*words, "train.value_coef=0.3", "critic.anchor_coef=0.1")
+        rows = nano.rows(8)
+        found = {
+            name: nano.step(config, [rows[:3], rows[3:]]).metrics
+            for name, config in {"no": silent, "yes": asked}.items()
+        }
+        v, o, g = _values_old_and_targets(nano, nano.policy(asked), rows)
+        critic = {
+            "critic/explained_variance": float(1 - (g - o).var(correction=0) / g.var(correction=0)),
+            "critic/outside_unit_frac": float(((o < 0) | (o > 1)).double().mean()),
+        }
+        own = {
+            "policy_head/explained_variance": float(1 - (g - v).var(correction=0) / g.var(correction=0)),
+            "policy_head/outside_unit_frac": float(((v < 0) | (v > 1)).double().mean()),
+            "policy_head/anchor_distance": float((v - o).abs().mean()),
+            "policy_head/anchor_loss": float((v - o).square().mean()),
+        }
+        for metrics, expected in ((found["no"], critic), (found["yes"], critic | own)):
+            assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+            of_values = {name for name in metrics if name.startswith(("critic/", "loss/value", "loss/anchor"))}
+            assert of_values == set(critic)
+        assert not any(name.startswith("policy_head/") for name in found["no"])
+        assert found["yes"]["loss/total"] - found["yes"]["loss/policy"] == pytest.approx(
+            0.3 * found["yes"]["policy_head/value_loss"] + 0.1 * own["policy_head/anchor_loss"], rel=1e-4
+        )
+
+    def test_without_a_value_loss_the_critic_is_measured_by_the_values_that_scored(self, nano):
+        config, rows = nano.load("train.value_coef=0"), nano.rows(8)
+        _, o, g = _values_old_and_targets(nano, nano.policy(config), rows)
+        metrics = nano.step(config, [rows]).metrics
+        expected = float(1 - (g - o).var(correction=0) / g.var(correction=0))
+        assert metrics["critic/explained_variance"] == pytest.approx(expected, rel=1e-5)
+        assert not {"critic/anchor_distance", "loss/value"} & metrics.keys()
+
     def test_a_constant_target_has_no_explained_variance(self):
         sums = {"states": 4.0, "target": 4.0, "target_squared": 4.0, "residual": 1.0, "residual_squared": 1.0}
         rest = {"value_clipped": 0.0, "anchor_distance": 2.0, "value_outside": 1.0}
-        metrics = derive_metrics({"loss/value": 0.5} | {f"sum/{name}": s for name, s in (sums | rest).items()})
+        metrics = derive_metrics({"loss/value": 0.5} | {f"sum/critic/{name}": s for name, s in (sums | rest).items()})
         assert metrics == {
             "loss/value": 0.5,
             "critic/anchor_distance": 0.5,
@@ -266,6 +295,19 @@ def test_a_step_is_the_same_when_repeated(nano):
 
 def _by_class(rows):
     return ([row for row in rows if row.example.is_correct is wanted] for wanted in (True, False))
+
+
+def _values_old_and_targets(nano, policy, rows):
+    """What the policy says, what scored, and R, of every state before a target: three float64 vectors."""
+    values, old, targets = [], [], []
+    for row in rows:
+        with torch.no_grad():
+            own = policy.states(nano.micro_batch([row]).tensors).values_BT[0].double()
+        for j in row.targets:
+            targets.append(row.reward)
+            values.append(float(own[j - 1]))
+            old.append(float(row.values_T[j - 1]))
+    return (torch.tensor(each, dtype=torch.float64) for each in (values, old, targets))
 
 
 def _backward_only(training, micro_batch):

@@ -17,12 +17,15 @@ from torch.distributed.tensor import DTensor
 
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.config.schema import LoraConfig, RunConfig
+from wmtp_ray.contracts import TokenBatch
+from wmtp_ray.data.collate import collate
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.lora import base_tensors
 from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.ranks import OneRank, Ranks, current_ranks
 from wmtp_ray.scoring.contract import MicroBatch
 from wmtp_ray.training.checkpoint import RunState, find_damage, restore, save_checkpoint
+from wmtp_ray.training.critic_drift import CriticDrift
 from wmtp_ray.training.optim import build_optimizer, learning_rate_at
 from wmtp_ray.training.parallel import distribute
 from wmtp_ray.training.sharding import shard, whole_tensors
@@ -60,6 +63,7 @@ class Job:
     first_step: int = 0
     load_from: Path | None = None
     save_to: Path | None = None
+    fixed_rows: TokenBatch | None = None
 
 
 @dataclass
@@ -73,6 +77,7 @@ class Seen:
     hashes_around_saving: list[str] = field(default_factory=list)
     value_path: dict[str, Tensor] = field(default_factory=dict)
     held_out: tuple[Tensor, Tensor] | None = None
+    drift: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def train(job: Job, ranks: Ranks) -> Seen:
     optimizer = build_optimizer(policy, job.config.train, 1e-2)
     scorer = recipe.build_scorer(job.config, policy.transformer.args.n_future_tokens)
     training = TrainingStep(module, policy, optimizer, scorer, job.config, ranks)
+    assert job.fixed_rows is not None
+    drift = CriticDrift(training.loss, job.config, [job.fixed_rows])
     if job.load_from is not None:
         assert restore(job.load_from, policy, optimizer).step == job.first_step
     for step in range(job.first_step, job.num_steps):
@@ -104,6 +111,8 @@ def train(job: Job, ranks: Ranks) -> Seen:
             seen.hashes_around_saving = [local_hash(policy)]
             save_checkpoint(job.save_to, state_of(SAVED_AT), policy, optimizer, [], ranks, keep=1, keep_best=0)
             seen.hashes_around_saving.append(local_hash(policy))
+    seen.drift = drift.metrics_after(job.num_steps, job.num_steps)
+    del seen.drift["perf/drift_s"]
     first = job.micro_batches[0][0][0].tensors
     seen.held_out = (training.loss.values(first), training.loss.pair_losses(first, 1))
     seen.local_numel = sum(local(tensor).numel() for tensor in policy.state_dict().values())
@@ -217,7 +226,9 @@ class Start:
             policy.value_head.requires_grad_(False)
         name = fields.pop("name", f"{parallel}/{arm}")
         num_steps = STEPS if arm == "td" or "load_from" in fields else OTHER_STEPS
-        return Job(name, stage, config, policy, self.micro_batches(num_ranks), num_steps, **fields)
+        fixed_rows = collate([row.example for row in self.rows[:8]], step=0, micro_step=0)
+        micro_batches = self.micro_batches(num_ranks)
+        return Job(name, stage, config, policy, micro_batches, num_steps, fixed_rows=fixed_rows, **fields)
 
     def micro_batches(self, num_ranks: int) -> list[list[list[MicroBatch]]]:
         """Each step takes 10 rows, pairs together: 2 and 4 on rank 0, 2 and 2 on rank 1, or all in one micro-batch."""
@@ -310,6 +321,13 @@ class TestTwoRanks:
             for found, expected in zip(rank["fsdp2/td"].held_out, replica, strict=True):
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
+    def test_sharded_and_replicated_value_paths_drift_alike(self, start, two_ranks):
+        one = train(start.job("td", "ddp", num_ranks=1), OneRank()).drift
+        assert one["critic/drift_kl"] > 1e-3
+        for parallel in ("ddp", "fsdp2"):
+            first, second = (rank[f"{parallel}/td"].drift for rank in two_ranks.seen)
+            assert first == second == pytest.approx(one, rel=1e-2)
+
     def test_mixed_precision_keeps_gradients_and_values_in_float32(self, two_ranks):
         dtypes = dict(two_ranks.left[0].dtypes)
         assert dtypes.pop("gathered") == torch.bfloat16
@@ -330,6 +348,7 @@ class TestCheckpoints:
         whole, resumed = (two_ranks.seen[0][name] for name in (f"{parallel}/td", f"{parallel} to {parallel}"))
         assert resumed.losses == whole.losses[SAVED_AT:]
         assert tensors_sha256(resumed.policy) == tensors_sha256(whole.policy)
+        assert resumed.drift == whole.drift
 
     @pytest.mark.parametrize("name", ["ddp to fsdp2", "fsdp2 to ddp", "one rank to fsdp2", "one rank to ddp"])
     def test_another_layout_goes_on_with_the_same_losses(self, two_ranks, name):

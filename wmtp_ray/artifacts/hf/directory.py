@@ -4,21 +4,30 @@ config.json
 model.safetensors, or model.safetensors.index.json and its parts      preferred
 pytorch_model.bin, or pytorch_model.bin.index.json and its parts      plain tensors only, no other pickles
 tokenizer.model, or tokenizer.json with tokenizer_config.json
+
+Names of tensors may carry the prefix of a wrapper around the model (`tensor_names`). Where the file has an output
+matrix of its own, that is the output matrix, whatever `tie_word_embeddings` says, as in transformers 5.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from wmtp_ray.artifacts.hf.layout import is_tied, meta_name, params_from_config, to_meta_rows
+from wmtp_ray.artifacts.hf.config_file import is_tied, params_from_config
+from wmtp_ray.artifacts.hf.layout import meta_name, to_meta_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT, PlainModel, require_forms
-from wmtp_ray.artifacts.hf.tokenizer_files import files_of_tokenizer, find_tokenizer
-from wmtp_ray.artifacts.meta_checkpoint import read_json, read_tensors
+from wmtp_ray.artifacts.hf.tensor_names import without_wrappers
+from wmtp_ray.artifacts.hf.tokenizer_files import imported_tokenizer
+from wmtp_ray.artifacts.meta_checkpoint import PARAMS, read_json, read_tensors
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.errors import ArtifactError
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_ADAPTER = "adapter_config.json"
 
 
 def open_directory(directory: Path) -> PlainModel:
@@ -26,30 +35,88 @@ def open_directory(directory: Path) -> PlainModel:
 
     All names and shapes are checked here; values stay in the memory-mapped files until they are read.
     """
+    _require_model(directory)
     config = read_json(directory / CONFIG)
     args = params_from_config(config)
-    tensors = meta_tensors(directory)
-    if is_tied(config) and EMBEDDING in tensors:
-        tensors[OUTPUT] = tensors[EMBEDDING]
+    tensors, notes = meta_tensors(directory)
+    notes += _complete_output(tensors, config, directory)
     forms = forms_of(tensors)
     require_forms(directory, args, forms)
-    tokenizer = find_tokenizer(directory)
+    tokenizer_files, told = imported_tokenizer(directory, config)
     return PlainModel(
         args,
         forms,
         read=lambda name: to_meta_rows(name, tensors[name], args),
-        tokenizer_files={} if tokenizer is None else files_of_tokenizer(tokenizer),
+        tokenizer_files=tokenizer_files,
+        notes=(*notes, *told),
     )
 
 
-def meta_tensors(directory: Path) -> dict[str, Tensor]:
-    """Map the tensors of a directory's weights, under Meta's names, rows still in Hugging Face's order."""
+def meta_tensors(directory: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Map the tensors of a directory's weights, under Meta's names, rows still in Hugging Face's order.
+
+    Beside them, what the user should know about their names.
+    """
+    files = _weights_files(directory)
+    named, notes = without_wrappers(_merged({path: read_tensors(path) for path in files}), directory)
+    tensors = {ours: tensor for theirs, tensor in named.items() if (ours := meta_name(theirs)) is not None}
+    return tensors, notes
+
+
+def _require_model(directory: Path) -> None:
+    """Name what lies in a directory that is no Hugging Face model: an adapter, Meta's layout, a GGUF file."""
+    if (directory / CONFIG).exists():
+        return
+    ggufs = sorted(directory.glob("*.gguf"))
+    if (directory / _ADAPTER).exists():
+        raise ArtifactError(
+            f"{directory}: found an adapter ({_ADAPTER}) without the model that it belongs to, expected a whole model; "
+            "merge it into its base (peft: model.merge_and_unload().save_pretrained(DIR)) and import that"
+        )
+    if (directory / PARAMS).exists():
+        raise ArtifactError(
+            f"{directory}: found a model in Meta's layout ({PARAMS}), expected Hugging Face's ({CONFIG}); convert it "
+            f"with python scripts/setup_models.py policy --source {directory}"
+        )
+    if ggufs:
+        raise ArtifactError(f"{directory}: found no {CONFIG}, but {ggufs[0].name}; give the file: {ggufs[0]}")
+
+
+def _merged(parts: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the tensors of parts; ArtifactError for a name that two parts give different values."""
     tensors: dict[str, Tensor] = {}
-    for path in _weights_files(directory):
-        for theirs, tensor in read_tensors(path).items():
-            if (ours := meta_name(theirs)) is not None:
-                tensors[ours] = tensor
+    for path, part in parts.items():
+        for name, tensor in part.items():
+            if name in tensors and not torch.equal(tensors[name], tensor):
+                raise ArtifactError(
+                    f"{path} holds another {name} than a part before it, expected each tensor once; the parts are of "
+                    "different models: fetch all parts of one"
+                )
+            tensors[name] = tensor
     return tensors
+
+
+def _complete_output(tensors: dict[str, Tensor], config: Mapping[str, Any], directory: Path) -> list[str]:
+    """Fill in the one of embedding and output matrix that a file of tied weights leaves out; return what to tell.
+
+    ArtifactError where config.json says that there are two.
+    """
+    tied, there = is_tied(config), [name for name in (EMBEDDING, OUTPUT) if name in tensors]
+    if len(there) == 1 and not tied:
+        missing = "lm_head.weight" if there == [EMBEDDING] else "model.embed_tokens.weight"
+        raise ArtifactError(
+            f"{directory}: found no {missing} in the weights, expected it because {CONFIG} does not tie embedding and "
+            f'output matrix; fetch all parts of the weights, or write "tie_word_embeddings": true into {CONFIG} if the '
+            "model was trained so"
+        )
+    if len(there) == 1:
+        tensors[OUTPUT if there == [EMBEDDING] else EMBEDDING] = tensors[there[0]]
+    if len(there) == 2 and tied and not torch.equal(tensors[EMBEDDING], tensors[OUTPUT]):
+        return [
+            f"{CONFIG} ties the output matrix to the embedding, but the weights hold a lm_head.weight that differs: "
+            "it was kept, as transformers 5 does"
+        ]
+    return []
 
 
 def _weights_files(directory: Path) -> list[Path]:
@@ -58,14 +125,24 @@ def _weights_files(directory: Path) -> list[Path]:
             return [directory / name]
         if (directory / f"{name}.index.json").exists():
             return _parts(directory / f"{name}.index.json")
-    raise ArtifactError(f"{directory} holds neither {' nor '.join(WEIGHTS)}, whole or with an index; fetch the weights")
+    others = [path.name for pattern in ("*.safetensors", "*.bin", "*.pth") for path in sorted(directory.glob(pattern))]
+    found = f"; found {', '.join(others[:3])}, which has no index or another name" if others else ""
+    raise ArtifactError(
+        f"{directory} holds neither {' nor '.join(WEIGHTS)}, whole or with an index{found}; fetch the weights"
+    )
 
 
 def _parts(index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ArtifactError(f"{index} names no parts, expected a weight_map from tensors to files; fetch it again")
+        raise ArtifactError(
+            f"{index} names no parts, expected a weight_map from tensors to files; fetch the index that was published "
+            "with the parts"
+        )
     parts = [index.parent / name for name in sorted(set(weight_map.values()))]
     if missing := [path.name for path in parts if not path.exists()]:
-        raise ArtifactError(f"{index} names {len(parts)} parts, but {missing[0]} is not beside it; fetch it")
+        raise ArtifactError(
+            f"{index} names {len(parts)} parts, but {', '.join(missing[:3])} "
+            f"{'is' if len(missing) == 1 else 'are'} not beside it; fetch what is missing"
+        )
     return parts

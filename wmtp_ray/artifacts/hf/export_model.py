@@ -7,26 +7,21 @@ matrix is written once and tied, as the model it came from had it.
 from collections.abc import Mapping
 from pathlib import Path
 
-import orjson
 import torch
 from torch import Tensor
 
 from vendor.meta_llama.model import ModelArgs
+from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.directory import CONFIG
-from wmtp_ray.artifacts.hf.layout import config_from_params, hf_name, to_hf_rows
+from wmtp_ray.artifacts.hf.export_tokenizer import exported_tokenizer
+from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT
-from wmtp_ray.artifacts.hf.sentencepiece_json import sentencepiece_as_json, sentencepiece_end_tokens
-from wmtp_ray.artifacts.hf.tokenizer_files import (
-    SENTENCEPIECE,
-    TOKENIZER_JSON,
-    files_of_tokenizer,
-    require_row_for_each_id,
-)
+from wmtp_ray.artifacts.hf.tokenizer_files import as_json, require_row_for_each_id
 from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
-from wmtp_ray.data.byte_level_model import SETTINGS
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.tokenizer_settings import GENERATION
 from wmtp_ray.errors import ArtifactError
 
 UNSTATED_POSITIONS = 4096  # the context of Meta's multi-token models, whose params.json does not state it
@@ -50,31 +45,16 @@ def export_model(
         theirs: TensorForm(dtype or tensors[name].dtype, tuple(tensors[name].shape)) for theirs, name in ours.items()
     }
     config = config_from_params(args, tied=tied, max_positions=args.max_seq_len or UNSTATED_POSITIONS)
-    ends: dict[str, object] = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    others = sorted(tokenizer.end_ids - {tokenizer.eos_id})
+    ends: dict[str, object] = {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": [tokenizer.eos_id, *others] if others else tokenizer.eos_id,
+    }
     with atomic_directory(out) as temporary:
         stored = str(forms["model.embed_tokens.weight"].dtype).removeprefix("torch.")
-        (temporary / CONFIG).write_bytes(_json(config | ends | {"torch_dtype": stored}))
-        (temporary / "generation_config.json").write_bytes(_json(ends))
-        for name, content in _tokenizer_files(tokenizer).items():
+        (temporary / CONFIG).write_bytes(as_json(config | ends | {"torch_dtype": stored}))
+        for name, content in exported_tokenizer(tokenizer).items():
+            (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_bytes(content)
+        (temporary / GENERATION).write_bytes(as_json(ends))
         write_streamed(temporary / WEIGHTS, forms, lambda theirs: to_hf_rows(ours[theirs], tensors[ours[theirs]], args))
-
-
-def _tokenizer_files(tokenizer: CodeTokenizer) -> dict[str, bytes]:
-    """The tokenizer's own files; a SentencePiece model also as tokenizer.json, whose ids are the same everywhere.
-
-    transformers 5 makes its own of a lone tokenizer.model, which cuts runs of blanks differently.
-    """
-    path = tokenizer.model_path
-    files = files_of_tokenizer(path)
-    if SENTENCEPIECE not in files:
-        return files
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    ends = sentencepiece_end_tokens(files[SENTENCEPIECE])
-    files[TOKENIZER_JSON] = sentencepiece_as_json(files[SENTENCEPIECE], path)
-    files[SETTINGS] = _json(settings | ends)
-    return files
-
-
-def _json(content: Mapping[str, object]) -> bytes:
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2)

@@ -5,23 +5,20 @@ GGUF's writers put the rows of LLaMA's wq and wk into the order that Meta's layo
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vendor.meta_llama.model import ModelArgs
+from wmtp_ray.artifacts.hf.gguf_metadata import params_from_metadata, require_whole_model
 from wmtp_ray.artifacts.hf.gguf_tokenizer import tokenizer_from_metadata
-from wmtp_ray.artifacts.hf.layout import with_hidden_dim
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT, PlainModel, require_forms
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
-
-Metadata = dict[str, Any]
 
 OUTER_NAMES = {"token_embd.weight": EMBEDDING, "output_norm.weight": "norm.weight", "output.weight": OUTPUT}
 BLOCK_NAMES = {
@@ -35,21 +32,30 @@ BLOCK_NAMES = {
     "attn_norm.weight": "attention_norm.weight",
     "ffn_norm.weight": "ffn_norm.weight",
 }
+_FOREIGN = {
+    "rope_freqs": " (scaled rotary positions, as LLaMA 3.1 has)",
+    "_exps.": " (a mixture of experts)",
+    "ffn_gate_inp": " (a mixture of experts)",
+    "_norm.weight": " (a norm that LLaMA does not have)",
+    ".bias": " (a bias)",
+}
+_FLOATS = ("F64", "F32", "F16")  # numpy has these
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
-_UNWRITTEN_THETA = 10000.0  # what llama.cpp takes
 
 
 def open_gguf(path: Path) -> PlainModel:
-    """Describe the model of a GGUF file; ArtifactError for a damaged one, another architecture or scaled positions.
+    """Describe the model of a GGUF file; ArtifactError for a damaged one, a part of one, and what no plain LLaMA has.
 
     Tensors that are stored as floats keep their dtype, quantised ones become float32.
     """
     reader = _reader(path)
     metadata = {key: field.contents() for key, field in reader.fields.items()}
+    require_whole_model(path, metadata)
+    _require_readable_types(path, reader.tensors)
     stored = {_meta_name(tensor.name): tensor for tensor in reader.tensors}
     if EMBEDDING in stored:
         stored.setdefault(OUTPUT, stored[EMBEDDING])
-    args = _params(path, metadata, {name: _shape(tensor) for name, tensor in stored.items()})
+    args = params_from_metadata(path, metadata, num_rows=_shape(stored[EMBEDDING])[0] if EMBEDDING in stored else 0)
     forms = {name: TensorForm(_dtype(tensor), _shape(tensor)) for name, tensor in stored.items()}
     require_forms(path, args, forms)
     return PlainModel(
@@ -69,8 +75,19 @@ def _reader(path: Path) -> "GGUFReader":
         ) from error
     try:
         return GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OSError) as error:  # what it meets in bytes that are something else
-        raise ArtifactError(f"{path} cannot be read as GGUF: {error}. Fetch it again.") from error
+    except (ValueError, IndexError, KeyError, OSError, OverflowError) as error:  # what it meets in a damaged file
+        raise ArtifactError(f"{path} cannot be read as GGUF: {error}. {_why_unreadable(str(error))}") from error
+
+
+def _why_unreadable(reason: str) -> str:
+    if "GGMLQuantizationType" in reason:
+        return (
+            "It stores tensors in a type that the package gguf does not know: run pip install -U gguf, or take the "
+            "model in another type (Q8_0, F16)."
+        )
+    if "version" in reason:
+        return "It is of another version of GGUF: convert the model again with a current llama.cpp."
+    return "The file is cut short or damaged: compare its size with the published one and fetch it again."
 
 
 def _meta_name(name: str) -> str:
@@ -79,49 +96,26 @@ def _meta_name(name: str) -> str:
     block = _BLOCK.fullmatch(name)
     if block and block[2] in BLOCK_NAMES:
         return f"layers.{block[1]}.{BLOCK_NAMES[block[2]]}"
+    found = next((about for part, about in _FOREIGN.items() if part in name), "")
     raise ArtifactError(
-        f"found the tensor {name}, expected those of a plain LLaMA alone (no biases, no experts, no scaled rotary "
-        "positions); choose another checkpoint"
+        f"found the tensor {name}{found}, expected those of a plain LLaMA alone (no biases, no experts, no scaled "
+        "rotary positions); choose another checkpoint"
     )
 
 
-def _params(path: Path, metadata: Metadata, shapes: dict[str, tuple[int, ...]]) -> ModelArgs:
-    if (architecture := metadata.get("general.architecture")) != "llama":
-        raise ArtifactError(f"{path}: found the architecture {architecture!r}, expected llama; choose another file")
-    about = {key.removeprefix("llama."): value for key, value in metadata.items() if key.startswith("llama.")}
-    try:
-        heads, dim = about["attention.head_count"], about["embedding_length"]
-        args = ModelArgs(
-            dim=dim,
-            n_layers=about["block_count"],
-            n_heads=heads,
-            n_kv_heads=about.get("attention.head_count_kv"),
-            vocab_size=shapes.get(EMBEDDING, (0,))[0],
-            rope_theta=_decimal(about.get("rope.freq_base", _UNWRITTEN_THETA)),
-            norm_eps=_decimal(about["attention.layer_norm_rms_epsilon"]),
-            max_seq_len=about.get("context_length"),
-        )
-        hidden_dim = about["feed_forward_length"]
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"llama.{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        raise ArtifactError(f"{path} describes no model: {reason}. Fetch it again.") from error
-    channels = about.get("attention.key_length", args.head_dim)
-    rotary_channels = about.get("rope.dimension_count", args.head_dim)
-    scaling = about.get("rope.scaling.type", "none")
-    problems = {
-        f"rotary positions scaled by {scaling!r}": scaling != "none",
-        f"heads of {channels} channels, not {args.head_dim}": channels != args.head_dim,
-        f"rotary positions on {rotary_channels} of {args.head_dim} channels": rotary_channels != args.head_dim,
-        f"{about.get('expert_count')} experts": about.get("expert_count", 0),
-    }
-    if found := [text for text, wrong in problems.items() if wrong]:
-        raise ArtifactError(f"{path}: found {'; '.join(found)}, expected a plain LLaMA; choose another file")
-    return with_hidden_dim(args, hidden_dim)
+def _require_readable_types(path: Path, tensors: "list[ReaderTensor]") -> None:
+    """Refuse types of quantisation that the package gguf knows and does not read, before any tensor is."""
+    from gguf import GGML_QUANT_SIZES, dequantize
 
-
-def _decimal(value: float) -> float:
-    """The shortest number that is this float32: GGUF stores 1e-5 as 9.999999747378752e-06."""
-    return float(str(np.float32(value)))
+    stored = dict.fromkeys(tensor.tensor_type for tensor in tensors)
+    for kind in [each for each in stored if each.name not in _FLOATS]:
+        try:
+            dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), dtype=np.uint8), kind)
+        except NotImplementedError as error:
+            raise ArtifactError(
+                f"{path}: found tensors of the type {kind.name}, expected floats or a type that the package gguf can "
+                "dequantise; take the model in another type (Q8_0, F16)"
+            ) from error
 
 
 def _shape(tensor: "ReaderTensor") -> tuple[int, ...]:
@@ -136,6 +130,6 @@ def _dtype(tensor: "ReaderTensor") -> torch.dtype:
 def _dequantised(tensor: "ReaderTensor") -> Tensor:
     from gguf import dequantize
 
-    if tensor.tensor_type.name in ("F64", "F32", "F16"):
+    if tensor.tensor_type.name in _FLOATS:
         return torch.from_numpy(tensor.data.copy())
     return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type)).to(_dtype(tensor))

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from wmtp_ray.artifacts.hf.tokenizer_files import SENTENCEPIECE, TOKENIZER_JSON
-from wmtp_ray.data.byte_level_model import SETTINGS
+from wmtp_ray.artifacts.hf.tokenizer_files import SENTENCEPIECE, TOKENIZER_JSON, as_json, end_of_answers
+from wmtp_ray.data.chat_template import MORE_TEMPLATES, TEMPLATE
+from wmtp_ray.data.tokenizer_settings import SETTINGS
 from wmtp_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -19,6 +18,12 @@ if TYPE_CHECKING:
 
 _CONTROL, _USER_DEFINED = 3, 4  # types of pieces: GGUF took SentencePiece's numbers
 _BYTE = 6
+_TEMPLATE_KEY = "tokenizer.chat_template"
+_UNK, _BOS, _EOS = 0, 1, 2  # what llama.cpp takes for SentencePiece where the file names none
+_LISTS: dict[Any, tuple[str, ...]] = {
+    "llama": ("tokens", "scores", "token_type"),
+    "gpt2": ("tokens", "token_type", "merges"),
+}
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
@@ -32,8 +37,46 @@ def tokenizer_from_metadata(path: Path, metadata: Mapping[str, Any]) -> dict[str
     writers = {"llama": _sentencepiece, "gpt2": _byte_level}
     kind = about.get("model")
     if kind not in writers:
-        raise ArtifactError(f"{path}: found a tokenizer of kind {kind!r}, expected {' or '.join(writers)}")
-    return writers[kind](path, about)
+        raise ArtifactError(
+            f"{path}: found a tokenizer of kind {kind!r}, expected {' or '.join(writers)}; import the model's Hugging "
+            "Face directory instead"
+        )
+    _require_complete(path, about, _LISTS[kind])
+    return writers[kind](path, about) | _templates(metadata) | _ends(about)
+
+
+def _templates(metadata: Mapping[str, Any]) -> dict[str, bytes]:
+    """The default chat template, and others that the file has by name."""
+    default = {TEMPLATE: metadata[_TEMPLATE_KEY]} if metadata.get(_TEMPLATE_KEY) else {}
+    others = {
+        f"{MORE_TEMPLATES}/{key.removeprefix(f'{_TEMPLATE_KEY}.')}.jinja": text
+        for key, text in metadata.items()
+        if key.startswith(f"{_TEMPLATE_KEY}.")
+    }
+    return {name: text.encode() for name, text in (default | others).items()}
+
+
+def _ends(about: Mapping[str, Any]) -> dict[str, bytes]:
+    """The tokens that end an answer for llama.cpp: of a text, of a turn, of a message."""
+    ids = [about[key] for key in ("eos_token_id", "eot_token_id", "eom_token_id") if key in about]
+    return end_of_answers(ids) if len(set(ids)) > 1 else {}
+
+
+def _require_complete(path: Path, about: Mapping[str, Any], lists: tuple[str, ...]) -> None:
+    """Refuse lists that are missing or not as long as the vocabulary, and ids that it does not have."""
+    missing = [key for key in lists if not isinstance(about.get(key), list)]
+    num_tokens = len(about["tokens"]) if not missing else 0
+    short = [key for key in lists if not missing and key != "merges" and len(about[key]) != num_tokens]
+    outside = [
+        f"{key} = {value}"
+        for key, value in about.items()
+        if not missing and key.endswith("_token_id") and not 0 <= value < num_tokens
+    ]
+    if found := [*(f"no {key}" for key in missing), *(f"{key} of another length" for key in short), *outside]:
+        raise ArtifactError(
+            f"{path}: found a tokenizer with {', '.join(found)}, expected {', '.join(lists)} for each of its tokens; "
+            "convert the model again with a current llama.cpp"
+        )
 
 
 def _sentencepiece(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
@@ -45,8 +88,9 @@ def _sentencepiece(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     trainer.model_type, trainer.vocab_size = trainer.BPE, len(about["tokens"])
     trainer.byte_fallback = _BYTE in about["token_type"]
-    trainer.unk_id = about.get("unknown_token_id", 0)
-    trainer.bos_id, trainer.eos_id, trainer.pad_id = about["bos_token_id"], about["eos_token_id"], -1
+    trainer.unk_id = about.get("unknown_token_id", _UNK)
+    trainer.bos_id, trainer.eos_id = about.get("bos_token_id", _BOS), about.get("eos_token_id", _EOS)
+    trainer.pad_id = -1
     trainer.unk_piece, trainer.bos_piece, trainer.eos_piece = (
         about["tokens"][index] for index in (trainer.unk_id, trainer.bos_id, trainer.eos_id)
     )
@@ -54,13 +98,21 @@ def _sentencepiece(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     normalizer.add_dummy_prefix = about.get("add_space_prefix", True)
     normalizer.remove_extra_whitespaces = about.get("remove_extra_whitespaces", False)
     normalizer.escape_whitespaces = True
-    return {SENTENCEPIECE: model.SerializeToString()}
+    normalizer.precompiled_charsmap = bytes(about.get("precompiled_charsmap", ()))
+    ends = {"bos_token": trainer.bos_piece, "eos_token": trainer.eos_piece, "unk_token": trainer.unk_piece}
+    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": True} | ends  # llama.cpp's blanks behind special tokens
+    return {SENTENCEPIECE: model.SerializeToString(), SETTINGS: as_json(settings)}
 
 
 def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
     tokens = about["tokens"]
+    if "eos_token_id" not in about:
+        raise ArtifactError(
+            f"{path}: found a byte-level tokenizer without tokenizer.ggml.eos_token_id, expected the token that ends a "
+            "text; write it with gguf-set-metadata or gguf-new-metadata, or import the Hugging Face directory"
+        )
     merges = [tuple(merge.split(" ")) for merge in about["merges"]]
     rule, ignore_merges = _cutting_rule(path, about.get("pre"))
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -74,10 +126,9 @@ def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": _token(tokens, about.get("bos_token_id")),
         "eos_token": _token(tokens, about.get("eos_token_id")),
-        "chat_template": about.get("tokenizer.chat_template"),
         "clean_up_tokenization_spaces": False,
     }
-    return {TOKENIZER_JSON: tokenizer.to_str().encode(), SETTINGS: orjson.dumps(settings, option=orjson.OPT_INDENT_2)}
+    return {TOKENIZER_JSON: tokenizer.to_str().encode(), SETTINGS: as_json(settings)}
 
 
 def _token(tokens: list[str], index: int | None) -> str | None:

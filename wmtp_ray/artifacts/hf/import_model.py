@@ -22,26 +22,44 @@ from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS, write_params
 from wmtp_ray.artifacts.model_directory import narrowed
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
+from wmtp_ray.data.file_kind import (
+    GGUF,
+    HEAD_BYTES,
+    JSON,
+    PICKLE,
+    SAFETENSORS,
+    ZIP,
+    found_instead,
+    kind_of,
+    remedy_for,
+)
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
+
+_WEIGHTS_ALONE = (SAFETENSORS, ZIP, PICKLE, JSON)  # parts of a Hugging Face directory
 
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """What was written: the multi-token model's shape, the dtypes of its tensors and its tokenizer, if it has one."""
+    """What was written: the multi-token model's shape, the dtypes of its tensors and its tokenizer, if it has one.
+
+    `notes` are sentences for the user (see `PlainModel`).
+    """
 
     args: ModelArgs
     num_parameters: int
     dtypes: tuple[str, ...]
     tokenizer: Path | None
+    notes: tuple[str, ...] = ()
 
     def render(self) -> str:
-        """Say it in one line."""
+        """Say it in one line, and the notes in a line each."""
         args = self.args
-        return (
+        facts = (
             f"{self.num_parameters:,} parameters in {', '.join(self.dtypes)}; {args.num_trunk_blocks} trunk blocks, "
             f"{args.n_future_tokens} heads, {args.vocab_size:,} tokens; tokenizer: {self.tokenizer or 'none found'}"
         )
+        return "\n".join([facts, *(f"note: {note}" for note in self.notes)])
 
 
 def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dtype | None = None) -> ImportedModel:
@@ -61,8 +79,9 @@ def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dty
     args = replace(model.args, n_layers=model.args.n_layers + num_horizons - 1, n_future_tokens=num_horizons)
     with atomic_directory(out) as temporary:
         for name, content in model.tokenizer_files.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_bytes(content)
-        tokenizer = _require_fitting_tokenizer(temporary, args)
+        tokenizer = _require_fitting_tokenizer(temporary, args, source)
         write_params(temporary, args)
         write_streamed(
             temporary / WEIGHTS,
@@ -74,6 +93,7 @@ def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dty
         num_parameters=sum(torch.Size(form.shape).numel() for form in forms.values()),
         dtypes=tuple(sorted({str(form.dtype).removeprefix("torch.") for form in forms.values()})),
         tokenizer=None if tokenizer is None else out / tokenizer,
+        notes=model.notes,
     )
 
 
@@ -81,9 +101,19 @@ def open_model(source: Path) -> PlainModel:
     """Describe the model at `source`, a directory or a .gguf file."""
     if source.is_dir():
         return open_directory(source)
-    if source.suffix == ".gguf" and source.exists():
+    expected = "expected a Hugging Face directory (config.json) or a .gguf file"
+    if not source.exists():
+        raise ArtifactError(f"{source}: found nothing there, {expected}; check the path")
+    with source.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if kind_of(head) is GGUF:
         return open_gguf(source)
-    raise ArtifactError(f"{source}: found no model, expected a Hugging Face directory (config.json) or a .gguf file")
+    num_bytes = source.stat().st_size
+    remedy = f"give the directory that it lies in: {source.parent}" if kind_of(head) in _WEIGHTS_ALONE else None
+    raise ArtifactError(
+        f"{source}: found {found_instead(head, num_bytes)}, no model, {expected}; "
+        f"{remedy or remedy_for(head, 'fetch it again from where it was published, or give another file')}"
+    )
 
 
 def _origins(model: PlainModel, num_horizons: int) -> dict[str, str]:
@@ -102,10 +132,13 @@ def _converted(form: TensorForm, dtype: torch.dtype | None) -> TensorForm:
     return form if dtype is None else replace(form, dtype=dtype)
 
 
-def _require_fitting_tokenizer(directory: Path, args: ModelArgs) -> str | None:
-    """Return the name of the tokenizer in the directory, None where there is none."""
+def _require_fitting_tokenizer(directory: Path, args: ModelArgs, source: Path) -> str | None:
+    """Return the name of the tokenizer that was written, None where there is none; messages name the source."""
     path = find_tokenizer(directory)
     if path is None:
         return None
-    require_row_for_each_id(CodeTokenizer(path), args)
+    try:
+        require_row_for_each_id(CodeTokenizer(path), args)
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(str(directory), str(source))) from error
     return path.name

@@ -20,12 +20,14 @@ class PlainModel:
     """`forms` and `read` speak Meta's names, output.weight always among them; rows are in Meta's order.
 
     `tokenizer_files` are the files that belong beside the model, by name: none where the source has no tokenizer.
+    `notes` are sentences for the user: what was decided that the source left open.
     """
 
     args: ModelArgs
     forms: Mapping[str, TensorForm]
     read: Callable[[str], Tensor]
     tokenizer_files: Mapping[str, bytes]
+    notes: tuple[str, ...] = ()
 
 
 def require_forms(source: Path, args: ModelArgs, forms: Mapping[str, TensorForm]) -> None:
@@ -33,10 +35,37 @@ def require_forms(source: Path, args: ModelArgs, forms: Mapping[str, TensorForm]
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in Transformer(args).state_dict().items()}
     if found := shape_differences({name: form.shape for name, form in forms.items()}, expected):
-        raise ArtifactError(f"{source} does not hold the model it describes. {found} (Meta's names). Fetch it again.")
+        raise ArtifactError(
+            f"{source} does not hold the model it describes. {found} (Meta's names). "
+            f"{_remedy(set(forms), set(expected))}"
+        )
     if foreign := {name: form.dtype for name, form in forms.items() if form.dtype not in DTYPE_NAMES}:
         name, dtype = next(iter(foreign.items()))
         raise ArtifactError(
-            f"{source}: found {name} (Meta's name) of {dtype}, expected floating point; give a checkpoint that is not "
-            "quantised, or a GGUF file"
+            f"{source}: found {name} (Meta's name) of {dtype}, expected float64, float32, "
+            "float16 or bfloat16; give a checkpoint that is not quantised, or a GGUF file"
         )
+
+
+def _remedy(found: set[str], expected: set[str]) -> str:
+    """What to do about names that are not those expected, or about other shapes."""
+    if prefixes := sorted(_prefixes(found - expected, expected)):
+        return (
+            f"The names begin with {prefixes[0]!r}, which a wrapper around the model puts there: save the state_dict "
+            "of the model inside it."
+        )
+    if any(name.endswith("embed_tokens.weight") for name in found):
+        return "These are the names of a Hugging Face model: import its directory with wmtp import."
+    if found < expected:
+        return "The weights are incomplete: fetch every part of them."
+    return "Weights and description are of different models: give those of one."
+
+
+def _prefixes(unexpected: set[str], expected: set[str]) -> set[str]:
+    """What stands before expected names: module.norm.weight -> module."""
+    return {
+        name.removesuffix(known)
+        for name in unexpected
+        for known in (EMBEDDING, "norm.weight", OUTPUT)
+        if known in expected and name.endswith(f".{known}") and name.removesuffix(known).count("layers.") == 0
+    } - {""}

@@ -3,12 +3,13 @@
 SentencePiece joins the neighbours whose joined piece has the highest score, the leftmost of equals; a tokenizer.json
 lists pairs in the order in which they are joined. So each way to split a piece into two others is a pair, and pairs
 stand in the order of the joined pieces' scores. A text comes out as the same ids. What engines expect differs in two
-things: BOS is put in front, and a control token written in a text is that token (what follows it gets the blank that a
-model puts before a text, as with LLaMA's own tokenizer.json).
+things: BOS is put in front, and a control token written in a text is that token. A blank right behind a control token
+is one too many here in a model that puts a blank before a text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from wmtp_ray.errors import ArtifactError
@@ -17,25 +18,35 @@ BLANK = "\u2581"  # SentencePiece's mark
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # SentencePiece's types of pieces
 
 
-def sentencepiece_as_json(content: bytes, path: Path) -> bytes:
+def sentencepiece_as_json(
+    content: bytes,
+    path: Path,
+    *,
+    blank_behind_special: bool = False,
+    stripping: Mapping[str, tuple[bool, bool]] = MappingProxyType({}),
+) -> bytes:
     """Return the tokenizer.json of a tokenizer.model; ArtifactError where it is no BPE or changes the text it is given.
 
-    `path` is where the content comes from, for messages.
+    `path` is where the content comes from, for messages. `blank_behind_special`: the blank that the model puts before
+    a text stands behind each special token, too. `stripping` tells the control tokens that swallow white space to
+    their left and right.
     """
     from sentencepiece import sentencepiece_model_pb2 as proto
-    from tokenizers import Tokenizer, decoders, normalizers
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
     model = proto.ModelProto.FromString(content)  # type: ignore[attr-defined]  # generated
     _require_convertible(model, path)
     has_prefix = model.normalizer_spec.add_dummy_prefix
-    put_in_front = [normalizers.Prepend(BLANK)] if has_prefix else []
+    where = "never" if not has_prefix else "always" if blank_behind_special else "first"
     taken_away = [decoders.Strip(" ", 1, 0)] if has_prefix else []
     tokenizer = Tokenizer(_bpe(model))
-    tokenizer.normalizer = normalizers.Sequence([*put_in_front, normalizers.Replace(" ", BLANK)])
+    if has_prefix:  # Metaspace puts no blank before one; SentencePiece does
+        tokenizer.normalizer = normalizers.Replace(Regex(r"\A "), "  ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=BLANK, prepend_scheme=where, split=False)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse(), *taken_away]
     )
-    tokenizer.add_tokens(_added_tokens(model))
+    tokenizer.add_tokens(_added_tokens(model, stripping))
     tokenizer.post_processor = _begin_in_front(model)
     written: str = tokenizer.to_str()
     return written.encode()
@@ -90,14 +101,19 @@ def _merges(pieces: Sequence[Any]) -> list[tuple[str, str]]:
     return merges
 
 
-def _added_tokens(model: Any) -> list[Any]:
+def _added_tokens(model: Any, stripping: Mapping[str, tuple[bool, bool]]) -> list[Any]:
     """What is found in a text before any merge: control tokens, and symbols of the trainer's user, which are text."""
     from tokenizers import AddedToken
 
     return [
-        AddedToken(_written(piece), special=piece.type == _CONTROL, normalized=False)
+        AddedToken(
+            _written(piece),
+            special=piece.type in (_CONTROL, _UNKNOWN),
+            normalized=False,
+            **dict(zip(("lstrip", "rstrip"), stripping.get(piece.piece, (False, False)), strict=True)),
+        )
         for piece in model.pieces
-        if piece.type in (_CONTROL, _USER_DEFINED)
+        if piece.type in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     ]
 
 

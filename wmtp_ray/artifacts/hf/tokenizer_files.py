@@ -1,12 +1,32 @@
-"""The files of a tokenizer that belong beside a model: found in a directory, and made for one that is to be read."""
+"""The files of a tokenizer that belong beside a model: found in a directory, and made for one that is to be read.
 
+tokenizer.model, or tokenizer.json     text to ids
+tokenizer_config.json                  special tokens by their roles, the chat template of older models
+chat_template.jinja                    the chat template; others by name in additional_chat_templates/
+generation_config.json                 the ids that end an answer, where the end token is not the only one
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from vendor.meta_llama.model import ModelArgs
-from wmtp_ray.data.byte_level_model import SETTINGS
-from wmtp_ray.data.chat_template import TEMPLATE
-from wmtp_ray.data.sentencepiece_model import SentencePieceModel
+from wmtp_ray.artifacts.hf.added_tokens import added_tokens, with_added_tokens
+from wmtp_ray.data.byte_level_model import ByteLevelModel
+from wmtp_ray.data.chat_template import MORE_TEMPLATES, TEMPLATE
+from wmtp_ray.data.file_kind import HEAD_BYTES, TIKTOKEN, kind_of
+from wmtp_ray.data.sentencepiece_model import load_processor
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.tokenizer_settings import (
+    GENERATION,
+    SETTINGS,
+    ids_that_end,
+    named_tokens,
+    read_if_there,
+    read_object,
+)
 from wmtp_ray.errors import ArtifactError
 
 SENTENCEPIECE, TOKENIZER_JSON = "tokenizer.model", "tokenizer.json"
@@ -15,21 +35,66 @@ SENTENCEPIECE, TOKENIZER_JSON = "tokenizer.model", "tokenizer.json"
 def find_tokenizer(directory: Path) -> Path | None:
     """Find a model's tokenizer in its directory.
 
-    A tokenizer.model counts if it is a SentencePiece model: LLaMA 3 gives this name to a file of another format.
+    A tokenizer.model counts if it is a SentencePiece model: LLaMA 3 gives this name to a file of another format, which
+    its tokenizer.json stands in for. ArtifactError where that is missing, and for a damaged tokenizer.model.
     """
-    if _is_sentencepiece(directory / SENTENCEPIECE):
-        return directory / SENTENCEPIECE
-    return directory / TOKENIZER_JSON if (directory / TOKENIZER_JSON).exists() else None
+    model, as_json = directory / SENTENCEPIECE, directory / TOKENIZER_JSON
+    if not model.exists():
+        return as_json if as_json.exists() else None
+    content = model.read_bytes()
+    if as_json.exists() and kind_of(content[:HEAD_BYTES]) is TIKTOKEN:
+        return as_json
+    load_processor(content, model)
+    return model
+
+
+def imported_tokenizer(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str, bytes], list[str]]:
+    """Return the tokenizer's files of a Hugging Face model by name, none where it has none, and what to tell the user.
+
+    Added tokens of a tokenizer.model are written into it. `config` is config.json.
+    """
+    tokenizer = find_tokenizer(directory)
+    if tokenizer is None:
+        return {}, []
+    if tokenizer.name == SENTENCEPIECE:
+        content, notes = with_added_tokens(tokenizer.read_bytes(), directory)
+    else:
+        content, notes = tokenizer.read_bytes(), []
+        ByteLevelModel(content, tokenizer)
+        _require_all_added(content, tokenizer)
+    settings = read_if_there(directory / SETTINGS) | named_tokens(directory)
+    if settings and tokenizer.name == SENTENCEPIECE:
+        settings["legacy"] = _puts_blanks_behind_special_tokens(directory, settings)
+    ends = end_of_answers([*ids_that_end(directory), *_listed(config.get("eos_token_id"))])
+    named = {SETTINGS: as_json(settings)} if settings else {}
+    return {tokenizer.name: content} | named | templates_beside(tokenizer) | ends, notes
 
 
 def files_of_tokenizer(tokenizer: Path) -> dict[str, bytes]:
-    """Read a tokenizer and what goes with it, by the names they have beside a model."""
-    if tokenizer.suffix != ".json":
-        return {SENTENCEPIECE: tokenizer.read_bytes()}
-    beside = {name: tokenizer.parent / name for name in (SETTINGS, TEMPLATE)}
-    return {TOKENIZER_JSON: tokenizer.read_bytes()} | {
-        name: path.read_bytes() for name, path in beside.items() if path.exists()
-    }
+    """Read a tokenizer of a model directory and what goes with it, by the names they have beside a model."""
+    beside = {name: tokenizer.parent / name for name in (SETTINGS, GENERATION)}
+    return (
+        {SENTENCEPIECE if tokenizer.suffix != ".json" else TOKENIZER_JSON: tokenizer.read_bytes()}
+        | {name: path.read_bytes() for name, path in beside.items() if path.exists()}
+        | templates_beside(tokenizer)
+    )
+
+
+def templates_beside(tokenizer: Path) -> dict[str, bytes]:
+    """Read the chat templates that are files of their own, by the names they have beside a model."""
+    found = [tokenizer.parent / TEMPLATE, *sorted((tokenizer.parent / MORE_TEMPLATES).glob("*.jinja"))]
+    return {str(path.relative_to(tokenizer.parent)): path.read_bytes() for path in found if path.exists()}
+
+
+def end_of_answers(ids: list[int]) -> dict[str, bytes]:
+    """Return the generation_config.json that names the ids that end an answer; no file where there are none."""
+    ends = list(dict.fromkeys(ids))
+    return {GENERATION: as_json({"eos_token_id": ends[0] if len(ends) == 1 else ends})} if ends else {}
+
+
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """Spell a JSON file."""
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 
 
 def require_row_for_each_id(tokenizer: CodeTokenizer, args: ModelArgs) -> None:
@@ -41,11 +106,28 @@ def require_row_for_each_id(tokenizer: CodeTokenizer, args: ModelArgs) -> None:
         )
 
 
-def _is_sentencepiece(path: Path) -> bool:
-    if not path.exists():
-        return False
-    try:
-        SentencePieceModel(path.read_bytes(), path)
-    except ArtifactError:
-        return False
-    return True
+def _require_all_added(content: bytes, tokenizer: Path) -> None:
+    """Refuse a tokenizer.json that lacks tokens which transformers would add as it loads."""
+    parsed = read_object(content, tokenizer)
+    there = {each["id"]: each["content"] for each in parsed["added_tokens"]}
+    there |= {index: text for text, index in parsed["model"]["vocab"].items() if index not in there}
+    wanted = {index: token.text for index, token in added_tokens(tokenizer.parent).items()}
+    missing = [text for index, text in wanted.items() if there.get(index) != text]
+    if missing:
+        raise ArtifactError(
+            f"{tokenizer}: found no {', '.join(missing[:4])}, which {SETTINGS} or added_tokens.json adds, "
+            "expected every token in it; write it anew with transformers: "
+            "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        )
+
+
+def _puts_blanks_behind_special_tokens(directory: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether transformers puts the blank that opens a text behind each special token, too."""
+    normalizer = read_if_there(directory / TOKENIZER_JSON).get("normalizer") or {}
+    if not normalizer or settings.get("tokenizer_class") == "LlamaTokenizer":
+        return settings.get("legacy") is True
+    return any(step["type"] == "Prepend" for step in normalizer.get("normalizers", [normalizer]))
+
+
+def _listed(value: Any) -> list[int]:
+    return [] if value is None else list(value) if isinstance(value, list) else [value]

@@ -3,7 +3,7 @@
 Shape suffix: H draft horizons, 2 first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,11 +43,15 @@ class DecodingSettings:
 
 @dataclass(frozen=True)
 class DecodingRequest:
-    """One text to continue. `seed` alone decides its draws; `key` names it to the caller."""
+    """One text to continue. `seed` alone decides its draws; `key` names it to the caller.
+
+    `is_finished` is asked after every line whether the continuation so far is all that is wanted; None: it never is.
+    """
 
     key: str
     prompt_ids: tuple[int, ...]
     seed: int
+    is_finished: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class Decoded:
     """A continuation, and what it took.
 
     `ids` are without EOS; `raw_text` is what they add to the prompt, decoded with it, `text` the same up to the
-    earliest stop string. `finish`: a stop string appeared, the model ended the text, or `max_new_tokens` was reached.
+    earliest stop string. `finish`: a stop string appeared or the request's `is_finished` said so, the model ended the
+    text, or `max_new_tokens` was reached.
 
     `num_forwards` counts the prompt's pass. `drafted_H` counts the drafts fed per horizon, `accepted_H` those that were
     right and so gave one more token of the same forward.

@@ -141,14 +141,21 @@ class _Row:
 
     def decide(self, token: int) -> None:
         """Append the prompt pass's or a block's next token, or finish."""
-        if token == self._tokenizer.eos_id:
+        if token in self._tokenizer.end_ids:
             self.finish = "end"
             return
         self.ids.append(token)
-        if self._stops.found(self.request.prompt_ids, self.ids):
+        if self._stops.found(self.request.prompt_ids, self.ids) or self._is_finished():
             self.finish = "stop"
         elif len(self.ids) == self._settings.max_new_tokens:
             self.finish = "length"
+
+    def _is_finished(self) -> bool:
+        """Ask the request, once a line: a token without a newline changes no whole line."""
+        is_finished = self.request.is_finished
+        if is_finished is None or "\n" not in self._stops.newest(self.request.prompt_ids, self.ids):
+            return False
+        return is_finished(self._tokenizer.decode_continuation(self.request.prompt_ids, self.ids))
 
     def decide_block(self, chosen_T: Sequence[int]) -> int:
         """Decide what was chosen after the block's tokens, as long as their drafts are right; return how many were."""

@@ -34,6 +34,11 @@ class StopFinder:
         tail = self._tokenizer.decode_continuation(before[-_CONTEXT_TOKENS:], ids[begin:])
         return any(text in tail for text in self._stop)
 
+    def newest(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
+        """Return the text that the newest token adds."""
+        before = [*prompt_ids[-_CONTEXT_TOKENS:], *ids[-1 - _CONTEXT_TOKENS : -1]]
+        return self._tokenizer.decode_continuation(before[-_CONTEXT_TOKENS:], ids[-1:])
+
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """Return the text before the stop string that begins first; all of it when there is none."""

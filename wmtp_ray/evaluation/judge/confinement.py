@@ -7,14 +7,14 @@ interpreter's files.
 
 import os
 import signal
-import stat
 import sys
 from typing import Literal, Protocol
 
-from wmtp_ray.evaluation.judge import landlock, namespaces, seatbelt, seccomp, syscalls
+from wmtp_ray.evaluation.judge import disk, landlock, namespaces, seatbelt, seccomp, syscalls
 from wmtp_ray.evaluation.judge.limits import Limits, apply_rlimits
 
 Role = Literal["program", "tests"]
+ROLES: tuple[Role, ...] = ("program", "tests")
 _DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom")
 _DEVICES_WRITTEN = ("/dev/null",)
 
@@ -24,14 +24,17 @@ class Confinement(Protocol):
 
     scratch: str
 
-    def before_fork(self) -> None:
+    def before_fork(self, role: Role) -> None:
         """Prepare the zygote for its next child."""
 
     def confine(self, role: Role, limits: Limits) -> None:
         """Hold this process, a child that has only its own descriptors left, to the level."""
 
+    def used_bytes(self) -> int:
+        """Return what a check keeps in the scratch directory. Raises UnmeasurableError where nobody can tell."""
+
     def clean(self) -> None:
-        """Remove what a check left, once its processes are gone."""
+        """Remove what a check left, once its processes are gone. Raises OSError where that is impossible."""
 
 
 class RlimitsConfinement:
@@ -43,7 +46,7 @@ class RlimitsConfinement:
             syscalls.forbid_new_privileges()
             syscalls.adopt_orphans()
 
-    def before_fork(self) -> None:
+    def before_fork(self, role: Role) -> None:
         """Nothing to prepare."""
 
     def confine(self, role: Role, limits: Limits) -> None:
@@ -54,10 +57,14 @@ class RlimitsConfinement:
             syscalls.die_with_parent()
             syscalls.drop_capabilities()
 
+    def used_bytes(self) -> int:
+        """Return what the files take, by looking at each."""
+        return disk.used_bytes(self.scratch)
+
     def clean(self) -> None:
         """Kill what outlived its parent, and empty the scratch directory."""
         _kill_orphans()
-        empty_directory(self.scratch)
+        disk.empty(self.scratch)
 
 
 class LandlockConfinement(RlimitsConfinement):
@@ -83,14 +90,14 @@ class LandlockConfinement(RlimitsConfinement):
 
     def clean(self) -> None:
         """Empty the scratch directory; there can be no orphans."""
-        empty_directory(self.scratch)
+        disk.empty(self.scratch)
 
 
 class NamespaceConfinement(LandlockConfinement):
     """Landlock and seccomp within namespaces: a root of its own, no network, no other process in sight."""
 
     def __init__(self, new_root: str, readable: list[str], scratch_bytes: int) -> None:
-        self._pids = namespaces.enter(new_root, readable, scratch_bytes)
+        self._pids = namespaces.enter(new_root, readable, scratch_bytes, ROLES)
         self._scratch_bytes = scratch_bytes
         super().__init__(namespaces.SCRATCH, readable)
 
@@ -98,12 +105,17 @@ class NamespaceConfinement(LandlockConfinement):
         # The rule stands on the directory above: the one beneath is covered by another file system after each check.
         return [namespaces.SCRATCH_PARENT]
 
-    def before_fork(self) -> None:
-        """Give the next child a process-id namespace."""
-        self._pids.next_child()
+    def before_fork(self, role: Role) -> None:
+        """Let the next child be born into the process-id namespace of its role."""
+        self._pids.enter(role)
+
+    def used_bytes(self) -> int:
+        """Return what is in the scratch file system, which has a size of its own."""
+        status = os.statvfs(self.scratch)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
 
     def clean(self) -> None:
-        """Replace the scratch file system if anything is in it, however deep; processes ended with their namespace."""
+        """Replace the scratch file system if anything is in it, however deep; there can be no orphans."""
         if os.listdir(self.scratch):  # noqa: PTH208
             namespaces.unmount_scratch()
             namespaces.mount_scratch(self._scratch_bytes)
@@ -135,42 +147,6 @@ def prepare(level: str, scratch: str, readable: list[str], scratch_bytes: int) -
         return SeatbeltConfinement(scratch, readable)
     assert level == "rlimits", level
     return RlimitsConfinement(scratch)
-
-
-def empty_directory(path: str) -> None:
-    """Remove everything beneath a directory that no process writes any more, however deep: one level open at a time."""
-    here = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    trail: list[tuple[str, list[str]]] = []  # names of the levels above, and what is still to remove there
-    directories = _unlink_files(here)
-    while directories or trail:
-        if directories:
-            name = directories.pop()
-            os.chmod(name, 0o700, dir_fd=here)
-            trail.append((name, directories))
-            here = _step(here, name)
-            directories = _unlink_files(here)
-        else:
-            name, directories = trail.pop()
-            here = _step(here, "..")
-            os.rmdir(name, dir_fd=here)
-    os.close(here)
-
-
-def _step(here: int, name: str) -> int:
-    there = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
-    os.close(here)
-    return there
-
-
-def _unlink_files(directory: int) -> list[str]:
-    """Remove all but the directories of a directory; return those."""
-    left = []
-    for name in os.listdir(directory):
-        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            left.append(name)
-        else:
-            os.unlink(name, dir_fd=directory)
-    return left
 
 
 def _kill_orphans() -> None:

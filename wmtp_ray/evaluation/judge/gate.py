@@ -41,14 +41,14 @@ class Gate:
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[Visit]:
         """Be inside with nobody else."""
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._closed = True
             self._changed.wait_for(lambda: self._num_inside == 0)
         try:
-            yield
+            yield Visit()
         finally:
             with self._changed:
                 self._closed = False

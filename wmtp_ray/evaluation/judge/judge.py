@@ -24,6 +24,8 @@ from wmtp_ray.evaluation.judge.tests_job import prepare_tests
 from wmtp_ray.evaluation.judge.verdict import BrokenTestsError, StdioVerdict, Verdict, printable
 from wmtp_ray.evaluation.judge.worker import RefusedError, RunReport, Worker, ZygoteError
 
+_FAILURES = (ZygoteError, RefusedError, OSError)
+_HONEST_TIMEOUT_S = 5.0
 Run = Callable[[Worker], RunReport]
 Interpret = Callable[[RunReport], Verdict]
 
@@ -176,25 +178,43 @@ class Judge:
         )
 
     def _settle(self, run: Run, interpret: Interpret) -> Verdict:
-        """Run a check, once more if the judge itself failed."""
+        """Run a check; once more, alone, if the judge itself failed.
+
+        If it fails again, an honest program tells whether this machine is at fault or the program that was checked.
+        """
         try:
             return self._attempt(run, interpret)
-        except (ZygoteError, RefusedError, OSError):
-            try:
-                return self._attempt(run, interpret)
-            except (ZygoteError, RefusedError, OSError) as error:
-                return Verdict("error", str(error), 0.0)
+        except _FAILURES:
+            pass
+        try:
+            return self._attempt(run, interpret, alone=True)
+        except _FAILURES as error:
+            reason = printable(str(error))
+        return Verdict("fail" if self._works() else "error", reason, 0.0)
 
-    def _attempt(self, run: Run, interpret: Interpret) -> Verdict:
+    def _works(self) -> bool:
+        """Say whether an honest program can be judged now."""
+        limits = self._limits(_HONEST_TIMEOUT_S, None)
+        try:
+            verdict = self._attempt(
+                lambda worker: worker.run_stdio(b"print(1)", b"", limits),
+                lambda report: stdio_verdict(report, "1", limits),
+            )
+        except _FAILURES:
+            return False
+        return verdict.status == "pass"
+
+    def _attempt(self, run: Run, interpret: Interpret, alone: bool = False) -> Verdict:
         """Run a check on a worker of its own, alone if it timed out among others; a worker that fails is dropped."""
         assert self._num_workers, "the judge is closed"
         worker = self._workers.get()
         try:
-            worker = worker or Worker(self.isolation_level, self._disk_limit_bytes)
-            with self._gate.together() as visit:
+            with self._gate.alone() if alone else self._gate.together() as visit:
+                worker = _usable(worker) or Worker(self.isolation_level, self._disk_limit_bytes)
                 verdict = interpret(run(worker))
             if verdict.status == "timeout" and visit.overlapped:
                 with self._gate.alone():
+                    worker = _usable(worker) or Worker(self.isolation_level, self._disk_limit_bytes)
                     verdict = interpret(run(worker))
         except BaseException:
             if worker is not None:
@@ -203,6 +223,14 @@ class Judge:
             raise
         self._workers.put(worker)
         return verdict
+
+
+def _usable(worker: Worker | None) -> Worker | None:
+    """Return the worker, or None in place of one that can run no more checks."""
+    if worker is None or worker.is_usable:
+        return worker
+    worker.close()
+    return None
 
 
 def _encoded(text: str) -> bytes:

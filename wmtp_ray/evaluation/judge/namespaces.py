@@ -2,16 +2,20 @@
 
 `enter` puts the zygote into its own root: a read-only tree that holds the interpreter's files, a few devices and a
 scratch file system of limited size, and nothing else of this machine, not even /proc. There is no network interface.
-The zygote becomes process 1 of a process-id namespace and gives every program another one of its own, so that a program
-finds no process but itself.
+Programs run in a process-id namespace below that of the zygote, the tests on them in another; process 1 of each is a
+copy of the zygote that only sleeps. A program is not process 1, which the kernel spares the signals that end others.
 
 Source: user_namespaces(7), pid_namespaces(7), mount_setattr(2), pivot_root(2).
 """
 
 import ctypes
 import os
+import signal
 import struct
+from collections.abc import Iterable
+from typing import NoReturn
 
+from wmtp_ray.evaluation.judge.disk import MAX_FILES
 from wmtp_ray.evaluation.judge.syscalls import die_with_parent, libc, syscall
 
 _NEW_NS, _NEW_UTS, _NEW_IPC = 0x20000, 0x4000000, 0x8000000
@@ -20,28 +24,40 @@ _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE, _MS_BIND = 2, 4, 1 << 14, 1 << 18, 
 _MNT_DETACH = 2
 _ATTR_RDONLY_AND_NOSUID = 3
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
-_MAX_FILES = 4096
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 SCRATCH_PARENT = "/scratch"
 SCRATCH = "/scratch/tmp"
 
 
 class PidNamespaces:
-    """Gives the children of this process a process-id namespace each; call it in process 1 of one."""
+    """Process-id namespaces below that of this process, which sees into them; one has a name each."""
 
-    def __init__(self, own: int) -> None:
-        self._own = own
-        self._pending = False
+    def __init__(self, names: Iterable[str]) -> None:
+        self._own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._by_name = {name: self._start() for name in names}
 
-    def next_child(self) -> None:
-        """Have the next fork start a namespace, whose process 1 the child is."""
-        if self._pending:
-            libc("setns", self._own, _NEW_PID)
+    def enter(self, name: str) -> None:
+        """Have the next forks make processes of this namespace."""
+        libc("setns", self._by_name[name], _NEW_PID)
+
+    def _start(self) -> int:
+        """Start a namespace with a process 1 that sleeps, and return its descriptor."""
+        libc("setns", self._own, _NEW_PID)
         libc("unshare", _NEW_PID)
-        self._pending = True
+        if not os.fork():
+            _sleep()
+        return os.open("/proc/thread-self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def enter(new_root: str, readable: list[str], scratch_bytes: int) -> PidNamespaces:
+def _sleep() -> NoReturn:
+    """Hold a process-id namespace open until the zygote ends."""
+    die_with_parent()
+    os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+    while True:
+        signal.pause()
+
+
+def enter(new_root: str, readable: list[str], scratch_bytes: int, pid_namespaces: Iterable[str]) -> PidNamespaces:
     """Move this process into namespaces rooted at an empty directory `new_root`, which stays empty for everyone else.
 
     Forks: the caller goes on as process 1 of the namespaces, and its former self only waits for it.
@@ -50,7 +66,7 @@ def enter(new_root: str, readable: list[str], scratch_bytes: int) -> PidNamespac
     libc("unshare", _NEW_USER | _NEW_NS | _NEW_NET | _NEW_IPC | _NEW_UTS | _NEW_PID)
     _map_ids(uid, gid)
     _become_process_one()
-    own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    pids = PidNamespaces(pid_namespaces)
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", new_root, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=64k,mode=755")
     for path in readable:
@@ -60,12 +76,12 @@ def enter(new_root: str, readable: list[str], scratch_bytes: int) -> PidNamespac
     os.makedirs(new_root + SCRATCH, exist_ok=True)  # noqa: PTH103
     _change_root(new_root)
     mount_scratch(scratch_bytes)
-    return PidNamespaces(own)
+    return pids
 
 
 def mount_scratch(num_bytes: int) -> None:
     """Cover the scratch directory with an empty file system."""
-    _mount("tmpfs", SCRATCH, "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={num_bytes},nr_inodes={_MAX_FILES},mode=700")
+    _mount("tmpfs", SCRATCH, "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={num_bytes},nr_inodes={MAX_FILES},mode=700")
 
 
 def unmount_scratch() -> None:

@@ -3,8 +3,9 @@
 import json
 import signal
 
+from wmtp_ray.evaluation.judge.disk import MAX_FILES
 from wmtp_ray.evaluation.judge.limits import MAX_THREADS, Limits
-from wmtp_ray.evaluation.judge.stdout import first_difference
+from wmtp_ray.evaluation.judge.stdout import first_difference_of_output
 from wmtp_ray.evaluation.judge.verdict import STATUSES, Status, Verdict, printable
 from wmtp_ray.evaluation.judge.worker import RunReport, ZygoteError
 
@@ -14,13 +15,20 @@ def function_verdict(report: RunReport, limits: Limits) -> Verdict:
     passed = _limit_verdict(report, limits)
     if passed is not None:
         return passed
-    if not report.written:
-        raise ZygoteError(f"the tests ended without a verdict, {_ending(report.tests_exit_code)}")
-    status, detail = json.loads(report.written)
-    assert status in STATUSES, status
+    status, detail = _written_verdict(report)
     if status == "fail" and report.exit_code < 0:
         detail = f"{detail} ({_ending(report.exit_code)})"
     return Verdict(status, printable(detail), report.seconds)
+
+
+def _written_verdict(report: RunReport) -> tuple[Status, str]:
+    try:
+        status, detail = json.loads(report.written)
+    except (ValueError, TypeError):
+        raise ZygoteError(f"the tests ended without a verdict, {_ending(report.tests_exit_code)}") from None
+    if status not in STATUSES or not isinstance(detail, str):
+        raise ZygoteError("the tests ended with something that is no verdict")
+    return status, detail
 
 
 def stdio_verdict(report: RunReport, expected_stdout: str, limits: Limits) -> Verdict:
@@ -40,7 +48,7 @@ def _compare(report: RunReport, expected_stdout: str, limits: Limits) -> tuple[S
         last_line = errors.rpartition("\n")[2]
         status: Status = "memory" if last_line.startswith(("MemoryError", "numpy.core._exceptions._Array")) else "fail"
         return status, f"{_ending(report.exit_code)}: {errors}"
-    difference = first_difference(report.written.decode("utf-8", "surrogateescape"), expected_stdout)
+    difference = first_difference_of_output(report.written, expected_stdout)
     return ("pass", "") if difference is None else ("fail", difference)
 
 
@@ -57,13 +65,21 @@ def _limit_verdict(report: RunReport, limits: Limits) -> Verdict | None:
         status, detail = "fail", f"more than {MAX_THREADS} threads"
     elif report.limit_passed == "disk":
         status, detail = "fail", f"more than {limits.disk_bytes} bytes of files"
-    elif report.exit_code == -signal.SIGKILL and report.cpu_s >= limits.cpu_s:
-        status, detail = "timeout", f"more than {limits.cpu_s:g} s of CPU time"  # the rlimit was faster than the watch
+    elif report.limit_passed == "files":
+        status, detail = "fail", f"more than {MAX_FILES} files, or a directory that cannot be read to count them"
+    elif _killed_at_cpu_limit(report, limits):
+        status, detail = "timeout", f"more than {limits.cpu_s:g} s of CPU time"
     elif report.exit_code == -signal.SIGKILL:
         raise ZygoteError("somebody else killed the program, perhaps for want of memory on this machine")
     else:
         return None
     return Verdict(status, detail, report.seconds)
+
+
+def _killed_at_cpu_limit(report: RunReport, limits: Limits) -> bool:
+    """Say whether the rlimit of the program or of the tests was faster than the watch."""
+    ends = ((report.exit_code, report.cpu_s), (report.tests_exit_code, report.tests_cpu_s))
+    return any(exit_code == -signal.SIGKILL and cpu_s >= limits.cpu_s for exit_code, cpu_s in ends)
 
 
 def _ending(exit_code: int) -> str:

@@ -4,38 +4,44 @@ Everything here is in the program's hands once it runs: nothing in this process 
 verdict, and whatever it answers is taken for the program's own words.
 """
 
-import atexit
 import builtins
+import contextlib
 import os
 import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from wmtp_ray.evaluation.judge import standard_files
 from wmtp_ray.evaluation.judge.channel import BUILTIN, Channel, ChannelClosedError, NotPlainError, decode, encode
 
 PROGRAM_FD, CHANNEL_FD = 3, 4
 FILE_NAME = "<program>"
 _MAX_MESSAGE_CHARS = 2000
+_NUM_FRAMES_OF_A_CALL = 3
+_NUM_PLAIN_FRAMES = sys.getrecursionlimit()
 
 
-def run_stdio() -> NoReturn:
-    """Run the program as a script on the standard streams, and end as an interpreter would."""
-    code = 0
+def run_stdio() -> None:
+    """Run the program as a script on the standard streams; its caller is to let the interpreter end.
+
+    The end of the interpreter is part of a script: it waits for threads, runs exit handlers and `__del__`, and flushes.
+    """
+    _allow_frames(_NUM_PLAIN_FRAMES + 1)  # `exec`
+    standard_files.name_them()
+    module = _new_module("__main__")
     try:
-        source = _read_program()
-        exec(compile(source, FILE_NAME, "exec", dont_inherit=True), _new_module("__main__").__dict__)
-    except SystemExit as error:
-        code = _exit_code(error)
+        exec(compile(_read_program(), FILE_NAME, "exec", dont_inherit=True), module.__dict__)
+    except SystemExit:
+        raise
     except BaseException as error:
-        code = 1
         _print_error(error)
-    os._exit(_finish() or code)
+        sys.exit(1)
 
 
 def serve_calls() -> NoReturn:
     """Load the program as a module, then do what the tests ask until they are done."""
+    _allow_frames(_NUM_PLAIN_FRAMES + _NUM_FRAMES_OF_A_CALL)
     server = _Server(Channel(CHANNEL_FD))
     trouble = server.load()
     try:
@@ -158,6 +164,7 @@ def _read_program() -> str:
 def _new_module(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = builtins
+    module.__file__ = os.path.join(os.getcwd(), "program.py")  # noqa: PTH109, PTH118
     sys.modules[name] = module
     return module
 
@@ -177,30 +184,18 @@ def _message(error: BaseException) -> str:
         return "(its message cannot be made)"
 
 
-def _exit_code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 0xFF
-    sys.stderr.write(f"{error.code}\n")
-    return 1
-
-
 def _print_error(error: BaseException) -> None:
+    trace = error.__traceback__
     try:
-        traceback.print_exception(error)
+        sys.excepthook(type(error), error, trace and trace.tb_next)  # without the frame of `run_stdio`
     except BaseException:
-        os.write(2, type(error).__name__.encode("utf-8", "replace"))
+        with contextlib.suppress(OSError):
+            os.write(2, type(error).__name__.encode("utf-8", "replace"))
 
 
-def _finish() -> int:
-    """Do what an interpreter does at its end: wait for threads, run exit handlers, flush; 120 if output is lost."""
-    try:
-        if (threading := sys.modules.get("threading")) is not None:
-            threading._shutdown()
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:
-        return 120
-    return 0
+def _allow_frames(num_frames: int) -> None:
+    """Let the caller's callees nest as deep as a script's functions do: what is beneath does not count."""
+    frame, num_beneath = sys._getframe(1), 1
+    while frame.f_back is not None:
+        frame, num_beneath = frame.f_back, num_beneath + 1
+    sys.setrecursionlimit(num_frames + num_beneath)

@@ -50,9 +50,11 @@ class Session:
         self.trouble: tuple[Status, str] | None = None
 
     def names(self, names: list[str]) -> dict[str, object]:
-        """Return what the program means by each of these names, as far as it has them."""
-        found = self.request("names", None, names)
-        if not isinstance(found, dict) or not found.keys() <= set(names):
+        """Return what the program means by each of these names, as far as it has them, and by no other."""
+        outcome, found, after = self._exchange("names", None, names)
+        if outcome != "value":
+            self.stop(_STATUS_OF_OUTCOME.get(outcome, "fail"), str(found))
+        if not isinstance(found, dict) or not found.keys() <= set(names) or after is not None:
             self.stop("fail", _INTRUSION)
         meanings = {
             name: _import_for_tests(name, value.name) if isinstance(value, _Module) else value

@@ -14,8 +14,10 @@ from typing import Any, NoReturn
 
 from wmtp_ray.evaluation.judge.channel import Channel
 from wmtp_ray.evaluation.judge.remote import ProgramTroubleError, RemoteObject, Session
-from wmtp_ray.evaluation.judge.verdict import BrokenTestsError, Status
+from wmtp_ray.evaluation.judge.tests_job import compile_tests
+from wmtp_ray.evaluation.judge.verdict import BrokenTestsError, Status, printable
 
+_MAX_TRACED_FRAMES = 100
 TESTS_FD, CHANNEL_FD, VERDICT_FD = 3, 4, 5
 
 
@@ -24,7 +26,7 @@ def run_tests() -> NoReturn:
     with open(TESTS_FD, "rb") as file:
         job = marshal.loads(file.read())  # of the judge's own making
     status, detail = judge(job, Session(Channel(CHANNEL_FD)))
-    os.write(VERDICT_FD, json.dumps([status, detail]).encode())
+    os.write(VERDICT_FD, json.dumps([status, printable(detail)]).encode())
     os._exit(0)
 
 
@@ -40,18 +42,19 @@ def judge(job: dict[str, Any], session: Session) -> tuple[Status, str]:
     except MemoryError:
         outcome = ("memory", "the program's values do not fit into the tests' memory")
     except BaseException as error:
-        outcome = ("fail", _describe(error, job["sources"]))
+        return session.trouble or ("fail", _describe(error, job["compiled"]["sources"] if job["compiled"] else {}))
     return session.trouble or outcome
 
 
 def _run(job: dict[str, Any], session: Session) -> None:
     entry_point = job["entry_point"]
+    job["compiled"] = compiled = job["compiled"] or compile_tests(job["sections"])
     namespace: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
-    namespace.update(_meanings(set(job["names"]), entry_point, session))
+    namespace.update(_meanings(set(compiled["names"]), entry_point, session))
     candidate = namespace.get(entry_point) if entry_point is not None else None
     if entry_point is not None and not isinstance(candidate, RemoteObject):
         session.stop("fail", f"the program defines no function {entry_point!r}")
-    for code in job["codes"]:
+    for code in compiled["codes"]:
         exec(code, namespace)
     if job["call_check"]:
         if "check" not in namespace:
@@ -70,9 +73,18 @@ def _meanings(names: set[str], entry_point: str | None, session: Session) -> dic
 
 def _describe(error: BaseException, sources: dict[str, str]) -> str:
     """Say which line of the tests failed, and why; sources by the file name they were compiled with."""
-    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    words = type(error).__name__ + _message(error)
+    for frame in reversed(traceback.extract_tb(error.__traceback__, limit=-_MAX_TRACED_FRAMES)):
         source = sources.get(frame.filename)
         if source is not None and frame.lineno is not None:
             return f"{words} at line {frame.lineno} of the tests: {source.splitlines()[frame.lineno - 1].strip()}"
     return words
+
+
+def _message(error: BaseException) -> str:
+    """Return the beginning of an error's message, which may hold all that a program returned, or fail to be made."""
+    try:
+        text = str(error)
+    except BaseException:
+        return " (its message cannot be made)"
+    return f": {printable(text)}" if text else ""

@@ -7,10 +7,15 @@ import marshal
 import symtable
 from functools import lru_cache
 from types import CodeType
+from typing import Any
 
 from wmtp_ray.evaluation.judge.verdict import BrokenTestsError
 
 _CACHED_JOBS = 256
+
+
+class _ManyDigitsError(Exception):
+    """The tests hold a number of more digits than this process converts (sys.set_int_max_str_digits)."""
 
 
 @lru_cache(maxsize=_CACHED_JOBS)
@@ -19,11 +24,19 @@ def prepare_tests(sections: tuple[str, ...], entry_point: str | None, *, call_ch
 
     `sections` are run in order, in one namespace; `call_check` calls their check(candidate) afterwards.
     """
+    job: dict[str, Any] = {"sections": sections, "entry_point": entry_point, "call_check": call_check}
+    try:
+        job["compiled"] = compile_tests(sections)
+    except _ManyDigitsError:
+        job["compiled"] = None  # the tests' own process converts numbers of any length; this one may not
+    return marshal.dumps(job)
+
+
+def compile_tests(sections: tuple[str, ...]) -> dict[str, Any]:
+    """Return sources and codes by file name, and the names that they expect of the program."""
     sources = {f"<tests {number}>": source for number, source in enumerate(sections)}
     codes = [_compile(source, name) for name, source in sources.items()]
-    names = sorted(free_names(sections))
-    job = {"sources": sources, "codes": codes, "names": names, "entry_point": entry_point, "call_check": call_check}
-    return marshal.dumps(job)
+    return {"sources": sources, "codes": codes, "names": sorted(free_names(sections))}
 
 
 def free_names(sections: tuple[str, ...]) -> set[str]:
@@ -50,5 +63,7 @@ def _compile(source: str, name: str) -> CodeType:
     try:
         code: CodeType = compile(source, name, "exec", dont_inherit=True, optimize=0)  # asserts stay, whatever -O says
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if "integer string conversion" in str(error):
+            raise _ManyDigitsError from None
         raise BrokenTestsError(f"the tests do not compile: {error}") from None
     return code

@@ -4,7 +4,6 @@ On Linux from /proc and the process's CPU clock; on macOS from libproc, written 
 project's tests.
 """
 
-import contextlib
 import ctypes
 import os
 import struct
@@ -12,23 +11,21 @@ import sys
 import time
 from dataclasses import dataclass
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_MAX_COUNTED_FILES = 1000
-_MAX_COUNTED_DEPTH = 32
 _BLOCK_BYTES = 512
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
 class Usage:
     """What one process uses. `queued_s` is the time its first thread was ready to run and another had the CPU;
-    `disk_bytes` is what it wrote to disks, also to files that have no name any more. Both are 0 where the kernel does
-    not say."""
+    `written_bytes` is what it wrote to disks, whether it is there still or not. Both are 0 where the kernel does not
+    say."""
 
     cpu_s: float
     memory_bytes: int
     num_threads: int
     queued_s: float
-    disk_bytes: int
+    written_bytes: int
 
 
 class UsageReader:
@@ -64,21 +61,42 @@ class UsageReader:
             memory_bytes=resident * _PAGE_BYTES,
             num_threads=int(stat[17]),
             queued_s=self._queued_s(pid_outside),
-            disk_bytes=self._disk_bytes(pid_outside),
+            written_bytes=self._written_bytes(pid_outside),
         )
 
-    def _disk_bytes(self, pid_outside: int) -> int:
+    def _written_bytes(self, pid_outside: int) -> int:
         try:
             fields = dict(line.split(": ") for line in self._read(f"{pid_outside}/io").splitlines())
         except (FileNotFoundError, PermissionError):
             return 0  # a kernel without CONFIG_TASK_IO_ACCOUNTING
         return int(fields["write_bytes"])
 
+    def nameless_bytes(self, pid_outside: int, directory: str) -> int:
+        """Return what files take that a child removed from beneath a directory and still uses.
+
+        A file that is only mapped does not say its size, and is boundless. Raises OSError once the child is gone.
+        """
+        if sys.platform != "linux":
+            return 0
+        device = os.stat(directory).st_dev  # noqa: PTH116
+        if any(line.endswith(" (deleted)") and directory in line for line in self._lines(f"{pid_outside}/maps")):
+            return sys.maxsize
+        open_files = os.open(f"{pid_outside}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
+        try:
+            found = [os.stat(name, dir_fd=open_files) for name in os.listdir(open_files)]  # noqa: PTH208
+        finally:
+            os.close(open_files)
+        return sum(file.st_blocks * _BLOCK_BYTES for file in found if file.st_nlink == 0 and file.st_dev == device)
+
     def _queued_s(self, pid_outside: int) -> float:
         try:
             return int(self._read(f"{pid_outside}/schedstat").split()[1]) / 1e9
         except FileNotFoundError:
             return 0.0  # a kernel without CONFIG_SCHED_INFO
+
+    def _lines(self, path: str) -> list[str]:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc), errors="replace") as file:  # noqa: PTH123
+            return file.read().splitlines()
 
     def _read(self, path: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
@@ -101,25 +119,3 @@ class UsageReader:
 def _cpu_clock_s(pid: int) -> float:
     """Read another process's CPU clock: the id of clock_getcpuclockid(3)."""
     return time.clock_gettime((~pid << 3) | 2)
-
-
-def directory_bytes(path: str) -> int:
-    """Return what the files beneath a directory take on disk; what cannot be counted quickly is boundless."""
-    total, count, pending = 0, 0, [(path, 0)]
-    while pending:
-        directory, depth = pending.pop()
-        try:
-            entries = list(os.scandir(directory))
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return sys.maxsize  # made unreadable by its owner, for one
-        count += len(entries)
-        if count > _MAX_COUNTED_FILES or depth > _MAX_COUNTED_DEPTH:
-            return sys.maxsize
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                pending.append((entry.path, depth + 1))
-            with contextlib.suppress(FileNotFoundError):
-                total += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
-    return total

@@ -9,6 +9,7 @@ unserialisable  a test needs a value that does not cross from the program's proc
 error           the judge itself failed, twice; never to be counted as a wrong program
 """
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,15 @@ class StdioVerdict(Verdict):
 
 
 def printable(text: str) -> str:
-    """Make a program's words safe to log: no lone surrogates, no NULs, of bounded length (the end is kept)."""
-    tail = text[-_MAX_DETAIL_CHARS:].encode("utf-8", "backslashreplace").decode("utf-8")
-    return tail.replace("\0", "\\x00").strip()
+    """Make a program's words safe to log and to show: of bounded length, without surrogates and control characters."""
+    if len(text) > _MAX_DETAIL_CHARS:
+        text = f"{text[: _MAX_DETAIL_CHARS // 2]} ... {text[-_MAX_DETAIL_CHARS // 2 :]}"
+    text = text.strip()
+    return text if text.isprintable() else "".join(map(_printable_char, text))
+
+
+def _printable_char(char: str) -> str:
+    """Escape what cannot be written as UTF-8, or moves a terminal's cursor, or turns the direction of writing."""
+    if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs", "Cf"):
+        return char
+    return char.encode("ascii", "backslashreplace").decode() if ord(char) > 127 else f"\\x{ord(char):02x}"

@@ -12,10 +12,13 @@ import socket
 import time
 from dataclasses import dataclass
 
+from wmtp_ray.evaluation.judge.confinement import Confinement
+from wmtp_ray.evaluation.judge.disk import UnmeasurableError
 from wmtp_ray.evaluation.judge.limits import MAX_THREADS, Limits
-from wmtp_ray.evaluation.judge.usage import UsageReader, directory_bytes
+from wmtp_ray.evaluation.judge.usage import UsageReader
 
 _LOOK_EVERY_S = 0.01
+_MAX_BETWEEN_COUNTS_S = 0.05  # files are counted less often the longer that takes
 _RUSAGE_UNIT_BYTES = 1024 if os.uname().sysname == "Linux" else 1
 
 
@@ -39,10 +42,11 @@ class Child:
 class Watch:
     """Ends checks, one after the other."""
 
-    def __init__(self, control: socket.socket, usage: UsageReader, scratch: str) -> None:
+    def __init__(self, control: socket.socket, usage: UsageReader, confinement: Confinement) -> None:
         self._control = control
         self._usage = usage
-        self._scratch = scratch
+        self._confinement = confinement
+        self._next_count = 0.0
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_write, False)
@@ -55,6 +59,7 @@ class Watch:
         Raises JudgeGoneError, with no child left.
         """
         passed = None
+        self._next_count = 0.0
         try:
             started = time.monotonic()
             next_look = started + _LOOK_EVERY_S
@@ -79,6 +84,7 @@ class Watch:
 
     def _limit_passed(self, children: list[Child], limits: Limits, elapsed_s: float) -> str | None:
         queued_s = 0.0
+        suspects = []  # children that may have filled the disk with files that have no name any more
         for child in children:
             if child.ended:
                 continue
@@ -86,7 +92,7 @@ class Watch:
                 if child.pid_outside is None:
                     child.pid_outside = self._usage.pid_outside(child.pid)
                 usage = self._usage.read(child.pid, child.pid_outside)
-            except (OSError, IndexError):
+            except (OSError, LookupError, ValueError):
                 continue  # it ended since
             queued_s += usage.queued_s
             if usage.cpu_s > limits.cpu_s:
@@ -95,11 +101,31 @@ class Watch:
                 return "memory"
             if usage.num_threads > MAX_THREADS:
                 return "threads"
-            if usage.disk_bytes > limits.disk_bytes:
-                return "disk"
+            if usage.written_bytes > limits.disk_bytes:
+                suspects.append(child)
         if elapsed_s - queued_s > limits.wall_s or elapsed_s > limits.hard_wall_s:
             return "wall"
-        return "disk" if directory_bytes(self._scratch) > limits.disk_bytes else None
+        return self._scratch_limit_passed(suspects, limits)
+
+    def _scratch_limit_passed(self, suspects: list[Child], limits: Limits) -> str | None:
+        started = time.monotonic()
+        if started < self._next_count:
+            return None
+        try:
+            used = self._confinement.used_bytes() + sum(self._nameless_bytes(child) for child in suspects)
+            passed = "disk" if used > limits.disk_bytes else None
+        except UnmeasurableError:
+            passed = "files"
+        ended = time.monotonic()
+        self._next_count = ended + min(10 * (ended - started), _MAX_BETWEEN_COUNTS_S)
+        return passed
+
+    def _nameless_bytes(self, child: Child) -> int:
+        assert child.pid_outside is not None
+        try:
+            return self._usage.nameless_bytes(child.pid_outside, self._confinement.scratch)
+        except OSError:
+            return 0  # it ended since
 
     def _reap(self, children: list[Child], options: int) -> list[Child]:
         for child in children:

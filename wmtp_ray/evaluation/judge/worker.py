@@ -6,7 +6,6 @@ through the zygote, so that they are gone with the last process that has them op
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wmtp_ray.evaluation.judge import disk
 from wmtp_ray.evaluation.judge.control import receive_message, send_message
 from wmtp_ray.evaluation.judge.limits import Limits
 
@@ -66,15 +66,20 @@ class RunReport:
     cpu_s: float
     peak_memory_bytes: int
     tests_exit_code: int
+    tests_cpu_s: float
     seconds: float
     written: bytes
     errors: bytes
 
 
 class Worker:
-    """A running zygote at one level of isolation. Raises RefusedError or ZygoteError when it does not come up."""
+    """A running zygote at one level of isolation. Raises RefusedError or ZygoteError when it does not come up.
+
+    `is_usable` is False once a check could not be cleaned up after; the report on that check holds.
+    """
 
     def __init__(self, level: str, scratch_bytes: int) -> None:
+        self.is_usable = True
         self._scratch = Path(tempfile.mkdtemp(prefix="judge-"))
         ours, theirs = socket.socketpair()
         self._control = ours
@@ -122,7 +127,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        disk.remove(str(self._scratch))
 
     def _configure(self, level: str, scratch_bytes: int) -> None:
         libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
@@ -142,6 +147,7 @@ class Worker:
     def _receive_report(self, limits: Limits) -> dict[str, Any]:
         self._control.settimeout(limits.hard_wall_s + _GRACE_S)
         report = self._receive()
+        self.is_usable = report.pop("reusable")
         if not report.pop("all_started"):
             raise ZygoteError("a process of the check could not be confined")
         return report

@@ -14,22 +14,52 @@ copy of it. The program's process is forked before the tests' descriptors have a
 import fcntl
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from wmtp_ray.evaluation.judge import program_side, test_side
 from wmtp_ray.evaluation.judge.confinement import Confinement, Role, prepare
 from wmtp_ray.evaluation.judge.control import receive_message, send_message
+from wmtp_ray.evaluation.judge.disk import MAX_FILES
 from wmtp_ray.evaluation.judge.limits import Limits
 from wmtp_ray.evaluation.judge.usage import UsageReader
 from wmtp_ray.evaluation.judge.watch import Child, JudgeGoneError, Watch
 
 _FIRST_HIGH_DESCRIPTOR = 64
+_kept: list["Zygote"] = []  # taking it apart would cost every child more than forking it
 _NULL = 0  # the zygote is started with the null device there
+
+
+class _InChild(BaseException):
+    """Raised in a process that was forked for a check, out of all frames of the zygote; `run` is what it is to do."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        super().__init__()
+        self.run = run
+
+
+class _Descriptors(list[int]):
+    """Descriptors of a check, closed by the zygote when it ends; a child has closed them already."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not _InChild:
+            self.close()
+
+    def close(self) -> None:
+        """Close them now."""
+        while self:
+            os.close(self.pop())
 
 
 class Zygote:
@@ -46,41 +76,59 @@ class Zygote:
         os.environ.update(HOME=scratch, TMPDIR=scratch)
         sys.path += configuration["libraries"]
         sys.argv[:] = ["program.py"]
-        self._watch = Watch(control, usage, scratch)
+        sys.set_int_max_str_digits(0)  # the limit on CPU time is the one that counts, for programs and for tests
+        _allow_many_open_files()
+        self._watch = Watch(control, usage, self._confinement)
         gc.collect()
         gc.freeze()
 
-    def serve(self) -> None:
-        """Run checks until the judge is gone."""
-        while True:
-            try:
-                message, descriptors = receive_message(self._control)
-                report = self._check(message["kind"], Limits(**message["limits"]), descriptors)
-            except (EOFError, JudgeGoneError):
-                return
-            finally:
-                self._confinement.clean()
-            send_message(self._control, report, [])
+    def serve(self) -> Callable[[], None] | None:
+        """Run checks until the judge is gone; in a process that was forked for one, return what it is to do."""
+        try:
+            while self._serve_one():
+                pass
+        except _InChild as child:
+            return child.run
+        return None
+
+    def _serve_one(self) -> bool:
+        """Run the next check; return False when there is none, or when this zygote is of no further use."""
+        try:
+            message, descriptors = receive_message(self._control)
+        except EOFError:
+            return False
+        try:
+            report = self._check(message["kind"], Limits(**message["limits"]), descriptors)
+        except (EOFError, JudgeGoneError):
+            self._clean()
+            return False
+        report["reusable"] = self._clean()
+        send_message(self._control, report, [])
+        return bool(report["reusable"])
+
+    def _clean(self) -> bool:
+        """Leave nothing of a check behind; what a check did is no reason to lose the report on it."""
+        try:
+            self._confinement.clean()
+        except OSError:
+            return False
+        return True
 
     def _check(self, kind: str, limits: Limits, descriptors: list[int]) -> dict[str, Any]:
         started = time.monotonic()
-        started_pipe, started_write = os.pipe()
-        opened = [started_pipe, started_write]
-        try:
-            opened += descriptors
+        with _Descriptors(descriptors) as opened:
+            started_pipe, started_write = os.pipe()
+            opened += [started_write, started_pipe]
             if kind == "stdio":
                 program, *standard = descriptors
                 children = [self._fork("program", limits, [*standard, program, started_write], program_side.run_stdio)]
             else:
                 children = self._fork_pair(limits, descriptors, started_write, opened)
-            for descriptor in opened[1:]:
-                os.close(descriptor)
-            del opened[1:]
+            opened.remove(started_pipe)
+            opened.close()
+            opened.append(started_pipe)
             passed = self._watch.until_end(children, limits)
             num_started = len(os.read(started_pipe, 8))
-        finally:
-            for descriptor in opened:
-                os.close(descriptor)
         return {
             "all_started": num_started == len(children),
             "limit_passed": passed,
@@ -88,6 +136,7 @@ class Zygote:
             "cpu_s": children[0].cpu_s,
             "peak_memory_bytes": children[0].peak_memory_bytes,
             "tests_exit_code": children[-1].exit_code,
+            "tests_cpu_s": children[-1].cpu_s,
             "seconds": time.monotonic() - started,
         }
 
@@ -107,7 +156,7 @@ class Zygote:
 
     def _fork(self, role: Role, limits: Limits, descriptors: list[int], run: Callable[[], None]) -> Child:
         """Fork a confined child that has these descriptors, in this order, and no other; the last says it started."""
-        self._confinement.before_fork()
+        self._confinement.before_fork(role)
         pid = os.fork()
         if pid:
             return Child(pid)
@@ -115,12 +164,16 @@ class Zygote:
             signal.set_wakeup_fd(-1)  # the handler stays; it does nothing
             os.chdir(self._confinement.scratch)
             self._confinement.confine(role, limits)
+            self._control.detach()  # or its number is closed, whatever it stands for by then
             _keep_only(descriptors)
             os.write(len(descriptors) - 1, b"s")
             os.close(len(descriptors) - 1)
-            run()
-        finally:
+            if role == "tests":
+                run()  # where it stands: to leave all frames takes time, and tests do not look through them
+                os._exit(1)
+        except BaseException:
             os._exit(1)
+        raise _InChild(run)
 
 
 def _keep_only(descriptors: list[int]) -> None:
@@ -131,14 +184,34 @@ def _keep_only(descriptors: list[int]) -> None:
     os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
 
 
+def _allow_many_open_files() -> None:
+    """Let this process open as many files as it may: one for each directory around the one that is counted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES + _FIRST_HIGH_DESCRIPTOR
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
 def main(control_descriptor: int) -> None:
-    """Serve the judge at the other end of a descriptor; a zygote that cannot get to its level says why and ends."""
+    """Serve the judge at the other end of a descriptor, and return; a child of the zygote returns when it is done.
+
+    No frame and no variable of the zygote is beneath a child: a program may look through all of them.
+    """
+    run = _serve(control_descriptor)
+    if run is not None:
+        run()
+
+
+def _serve(control_descriptor: int) -> Callable[[], None] | None:
+    """Run a zygote; one that cannot get to its level says why and ends."""
     control = socket.socket(fileno=control_descriptor)
     configuration, _ = receive_message(control)
     try:
         zygote = Zygote(control, configuration)
     except OSError as error:
         send_message(control, {"refused": str(error)}, [])
-        return
+        return None
     send_message(control, {"refused": None}, [])
-    zygote.serve()
+    _kept.append(zygote)
+    return zygote.serve()

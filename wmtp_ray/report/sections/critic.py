@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wmtp_ray.objective.baseline_standing import gate_words
 from wmtp_ray.report.arms import Arm
 from wmtp_ray.report.blocks import (
     Block,
@@ -56,6 +57,54 @@ _ROWS = (
     ("correlation_position", "correlation of V with position"),
     ("value_between_problem_share", "variance of V that only tells problems apart"),
 )
+_DRIFT = "On fixed held-out rows (critic.drift_rows), every critic.drift_every steps. A frozen critic has none."
+_CURVES = (  # metric, title, y axis, caption
+    (
+        "critic/explained_variance",
+        "Explained variance during training",
+        "explained variance",
+        "Of the critic that scores, on each training batch before it is learned. Far below its ceiling is usual; below "
+        "0 is collapse.",
+    ),
+    (
+        "critic/anchor_distance",
+        "Drift of V since the critic that scored",
+        "mean |ΔV|",
+        "How far the value head has moved since the version whose scores are in use was published.",
+    ),
+    (
+        "critic/drift_kl",
+        "Drift of V since the start of stage 2: KL",
+        "nats",
+        f"{_DRIFT} KL of V at the start from V now, both read as the chance of a correct program and clipped to "
+        "[0.01, 0.99].",
+    ),
+    ("critic/drift_value", "Drift of V since the start of stage 2: distance", "mean |ΔV|", _DRIFT),
+    (
+        "critic/drift_correlation",
+        "Drift of V since the start of stage 2: correlation",
+        "Pearson's r",
+        f"{_DRIFT} 1 where V has kept its order and scale.",
+    ),
+    (
+        "critic/drift_cosine",
+        "Drift of the states below V since the start of stage 2",
+        "1 - cos",
+        f"{_DRIFT} How far the hidden states that V is read from have turned.",
+    ),
+    (
+        "policy_head/explained_variance",
+        "Explained variance of the policy's own head, which scores nothing",
+        "explained variance",
+        "A frozen critic scores in this arm; the head is trained because train.value_coef asks for it.",
+    ),
+    (
+        "policy_head/anchor_distance",
+        "Distance of the policy's own head from the frozen critic",
+        "mean |ΔV|",
+        "Two value paths that read two trunks, on the same states.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -81,21 +130,12 @@ def critic_section(arms: Sequence[Arm]) -> Section:
             measured, "pair_accuracy", "pair_accuracy", "Pair accuracy"
         )]  # fmt: skip
         blocks += [drops] if (drops := _drop_at_edit(measured)) is not None else []
-        failures = [f"{each.name}: {text}" for each in measured for text in _failures(each)]
-        blocks.append(Bullets(tuple(failures) or ("Every critic passes the gate (critic.gate_limits).",)))
+        blocks.append(Bullets(tuple(_gate_words(each) for each in measured)))
     else:
         what = "The critic's health: no run measured a critic on held-out problems"
         blocks.append(Missing(what, "train a critic with stage 1", "wmtp launch recipe=verifiable stages=[0,1,2]"))
-    over_time = curve_figure(
-        arms, "critic/explained_variance", title="Explained variance during training", y_title="explained variance",
-        caption="On each training batch before it is learned. Far below its ceiling is usual; below 0 is collapse.",
-    )  # fmt: skip
-    blocks += [over_time] if over_time is not None else []
-    distance = curve_figure(
-        arms, "critic/anchor_distance", title="Drift of V since the critic that scored", y_title="mean |ΔV|",
-        caption="How far the value head has moved since the version whose scores are in use was published.",
-    )  # fmt: skip
-    blocks += [distance] if distance is not None else []
+    over_time = (curve_figure(arms, metric, title=title, y_title=y, caption=text) for metric, title, y, text in _CURVES)
+    blocks += [figure for figure in over_time if figure is not None]
     return Section("critic", "Critic health", tuple(blocks))
 
 
@@ -109,8 +149,11 @@ def _measured(arms: Sequence[Arm]) -> list[_Measured]:
     return found
 
 
-def _failures(measured: _Measured) -> list[str]:
-    return list(dict.fromkeys(failure for health in measured.health for failure in health.failures))
+def _gate_words(measured: _Measured) -> str:
+    """The gate's verdict on the critics of all seeds, and the baselines that their mean does not beat."""
+    failures = list(dict.fromkeys(failure for health in measured.health for failure in health.failures))
+    means = {name: measured.mean(name.removeprefix("critic/")) for name in measured.health[0].metrics}
+    return f"{measured.name}: {gate_words(failures, {name: mean for name, mean in means.items() if mean is not None})}"
 
 
 def _health_table(measured: Sequence[_Measured]) -> Block:

@@ -41,9 +41,16 @@ def learning_section(arms: Sequence[Arm]) -> Section:
         y_title="squared error",
         caption="0.25 is what knowing nothing but the share of correct rows gives on balanced rows.",
     )
+    own_head = curve_figure(
+        arms,
+        "policy_head/value_loss",
+        title="Value loss of the policy's own head",
+        y_title="squared error",
+        caption="A frozen critic scores; this head scores nothing and was asked for by train.value_coef.",
+    )
     no_value = Missing("A value loss: no arm trains one beside its policy", "set train.value_coef above 0")
     blocks += [minimised] if minimised is not None else []
-    blocks.append(value if value is not None else no_value)
+    blocks += [figure for figure in (value, own_head) if figure is not None] or [no_value]
     stage_1 = curve_figure(
         arms, "loss/value", stage=1, title="Stage 1: the critic's own training", y_title="squared error",
         caption="The value loss while only the critic learns.",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wmtp_ray.report.arms import Arm
+from wmtp_ray.evaluation.intervals import RULE
+from wmtp_ray.report.arms import Arm, confounds
 from wmtp_ray.report.blocks import (
     Block,
     Figure,
@@ -62,8 +63,8 @@ def _scores(comparison: DatasetComparison) -> Table:
         for score in comparison.scores
     )
     caption = (
-        f"Pass@{comparison.k} on {comparison.dataset}, {len(comparison.task_ids)} problems, mean over seeds. Intervals "
-        "are 95 %: over problems a bootstrap, over seeds Student's."
+        f"Pass@{comparison.k} on {comparison.dataset}, {comparison.num_problems} problems, mean over seeds. Intervals "
+        f"are {RULE}; over seeds Student's, 95 %."
     )
     header = ("arm", f"Pass@{comparison.k}", "interval over problems", "interval over seeds", "each seed")
     return Table(caption, header, rows)
@@ -118,14 +119,16 @@ def _differences(comparison: DatasetComparison) -> Table:
             str(each.problems.num_worse),
             str(each.problems.num_equal),
             _p(each.problems.sign_p),
-            {"better": "better", "worse": "worse", "undecided": "not told apart"}[each.verdict],
+            {"better": "better", "worse": "worse", "undecided": "not told apart"}[each.verdict]
+            + (", confounded" if confounds(each.score.arm, each.reference.arm, comparison.dataset) else ""),
         )
         for each in comparison.differences
     )
     caption = (
         f"Against {comparison.differences[0].reference.arm.name}, problem by problem (points are percentage points; "
-        "each problem's rate is its mean over seeds). Wins and losses count problems. Verdict: the interval excludes 0 "
-        "and no seed points the other way."
+        f"each problem's rate is its mean over seeds). Wins and losses count problems. The interval is {RULE}: arms "
+        "that agree on every problem are not proved equal by it. Verdict: the interval excludes 0 and no seed points "
+        "the other way. Confounded: the training differs in steps, tokens or start, see the summary."
     )
     header = ("arm", "difference", "95 % interval", "wins", "losses", "ties", "sign test p", "verdict")
     return Table(caption, header, rows, text_columns=(0, 7))

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from wmtp_ray.report.arms import SEED_KEYS, Arm, differing_keys
+from wmtp_ray.report.arms import Arm, differing_keys
 from wmtp_ray.report.blocks import Block, Bullets, Missing, Section, Table, Words
 from wmtp_ray.report.saved_run import SavedRun
+from wmtp_ray.tracking.training_difference import SEED_KEYS
 
 _MOST_CHARS = 120
 

@@ -1,10 +1,13 @@
-"""The decision, in words and numbers, and one row for each arm. Everything it says stands below in full."""
+"""What differs in training, the decision in words and numbers, and one row for each arm.
+
+Everything it says stands below in full.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from wmtp_ray.report.arms import Arm
+from wmtp_ray.report.arms import Arm, caution
 from wmtp_ray.report.blocks import Block, Bullets, Missing, Section, Table, Words, figures, names_of, share, signed
 from wmtp_ray.report.comparison import (
     DatasetComparison,
@@ -13,6 +16,7 @@ from wmtp_ray.report.comparison import (
     held_out_losses,
     held_out_margins,
 )
+from wmtp_ray.report.sections.training import training_table
 from wmtp_ray.report.statistics import Interval, SeedTest, compare_over_seeds, over_seeds
 
 _CONTROLS = ("shuffled", "matched_random")
@@ -20,11 +24,12 @@ FLAT_STD = 0.05
 
 
 def summary_section(arms: Sequence[Arm], comparisons: Sequence[DatasetComparison], reference: Arm) -> Section:
-    """Return the section, decision first."""
+    """Return the section: what differs in training, then the decision."""
     blocks: list[Block] = []
     if len(arms) == 1:
         blocks.append(Words(_alone(arms[0], comparisons), "lead"))
     else:
+        blocks.append(training_table(arms))
         sentences = _decisions(arms, comparisons, reference)
         if reference.weighting != "uniform":
             sentences.append(f"No arm has uniform weights, so {reference.name} is what others are compared with.")
@@ -72,10 +77,18 @@ def _sentence(each: Difference, comparison: DatasetComparison) -> str:
     )
     seeds = "" if each.seeds is None else f"; {_seed_words(each.seeds)}"
     if each.verdict == "undecided":
-        return f"{name} and {base} cannot be told apart on the {len(comparison.task_ids)} {what}: {numbers}{seeds}."
+        told = f"{name} and {base} cannot be told apart on the {len(comparison.task_ids)} {what}: {numbers}{seeds}."
+        return f"{told}{_caution(each.score.arm, each.reference.arm, comparison.dataset)}"
     more = "more" if each.verdict == "better" else "fewer"
-    caution = " One seed: train others before believing it." if each.seeds is None or _one(each) else ""
-    return f"{name} solves {more} {what} than {base}: {numbers}{seeds}.{caution}"
+    few = " One seed: train others before believing it." if each.seeds is None or _one(each) else ""
+    beside = _caution(each.score.arm, each.reference.arm, comparison.dataset)
+    return f"{name} solves {more} {what} than {base}: {numbers}{seeds}.{beside}{few}"
+
+
+def _caution(arm: Arm, base: Arm, dataset: str | None = None) -> str:
+    """What else than the method may explain the verdict, behind a blank; empty where nothing does."""
+    words = caution(arm, base, dataset)
+    return "" if words is None else f" {words}"
 
 
 def _one(each: Difference) -> bool:
@@ -87,10 +100,12 @@ def _placement(comparison: DatasetComparison) -> list[str]:
     by_weighting = {each.arm.weighting: each for each in comparison.scores}
     method = by_weighting.get("td")
     controls = [by_weighting[name] for name in _CONTROLS if name in by_weighting]
-    return [] if method is None else [_placement_sentence(difference_of(method, control)) for control in controls]
+    if method is None:
+        return []
+    return [_placement_sentence(difference_of(method, control), comparison.dataset) for control in controls]
 
 
-def _placement_sentence(each: Difference) -> str:
+def _placement_sentence(each: Difference, dataset: str) -> str:
     told = {
         "better": "it matters where the weights lie",
         "worse": "their places did harm",
@@ -99,7 +114,7 @@ def _placement_sentence(each: Difference) -> str:
     seeds = "" if each.seeds is None else f", {_seed_words(each.seeds)}"
     difference = _points(each.problems.difference)
     arms = f"{each.score.arm.name} against its control {each.reference.arm.name}"
-    return f"{arms}: {difference}{seeds}; {told[each.verdict]}."
+    return f"{arms}: {difference}{seeds}; {told[each.verdict]}.{_caution(each.score.arm, each.reference.arm, dataset)}"
 
 
 def _by_margin(arms: Sequence[Arm], reference: Arm) -> list[str]:
@@ -124,7 +139,8 @@ def _margin_sentence(arm: Arm, reference: Arm, tested: SeedTest) -> str:
     bounds = ""
     if gap.low is not None and gap.high is not None:
         bounds = f", 95 % interval over {gap.count} seeds {signed(gap.low)} to {signed(gap.high)}"
-    return f"{arm.name} {told}: the margin between their losses differs by {signed(gap.value)} nats a token{bounds}."
+    margin = f"the margin between their losses differs by {signed(gap.value)} nats a token{bounds}"
+    return f"{arm.name} {told}: {margin}.{_caution(arm, reference)}"
 
 
 def _table(arms: Sequence[Arm], comparisons: Sequence[DatasetComparison]) -> Table:

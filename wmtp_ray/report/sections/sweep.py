@@ -7,13 +7,27 @@ from wmtp_ray.report.blocks import Block, Bullets, Figure, Missing, Section, Tab
 from wmtp_ray.report.saved_sweep import SavedSweep, SweepPoint
 
 MOST_POINTS = 30
+# More steps or tokens, or another start: said before the verdict.
+_EXTENT_KEYS = {
+    "model.path",
+    "train.epochs",
+    "train.max_steps",
+    "train.batch_rows",
+    "train.batch_sequences",
+    "train.sampling.n_samples",
+}
 
 
 def sweep_section(sweep: SavedSweep, number: int) -> Section:
     """Return the section of a sweep; `number` tells the anchors of several apart."""
     title, anchor = f"Sweep {sweep.name}", f"sweep-{number}"
     ranked = [point for point in sweep.points if point.mean is not None]
-    blocks: list[Block] = [Words(sweep.verdict, "lead"), Words(_what(sweep), "note")]
+    uneven = [key for key in sweep.space if key in _EXTENT_KEYS]
+    blocks: list[Block] = []
+    if uneven:
+        text = f"The points differ in how long or from where they train ({', '.join(uneven)}), which may decide alone."
+        blocks.append(Words(text))
+    blocks += [Words(sweep.verdict, "lead"), Words(_what(sweep), "note")]
     if not ranked:
         what = f"A ranking: no trial has finished with {sweep.metric}"
         blocks.append(Missing(what, "continue the sweep", "wmtp sweep ... --resume"))

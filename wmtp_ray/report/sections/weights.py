@@ -103,10 +103,11 @@ def _distribution(arm: Arm) -> Figure | None:
             zip([*labels, f"{edges[-1]:g} and above"], np.diff(below, axis=0), strict=True)
         )
     ]
+    steps_per_point = kept[0].steps_per_bin * len(arm.runs)
     caption = (
         "Share of the supervised tokens by weight. The pale band holds weights that hardly differ from 1; "
-        "blue tokens are learned less, orange ones more. A point is the mean of "
-        f"{kept[0].steps_per_bin * len(arm.runs)} steps."
+        "blue tokens are learned less, orange ones more."
+        + ("" if steps_per_point == 1 else f" A point is the mean of {steps_per_point} steps.")
     )
     layout = {"yaxis": {"range": [0, 1], "tickformat": ".0%"}, "legend": {"traceorder": "reversed"}}
     return Figure(

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
 
 from tests.byte_level_tokenizer import BEGIN, END, write_byte_level
 from wmtp_ray.artifacts.hf.gguf_file import open_gguf
+from wmtp_ray.artifacts.hf.gguf_metadata import params_from_metadata
 from wmtp_ray.artifacts.hf.gguf_tokenizer import tokenizer_from_metadata
+from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
 
@@ -77,12 +80,49 @@ def test_the_chat_template_comes_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"pre": "qwen2"}, "the rule 'qwen2'"), ({"model": "bert"}, "of kind 'bert'")]
+    ("changes", "message"),
+    [
+        ({"pre": "qwen2"}, "the rule 'qwen2'"),
+        ({"model": "bert"}, "of kind 'bert'"),
+        ({"merges": None}, "no merges"),
+        ({"token_type": [1]}, "token_type of another length"),
+        ({"eos_token_id": 99999}, "eos_token_id = 99999"),
+    ],
 )
 def test_an_unknown_tokenizer_is_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     metadata = metadata_of(write_byte_level(tmp_path), **changes)
     with pytest.raises(ArtifactError, match=message):
         tokenizer_from_metadata(Path("model.gguf"), metadata)
+
+
+def test_a_byte_level_tokenizer_without_an_end_is_named_and_what_to_do(tmp_path: Path) -> None:
+    metadata = metadata_of(write_byte_level(tmp_path))
+    del metadata["tokenizer.ggml.eos_token_id"]
+    with pytest.raises(ArtifactError, match=r"without tokenizer\.ggml\.eos_token_id.*gguf-set-metadata"):
+        tokenizer_from_metadata(Path("model.gguf"), metadata)
+
+
+@pytest.mark.parametrize("left_out", [("bos_token_id",), ("eos_token_id",), ("bos_token_id", "eos_token_id")])
+def test_a_sentencepiece_without_ends_has_those_that_llama_cpp_takes(tmp_path: Path, left_out: tuple[str, ...]) -> None:
+    train_tokenizer(["def f(x):\n    return x"], tmp_path / "original.model", 275)
+    original = SentencePieceProcessor(model_file=str(tmp_path / "original.model"))
+    pieces = range(original.vocab_size())
+    kinds = [2, 3, 3, *(6 if original.is_byte(index) else 1 for index in pieces[3:])]
+    metadata = {
+        "model": "llama",
+        "tokens": [original.id_to_piece(index) for index in pieces],
+        "scores": [original.get_score(index) for index in pieces],
+        "token_type": kinds,
+        "add_space_prefix": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    written = {f"tokenizer.ggml.{key}": value for key, value in metadata.items() if key not in left_out}
+    content = tokenizer_from_metadata(Path("model.gguf"), written)["tokenizer.model"]
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    tokenizer = CodeTokenizer(tmp_path / "tokenizer.model")
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
+    assert tokenizer.encode("def f") == original.encode("def f")
 
 
 ABOUT = {
@@ -94,33 +134,110 @@ ABOUT = {
 }
 
 
-@pytest.mark.parametrize(
-    ("architecture", "changes", "tensor", "message"),
-    [
-        ("gemma", {}, "token_embd.weight", "architecture 'gemma', expected llama"),
-        ("llama", {"expert_count": 8}, "token_embd.weight", "found 8 experts"),
-        ("llama", {"rope.dimension_count": 4}, "token_embd.weight", "positions on 4 of 8 channels"),
-        ("llama", {"attention.key_length": 16}, "token_embd.weight", "heads of 16 channels, not 8"),
-        ("llama", {"rope.scaling.type": "yarn"}, "token_embd.weight", "scaled by 'yarn'"),
-        ("llama", {"block_count": None}, "token_embd.weight", r"llama\.block_count is missing"),
-        ("llama", {}, "token_embd.weight", r"missing: layers\.0\.attention\.wq\.weight"),
-        ("llama", {}, "rope_freqs.weight", "found the tensor rope_freqs.weight"),
-    ],
-)
-def test_what_the_layout_cannot_express_is_named(
-    tmp_path: Path, architecture: str, changes: dict[str, Any], tensor: str, message: str
-) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "model.gguf", architecture)
-    for key, value in (ABOUT | changes).items():
-        if isinstance(value, str):
-            writer.add_string(f"llama.{key}", value)
+SCALED = "rotary positions scaled by"
+
+
+def write_model(
+    path: Path, changes: dict[str, Any], *, architecture: str = "llama", tensor: str = "token_embd.weight"
+) -> Path:
+    """A GGUF file with the metadata of a LLaMA and one tensor."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in (ABOUT | {"attention.layer_norm_rms_epsilon": 1e-5} | changes).items():
+        full_key = key if key.startswith(("general.", "split.", "tokenizer.", "note.")) else f"llama.{key}"
+        if isinstance(value, bool):
+            writer.add_bool(full_key, value)
+        elif isinstance(value, str):
+            writer.add_string(full_key, value)
+        elif isinstance(value, float):
+            writer.add_float32(full_key, value)
+        elif isinstance(value, list):
+            writer.add_array(full_key, value)
         elif value is not None:
-            writer.add_uint32(f"llama.{key}", value)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+            writer.add_uint32(full_key, value)
     writer.add_tensor(tensor, np.zeros((11, 16), dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expert_count": 8}, "found 8 experts"),
+        ({"rope.dimension_count": 4}, "positions on 4 of 8 channels"),
+        ({"attention.key_length": 16}, "keys of 16 channels a head, not 8"),
+        ({"attention.value_length": 16}, "values of 16 channels a head, not 8"),
+        ({"rope.scaling.type": "yarn"}, f"{SCALED} 'yarn'"),
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, f"{SCALED} 'linear' with the factor 4"),
+        ({"rope.scaling.factor": 4.0}, f"{SCALED} 'linear' with the factor 4"),
+        ({"rope.scale_linear": 2.0}, f"{SCALED} 'linear' with the factor 2"),
+        ({"rope.scaling.attn_factor": 1.2}, r"llama\.rope\.scaling\.attn_factor = 1\.2"),
+        ({"attention.sliding_window": 16}, r"llama\.attention\.sliding_window = 16"),
+        ({"logit_scale": 0.25, "residual_scale": 0.5}, r"logit_scale = 0\.25; llama\.residual_scale = 0\.5"),
+        ({"embedding_scale": 12.0}, r"llama\.embedding_scale = 12"),
+        ({"attention.scale": 0.01}, r"attention\.scale = 0\.01"),
+        ({"attention.causal": False}, r"llama\.attention\.causal = False"),
+        ({"attn_logit_softcapping": 50.0}, r"llama\.attn_logit_softcapping = 50"),
+        ({"nobody.knows": 1}, r"llama\.nobody\.knows = 1"),
+        ({"feed_forward_length": [40, 48]}, r"feed-forward of width \[40, 48\]"),
+        ({"vocab_size": 12}, r"an embedding of 11 rows for llama\.vocab_size = 12"),
+        ({"tokenizer.ggml.nobody": "knows"}, r"tokenizer\.ggml\.nobody = 'knows'"),
+        ({"block_count": None}, r"llama\.block_count is missing"),
+        ({"split.count": 2, "split.no": 0}, r"part 1 of a model in 2 GGUF files.*llama-gguf-split --merge"),
+        ({"general.type": "adapter"}, "of type 'adapter'"),
+        ({}, r"missing: layers\.0\.attention\.wq\.weight"),
+    ],
+)
+def test_what_the_layout_cannot_express_and_what_nobody_reads_is_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = write_model(tmp_path / "model.gguf", changes)
     with pytest.raises(ArtifactError, match=message):
+        open_gguf(path)
+
+
+def test_another_architecture_and_a_foreign_tensor_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="architecture 'gemma', expected llama"):
+        open_gguf(write_model(tmp_path / "one.gguf", {}, architecture="gemma"))
+    for tensor, about in (("rope_freqs.weight", r"\(scaled rotary"), ("blk.0.attn_q.bias", r"\(a bias\)")):
+        with pytest.raises(ArtifactError, match=f"found the tensor {tensor} {about}"):
+            open_gguf(write_model(tmp_path / f"{tensor}.gguf", {}, tensor=tensor))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 1.0},
+        {"rope.scaling.factor": 0.0},
+        {"attention.sliding_window": 0, "logit_scale": 0.0, "expert_count": 0, "attention.causal": True},
+        {"attention.scale": 8**-0.5},
+        {"attention.head_count": [2, 2]},
+        {"note.written_by": "somebody", "general.name": "a model"},
+    ],
+)
+def test_metadata_that_change_nothing_describe_the_plain_model(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = write_model(tmp_path / "model.gguf", changes)
+    metadata = {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items()}
+    args = params_from_metadata(path, metadata, num_rows=11)
+    assert (args.dim, args.n_heads, args.n_layers, args.hidden_dim, args.rope_theta) == (16, 2, 1, 40, 10000.0)
+
+
+def test_a_file_that_is_cut_short_says_so(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.gguf", {})
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ArtifactError, match=r"cannot be read as GGUF.*cut short.*fetch it again"):
+        open_gguf(path)
+
+
+def test_a_type_of_quantisation_that_cannot_be_read_is_refused_before_any_tensor_is(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_tensor("token_embd.weight", np.zeros((11, 16), dtype=np.int8))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ArtifactError, match=r"tensors of the type I8.*another type"):
         open_gguf(tmp_path / "model.gguf")

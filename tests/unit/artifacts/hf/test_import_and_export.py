@@ -1,5 +1,6 @@
 """Directories in the form that transformers writes, made by hand; `test_hf_parity.py` uses transformers itself."""
 
+import gzip
 import json
 import warnings
 from collections.abc import Callable
@@ -104,6 +105,79 @@ def test_each_tensor_keeps_its_dtype_unless_one_is_asked_for(directory: Path, tm
     assert torch.equal(stored(tmp_path / "half")["norm.weight"], expected)
 
 
+def _change_config(directory: Path, **changes: object) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | changes))
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_an_output_matrix_in_the_file_is_kept_whatever_the_config_ties(
+    directory: Path, tmp_path: Path, in_parts: bool
+) -> None:
+    _change_config(directory, tie_word_embeddings=True)
+    if in_parts:
+        sharded(directory, "safetensors")
+    imported = import_model(directory, tmp_path / "out", num_horizons=1)
+    assert same(stored(tmp_path / "out"), random_tensors(PLAIN))
+    assert "differs: it was kept" in imported.render()
+
+
+@pytest.mark.parametrize("left_out", ["lm_head.weight", "model.embed_tokens.weight"])
+def test_one_of_two_tied_matrices_stands_for_both_and_untied_it_is_refused(
+    directory: Path, tmp_path: Path, left_out: str
+) -> None:
+    tensors = stored(directory)
+    save_file({name: tensor for name, tensor in tensors.items() if name != left_out}, directory / WEIGHTS)
+    with pytest.raises(ArtifactError, match=f'found no {left_out} in the weights.*"tie_word_embeddings": true'):
+        import_model(directory, tmp_path / "out", num_horizons=1)
+    _change_config(directory, tie_word_embeddings=True)
+    imported = import_model(directory, tmp_path / "out", num_horizons=1)
+    kept = tensors["model.embed_tokens.weight" if left_out == "lm_head.weight" else "lm_head.weight"]
+    assert all(torch.equal(stored(tmp_path / "out")[name], kept) for name in ("output.weight", "tok_embeddings.weight"))
+    assert imported.notes == ()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_fsdp_wrapped_module."])
+def test_the_prefix_of_a_wrapper_is_taken_off_and_told(directory: Path, tmp_path: Path, prefix: str) -> None:
+    save_file({prefix + name: tensor for name, tensor in stored(directory).items()}, directory / WEIGHTS)
+    imported = import_model(directory, tmp_path / "out", num_horizons=1)
+    assert same(stored(tmp_path / "out"), random_tensors(PLAIN))
+    assert "was taken off the names of tensors" in imported.render()
+
+
+def test_the_prefix_of_a_wrapper_around_a_block_is_taken_off(directory: Path, tmp_path: Path) -> None:
+    tensors = {
+        name.replace("layers.1.", "layers.1._checkpoint_wrapped_module."): tensor
+        for name, tensor in stored(directory).items()
+    }
+    save_file(tensors, directory / WEIGHTS)
+    import_model(directory, tmp_path / "out", num_horizons=1)
+    assert same(stored(tmp_path / "out"), random_tensors(PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ("", r"without the prefix 'model\.' \(embed_tokens\.weight\)"),
+        ("model.language_model.", r"that begin with 'model\.language_model\.'"),
+        ("base_model.model.model.", r"that begin with 'base_model\.model\.model\.'"),
+    ],
+)
+def test_a_prefix_of_another_model_is_refused_by_its_name(
+    directory: Path, tmp_path: Path, theirs: str, message: str
+) -> None:
+    tensors = {name.replace("model.", theirs, 1): tensor for name, tensor in stored(directory).items()}
+    save_file(tensors, directory / WEIGHTS)
+    with pytest.raises(ArtifactError, match=message):
+        import_model(directory, tmp_path / "out", num_horizons=1)
+
+
+def test_the_content_of_a_file_of_weights_decides_and_not_its_name(directory: Path, tmp_path: Path) -> None:
+    (directory / WEIGHTS).rename(directory / "pytorch_model.bin")
+    import_model(directory, tmp_path / "out", num_horizons=1)
+    assert same(stored(tmp_path / "out"), random_tensors(PLAIN))
+
+
 def test_a_number_too_large_for_the_dtype_asked_for_is_refused(directory: Path, tmp_path: Path) -> None:
     tensors = stored(directory)
     save_file(tensors | {"model.norm.weight": torch.full((16,), 1e6)}, directory / "model.safetensors")
@@ -190,6 +264,39 @@ def _small_vocabulary(directory: Path) -> None:
     save_file(tensors | cut, directory / "model.safetensors")
 
 
+def _two_of_one_name(directory: Path) -> None:
+    sharded(directory, "safetensors")
+    part = directory / "model-00002-of-00002.safetensors"
+    other = read_tensors(directory / "model-00001-of-00002.safetensors")
+    name = next(iter(other))
+    save_file(read_tensors(part) | {name: other[name] + 1}, part)
+
+
+def _another_name(directory: Path) -> None:
+    (directory / WEIGHTS).rename(directory / "adapter_model.safetensors")
+
+
+def _pointer(directory: Path) -> None:
+    (directory / WEIGHTS).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+
+
+def _page(directory: Path) -> None:
+    (directory / "config.json").write_bytes(b"<!DOCTYPE html><html><title>Sign in</title></html>")
+
+
+def _gzipped(directory: Path) -> None:
+    (directory / WEIGHTS).write_bytes(gzip.compress((directory / WEIGHTS).read_bytes()))
+
+
+def _in_a_dictionary(directory: Path) -> None:
+    torch.save({"state_dict": stored(directory), "epoch": 3}, directory / "pytorch_model.bin")
+    (directory / WEIGHTS).unlink()
+
+
+def _float8(directory: Path) -> None:
+    save_file(stored(directory) | {"model.norm.weight": torch.zeros(16).to(torch.float8_e4m3fn)}, directory / WEIGHTS)
+
+
 WEIGHTS = "model.safetensors"
 
 
@@ -197,13 +304,20 @@ WEIGHTS = "model.safetensors"
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_malicious, "cannot be read as tensors"),
-        (_without_norm, "missing: norm.weight"),
+        (_malicious, "cannot be read as tensors.*could run code"),
+        (_without_norm, "missing: norm.weight.*fetch every part"),
+        (_two_of_one_name, "another .* than a part before it"),
+        (_another_name, "found adapter_model.safetensors, which has"),
+        (_pointer, "a Git LFS pointer.*git lfs pull"),
+        (_page, r"config\.json is not JSON: found a web page"),
+        (_gzipped, "a gzip archive.*unpack it"),
+        (_in_a_dictionary, "no plain mapping of names to tensors, but state_dict, epoch"),
+        (_float8, "of torch.float8_e4m3fn"),
         (_with_bias, r"found the tensor model\.layers\.0\.mlp\.up_proj\.bias"),
         (_integers, r"norm.weight \(Meta's name\) of torch.int8"),
         (_lost_part, "model-00002-of-00002.safetensors is not beside it"),
         (_empty_index, "names no parts"),
-        (_torn, "cannot be read as tensors"),
+        (_torn, "cannot be read as tensors.*cut short"),
         (_no_weights, "neither model.safetensors nor pytorch_model.bin"),
         (_small_vocabulary, "found 340 ids for a model of 300"),
     ],
@@ -227,11 +341,22 @@ def test_a_place_that_is_taken_is_left_alone(directory: Path, tmp_path: Path, to
 
 
 def test_something_else_than_a_model_says_what_is_expected(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    for name, file in {"adapter": "adapter_config.json", "meta": "params.json", "ggufs": "model.gguf"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("{}")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pointer.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "nothing.gguf").touch()
+    save_file({"model.norm.weight": torch.zeros(2)}, tmp_path / "lone.safetensors")
     for source, message in (
         (tmp_path / "absent", "expected a Hugging Face directory"),
-        (tmp_path, r"config\.json is missing"),
-        (tmp_path / "model.gguf", "cannot be read as GGUF"),
+        (tmp_path / "empty", r"config\.json is missing"),
+        (tmp_path / "adapter", "an adapter .* without the model.*merge_and_unload"),
+        (tmp_path / "meta", r"a model in Meta's layout.*setup_models\.py policy"),
+        (tmp_path / "ggufs", r"give the file: .*ggufs/model\.gguf"),
+        (tmp_path / "pointer.gguf", "found a Git LFS pointer"),
+        (tmp_path / "nothing.gguf", "found an empty file"),
+        (tmp_path / "lone.safetensors", "give the directory that it lies in"),
     ):
         with pytest.raises(ArtifactError, match=message):
             import_model(source, tmp_path / "out", num_horizons=1)
@@ -245,7 +370,9 @@ def test_a_model_has_at_least_the_head_of_the_next_token(directory: Path, tmp_pa
 def test_the_tokenizer_of_the_source_comes_along(directory: Path, tmp_path: Path, tokenizer_path: Path) -> None:
     imported = import_model(directory, tmp_path / "out", num_horizons=1)
     assert imported.tokenizer == tmp_path / "out" / "tokenizer.json"
-    assert CodeTokenizer(imported.tokenizer).sha256 == CodeTokenizer(tokenizer_path).sha256
+    ours, theirs = CodeTokenizer(imported.tokenizer), CodeTokenizer(tokenizer_path)
+    assert ours.encode("def add(a, b):\n\treturn 12") == theirs.encode("def add(a, b):\n\treturn 12")
+    assert (ours.bos_id, ours.eos_id, ours.vocab_size) == (theirs.bos_id, theirs.eos_id, theirs.vocab_size)
 
 
 def test_a_sentencepiece_tokenizer_is_preferred_and_travels_there_and_back(tmp_path: Path) -> None:

@@ -62,6 +62,44 @@ SCRIPTS = {
         "print(hashlib.sha256(b'').hexdigest()[:4], sqlite3.connect(':memory:').execute('select 1').fetchone())",
         "", "e3b0 (1,)"),
     "random numbers": ("import os, random, secrets\nrandom.seed(1)\nprint(len(os.urandom(4)), random.random() < 1)", "", "4 True"),
+    "an end of stdout": ("import sys\nprint('a')\nsys.stdout.close()", "", "a"),
+    "an end of all streams": ("import sys\nx = sys.stdin.read()\nprint(x)\nsys.stdin.close()\nsys.stdout.close()\nsys.stderr.close()", "a", "a"),
+    "a descriptor that is closed after a flush": ("import os\nprint('a', flush=True)\nos.close(1)", "", "a"),
+    "no stdout any more": ("import sys\nprint('a', flush=True)\nsys.stdout = None\nprint('b')", "", "a"),
+    "a writer that nobody flushes": ("f = open(1, 'w', closefd=False)\nf.write('a')", "", "a"),
+    "a writer that is closed": ("with open(1, 'w') as f:\n    f.write('a')", "", "a"),
+    "a stdout of its own": (
+        "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, write_through=False)\nprint('a')", "", "a"),
+    "words of an object that is deleted last": (
+        "class A:\n    def __del__(self): print('b')\na = A()\nprint('a')", "", "a\nb"),
+    "words of objects in a cycle": (
+        "class A:\n    def __del__(self): print('b')\na = A()\na.a = a\ndel a\nprint('a')", "", "a\nb"),
+    "an exit handler that closes stdout": (
+        "import atexit, sys\natexit.register(sys.stdout.close)\nprint('a')", "", "a"),
+    "an exit handler that fails": ("import atexit\natexit.register(lambda: 1 / 0)\nprint('a')", "", "a"),
+    "a hook for errors": (
+        "import sys\nsys.excepthook = lambda *a: None\nimport atexit\natexit.register(print, 'b')\nprint('a')\nsys.exit(0)", "", "a\nb"),
+    "stdin by name": ("print(open('/dev/stdin').read())", "a", "a"),
+    "stdin by number": ("print(open('/dev/fd/0', 'rb').read().decode(), open('/proc/self/fd/0').read())", "a", "a"),
+    "stdin by a path": ("import pathlib\nprint(pathlib.Path('/dev/stdin').read_text())", "a", "a"),
+    "stdin by a descriptor": ("import os\nprint(os.read(os.open('/dev/stdin', os.O_RDONLY), 10).decode())", "a", "a"),
+    "stdin by fileinput": ("import fileinput\nfor line in fileinput.input(['/dev/stdin']): print(line)", "a", "a"),
+    "stdin in memory": ("import mmap\nprint(mmap.mmap(0, 0, prot=mmap.PROT_READ).read().decode())", "a", "a"),
+    "a new stdin": ("import sys\nsys.stdin = open('/dev/stdin')\nprint(input())", "a", "a"),
+    "stdout by name": ("print('a', file=open('/dev/stdout', 'w'))", "", "a"),
+    "its own name": (
+        "import os\nos.chdir(os.path.dirname(os.path.abspath(__file__)))\nprint(os.path.basename(__file__))", "", "program.py"),
+    "more digits than Python converts": ("n = int(input())\nprint(len(str(n * n)), str(n)[:3])", "7" * 5000, "10000 777"),
+    "more digits in its text": (f"print({'8' * 5000} % 10)", "", "8"),
+    "the depth of a script": ("def f(n): return n and 1 + f(n - 1)\nprint(f(998))", "", "998"),
+    "a depth that is caught": (
+        "def f(n): return f(n + 1)\ntry: f(0)\nexcept RecursionError: print('a')", "", "a"),
+    "a depth of its own": (
+        "import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)\nprint(f(100000))", "", "100000"),
+    "a temporary file that is written again and again": (
+        "for _ in range(10):\n    with open('x', 'wb') as f: f.write(bytes(4 << 20))\nprint('a')", "", "a"),
+    "many directories in each other": (
+        "import os, time\nfor _ in range(300):\n    os.mkdir('d')\n    os.chdir('d')\ntime.sleep(0.05)\nprint('a')", "", "a"),
     "a garbage collection": ("import gc\nprint(gc.isenabled(), gc.collect() >= 0)", "", "True True"),
 }  # fmt: skip
 
@@ -72,6 +110,24 @@ def test_an_honest_script_passes(judge, name):
     verdict = judge.check_stdio(program, stdin, expected)
     assert verdict.status == "pass", verdict
     assert judge.check_stdio(program, stdin, f"{expected}\nmore").status == "fail"
+
+
+SCRIPTS_THAT_FAIL = {
+    "a signal that ends it": "import signal, time\nprint('a', flush=True)\nsignal.setitimer(signal.ITIMER_REAL, 0.01)\ntime.sleep(0.2)",
+    "a signal to itself": "import os, signal\nprint('a', flush=True)\nos.kill(os.getpid(), signal.SIGTERM)",
+    "an abort": "import os\nprint('a', flush=True)\nos.abort()",
+    "output that is lost": "import os\nprint('a', flush=True)\nprint('b')\nos.close(1)",
+    "an error that a hook hides": "import sys\nsys.excepthook = lambda *a: None\nprint('a')\n1 / 0",
+    "an exit in a hook": "import sys\nsys.excepthook = lambda *a: sys.exit(0)\nprint('a')\n1 / 0",
+    "another process": "import subprocess, sys\nprint('a', flush=True)\nsubprocess.run([sys.executable, '-c', ''])",
+    "a pool of processes": "from multiprocessing import Pool\nprint('a', flush=True)\nwith Pool(2) as p: p.map(int, '12')",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS_THAT_FAIL)
+def test_a_script_that_ends_badly_after_the_right_output_fails(judge, name):
+    verdict = judge.check_stdio(SCRIPTS_THAT_FAIL[name], "", "a")
+    assert verdict.status == "fail", verdict
 
 
 def test_large_output_and_large_input_pass(judge):
@@ -137,6 +193,10 @@ FUNCTIONS = {
     "prints while it computes": ("def f():\n    print('noise' * 1000, flush=True)\n    return 1", ["assert f() == 1"]),
     "uses a main guard": ("def f(): return 1\nif __name__ == '__main__':\n    raise SystemExit(input())", ["assert f() == 1"]),
     "recurses": ("import sys\nsys.setrecursionlimit(10**5)\ndef f(n): return n and 1 + f(n - 1)", ["assert f(20000) == 20000"]),
+    "recurses as deep as in a script": ("def f(n): return n and 1 + f(n - 1)", ["assert f(997) == 997"]),
+    "has more digits than Python converts": (
+        "def f(n): return str(n ** 2), sum(map(int, str(n)))",
+        [f"n = {'9' * 5000}", "assert len(f(n)[0]) == 10000", "assert f(n)[1] == 45000", "assert str(n) + '0' == str(n * 10)"]),
     "caches": ("from functools import lru_cache\n@lru_cache(None)\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)", ["assert f(90) == 2880067194370816120"]),
     "is typed": ("from typing import List, Optional\ndef f(xs: List[int]) -> Optional[int]: return max(xs, default=None)", ["assert f([]) is None and f([1]) == 1"]),
 }  # fmt: skip

@@ -93,6 +93,17 @@ DECEPTIONS = {
         "import json, os\nbody = json.dumps([1, 'value', {'d': [['check', None], ['add', None]]}, None]).encode()\n"
         "os.write(4, len(body).to_bytes(4, 'big') + body)\n" + WRONG
     ),
+    "answers with builtins and with a request that asked for them": (
+        "import json, os\nabs = sorted = lambda x: 0\ndef add(a, b): return 0\n"
+        "zero, one = {'h': [0, 'object', '']}, {'h': [1, 'object', '']}\n"
+        "named = [['add', zero], ['abs', one], ['check', one]]\n"
+        "body = json.dumps([1, 'value', {'d': named}, ['add', 'abs', 'check']]).encode()\n"
+        "os.write(4, len(body).to_bytes(4, 'big') + body)\n"
+        "import sys\nserver = sys._getframe(1).f_locals['self']\nserver._objects += [add, abs]\n"
+        "receive = server._channel.receive\n"
+        "def skip():\n    server._channel.receive = receive\n    receive()\n    return receive()\n"
+        "server._channel.receive = skip\n"
+    ),
     "answers with a builtin": (
         "import json, os\nbody = json.dumps([1, 'value', {'d': [['add', {'h': [-1, 'builtin', 'exec']}]]}, None])\n"
         "os.write(4, len(body).to_bytes(4, 'big') + body.encode())\n" + WRONG
@@ -151,6 +162,29 @@ def test_a_huge_int_is_compared_exactly_and_fast(judge):
 def test_a_slow_repr_is_not_waited_for_beyond_the_limit(judge):
     program = "class E(Exception):\n    def __str__(self):\n        while True: pass\ndef f(): raise E()"
     assert judge.check_asserts(program, ["assert f() == 1"], timeout_s=0.3).status == "timeout"
+
+
+MESSAGES = {
+    "long": "'x' * 100_000",
+    "of many bytes": "'\\U0001f600' * 100_000",
+    "of lone surrogates": "'\\ud800' * 70_000",
+    "of control characters": "'\\x1b[2J\\x00\\x9b\\u202e' * 20_000",
+    "like a verdict": '\'"]\\n["pass", ""]\' * 10_000',
+    "of a long number": "10 ** 70_000",
+    "of deep data": "eval('[' * 90 + ']' * 90)",
+    "of an object": "iter([1])",
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_message_that_holds_what_a_program_returned_is_a_failure_like_any_other(judge, name):
+    tests = "def check(candidate):\n    assert not candidate(), 'got ' + str(candidate())\n"
+    tests += "    assert candidate() == candidate, candidate()\n"
+    for function in (f"def f(): return {MESSAGES[name]}", f"def f(): raise ValueError({MESSAGES[name]})"):
+        verdict = judge.check_function(function, tests, "f")
+        assert verdict.status in ("fail", "unserialisable"), verdict
+        assert len(verdict.detail.encode()) < 20_000
+        assert not any(ord(char) < 32 and char not in "\n\t" for char in verdict.detail)
 
 
 def test_trouble_that_the_tests_swallow_is_still_no_pass(judge):

@@ -117,6 +117,34 @@ def test_what_takes_too_much_does_not_pass_and_ends_soon(judge, name):
     assert time.monotonic() - started < 15
 
 
+WEARY = "import time\ntime.sleep(0.1)\n"
+TREES = {
+    "names longer than a path": "for _ in range(20):\n    os.mkdir('d' * 250)\n    os.chdir('d' * 250)\nopen('e' * 250, 'w').close()\n",
+    "directories in each other": "for _ in range(300):\n    os.mkdir('d')\n    os.chdir('d')\n",
+    "directories that vanish": (
+        "import threading\ndef turn():\n    while True:\n        os.makedirs('a/b/c')\n        os.removedirs('a/b/c')\n"
+        "        os.mkdir('keep') if not os.path.exists('keep') else None\n"
+        "threading.Thread(target=turn, daemon=True).start()\n"),
+    "directories that move": (
+        "import threading\nos.makedirs('a/b/c')\nos.mkdir('z')\ndef turn():\n    while True:\n"
+        "        os.rename('a/b', 'z/b')\n        os.rename('z/b', 'a/b')\n"
+        "threading.Thread(target=turn, daemon=True).start()\n"),
+    "directories that nobody may read": "os.makedirs('a/b')\nos.mkdir('c', 0)\nos.mkdir('d', 0o300)\nos.mkdir('d/e', 0o400)\n",
+    "links in a circle": "os.symlink('y', 'x')\nos.symlink('x', 'y')\nos.symlink('.', 'z')\nos.symlink('/', 'root')\n",
+    "names that are no text": "open(b'\\xff\\n', 'w').close()\nos.mkdir(b'\\xfe')\n",
+    "fifos": "try: os.mkfifo('f')\nexcept OSError: pass\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_no_files_make_a_program_anything_but_wrong_or_right(judge, name):
+    """Whoever counts them or removes them must not fail over them: a program would choose its verdict."""
+    act = f"import os\nhome = os.getcwd()\n{TREES[name]}{WEARY}"
+    assert judge.check_asserts(f"{act}def f(): return 1", ["assert f() == 2"]).status == "fail"
+    assert judge.check_stdio(f"{act}print('a', flush=True)\nos._exit(0)", "", "a").status == "pass"
+    assert judge.check_stdio("import os\nprint(os.listdir('.'))", "", "[]").status == "pass"
+
+
 def test_a_fork_bomb_ends_as_a_failure(judge):
     """Forking is blocked: the judge's self-test has proved it, or this judge would not exist."""
     verdict = judge.check_stdio("import os\nwhile True: os.fork()", "", "x")

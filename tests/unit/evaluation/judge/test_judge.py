@@ -151,6 +151,26 @@ def test_a_judge_that_fails_twice_says_error_and_recovers():
     assert descendants() == before
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        "os.kill(os.getpid(), 9)",
+        "os.kill(os.getppid(), 9)",
+        "os.rmdir(os.getcwd())",
+        "os.chmod('.', 0)",
+        "here = os.getcwd(); os.rmdir(here); os.symlink('/', here)",
+    ],
+)
+def test_a_program_that_makes_the_judge_fail_is_wrong_where_nothing_stops_it(act):
+    """Without a sandbox: an `error` would be left out of Pass@K. An honest program shows whether the judge works."""
+    with Judge("rlimits", num_workers=1) as judge:
+        verdict = judge.check_function(f"import os\n{act}\ndef add(a, b): return 0", TESTS, "add")
+        assert verdict.status == "fail", verdict
+        assert verdict.detail
+        assert judge.check_function(ADD, TESTS, "add").status == "pass"
+        assert judge.check_stdio("import os\nprint(os.listdir('.'))", "", "[]").status == "pass"
+
+
 def test_a_time_out_among_others_is_repeated_alone():
     """The first run holds a slot that another check shares, so the verdict takes two runs; alone it takes one."""
     with Judge(num_workers=2, timeout_s=0.3) as judge, ThreadPoolExecutor(2) as pool:

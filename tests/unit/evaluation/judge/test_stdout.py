@@ -1,6 +1,11 @@
+import random
+import time
+import tracemalloc
+
 import pytest
 
-from wmtp_ray.evaluation.judge.stdout import first_difference
+from wmtp_ray.evaluation.judge import stdout
+from wmtp_ray.evaluation.judge.stdout import first_difference, first_difference_of_output
 
 
 @pytest.mark.parametrize(
@@ -17,6 +22,10 @@ from wmtp_ray.evaluation.judge.stdout import first_difference
         ("1e-7", "0"),
         ("+7", "7"),
         ("-0", "0"),
+        ("+" + "9" * 5000, "9" * 5000),
+        ("5.", "5"),
+        (".5", "0.5"),
+        ("1e5", "100000"),
     ],
 )
 def test_whitespace_case_and_the_last_digits_do_not_count(printed, expected):
@@ -41,6 +50,14 @@ def test_whitespace_case_and_the_last_digits_do_not_count(printed, expected):
         ("\u0661", "1", "line 1"),
         ("9" * 5000, "8" * 5000, "line 1"),
         ("12", "1 2", "line 1"),
+        ("101", "0101", "line 1"),
+        ("0101", "101", "line 1"),
+        ("00.5", "0.5", "line 1"),
+        ("0" * 5000 + "1", "1", "line 1"),
+        ("1e999999999", "5", "line 1"),
+        ("5", "1e999999999", "line 1"),
+        ("1,5", "1.5", "line 1"),
+        ("1\0", "1", "line 1"),
         ("", "0", "the output ends before '0'"),
     ],
 )
@@ -50,3 +67,81 @@ def test_everything_else_does_and_is_named(printed, expected, where):
 
 def test_a_long_token_is_not_quoted_in_full():
     assert len(first_difference("x" * 10_000, "y") or "") < 300
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        ("123456789012.35", "123456789012.345678"),
+        ("100000000000.333", "100000000000.333333333"),
+        ("1.000009e-3", "0.001"),
+        ("-250001.5", "-250000.5"),
+        ("1e300", "1.000001e300"),
+        ("123456789012", "123456789012.345678"),
+    ],
+)
+def test_an_error_counts_relative_to_a_large_number(printed, expected):
+    assert first_difference(printed, expected) is None
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        ("123456.7", "123455.4"),
+        ("1.00002", "1.0"),
+        ("1e300", "1.00002e300"),
+        ("123456790.0", "123456789"),
+        ("123456790", "123456789"),
+        ("1000000.9", "1000000"),
+        ("-1e308", "1e308"),
+    ],
+)
+def test_an_expected_integer_is_exact_and_a_larger_error_is_one(printed, expected):
+    assert first_difference(printed, expected) is not None
+
+
+def test_a_comparison_by_blocks_is_that_of_the_whole(monkeypatch):
+    """Words, lines and letters that a block cuts are put together again."""
+    draw = random.Random(1)
+    pieces = ["1", "20", ".", "-", " ", "\n", "\r\n", "\u00a0", "\u3000", "\x1c", "A", "Σ", "σ", "ß", "İ", "é", "\0"]
+    texts = ["".join(draw.choices(pieces, k=draw.randrange(12))) for _ in range(300)]
+    pairs = [(text, draw.choice([text, text.upper(), draw.choice(texts), text[1:]])) for text in texts]
+    whole = [first_difference(*pair) for pair in pairs]
+    for block_chars in (1, 2, 3, 7):
+        monkeypatch.setattr(stdout, "_BLOCK_CHARS", block_chars)
+        assert [first_difference(*pair) for pair in pairs] == whole
+        assert [first_difference_of_output(printed.encode(), expected) for printed, expected in pairs] == whole
+
+
+MEGABYTE = 1 << 20
+FLOODS = {
+    "a long word": b"1" * 8 * MEGABYTE,
+    "digits and a letter": b"1" * 40_000 + b"x",
+    "digits, dots and signs": b"1." * 4 * MEGABYTE,
+    "short words": "\u0436 ".encode() * 3 * MEGABYTE,
+    "short words between other blanks": "\u0436\u3000".encode() * MEGABYTE,
+    "blanks": b"5" + b" " * 8 * MEGABYTE + b"5",
+    "lines": b"\n" * 8 * MEGABYTE + b"6",
+    "letters of four bytes": "\U0001f600".encode() * 2 * MEGABYTE,
+    "no text at all": b"\xff\xe3\x80 \0" * MEGABYTE,
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_whatever_is_printed_is_compared_in_linear_time_and_little_memory(name):
+    started = time.process_time()
+    tracemalloc.start()
+    try:
+        assert first_difference_of_output(FLOODS[name], "5\n") is not None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MEGABYTE
+    assert time.process_time() - started < 5
+
+
+def test_a_word_that_is_longer_than_any_expected_one_is_not_taken_for_its_beginning():
+    expected = "9" * 100_000
+    assert first_difference(f"{expected}x{expected}", expected) is not None
+    assert first_difference(f"+{expected}{'0' * 500_000}", expected) is not None
+    assert first_difference(f"+{expected}", expected) is None

@@ -1,0 +1,83 @@
+"""Rule: drift is measured on fixed rows from the start of stage 2, wherever a run was cut; training never notices."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from wmtp_ray.artifacts.manifest import tensors_sha256
+from wmtp_ray.data.collate import collate
+from wmtp_ray.training.critic_drift import CriticDrift, _kept_positions, build_critic_drift
+from wmtp_ray.training.optim import build_optimizer
+
+NUM_STEPS = 6
+MLP = ("critic.head=mlp", "critic.value_layer=0.5", "critic.features=surprisal")
+
+
+def trained(nano, config, policy, *, start=None, first_step=0, steps=NUM_STEPS, watch=True):
+    """Train from `first_step` as a rank does: the watch is built over the start, then the restored state is loaded."""
+    training = nano.training(config, policy, build_optimizer(policy, config.train, 1e-2))
+    batch = collate([row.example for row in nano.rows(6, seed=9)], step=0, micro_step=0)
+    drift = CriticDrift(training.loss, config, [batch]) if watch else None
+    if start is not None:
+        policy.load_state_dict(start[0])
+        training.optimizer.load_state_dict(start[1])
+    found = []
+    for step in range(first_step, steps):
+        training.run([nano.micro_batch(nano.rows(4, seed=step), step=step)], 1e-2)
+        found.append(drift.metrics_after(step + 1, NUM_STEPS) if drift else {})
+    state = copy.deepcopy((policy.state_dict(), training.optimizer.state_dict()))
+    return [{name: value for name, value in each.items() if name != "perf/drift_s"} for each in found], state
+
+
+@pytest.mark.parametrize("words", [(), MLP], ids=["linear", "mlp with surprisal below"])
+def test_a_resumed_run_measures_from_the_same_start_to_the_bit(nano, words):
+    config = nano.load("critic.drift_every=2", *words)
+    whole, _ = trained(nano, config, nano.policy(config))
+    _, middle = trained(nano, config, nano.policy(config), steps=3)
+    rest, _ = trained(nano, config, nano.policy(config), start=middle, first_step=3)
+    assert rest == whole[3:]
+    assert [bool(each) for each in whole] == [False, True, False, True, False, True]
+    names = {"critic/drift_kl", "critic/drift_value", "critic/drift_cosine", "critic/drift_correlation"}
+    assert whole[-1].keys() == names
+    assert whole[-1]["critic/drift_value"] > 0.0
+    assert whole[-1] != whole[1]
+
+
+def test_the_policy_has_the_same_bits_whether_it_is_watched_or_not(nano):
+    config = nano.load("critic.drift_every=1")
+    hashes = {tensors_sha256(trained(nano, config, nano.policy(config), watch=watch)[1][0]) for watch in (True, False)}
+    assert len(hashes) == 1
+
+
+def test_only_a_value_path_that_scores_and_moves_is_watched(nano):
+    for words in (
+        ("critic.drift_every=0",),
+        ("critic.source=frozen", "critic.path=elsewhere"),
+        ("recipe=baseline",),
+        ("recipe=rho1_weighted",),
+    ):
+        config = nano.load(*words)
+        training = nano.training(config, nano.policy(config), None)
+        assert build_critic_drift(training.loss, config) is None, words
+
+
+def test_values_and_states_are_those_that_training_sees(nano):
+    config = nano.load(*MLP)
+    policy, micro = nano.policy(config), nano.micro_batch(nano.rows(5))
+    with torch.no_grad():
+        values_BT, states_BTD = policy.value_states(micro.tensors)
+        assert torch.equal(values_BT, policy.states(micro.tensors).values_BT)
+        assert torch.allclose(states_BTD.square().mean(dim=-1), torch.ones(()), atol=1e-2), "normed"
+
+
+def test_hidden_states_are_kept_along_each_response(nano):
+    rows = nano.rows(5)
+    batch = collate([row.example for row in rows], step=0, micro_step=0)
+    expected, start = [], 0
+    for row in rows:
+        states = [start + target - 1 for target in row.targets]
+        expected += [states[max(0, -(-part * len(states) // 4) - 1)] for part in (1, 2, 3, 4)]
+        start += len(row.example.tokens_T)
+    assert np.array_equal(_kept_positions(batch), expected)

@@ -1,0 +1,48 @@
+"""A text cut at the special tokens that are written out in it, for formats in which they are meant as such."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from wmtp_ray.contracts import Int32
+
+
+@dataclass(frozen=True)
+class SpecialToken:
+    """An id, and whether white space to the left and right of the token's text belongs to it and vanishes."""
+
+    index: int
+    lstrip: bool = False
+    rstrip: bool = False
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Special tokens by their text. Where two begin at one place, the longer is meant."""
+
+    by_text: Mapping[str, SpecialToken]
+
+    def encode(self, text: str, encode_part: Callable[[str, bool], Int32]) -> Int32:
+        """Ids of a text; `encode_part(part, is_first)` encodes what stands between special tokens.
+
+        `is_first` says that nothing stands before the part, no special token either.
+        """
+        ids = []
+        for number, part in enumerate(self._pattern.split(text) if self.by_text else [text]):
+            if number % 2:
+                ids.append(np.array([self.by_text[part.strip()].index], dtype=np.int32))
+            elif part:
+                ids.append(encode_part(part, number == 0))
+        return np.concatenate([*ids, np.array([], dtype=np.int32)]).astype(np.int32)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.by_text.items(), key=lambda item: -len(item[0]))
+        return re.compile(f"({'|'.join(_spelled(text, token) for text, token in longest_first)})")
+
+
+def _spelled(text: str, token: SpecialToken) -> str:
+    return (r"\s*" if token.lstrip else "") + re.escape(text) + (r"\s*" if token.rstrip else "")

@@ -1,0 +1,128 @@
+"""Which prompt format a policy is asked in; `auto` decides by its tokenizer, its origin and the problems.
+
+| policy | humaneval | mbpp | others |
+|---|---|---|---|
+| imported, with a chat template | chat | chat | chat |
+| any other | completion or completion-stripped, by its tokens | mbpp-3shot, or mbpp-0shot | instruct |
+
+mbpp-0shot is for files without the examples that the other shows, and for those that ask them too (MBPP+).
+A policy that was trained here has learnt the template of training rows, whatever the model it started from. What was
+chosen and why is said and kept with the results.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from wmtp_ray.config.evaluation import FormatName, ProblemKind
+from wmtp_ray.data.chat_template import chat_template
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.problems import MBPP_EXAMPLES, Problem, ProblemSet
+from wmtp_ray.evaluation.prompts import FORMATS, PromptFormat
+
+_PROMPTS_CHECKED = 50
+_BODY = "    return"  # where no solution is known
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who is asked: the tokenizer, and whether the policy was trained here, on rows in the training template."""
+
+    tokenizer: CodeTokenizer
+    is_trained: bool
+
+
+@dataclass(frozen=True)
+class ChosenFormat:
+    """A format, and why it was chosen ("asked for" where the configuration names it)."""
+
+    format: PromptFormat
+    reason: str
+
+
+def choose_format(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName], asked: Asked | None) -> ChosenFormat:
+    """Return the format of a set's kind; raises ConfigError for one that does not fit it, or that the policy lacks.
+
+    Without `asked` nobody is: the answers exist already.
+    """
+    kind = problems.kind
+    if kind not in formats:
+        raise ConfigError(f"evaluation.formats names no format for {kind}; add auto, or one of {_fitting(kind)}")
+    name = formats[kind]
+    if name == "auto":
+        return _automatic(problems, asked)
+    chosen = FORMATS[name]
+    if kind not in chosen.kinds:
+        raise ConfigError(
+            f"The format {name} does not fit {problems.path}, whose problems are of the kind {kind}; choose one of "
+            f"{_fitting(kind)}, or auto"
+        )
+    if name == "mbpp-3shot" and len(problems.examples) < len(MBPP_EXAMPLES):
+        raise ConfigError(
+            f"{problems.path} lacks some of the examples {', '.join(MBPP_EXAMPLES)}, which mbpp-3shot shows; "
+            "give a file with MBPP's ids from 1 on, or choose the format mbpp-0shot, or auto"
+        )
+    if name == "chat" and asked is not None and not _has_template(asked.tokenizer):
+        raise ConfigError(f"{asked.tokenizer.model_path} has no chat template; choose another format than chat")
+    return ChosenFormat(chosen, "asked for")
+
+
+def without_shown(problems: ProblemSet, chosen: PromptFormat) -> ProblemSet:
+    """Return the problems without those that the prompt shows with their solutions."""
+    shown = {each.task_id for each in problems.examples} & {each.task_id for each in problems.problems}
+    if chosen.name != "mbpp-3shot" or not shown:
+        return problems
+    kept = tuple(each for each in problems.problems if each.task_id not in shown)
+    return replace(problems, problems=kept, left_out=(*problems.left_out, f"{len(shown)} that the prompt shows"))
+
+
+def _automatic(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
+    if asked is not None and not asked.is_trained and _has_template(asked.tokenizer):
+        return ChosenFormat(FORMATS["chat"], "auto: an imported model with a chat template of its own")
+    if problems.kind == "humaneval":
+        return _by_tokens(problems, asked)
+    if problems.kind == "mbpp":
+        return _few_shot(problems)
+    return ChosenFormat(FORMATS["instruct"], "auto: the template of training rows")
+
+
+def _few_shot(problems: ProblemSet) -> ChosenFormat:
+    if len(problems.examples) < len(MBPP_EXAMPLES):
+        return ChosenFormat(FORMATS["mbpp-0shot"], "auto: the file lacks the examples of the three-shot prompt")
+    if {each.task_id for each in problems.examples} & {each.task_id for each in problems.problems}:
+        return ChosenFormat(FORMATS["mbpp-0shot"], "auto: the examples of the three-shot prompt are problems here")
+    return ChosenFormat(FORMATS["mbpp-3shot"], "auto: the prompt of the benchmark's paper")
+
+
+def _by_tokens(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
+    """Prefer the prompt as published, where its tokens are those that a solution goes on from."""
+    if asked is None:
+        return ChosenFormat(FORMATS["completion"], "auto: the answers exist already")
+    checked = problems.problems[:_PROMPTS_CHECKED]
+    broken = _count_broken(checked, asked.tokenizer, lambda prompt: prompt)
+    if not broken:
+        return ChosenFormat(FORMATS["completion"], "auto: the tokens of prompt and solution begin with the prompt's")
+    stripped = _count_broken(checked, asked.tokenizer, str.rstrip)
+    reason = (
+        f"auto: in {broken} of {len(checked)} problems a token spans the end of the prompt, which the model has never "
+        f"seen end so; of the stripped prompt in {stripped}"
+    )
+    return ChosenFormat(FORMATS["completion-stripped" if stripped < broken else "completion"], reason)
+
+
+def _count_broken(problems: Sequence[Problem], tokenizer: CodeTokenizer, cut: Callable[[str], str]) -> int:
+    """Count prompts whose tokens are no beginning of those of prompt and solution."""
+    broken = 0
+    for problem in problems:
+        whole = problem.reference if problem.reference.startswith(problem.prompt) else problem.prompt + _BODY
+        head = tokenizer.encode(cut(problem.prompt))
+        broken += tokenizer.encode(whole)[: len(head)] != head
+    return broken
+
+
+def _has_template(tokenizer: CodeTokenizer) -> bool:
+    return chat_template(tokenizer.model_path.parent) is not None
+
+
+def _fitting(kind: ProblemKind) -> str:
+    return ", ".join(name for name, each in FORMATS.items() if kind in each.kinds)

@@ -1,0 +1,140 @@
+"""What the quickstart found: one record of its arms, quickstart.json, and the sentences that it may claim.
+
+Arms are compared after equal training from one start, problem by problem; the sentence says who solves more and by how
+much, or that nothing can be told, and why that is to be expected of these data. Trains and evaluates nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.evaluation.compare import compare, trained_policy
+from wmtp_ray.evaluation.pass_at_k import Estimate
+from wmtp_ray.evaluation.results import EvaluationResults
+from wmtp_ray.tracking.training_difference import training_difference
+
+FILE_NAME = "quickstart.json"
+METHOD, BASELINE, CONTROL = "verifiable", "baseline", "shuffled"
+EXPLANATION = "docs/results/quickstart_arms.md"
+
+
+@dataclass(frozen=True)
+class CriticFindings:
+    """A critic on held-out problems: its metrics, what of the gate it fails, its standing beside the baselines."""
+
+    metrics: dict[str, float]
+    failures: tuple[str, ...]
+    beside_baselines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QuickstartArm:
+    """One run of the quickstart. `steps` and `supervised_tokens` are its own, without those of its start.
+
+    `started_from` is the hash of the weights that it started from, `greedy` the share of held-out problems that its
+    greedy programs solve (None of the base), `critic` None where no critic weighs, `seconds` its wall time in all.
+    """
+
+    run: str
+    started_from: str | None
+    steps: int
+    supervised_tokens: int | None
+    greedy: Estimate | None
+    critic: CriticFindings | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class QuickstartSummary:
+    """quickstart.json. `base` is the run that all arms start from; `differences` are in pairs, "A minus B"."""
+
+    base: QuickstartArm
+    arms: dict[str, QuickstartArm]
+    differences: dict[str, Estimate]
+    verdict: tuple[str, ...]
+    seconds: float
+
+
+def write_summary(path: Path, summary: QuickstartSummary) -> None:
+    """Write quickstart.json."""
+    atomic_write(path, orjson.dumps(asdict(summary), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def differences_between(results: Mapping[str, EvaluationResults]) -> dict[str, Estimate]:
+    """Return Pass@1 of the method minus that of every other arm, in pairs over problems."""
+    return {
+        f"{METHOD} minus {name}": compare(other, results[METHOD]).differences["1"]
+        for name, other in results.items()
+        if name != METHOD
+    }
+
+
+def verdict_sentences(results: Mapping[str, EvaluationResults]) -> list[str]:
+    """Say what the last table shows: how equal the training was, who solves more, and why not to expect more."""
+    differences = differences_between(results)
+    against_baseline = differences[f"{METHOD} minus {BASELINE}"]
+    sentences = [_equality(results), _who(METHOD, BASELINE, results, against_baseline)]
+    if CONTROL in results:
+        sentences.append(_who(METHOD, CONTROL, results, differences[f"{METHOD} minus {CONTROL}"]))
+        sentences.append(_placement(differences[f"{METHOD} minus {CONTROL}"]))
+    return [*sentences, _why(against_baseline)]
+
+
+def _equality(results: Mapping[str, EvaluationResults]) -> str:
+    """The same steps from the same start, or what is not the same."""
+    policies = {name: trained_policy(each, name) for name, each in results.items()}
+    cautions = [
+        caution
+        for name, policy in policies.items()
+        if name != METHOD and (caution := training_difference(policy, policies[METHOD]).caution) is not None
+    ]
+    if cautions:
+        return " ".join(cautions)
+    trainings = [policy.training for policy in policies.values() if policy.training is not None]
+    tokens = sorted(each.supervised_tokens or 0 for each in trainings)
+    return (
+        f"Equal training: every arm took {trainings[0].steps} steps from the same start, on {tokens[0]:,} to "
+        f"{tokens[-1]:,} supervised tokens."
+    )
+
+
+def _who(name: str, other: str, results: Mapping[str, EvaluationResults], difference: Estimate) -> str:
+    """The winner first: `difference` is `name` minus `other`."""
+    if difference.high < 0:
+        turned = replace(difference, value=-difference.value, low=-difference.high, high=-difference.low)
+        return _who(other, name, results, turned)
+    mine, theirs = results[name].pass_at_k["1"].value, results[other].pass_at_k["1"].value
+    interval = f"95 % interval [{_points(difference.low)}, {_points(difference.high)}]"
+    shares = f"{100 * mine:.1f} % against {100 * theirs:.1f} %"
+    numbers = f"{shares}, difference {_points(difference.value)} points, {interval}"
+    problems = f"{difference.num_problems} held-out problems"
+    if difference.low > 0:
+        return f"{name} solves more of the {problems} than {other}: {numbers}."
+    return f"Nothing can be told between {name} and {other} on {problems}: {numbers}, which holds 0."
+
+
+def _placement(difference: Estimate) -> str:
+    if difference.low > 0:
+        return f"{CONTROL} has the same weights at other tokens of a program, so it matters where they lie."
+    if difference.high < 0:
+        return f"{CONTROL} has the same weights at other tokens of a program, so their places did harm."
+    return (
+        f"{CONTROL} has the same weights at other tokens of a program, so nothing shows that it matters where they lie."
+    )
+
+
+def _why(difference: Estimate) -> str:
+    scope = f"One seed and minutes of training show that the parts work, not what the method can do: {EXPLANATION}."
+    if difference.low > 0:
+        return scope
+    return (
+        "Why: these data have as many correct as incorrect programs of every problem, and where every problem has "
+        f"correct ones, training on these alone leaves weights little to win. {scope}"
+    )
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"

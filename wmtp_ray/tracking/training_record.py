@@ -1,0 +1,220 @@
+"""How a policy was trained: what a comparison of two policies must say before it says which one is better.
+
+A run leaves start.json when stage 2 begins (the policy it starts from, by hash, and how that one was trained) and
+training.json beside the policy at its end, so that a copied or exported model still knows where it comes from. For runs
+of earlier versions the same is read from their other files, with what these know. Imports no torch.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.tracking.metrics_file import read_reports
+
+CONFIG_FILE = "config.yaml"
+START_FILE = "start.json"
+TRAINING_FILE = "training.json"
+_STAGE_RESULT = "stage_result.json"
+_PLAN = "plan.json"
+_WEIGHTS = ("model.safetensors", "consolidated.pth")
+_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+
+
+@dataclass(frozen=True)
+class Start:
+    """The policy that a training started from; `training` made it, None where nothing is known of that.
+
+    `weights_sha256` is the hash of its file when training began, None for runs that have not recorded it.
+    """
+
+    path: str
+    weights_sha256: str | None
+    training: "TrainingRecord | None"
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """One training of a policy. None: the files do not tell.
+
+    `steps` and `supervised_tokens` are those of stage 2 up to this policy, `critic_steps` those of its critic's stage
+    1. `weighting` is what stage 2 ran with: `uniform` where critic.gate=uniform fell back to it. `settings` holds the
+    configuration by dotted key, without names and what concerns the machine alone.
+    """
+
+    run: str
+    policy_sha256: str | None
+    steps: int
+    supervised_tokens: int | None
+    critic_steps: int
+    weighting: str
+    dataset_fingerprint: str | None
+    start: Start
+    settings: dict[str, Any]
+
+
+def write_start(config: RunConfig) -> None:
+    """Leave start.json: what stage 2 starts from and with. A resumed run keeps what it was started with."""
+    path = config.run_dir / START_FILE
+    if path.is_file():
+        return
+    weights_sha256 = _weights_sha256(config.model.path)
+    training = training_of(config.model.path, weights_sha256)
+    start = Start(str(config.model.path.absolute()), weights_sha256, training)
+    content = {"weighting": config.weighting.type, "start": asdict(start)}
+    atomic_write(path, orjson.dumps(content, option=_OPTIONS))
+
+
+def write_training(directory: Path, record: TrainingRecord) -> None:
+    """Leave training.json beside a policy, with the hash of the weights that it speaks of."""
+    content = {"weights_sha256": _weights_sha256(directory), "training": asdict(record)}
+    atomic_write(directory / TRAINING_FILE, orjson.dumps(content, option=_OPTIONS))
+
+
+def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | None:
+    """Return how the policy of a model directory was trained, given the hash of its weights' file.
+
+    None for a directory that no run has left, and where the weights are others than those that the run left.
+    """
+    model = model.absolute()
+    written = model / TRAINING_FILE
+    if written.is_file():
+        recorded, training = _parsed(written, lambda v: (v["weights_sha256"], training_from(v["training"])))
+        return training if weights_sha256 in (None, recorded) else None
+    if model.name == "final" and _is_trained_run(model.parent):
+        return record_of_run(model.parent)
+    checkpoint = re.fullmatch(r"step_(\d+)", model.name)
+    if checkpoint is not None and model.parent.name == "exported" and _is_trained_run(model.parent.parent):
+        return record_of_run(model.parent.parent, int(checkpoint[1]))
+    return None
+
+
+def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
+    """Read the training of a run from its folder, up to `step` (None: as far as it came)."""
+    settings = settings_of(read_settings(run_dir / CONFIG_FILE))
+    steps, tokens = _extent(run_dir, step)
+    start_file = run_dir / START_FILE
+    if start_file.is_file():
+        weighting, start = _parsed(start_file, lambda values: (str(values["weighting"]), _start_from(values["start"])))
+    else:
+        weighting, start = str(settings.get("weighting.type")), _start_by_path(run_dir, settings)
+    return TrainingRecord(
+        run=str(run_dir.absolute()),
+        policy_sha256=_policy_sha256(run_dir, steps),
+        steps=steps,
+        supervised_tokens=tokens,
+        critic_steps=_critic_steps(run_dir, settings),
+        weighting=weighting,
+        dataset_fingerprint=_plan(run_dir).get("dataset_fingerprint"),
+        start=start,
+        settings=settings,
+    )
+
+
+def _is_trained_run(folder: Path) -> bool:
+    """A config.yaml alone may be anybody's; the plan is ours."""
+    return (folder / CONFIG_FILE).is_file() and (folder / _PLAN).is_file()
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a run's config.yaml, as it is, by dotted key; ArtifactError where that is no configuration."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({type(error).__name__}); expected the config.yaml of a run"
+        ) from error
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path} holds {type(values).__name__}, expected the sections of a run's configuration")
+    return dict(_leaves(values, ""))
+
+
+_MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
+_NAMES = {"run_name", "preset", "stages", "storage_root"}
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Leave out names and what only concerns the machine or the evaluation."""
+    return {key: value for key, value in config.items() if key not in _NAMES and not key.startswith(_MACHINE_SECTIONS)}
+
+
+def training_from(values: dict[str, Any]) -> TrainingRecord:
+    """Return what `write_training` wrote, from its JSON."""
+    return TrainingRecord(**values | {"start": _start_from(values["start"])})
+
+
+def _start_from(values: dict[str, Any]) -> Start:
+    before = values["training"]
+    return Start(**values | {"training": None if before is None else training_from(before)})
+
+
+def _start_by_path(run_dir: Path, settings: dict[str, Any]) -> Start:
+    """For runs that have no start.json: the path that was configured, and what lies there now."""
+    path = Path(str(settings.get("model.path")))
+    came_from_itself = path.absolute().is_relative_to(run_dir.absolute())
+    return Start(str(path.absolute()), None, None if came_from_itself else training_of(path, None))
+
+
+def _extent(run_dir: Path, step: int | None) -> tuple[int, int | None]:
+    """Return the steps of stage 2 and their supervised tokens: the plan's, or of a part of it those reported."""
+    plan = _plan(run_dir)
+    planned = plan["phases"][-1]["end_step"] if plan.get("phases") else None
+    reports = [each for each in read_reports(run_dir) if each.stage == 2 and (step is None or each.step < step)]
+    steps = step if step is not None else max((each.step + 1 for each in reports), default=0)
+    if planned is not None and steps == planned and "counts" in plan:
+        return steps, int(plan["counts"]["supervised_tokens"])
+    rates = [(each.metrics.get("perf/supervised_tokens_per_s"), each.metrics.get("perf/step_s")) for each in reports]
+    known = [rate * seconds for rate, seconds in rates if rate is not None and seconds is not None]
+    return steps, sum(map(round, known)) if len(known) == steps else None
+
+
+def _critic_steps(run_dir: Path, settings: dict[str, Any]) -> int:
+    """Count the steps of the critic's stage 1: this run's, else those of the run that made critic.path."""
+    given = settings.get("critic.path")
+    folders = [run_dir / "critic", *([Path(str(given)).parent] if given is not None else [])]
+    for path in (folder / _STAGE_RESULT for folder in folders):
+        if path.is_file():
+            return int(_parsed(path, lambda values: values.get("steps", 0)))
+    return 0
+
+
+def _policy_sha256(run_dir: Path, steps: int) -> str | None:
+    """Return the hash of the run's last policy, if it is the one after so many steps."""
+    path = run_dir / _STAGE_RESULT
+    found = _parsed(path, lambda values: values) if path.is_file() else {}
+    return found.get("policy_sha256") if found.get("steps") == steps else None
+
+
+def _plan(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / _PLAN
+    return dict(_parsed(path, lambda values: values)) if path.is_file() else {}
+
+
+def _weights_sha256(model: Path) -> str | None:
+    weights = next((model / name for name in _WEIGHTS if (model / name).is_file()), None)
+    return None if weights is None else file_sha256(weights)
+
+
+def _parsed(path: Path, read: Any) -> Any:
+    try:
+        return read(orjson.loads(path.read_bytes()))
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} is not what a run writes ({error!r}); restore the file, or remove it: the run's other files tell "
+            "what they know"
+        ) from error
+
+
+def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
