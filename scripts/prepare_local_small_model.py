@@ -4,34 +4,36 @@ import argparse
 import sys
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args
 from wmtp_ray.artifacts.micro import MicroShape, micro_args, open_random, open_slice
 from wmtp_ray.artifacts.model_directory import write_model
+from wmtp_ray.artifacts.rows_tokenizer import NUM_PIECES, train_on_rows
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.interrupts import end_on_signals
 
-LAYERS, DIM, HEADS, HORIZONS = 7, 256, 4, 4
+LAYERS, DIM, HEADS, HORIZONS, OUT = 7, 256, 4, 4, Path("storage/models_v2/micro-mtp")
 
 
 def main() -> int:
     """Write the miniature and load it strictly; return the exit code (0 done or nothing to do, 2 refused)."""
     parser = _parser()
     words = parser.parse_args()
-    if words.base is None and words.tokenizer is None:
-        parser.error("give --base DIR to cut from, or --tokenizer FILE for a random model")
+    if words.base is words.tokenizer is words.rows is None:
+        parser.error("give --base DIR to cut from, or --tokenizer FILE or --rows FILE for a random model")
     shape = MicroShape(words.layers, words.dim, words.heads, words.kv_heads, words.ffn, words.vocab, words.horizons)
     try:
-        if words.base is not None:
-            args = micro_args(shape, read_model_args(words.base))
-            model = open_slice(words.base, args, words.tokenizer)
-        else:
-            vocab_size = CodeTokenizer(words.tokenizer).vocab_size
-            llama = ModelArgs(DIM, LAYERS, HEADS, vocab_size, n_future_tokens=HORIZONS)
-            model = open_random(micro_args(shape, llama), words.seed, words.tokenizer)
-        write_model(words.out, model, datetime.now(), print, dry_run=words.dry_run)
+        with TemporaryDirectory() as folder:
+            if words.base is not None:
+                model = open_slice(words.base, micro_args(shape, read_model_args(words.base)), words.tokenizer)
+            else:
+                file = words.tokenizer or train_on_rows(words.rows, Path(folder) / "tokenizer.model", words.pieces)
+                llama = ModelArgs(DIM, LAYERS, HEADS, CodeTokenizer(file).vocab_size, n_future_tokens=HORIZONS)
+                model = open_random(micro_args(shape, llama), words.seed, file)
+            write_model(words.out, model, datetime.now(), print, dry_run=words.dry_run)
         if not words.dry_run:
             load_transformer(words.out)
     except WmtpError as error:
@@ -42,12 +44,12 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder, such as storage/models_v2/micro_mtp")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder ({OUT}; for a reference, micro-ref beside it)")
     parser.add_argument("--base", type=Path, help="model directory to cut from")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.model (the base's); alone: a random model")
-    parser.add_argument("--seed", type=int, default=42, help="of a random model (42)")
+    parser.add_argument("--rows", type=Path, help="JSONL: a random model, and a tokenizer trained on these rows")
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
-    for name, size in (("layers", LAYERS), ("dim", DIM), ("heads", HEADS)):
+    for name, size in (("layers", LAYERS), ("dim", DIM), ("heads", HEADS), ("pieces", NUM_PIECES), ("seed", 42)):
         parser.add_argument(f"--{name}", type=int, default=size, help=f"({size})")
     for name, rule in (("horizons", HORIZONS), ("kv-heads", "heads"), ("ffn", "8/3 dim"), ("vocab", "tokenizer's")):
         parser.add_argument(f"--{name}", type=int, help=f"(the base's; random: {rule})")

@@ -1,4 +1,4 @@
-"""Convert code_contests, MBPP or HumanEval for training and evaluation: `python scripts/setup_datasets.py --help`."""
+"""Convert code_contests, MBPP or HumanEval, or generate problems: `python scripts/setup_datasets.py --help`."""
 
 import argparse
 import sys
@@ -7,30 +7,29 @@ from pathlib import Path
 
 from wmtp_ray.data.kept_rows import LANGUAGES
 from wmtp_ray.errors import WmtpError
-from wmtp_ray.flows.setup_datasets import (
-    MBPP_FILES,
-    Place,
-    RowParameters,
-    setup_codecontests,
-    setup_humaneval,
-    setup_mbpp,
-)
+from wmtp_ray.flows import setup_datasets as flow
 from wmtp_ray.interrupts import end_on_signals
+
+SPLITS = ["train", "valid", "test"]
 
 
 def main() -> int:
     """Convert what the command line asks for; return the exit code (0 done or nothing to do, 2 refused)."""
     words = _parser().parse_args()
-    place, now = Place(words.source, words.revision, words.out), datetime.now()
+    now = datetime.now()
     try:
+        if words.dataset == "list_tasks":
+            flow.setup_list_tasks(words.out, print)
+            return 0
+        place = flow.Place(words.source, words.revision, words.out)
         if words.dataset == "humaneval":
-            setup_humaneval(place, now, print)
+            flow.setup_humaneval(place, now, print)
         elif words.dataset == "mbpp":
-            rows = RowParameters(words.tokenizer, ("python3",), words.max_tokens)
-            setup_mbpp(place, words.variant, rows, now, print)
+            rows = flow.RowParameters(words.tokenizer, ("python3",), words.max_tokens)
+            flow.setup_mbpp(place, words.variant, rows, now, print)
         else:
-            rows = RowParameters(words.tokenizer, tuple(words.languages), words.max_tokens)
-            setup_codecontests(place, words.splits, rows, now, print)
+            rows = flow.RowParameters(words.tokenizer, tuple(words.languages), words.max_tokens)
+            flow.setup_codecontests(place, words.splits, rows, now, print)
     except WmtpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -48,11 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="dataset", required=True)
     codecontests = verbs.add_parser("codecontests", parents=[place, rows])
-    splits = ["train", "valid", "test"]
-    codecontests.add_argument("--splits", nargs="+", choices=splits, default=splits, help="all three")
+    codecontests.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="all three")
     codecontests.add_argument("--languages", nargs="+", choices=LANGUAGES, default=["python3", "python2"])
-    verbs.add_parser("mbpp", parents=[place, rows]).add_argument("--variant", choices=MBPP_FILES, default="full")
+    verbs.add_parser("mbpp", parents=[place, rows]).add_argument("--variant", choices=flow.MBPP_FILES, default="full")
     verbs.add_parser("humaneval", parents=[place])
+    generated = verbs.add_parser("list_tasks", help="generated problems and programs: needs no source")
+    generated.add_argument("--out", type=Path, default=Path("storage/datasets_local_small/list_tasks"))
     return parser
 
 

@@ -16,7 +16,7 @@ def main() -> int:
     has_problems = False
     for place in words.folders:
         try:
-            report = validate_data(_splits(place), benchmarks=benchmarks)
+            report = validate_data(_splits(place, words.dataset_suffix), benchmarks=benchmarks)
         except WmtpError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -25,10 +25,11 @@ def main() -> int:
     return 2 if has_problems else 0
 
 
-def _splits(place: Path) -> list[Path]:
-    """The files of rows, in `processed/` where a converter put them; problems with their tests are no rows."""
+def _splits(place: Path, suffix: str | None) -> list[Path]:
+    """The files of rows, in `processed/` where a converter put them: no problems, small ones only when asked for."""
     folder = place / "processed" if (place / "processed").is_dir() else place
-    files = [path for path in sorted(folder.glob("*.jsonl")) if not path.stem.endswith("problems")]
+    files = sorted(folder.glob(f"*_{suffix}.jsonl" if suffix else "*.jsonl"))
+    files = [path for path in files if suffix or not path.stem.endswith(("problems", "_small"))]
     if not files:
         raise DataError(f"{folder} holds no rows, expected one JSONL a split; name the folder of a data set")
     return files
@@ -36,6 +37,7 @@ def _splits(place: Path) -> list[Path]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset-suffix", metavar="small", help="check train_small.jsonl and its like instead")
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="one folder a data set")
     parser.add_argument(
         "--benchmark", action="append", default=[], metavar="NAME=FILE", help="humaneval=FILE or mbpp=FILE, repeatable"

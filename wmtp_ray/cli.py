@@ -147,6 +147,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="key=value", help="as for launch: recipe=NAME, train.sampling....")
     parser.add_argument("--index", type=Path, help="index file, or a folder for it (beside the JSONL)")
     parser.add_argument("--picture", type=Path, help="also draw it into this PNG")
+    parser.add_argument("--json", type=Path, help="also write the counts as JSON")
     _add_suffix(parser)
     parser.set_defaults(run=_inspect)
 
@@ -290,7 +291,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from wmtp_ray.flows.inspect_data import inspect_data
 
     file = _sibling(arguments.file, arguments.dataset_suffix)
-    text = inspect_data(file, index_path=arguments.index, words=arguments.words, picture=arguments.picture)
+    files = {"picture": arguments.picture, "counts": arguments.json}
+    text = inspect_data(file, index_path=arguments.index, words=arguments.words, **files)
     print(text, end="")
     return DONE
 

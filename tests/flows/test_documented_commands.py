@@ -22,7 +22,9 @@ from tests.documents import DOCUMENTS, KOREAN, ROOT, commands_of, relative
 from tests.flows.world import make_world
 from wmtp_ray import cli
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
+from wmtp_ray.flows.derived_files import write_derived
 from wmtp_ray.flows.launch_run import DONE, REFUSED, launch
+from wmtp_ray.flows.setup_datasets import Place, setup_humaneval, setup_list_tasks
 
 NOW = datetime(2026, 1, 1)
 STAND_INS = {
@@ -59,13 +61,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, place)
     models = storage / "models_v2"
     model = models / "nano_mtp"
-    for directory in (models / "micro_mtp", models / "rho1_reference", place / "MODEL_DIR"):
-        shutil.copytree(model, directory)
+    for name in ("micro-mtp", "micro-ref", "rho1_reference"):
+        shutil.copytree(model, models / name)
+    shutil.copytree(model, place / "MODEL_DIR")
+    write_derived(storage / "datasets_v2" / "codecontests", [rows.train], tokenizer=None, max_tokens=None)
+    setup_list_tasks(storage / "datasets_local_small" / "list_tasks", lambda _: None)
     shutil.copy(model / "tokenizer.model", place)
     shutil.copytree(model, place / "7B_1T_4")
     torch.save(load_file(place / "7B_1T_4" / "model.safetensors"), place / "7B_1T_4" / "consolidated.pth")
     (place / "7B_1T_4" / "model.safetensors").unlink()
     (place / "HumanEval.jsonl.gz").write_bytes(gzip.compress(json.dumps(HUMANEVAL).encode()))
+    humaneval = Place(str(place / "HumanEval.jsonl.gz"), "main", storage / "datasets_v2" / "humaneval")
+    setup_humaneval(humaneval, NOW, lambda _: None)
     (place / "mbpp.jsonl").write_text(json.dumps(MBPP))
     return place
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import orjson
 import pytest
 import ray
 
@@ -16,6 +18,7 @@ from tests.code_contests import CPP, PYTHON_2, PYTHON_3, record_of, solutions_of
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.config.schema import ClusterConfig
+from wmtp_ray.data.index import load_index
 from wmtp_ray.data.rows import parse_row, problem_of
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.setup_datasets import Place, RowParameters, setup_codecontests, setup_humaneval, setup_mbpp
@@ -95,7 +98,16 @@ class Conversion:
 
     @property
     def content(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted((self.out / "processed").iterdir())}
+        """The files of the splits; what is made of them stands apart."""
+        found = sorted((self.out / "processed").iterdir())
+        return {path.name: path.read_bytes() for path in found if not path.stem.endswith(("_small", ".index"))}
+
+    @property
+    def derived(self) -> dict[str, bytes]:
+        return {name: (self.out / name).read_bytes() for name in self.manifest["files"]}
+
+    def small(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.out / "processed" / name).read_bytes().splitlines()]
 
     @property
     def did_nothing(self) -> bool:
@@ -138,9 +150,33 @@ def test_the_bytes_do_not_depend_on_files_row_groups_or_a_conversion_that_broke_
     many.codecontests(parts, "train", "valid")
     assert any(": kept train" in line for line in many.said)
     assert many.content == one.content
+    assert many.derived == one.derived
+    assert_derived_files_are_true(one)
     assert not (many.out / "parts").exists()
     many.codecontests(parts, "valid", "train")
     assert many.did_nothing
+
+
+def assert_derived_files_are_true(conversion: Conversion) -> None:
+    """Small versions, statistics, schema and a counted index, as the manifest lists them."""
+    stats = [f"stats/{split}.{kind}" for split in ("train", "valid") for kind in ("json", "png")]
+    small = [f"processed/{name}_small.jsonl" for name in ("train", "validation")]
+    assert sorted(conversion.derived) == sorted([*small, *stats, "schema.json"])
+    train, valid = (conversion.small(f"{name}_small.jsonl") for name in ("train", "validation"))
+    assert len(train) == 100
+    assert len(valid) == 0 < len(train) or len(valid) <= 32
+    assert {row["is_correct"] for row in train} == {True, False}
+    assert len({problem_of(row["task_id"]) for row in train}) > 10
+    assert not {row["instruction"] for row in train} & {row["instruction"] for row in valid}
+    lines = set(conversion.content["train.jsonl"].splitlines())
+    assert {orjson.dumps(row) for row in train} <= lines, "copied as they are"
+    validator = jsonschema.Draft202012Validator(json.loads(conversion.derived["schema.json"]))
+    assert all(validator.is_valid(row) for row in [*train, *valid])
+    counts = json.loads(conversion.derived["stats/train.json"])
+    assert counts["num_rows"] == conversion.manifest["splits"]["train"]["counts"]["rows"]
+    assert counts["lengths"]["unit"] == "tokens"
+    index = load_index(conversion.out / "processed" / "train.jsonl")
+    assert index.tokenizer_hash == conversion.manifest["conversion"]["tokenizer_sha256"]
 
 
 def assert_counts_are_true(conversion: Conversion) -> None:
@@ -221,6 +257,8 @@ def test_mbpp_gives_problems_of_every_split_and_rows_of_train_alone(tmp_path: Pa
     counts = conversion.manifest["splits"]["all"]["counts"]
     assert (counts["problems"], counts["problems_without_rows"], counts["rows"]) == (6, 4, 2)
     assert counts["dropped"] == {"too_long": 1}
+    assert [row["task_id"] for row in conversion.small("train_small.jsonl")] == [row["task_id"] for row in rows]
+    assert not (conversion.out / "processed" / "validation_small.jsonl").exists(), "no problem is left for it"
     assert (conversion.manifest["conversion"]["licence"], conversion.manifest["updated"]) == (
         "CC BY 4.0",
         "2026-01-02T03:04:05",
@@ -229,6 +267,11 @@ def test_mbpp_gives_problems_of_every_split_and_rows_of_train_alone(tmp_path: Pa
 
     conversion.mbpp(tmp_path)  # the folder around the same file
     assert conversion.did_nothing
+    before = conversion.derived
+    (conversion.out / "processed" / "train_small.jsonl").unlink()
+    (conversion.out / "stats" / "train.json").write_text("{}")
+    conversion.mbpp(source)
+    assert conversion.derived == before, "what is missing or changed is made again"
     with pytest.raises(DataError, match="max_tokens 500 there, 9 asked for"):
         conversion.mbpp(source, max_tokens=9)
     with pytest.raises(

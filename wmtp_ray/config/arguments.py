@@ -25,17 +25,12 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
   --resume                   continue run_name=NAME from its newest checkpoint
   --run-name NAME            the same as run_name=NAME
   --dataset-suffix small     the same as data.suffix=small: read train_small.jsonl in place of train.jsonl
-  --use-micro-model          policy, tokenizer and reference are models_v2/micro-mtp and models_v2/micro-ref
+  --use-micro-model          policy, tokenizer and reference are models_v2/micro-mtp and models_v2/micro-ref, unless
+                             a key says otherwise
   --tags a=b [c=d ...]       free tags of the run; a configuration key ends the list
   -h, --help                 print this
 """
 FLAGS = ("--dry-run", "--resume", "--run-name", "--dataset-suffix", "--use-micro-model", "--tags", "--help", "-h")
-MICRO_MODEL = (
-    "model.path=${storage_root}/models_v2/micro-mtp",
-    "tokenizer.path=${storage_root}/models_v2/micro-mtp/tokenizer.model",
-    "reference.path=${storage_root}/models_v2/micro-ref",
-    "reference.tokenizer_path=null",
-)
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,7 @@ class Arguments:
     show_help: bool = False
     sweep: str | None = None
     sweep_overrides: tuple[str, ...] = ()
+    use_micro_model: bool = False
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -83,6 +79,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         show_help=words.show_help,
         sweep=words.sweep,
         sweep_overrides=tuple(words.sweep_overrides),
+        use_micro_model=words.use_micro_model,
     )
 
 
@@ -98,7 +95,7 @@ class _Words:
         self.overrides: list[str] = []
         self.sweep_overrides: list[str] = []
         self.tags: dict[str, str] = {}
-        self.dry_run = self.resume = self.show_help = False
+        self.dry_run = self.resume = self.show_help = self.use_micro_model = False
         self.problems: list[str] = []
 
     def read(self) -> None:
@@ -116,7 +113,7 @@ class _Words:
                 self.rest.insert(0, value)
             self._tags() if name == "--tags" else self._named(name)
         elif word == "--use-micro-model":
-            self.overrides += MICRO_MODEL
+            self.use_micro_model = True
         elif word == "--dry-run":
             self.dry_run = True
         elif word == "--resume":

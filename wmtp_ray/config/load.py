@@ -131,6 +131,7 @@ def _layers(arguments: Arguments, config_dir: Path, now: datetime) -> tuple[list
     readers = [partial(read_layer, config_dir / "defaults.yaml")]
     readers += [partial(named_layer, "recipe", arguments.recipe, config_dir)]
     readers += [partial(named_layer, "preset", arguments.preset, config_dir)] if arguments.preset is not None else []
+    readers += [partial(_micro_model)] if arguments.use_micro_model else []
     readers += [partial(override_layer, word) for word in arguments.overrides]
     layers: list[Layer] = []
     unreadable: list[str] = []
@@ -140,6 +141,18 @@ def _layers(arguments: Arguments, config_dir: Path, now: datetime) -> tuple[list
         except ConfigError as error:
             unreadable.append(str(error))
     return [*layers, _names(arguments, now)], unreadable
+
+
+def _micro_model() -> Layer:
+    models = "${storage_root}/models_v2"
+    return Layer(
+        COMMAND_LINE,
+        {
+            "model": {"path": f"{models}/micro-mtp"},
+            "tokenizer": {"path": f"{models}/micro-mtp/tokenizer.model"},
+            "reference": {"path": f"{models}/micro-ref", "tokenizer_path": None},
+        },
+    )
 
 
 def _names(arguments: Arguments, now: datetime) -> Layer:

@@ -4,7 +4,7 @@ The manifest is written last, so what it lists was whole. Splits are recorded on
 in several runs, as long as they are converted alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -55,11 +55,15 @@ class Conversion:
 
 @dataclass(frozen=True)
 class DatasetManifest:
-    """The content of manifest.json; `updated` is an ISO date and time."""
+    """The content of manifest.json; `updated` is an ISO date and time.
+
+    `files` were made from the splits' rows: small versions, statistics, the schema of a row.
+    """
 
     conversion: Conversion
     updated: str
     splits: dict[str, SplitRecord]
+    files: dict[str, FileDigest] = field(default_factory=dict)
 
 
 def encode_manifest(manifest: DatasetManifest) -> bytes:

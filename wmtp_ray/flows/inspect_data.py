@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.sampling import DifficultyBins, DifficultySource
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import BuiltIndex, load_built_index
 from wmtp_ray.data.overview import overview_of
+from wmtp_ray.data.overview_json import overview_json
 from wmtp_ray.data.overview_text import render_overview
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.flows.prepare import version_schedule
@@ -33,8 +35,10 @@ class _Planned:
     text: str
 
 
-def inspect_data(jsonl: Path, *, index_path: Path | None, words: Sequence[str], picture: Path | None) -> str:
-    """Describe a JSONL from its index; with `picture`, also draw it into a PNG there.
+def inspect_data(
+    jsonl: Path, *, index_path: Path | None, words: Sequence[str], picture: Path | None, counts: Path | None = None
+) -> str:
+    """Describe a JSONL from its index; also draw it into the PNG `picture`, and write the JSON file `counts`.
 
     `words` are those of a launch command (recipe=NAME key=value ...); without a recipe it is verifiable. `index_path`
     is as in `index_path_of`. Raises DataError when the index is missing or stale, ConfigError for the words.
@@ -58,6 +62,9 @@ def inspect_data(jsonl: Path, *, index_path: Path | None, words: Sequence[str], 
 
         draw_overview(overview, () if training.plan is None else training.plan.phases, picture)
         sections.append(f"Picture: {picture}")
+    if counts is not None:
+        atomic_write(counts, overview_json(overview))
+        sections.append(f"Counts: {counts}")
     return "\n\n".join(section.rstrip("\n") for section in sections) + "\n"
 
 

@@ -17,12 +17,10 @@ from rich.console import Console
 
 from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.micro import make_micro_model
-from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
+from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.data.list_tasks import ListTasks, ListTasksFiles, write_list_tasks
-from wmtp_ray.data.rows import parse_row
-from wmtp_ray.data.tokenizer import render_row
+from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate_run import EVALUATIONS
@@ -49,10 +47,7 @@ from wmtp_ray.training.held_out import measure_held_out
 from wmtp_ray.training.stages import critic_bundle, read_stage_result
 
 VOCAB_SIZE = 448
-HEADERS = ("### Instruction:\n", "\n\n### Response:\n")
-TASKS = ListTasks(
-    seed=0, num_train_problems=2400, num_valid_problems=300, num_correct=3, num_incorrect=3, systematic_frac=0.7
-)
+TASKS = QUICKSTART_TASKS
 NANO = ModelArgs(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
 BASE_STEPS = 200
 ARM_STEPS = 50
@@ -108,13 +103,8 @@ def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles
     files = write_list_tasks(storage_root / "datasets_local_small" / "list_tasks", tasks)
     model = storage_root / "models_v2" / "nano_mtp"
     make_micro_model(model, NANO, seed=0)
-    train_tokenizer(_texts(files.train), model / "tokenizer.model", VOCAB_SIZE, user_defined_symbols=HEADERS)
+    train_on_rows(files.train, model / "tokenizer.model", VOCAB_SIZE)
     return files
-
-
-def _texts(path: Path) -> Iterator[str]:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        yield render_row(parse_row(line, number, path))
 
 
 def quickstart_base(storage_root: Path, now: datetime) -> RunConfig:

@@ -28,15 +28,20 @@ def sample_data(jsonl: Path, out: Path, *, num_problems: int, rows_per_problem: 
         raise DataError(f"found {num_problems} problems of {rows_per_problem} rows, expected at least 1 of 2")
     index = load_index(jsonl.absolute())
     row_ids = draw_rows(index, num_problems=num_problems, rows_per_problem=rows_per_problem, seed=seed)
-    lacks_labels = labels_path_of(jsonl).exists()
-    with jsonl.open("rb") as source, atomic_file(out) as temporary, temporary.open("wb") as file:
-        for row_id in row_ids:
-            source.seek(index.offset_R[row_id])
-            line = source.read(index.num_bytes_R[row_id])
-            file.write((_with_labels(line, index, int(row_id)) if lacks_labels else line) + b"\n")
+    copy_rows(jsonl, out, index, row_ids)
     num_drawn = len(np.unique(index.problem_R[row_ids]))
     num_correct = int(index.is_correct_R[row_ids].sum())
     return f"{out}: {len(row_ids):,} rows of {num_drawn:,} problems, {num_correct:,} correct"
+
+
+def copy_rows(jsonl: Path, out: Path, index: RowIndex, row_ids: Int64) -> None:
+    """Copy rows of a JSONL to a new file, whole or not at all; labels that stand in another file move into them."""
+    lacks_labels = labels_path_of(jsonl).exists()
+    with jsonl.open("rb") as source, atomic_file(out) as temporary, temporary.open("wb") as file:
+        for row_id in row_ids.tolist():
+            source.seek(index.offset_R[row_id])
+            line = source.read(index.num_bytes_R[row_id])
+            file.write((_with_labels(line, index, row_id) if lacks_labels else line) + b"\n")
 
 
 def draw_rows(index: RowIndex, *, num_problems: int, rows_per_problem: int, seed: int) -> Int64:

@@ -2,7 +2,10 @@
 
     <out>/processed/<split>.jsonl, <split>_problems.jsonl     code_contests
     <out>/processed/problems.jsonl, train.jsonl               mbpp; humaneval has no rows
+    <out>/{train,valid,..}.jsonl, {train,valid}_problems.jsonl   list_tasks, generated
     <out>/manifest.json                                       sources, parameters, hashes, counts
+
+and beside the rows what `derived_files.py` makes of them: indexes, small versions, stats/, schema.json.
 
 What is there, whole and from the same source is left alone. A folder holds one conversion: other parameters are
 refused. A conversion of code_contests that was killed goes on where it was (`actors/row_converter.py`).
@@ -28,11 +31,13 @@ from wmtp_ray.data.dataset_manifest import (
     require_same_conversion,
 )
 from wmtp_ray.data.kept_rows import LANGUAGES, Counts, RowLimits, keep_rows, total
+from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, write_list_tasks
 from wmtp_ray.data.source_files import LocatedFiles, locate
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.convert_parts import concatenate_parts, convert_parts, list_parts, remove_parts
+from wmtp_ray.flows.derived_files import write_derived
 
 MBPP = "google-research-datasets/mbpp"
 HUMANEVAL = "openai/openai_humaneval"
@@ -40,6 +45,7 @@ MBPP_FILES = {
     "full": ("full/*.parquet", "mbpp.jsonl"),
     "sanitized": ("sanitized/*.parquet", "sanitized-mbpp.json"),
 }
+LEAST_MAX_TOKENS = 8  # of data.max_tokens
 HUMANEVAL_FILES = ("openai_humaneval/test-*.parquet", "HumanEval.jsonl", "HumanEval.jsonl.gz")
 
 Say = Callable[[str], None]
@@ -89,7 +95,7 @@ def setup_codecontests(place: Place, splits: Sequence[str], rows: RowParameters,
         return records
 
     conversion = _conversion(codecontests.DATASET, codecontests.LICENCE, rows, tokenizer)
-    _bring_up_to_date(place.out, conversion, sources, convert, now, say)
+    _bring_up_to_date(place.out, conversion, sources, convert, rows, now, say)
     remove_parts(settings, splits)
 
 
@@ -107,9 +113,10 @@ def setup_mbpp(place: Place, variant: str, rows: RowParameters, now: datetime, s
             "problems.jsonl": [benchmarks.problem_line(problem) for problem in problems],
             "train.jsonl": [line for each in kept for line in each.lines],
         }
+        files = {name: lines for name, lines in files.items() if lines}
         return {"all": SplitRecord(sources["all"], _write(files, place.out), counts)}
 
-    _bring_up_to_date(place.out, _conversion(MBPP, "CC BY 4.0", rows, tokenizer), sources, convert, now, say)
+    _bring_up_to_date(place.out, _conversion(MBPP, "CC BY 4.0", rows, tokenizer), sources, convert, rows, now, say)
 
 
 def setup_humaneval(place: Place, now: datetime, say: Say) -> None:
@@ -122,36 +129,71 @@ def setup_humaneval(place: Place, now: datetime, say: Say) -> None:
         files = {"problems.jsonl": [benchmarks.problem_line(problem) for problem in problems]}
         return {"test": SplitRecord(sources["test"], _write(files, place.out), _without_rows(len(problems)))}
 
-    _bring_up_to_date(place.out, Conversion(HUMANEVAL, "MIT", None, {}), sources, convert, now, say)
+    _bring_up_to_date(place.out, Conversion(HUMANEVAL, "MIT", None, {}), sources, convert, None, now, say)
+
+
+def setup_list_tasks(out: Path, say: Say) -> None:
+    """Generate the list problems that the quickstart trains on: rows of two splits, and problems with tests."""
+    files = write_list_tasks(out, QUICKSTART_TASKS)
+    derived = write_derived(out, [files.train, files.valid], tokenizer=None, max_tokens=None)
+    for path in (files.train, files.valid, *(path for path in derived if path.suffix == ".jsonl")):
+        say(f"{path}: {sum(1 for _ in path.open('rb')):,} rows")
 
 
 def _bring_up_to_date(
-    out: Path, conversion: Conversion, sources: dict[str, SourceRecord], convert: Convert, now: datetime, say: Say
+    out: Path,
+    conversion: Conversion,
+    sources: dict[str, SourceRecord],
+    convert: Convert,
+    rows: RowParameters | None,
+    now: datetime,
+    say: Say,
 ) -> None:
-    """Convert the splits that are not there yet, or not whole, or of another source; then write the manifest."""
+    """Convert the splits that are not there yet, or not whole, or of another source; then write the manifest.
+
+    With `rows`, what is made from the rows is brought up to date as well.
+    """
     path = out / FILE_NAME
     known: dict[str, SplitRecord] = {}
+    derived: dict[str, FileDigest] = {}
     if path.exists():
         manifest = decode_manifest(path.read_bytes(), str(path))
         require_same_conversion(manifest, conversion, str(path))
-        known = manifest.splits
+        known, derived = manifest.splits, manifest.files
     stale = [split for split in sources if not _is_whole(out, known.get(split), sources[split])]
-    if not stale:
+    is_complete = rows is None or (bool(derived) and _are_there(out, derived))
+    if not stale and is_complete:
         say(f"{path}: {', '.join(sources)} are whole and of the same source: nothing to do")
         return
-    converted = convert(stale)
-    atomic_write(path, encode_manifest(DatasetManifest(conversion, now.isoformat("T", "seconds"), known | converted)))
+    converted = convert(stale) if stale else {}
+    splits = known | converted
+    if rows is not None:
+        derived = _derived(out, splits, rows)
+    content = DatasetManifest(conversion, now.isoformat("T", "seconds"), splits, derived)
+    atomic_write(path, encode_manifest(content))
     for split, record in converted.items():
         say(_described(split, record))
     say(f"{path}: written")
+
+
+def _derived(out: Path, splits: dict[str, SplitRecord], rows: RowParameters) -> dict[str, FileDigest]:
+    names = [name for record in splits.values() for name in record.files if not name.endswith("problems.jsonl")]
+    tokenizer = CodeTokenizer(rows.tokenizer_path.absolute())
+    files = [out.absolute() / name for name in names]
+    max_tokens = max(rows.max_tokens, LEAST_MAX_TOKENS)
+    return _digests(write_derived(out.absolute(), files, tokenizer=tokenizer, max_tokens=max_tokens), out.absolute())
+
+
+def _are_there(out: Path, files: dict[str, FileDigest]) -> bool:
+    paths = [out / name for name in files]
+    return all(path.exists() for path in paths) and _digests(paths, out) == files
 
 
 def _is_whole(out: Path, record: SplitRecord | None, source: SourceRecord) -> bool:
     """Whether a split was made from these very files and is still what was written."""
     if record is None or list(record.source.files.values()) != list(source.files.values()):
         return False
-    paths = [out / name for name in record.files]
-    return all(path.exists() for path in paths) and _digests(paths, out) == record.files
+    return _are_there(out, record.files)
 
 
 def _source_records(located: LocatedFiles) -> dict[str, SourceRecord]:

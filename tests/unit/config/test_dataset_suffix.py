@@ -71,7 +71,7 @@ def test_a_missing_small_file_is_refused_with_the_command_that_writes_it(tmp_pat
         check_files(load(tmp_path, "data.suffix=small"))
 
 
-@pytest.mark.parametrize("word", ["data.suffix=../x", "data.suffix=", "data.suffix=1", "data.suffix=[a]"])
+@pytest.mark.parametrize("word", ["data.suffix=../x", "data.suffix=", "data.suffix=[a]"])
 def test_a_suffix_that_is_no_name_is_refused(tmp_path, word):
     if word == "data.suffix=":  # YAML's null
         assert load(tmp_path, word).data.suffix is None
@@ -92,7 +92,7 @@ def test_the_micro_model_is_policy_tokenizer_and_reference(tmp_path):
     assert (rho1.reference.path, rho1.reference.tokenizer_path) == (models / "micro-ref", None)
 
 
-def test_a_key_after_the_flag_wins(tmp_path):
+def test_a_key_wins_over_the_flag(tmp_path):
     assert load(tmp_path, "--use-micro-model", f"model.path={tmp_path}/other").model.path == tmp_path / "other"
 
 

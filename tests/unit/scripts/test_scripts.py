@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
+from wmtp_ray.flows.launch_run import launch
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 MAX_LINES = 60
@@ -94,6 +96,35 @@ def test_models_are_set_up_cut_and_sent_with_the_commands_of_the_guide(run, tmp_
     assert {path.name for path in models.iterdir()} == {"policy", "shared", "rho", "reward", "micro"}
 
 
+def test_a_newcomers_rows_and_model_lie_where_the_local_presets_look(run, tmp_path, capsys):
+    assert run("setup_datasets", "list_tasks") == 0
+    rows = tmp_path / "storage" / "datasets_local_small" / "list_tasks"
+    sizes = ("--dim", 16, "--heads", 1, "--layers", 5)
+    assert run("prepare_local_small_model", "--rows", rows / "train.jsonl", *sizes) == 0
+    reference = ("--out", "storage/models_v2/micro-ref", "--seed", 1)
+    assert run("prepare_local_small_model", "--rows", rows / "train.jsonl", *sizes, *reference) == 0
+    capsys.readouterr()
+    assert run("prepare_local_small_model", "--rows", rows / "train.jsonl", *sizes) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    for recipe, preset, steps in (("verifiable", "local-light", 10), ("verifiable", "local", 100)):
+        assert launch([f"recipe={recipe}", f"preset={preset}", "--dry-run"], datetime(2026, 1, 1)) == 0
+        said = capsys.readouterr().out
+        assert f"steps       {steps} of " in said
+        assert ("Plan of stage 2" in said) == (preset == "local")
+        assert ("list_tasks: 20 problems" in said) == (preset == "local")
+    rho1 = ["recipe=rho1_weighted", "preset=local", "--use-micro-model", "--dataset-suffix", "small", "--dry-run"]
+    assert launch(rho1, datetime(2026, 1, 1)) == 0
+    assert "train_small.jsonl, 100 rows" in capsys.readouterr().out
+
+
+def test_a_tokenizer_is_trained_on_rows_alone(run, tmp_path, capsys):
+    assert run("prepare_local_small_model", "--rows", tmp_path / "none.jsonl") == 2
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    assert run("prepare_local_small_model", "--rows", tmp_path / "rows.jsonl") == 2
+    assert "rows.jsonl:1: found no key" in capsys.readouterr().err
+    assert not (tmp_path / "storage").exists()
+
+
 def test_a_micro_model_needs_a_base_or_a_tokenizer(run, capsys):
     with pytest.raises(SystemExit) as caught:
         run("prepare_local_small_model", "--out", "micro")
@@ -123,6 +154,12 @@ def test_data_sets_are_validated_split_by_split(run, tmp_path, capsys):
     write("valid.jsonl", "q_correct_0")
     write("valid_problems.jsonl", "q_correct_0", is_correct="no row at all")
     assert run("validate_datasets", "data") == 0
+    write("train_small.jsonl", "p_correct_0")
+    assert run("validate_datasets", "data") == 0, "copies of rows of train"
+    assert run("validate_datasets", "data", "--dataset-suffix", "small") == 0
+    small_alone = capsys.readouterr().out.rpartition("Files\n")[2]
+    assert "train_small.jsonl" in small_alone
+    assert "valid.jsonl" not in small_alone
     write("valid.jsonl", "p_correct_1")
     assert run("validate_datasets", "data") == 2
     assert "valid.jsonl" in capsys.readouterr().out

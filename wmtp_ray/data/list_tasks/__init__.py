@@ -5,6 +5,6 @@ text in several styles; answers.py: labelled programs for a problem; write.py: t
 nothing and judges nothing but its own programs.
 """
 
-from wmtp_ray.data.list_tasks.write import ListTasks, ListTasksFiles, write_list_tasks
+from wmtp_ray.data.list_tasks.write import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
 
-__all__ = ["ListTasks", "ListTasksFiles", "write_list_tasks"]
+__all__ = ["QUICKSTART_TASKS", "ListTasks", "ListTasksFiles", "write_list_tasks"]

@@ -65,6 +65,11 @@ class ListTasks:
                 raise ConfigError(f"list tasks: {name} is {found}, expected {low} to {high}: choose one in that range")
 
 
+QUICKSTART_TASKS = ListTasks(
+    seed=0, num_train_problems=2400, num_valid_problems=300, num_correct=3, num_incorrect=3, systematic_frac=0.7
+)
+
+
 @dataclass(frozen=True)
 class ListTasksFiles:
     """The files written: rows of both splits, their problems with tests, and the manifest."""
