@@ -105,13 +105,26 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
         [*RHO1, "reference.path={bad}/other_vocabulary"],
         ["has 301 tokens", "has 300", "expected one vocabulary", "set reference.path"],
     ),
-    "broken reference": ([*RHO1, "reference.path={bad}/not_json"], ["not_json/params.json is not JSON", "restore"]),
+    "broken reference": (
+        [*RHO1, "reference.path={bad}/not_json"],
+        ["not_json/params.json is not JSON", "published with the weights"],
+    ),
     "no params.json": (["model.path={bad}/no_params"], ["no_params/params.json does not exist", "point model.path"]),
-    "params.json no JSON": (["model.path={bad}/not_json"], ["not_json/params.json is not JSON", "restore"]),
-    "params.json a list": (["model.path={bad}/a_list"], ["a_list/params.json describes no model", "restore"]),
+    "params.json no JSON": (
+        ["model.path={bad}/not_json"],
+        ["not_json/params.json is not JSON", "published with the weights"],
+    ),
+    "params.json a list": (
+        ["model.path={bad}/a_list"],
+        ["a_list/params.json describes no model", "wmtp import", "published with the weights"],
+    ),
+    "params.json of scaled positions": (
+        ["model.path={bad}/scaled"],
+        ["scaled/params.json: found use_scaled_rope", "choose a model without them"],
+    ),
     "params.json foreign": (
         ["model.path={bad}/foreign"],
-        ["found dim=None, n_layers=None", "expected whole numbers above 0", "restore"],
+        ["found dim=None, n_layers=None", "expected whole numbers above 0", "wmtp import"],
     ),
     "params.json without sizes": (["model.path={bad}/unsized"], ["found vocab_size=-1", "expected whole", "restore"]),
     "no trunk": (
@@ -280,6 +293,7 @@ def write_bad_models(bad: Path) -> None:
     write_model(bad / "other_vocabulary", PARAMS | {"vocab_size": VOCAB_SIZE + 1})
     write_model(bad / "not_json", "{'dim': 16")
     write_model(bad / "a_list", [PARAMS])
+    write_model(bad / "scaled", PARAMS | {"use_scaled_rope": True})
     write_model(bad / "foreign", {"hidden_size": 16, "num_hidden_layers": 4, "vocab_size": VOCAB_SIZE})
     write_model(bad / "unsized", PARAMS | {"vocab_size": -1})
     write_model(bad / "no_trunk", PARAMS | {"n_future_tokens": 4})

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vendor.meta_llama.model import ModelArgs, Transformer
-from wmtp_ray.artifacts.known_keys import deciding_keys
+from wmtp_ray.artifacts.known_keys import PARAMS_KEYS, require_known_params
 from wmtp_ray.artifacts.manifest import atomic_file, atomic_write
 from wmtp_ray.artifacts.stored_weights import read_tensors as read_tensors
 from wmtp_ray.data.file_kind import HEAD_BYTES, JSON, kind_of
@@ -47,21 +47,9 @@ def read_model_args(directory: Path) -> ModelArgs:
 
 def args_from_params(params: Mapping[str, Any], path: Path) -> ModelArgs:
     """Describe the model of a params.json; ArtifactError for a key that nobody knows, and for no model at all."""
-    known = {field.name for field in dataclasses.fields(ModelArgs)}
-    if params.get("use_scaled_rope"):
-        raise ArtifactError(
-            f"{path}: found use_scaled_rope, the scaled rotary positions of LLaMA 3.1, expected unscaled ones: no "
-            "others are supported; choose a model without them (LLaMA 2, LLaMA 3.0)"
-        )
-    unknown = deciding_keys(params, read=known, harmless=(), neutral={"use_scaled_rope": (False,)})
-    if unknown:
-        raise ArtifactError(
-            f"{path} describes no model that is known here: found {'; '.join(unknown)}. Known keys: "
-            f"{', '.join(sorted(known))}. Another key may change what the model computes: choose another model, or "
-            "take the key out of the file if it does not"
-        )
+    require_known_params(params, path)
     try:
-        return ModelArgs(**{key: value for key, value in params.items() if key in known})
+        return ModelArgs(**{key: value for key, value in params.items() if key in PARAMS_KEYS})
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{path} describes no model ({error}); correct the file") from error
 

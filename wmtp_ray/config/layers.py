@@ -2,7 +2,8 @@
 
 Later layers win key by key; a list replaces a list. Interpolations (`${storage_root}`) are resolved after the merge,
 so that an override of `storage_root` moves everything below it; text of the command line is taken whole and refers to
-nothing. Which keys are allowed is `wmtp_ray.config.explain`'s part, what a text means `schema_nodes`'s.
+nothing, but for a path that begins with `${storage_root}/`. Which keys are allowed is `wmtp_ray.config.explain`'s part,
+what a text means `schema_nodes`'s.
 """
 
 import difflib
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from wmtp_ray.config.schema_nodes import Plain, Schema, run_schema
+from wmtp_ray.config.schema_nodes import is_path as takes_path
 from wmtp_ray.config.yaml_texts import load_texts
 from wmtp_ray.errors import ConfigError
 
@@ -26,6 +28,7 @@ UNSET = "???"
 RAW_TEXT_KEYS = ("recipe", "preset", "run_name")
 
 Key = tuple[str | int, ...]
+IN_STORAGE = "${storage_root}/"  # the one reference that a path of the command line may begin with
 _MARK = "\ue000"  # of Unicode's private use: stands in no value of a user
 
 
@@ -142,10 +145,13 @@ def one_line(error: Exception) -> str:
 
 def _value(key: str, text: str, schema: Schema) -> Any:
     """A list or mapping where the key takes one and the text looks like it, else the text as it is."""
-    types = schema.types(schema.node_at(tuple(key.split("."))))
+    node = schema.node_at(tuple(key.split(".")))
+    types = schema.types(node)
     is_nested = text.lstrip().startswith(("[", "{")) and (not types or types & {"array", "object"})
     if not is_nested:
-        return Whole(text) if "string" in types and "${" in text else Plain(text)  # a number may refer to another
+        in_storage = takes_path(node) and key != "storage_root" and text.startswith(IN_STORAGE)
+        is_whole = "string" in types and "${" in (text.removeprefix(IN_STORAGE) if in_storage else text)
+        return Whole(text) if is_whole else Plain(text)  # a number may refer to another
     try:
         return load_texts(text)
     except yaml.YAMLError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from wmtp_ray.artifacts.known_keys import require_known_params
 from wmtp_ray.config.load import check_files, earlier_names
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
@@ -148,19 +149,23 @@ def read_model_shape(directory: Path) -> ModelShape:
     try:
         params = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is not JSON ({error}); restore the params.json of the model") from error
+        raise ConfigError(
+            f"{path} is not JSON ({error}); expected Meta's params.json: put the one that was published with the weights there"
+        ) from error
     found: dict[str, Any] = {"n_future_tokens": 1} | (params if isinstance(params, dict) else {})
     values = {key: found.get(key) for key in _SHAPE_KEYS}
     wrong = [f"{key}={value!r}" for key, value in values.items() if type(value) is not int or value < 1]
     if wrong:
         raise ConfigError(
             f"{path} describes no model: found {', '.join(wrong)}, expected whole numbers above 0 (Meta's layout, not "
-            "a config.json of another library); restore the params.json of the model"
+            "a config.json of another library, whose models `wmtp import` reads); put the params.json that was "
+            "published with the weights there"
         )
+    require_known_params(found, path)
     if found["n_future_tokens"] >= found["n_layers"]:
         raise ConfigError(
             f"{path}: {found['n_future_tokens']} prediction heads leave no trunk of the {found['n_layers']} layers; "
-            "expected n_future_tokens below n_layers; restore the params.json of the model"
+            "expected n_future_tokens below n_layers; put the params.json that was published with the weights there"
         )
     return ModelShape(found["vocab_size"], found["n_future_tokens"])
 

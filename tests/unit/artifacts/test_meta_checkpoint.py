@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vendor.meta_llama import ModelArgs, Transformer
+from wmtp_ray.artifacts.known_keys import PARAMS_KEYS
 from wmtp_ray.artifacts.meta_checkpoint import (
     load_policy,
     load_transformer,
@@ -228,6 +230,10 @@ def test_a_key_of_params_that_nobody_reads_is_named(tmp_path: Path, key: dict[st
     (tmp_path / "params.json").write_text(json.dumps(params | key))
     with pytest.raises(ArtifactError, match=message):
         read_model_args(tmp_path)
+
+
+def test_known_keys_of_params_are_those_of_the_model() -> None:
+    assert set(PARAMS_KEYS) == {field.name for field in dataclasses.fields(ModelArgs)}
 
 
 def test_positions_that_params_say_are_not_scaled_are_plain(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_missing_small_file_is_refused_with_the_command_that_writes_it(tmp_pat
         check_files(load(tmp_path, "data.suffix=small"))
 
 
-@pytest.mark.parametrize("word", ["data.suffix=../x", "data.suffix=", "data.suffix=[a]"])
+@pytest.mark.parametrize("word", ["data.suffix=../x", "data.suffix=", "data.suffix=a b", "data.suffix=[a]"])
 def test_a_suffix_that_is_no_name_is_refused(tmp_path, word):
     if word == "data.suffix=":  # YAML's null
         assert load(tmp_path, word).data.suffix is None

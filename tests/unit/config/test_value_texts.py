@@ -22,7 +22,7 @@ TEXTS = [
     "{a",
     "~",
     "${x}",
-    "${storage_root}/y",
+    "${storage_root}",
     "내 폴더",
     "2024",
     "on",
@@ -72,6 +72,13 @@ def test_text_and_paths_of_the_command_line_are_taken_whole(here, text):
     assert load(f"tracking.experiment={text}").tracking.experiment == text
     assert load(f"evaluation.files.mine={text}").evaluation.files["mine"] == at
     assert load("--tags", f"a={text}").tags == load(f"tags.a={text}").tags == {"a": text}
+
+
+def test_a_path_may_begin_with_the_storage_root(here):
+    config = load("storage_root=a #1", "data.train_file=${storage_root}/b #2", "evaluation.files.x=${storage_root}/c")
+    assert config.data.train_file == here / "a #1" / "b #2"
+    assert config.evaluation.files["x"] == here / "a #1" / "c"
+    assert load("data.train_file=${storage_root}/${x}").data.train_file == here / "${storage_root}/${x}"
 
 
 def test_what_stands_below_a_storage_root_with_a_dollar_follows_it(here):
