@@ -28,7 +28,8 @@ def continuation_of(prompt: str, answer: str, entry_point: str) -> str:
     """Return what follows `prompt`, the head of a function, so that both together are the program that was meant.
 
     It ends with the function; definitions behind it stay where the function uses them. An answer that is the whole
-    function once more, fenced or not, replaces the head. Where nothing defines the function, it is the answer.
+    function once more, fenced or not, replaces the head. Where nothing defines the function, it is the answer, or
+    nothing if that leaves the function at once.
 
         prompt "def f(x):\\n", answer "    return x\\n```\\nIt returns x."  -> "    return x\\n"
     """
@@ -48,7 +49,8 @@ def continuation_of(prompt: str, answer: str, entry_point: str) -> str:
         continued = _continued(prompt, body, entry_point)
         if continued is not None:
             return continued
-    return answer
+    lines = [line for line in answer.split("\n") if line.strip() and not line.startswith("#")]
+    return answer if lines and lines[0][0].isspace() else ""  # it leaves the function at once: it adds nothing
 
 
 def is_finished(prompt: str, text: str, entry_point: str) -> bool:

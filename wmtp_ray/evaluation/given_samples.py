@@ -43,8 +43,9 @@ def read_given_samples(
                 f"{problems.problems[0].task_id!r}; give the data set that the samples are for"
             )
         if task_id in asked:
-            program = _program(asked[task_id], problems.kind, key, text)
-            tasks.append(JudgeTask(task_id, counts[task_id], program, asked[task_id].tests, not text.strip()))
+            problem, program = asked[task_id], _program(asked[task_id], problems.kind, key, text)
+            is_empty = program.strip() in ("", problem.prompt.strip())
+            tasks.append(JudgeTask(task_id, counts[task_id], program, problem.tests, is_empty))
             counts[task_id] += 1
     sampled = _sampled(path, list(asked), counts, only_sampled=only_sampled)
     few = [task_id for task_id in sampled if counts[task_id] < k]

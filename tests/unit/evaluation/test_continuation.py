@@ -71,7 +71,8 @@ def test_helpers_of_the_head_stay_above_a_whole_function():
 def test_a_wrong_function_stays_wrong_and_no_function_stays_none():
     prompt = HEADS["with a docstring"]
     assert continuation_of(prompt, "    return x\n\ndef f(x):\n    return x + 1\n", "f") == "    return x\n"
-    assert continuation_of(prompt, "Sorry.", "f") == "Sorry."
+    for nothing in ("Sorry.", "\n# Example usage:\nprint(f(1))\n", "\ndef g(x):\n    return x\n"):
+        assert continuation_of(prompt, nothing, "f") == "", "counted as empty"
     assert continuation_of(prompt, "", "f") == ""
 
 

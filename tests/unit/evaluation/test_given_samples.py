@@ -41,7 +41,7 @@ def test_a_completion_continues_its_prompt_and_a_solution_stands_alone(tmp_path)
     ]
     assert tasks[0].program == 'def add_1(a):\n    """Add 1."""\n    return a + 1\n'
     assert tasks[1].program == "def add_0(a): return a"
-    assert tasks[3].program == 'def add_2(a):\n    """Add 2."""\n \n'
+    assert tasks[3].program == 'def add_2(a):\n    """Add 2."""\n'
 
 
 @pytest.mark.parametrize("key", ["completion", "solution"])
