@@ -20,8 +20,7 @@ LAYERS, DIM, HEADS, HORIZONS, OUT = 7, 256, 4, 4, Path("storage/models_v2/micro-
 
 def main() -> int:
     """Write the miniature and load it strictly; return the exit code (0 done or nothing to do, 2 refused)."""
-    parser = _parser()
-    words = parser.parse_args()
+    words = (parser := _parser()).parse_args()
     if words.base is words.tokenizer is words.rows is None:
         parser.error("give --base DIR to cut from, or --tokenizer FILE or --rows FILE for a random model")
     shape = MicroShape(words.layers, words.dim, words.heads, words.kv_heads, words.ffn, words.vocab, words.horizons)

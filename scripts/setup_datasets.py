@@ -10,8 +10,6 @@ from wmtp_ray.errors import WmtpError
 from wmtp_ray.flows import setup_datasets as flow
 from wmtp_ray.interrupts import end_on_signals
 
-SPLITS = ["train", "valid", "test"]
-
 
 def main() -> int:
     """Convert what the command line asks for; return the exit code (0 done or nothing to do, 2 refused)."""
@@ -47,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="dataset", required=True)
     codecontests = verbs.add_parser("codecontests", parents=[place, rows])
-    codecontests.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="all three")
+    codecontests.add_argument("--splits", nargs="+", choices=flow.SPLITS, default=flow.SPLITS, help="all three")
     codecontests.add_argument("--languages", nargs="+", choices=LANGUAGES, default=["python3", "python2"])
     verbs.add_parser("mbpp", parents=[place, rows]).add_argument("--variant", choices=flow.MBPP_FILES, default="full")
     verbs.add_parser("humaneval", parents=[place])

@@ -39,6 +39,7 @@ from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.convert_parts import concatenate_parts, convert_parts, list_parts, remove_parts
 from wmtp_ray.flows.derived_files import write_derived
 
+SPLITS = ("train", "valid", "test")  # of code_contests
 MBPP = "google-research-datasets/mbpp"
 HUMANEVAL = "openai/openai_humaneval"
 MBPP_FILES = {
