@@ -43,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     place.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     origin = argparse.ArgumentParser(add_help=False)
     origin.add_argument("--source", type=Path, required=True, help="folder that the model was downloaded to")
-    origin.add_argument(
-        "--tokenizer", type=Path, help="tokenizer.model or tokenizer.json, when it is not in that folder"
-    )
+    origin.add_argument("--tokenizer", type=Path, help="tokenizer.model or tokenizer.json, if not in that folder")
     origin.add_argument("--version", help="name of what was downloaded, for metadata.json (the folder's name)")
     parser = argparse.ArgumentParser(description=__doc__)
     models = parser.add_subparsers(dest="model", required=True)

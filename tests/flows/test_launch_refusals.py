@@ -126,7 +126,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
         ["model.path={bad}/foreign"],
         ["found dim=None, n_layers=None", "expected whole numbers above 0", "wmtp import"],
     ),
-    "params.json without sizes": (["model.path={bad}/unsized"], ["found vocab_size=-1", "expected whole", "restore"]),
+    "params.json without sizes": (["model.path={bad}/unsized"], ["found vocab_size=-1", "expected whole", "published"]),
     "no trunk": (
         ["model.path={bad}/no_trunk"],
         ["4 prediction heads leave no trunk of the 4 layers", "below n_layers"],

@@ -150,7 +150,8 @@ def read_model_shape(directory: Path) -> ModelShape:
         params = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path} is not JSON ({error}); expected Meta's params.json: put the one that was published with the weights there"
+            f"{path} is not JSON ({error}); expected Meta's params.json: put the one that was published with the "
+            "weights there"
         ) from error
     found: dict[str, Any] = {"n_future_tokens": 1} | (params if isinstance(params, dict) else {})
     values = {key: found.get(key) for key in _SHAPE_KEYS}
