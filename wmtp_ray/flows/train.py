@@ -276,6 +276,9 @@ class _Run:
         text = "The critic is unhealthy: " + "; ".join(failures)
         if config.critic.gate == "stop":
             raise WmtpError(f"{text}. critic.gate=stop ends the run here; see stage_result.json beside the critic")
+        if 2 not in config.stages:
+            self._warnings.append(text)
+            return config
         if config.critic.gate == "warn":
             self._warnings.append(f"{text}. critic.gate=warn: stage 2 went on with its weights")
             return config
