@@ -1,8 +1,10 @@
 """A run that was killed and resumed equals the run that was not, bit for bit."""
 
 import signal
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.flows.world import (
@@ -23,6 +25,8 @@ from wmtp_ray.tracking.processes import process_id
 from wmtp_ray.tracking.result import RunResult, read_result
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+GONE_S = 60.0  # no process of a run outlives it by a minute
 
 
 def test_dead_and_hanging_ranks_do_not_change_the_policy(world: Path, cluster: ClusterConfig) -> None:
@@ -63,11 +67,19 @@ def kill_at_step_after(run_dir: Path, role: str, step: int, number: signal.Signa
 def test_killed_driver_resumes_to_the_same_policy(
     uninterrupted: tuple[RunConfig, RunResult], world: Path, cluster: ClusterConfig
 ) -> None:
-    """The driver dies inside phase 1, before the boundary at step 4, and once more after it; --resume goes on."""
+    """The driver dies inside phase 1, before the boundary at step 4, and once more after it; --resume goes on.
+
+    The first time with all of its Ray; the second time alone, and what it has started ends by itself.
+    """
     words = command_line(world, "driver-killed")
     run_dir = configured(world, "driver-killed").run_dir
-    for step, extra in ((3, []), (8, ["--resume"])):
-        _kill_driver_at(words + extra, run_dir, step)
+    kill_family(_driver_at(words, run_dir, 3))
+    driver = _driver_at([*words, "--resume"], run_dir, 8)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.wait()
+    assert len(family) > 5
+    assert psutil.wait_procs(family, timeout=GONE_S)[1] == []
     done = start_driver([*words, "--resume"])
     output, _ = done.communicate(timeout=400)
     assert done.returncode == 0, output
@@ -90,9 +102,9 @@ def test_interrupt_checkpoints_and_exits_130(world: Path, cluster: ClusterConfig
     assert read_result(run_dir).status == "KILLED"
 
 
-def _kill_driver_at(words: list[str], run_dir: Path, step: int) -> None:
-    """Kill the driver without warning once `step` is recorded, then what is left of its Ray."""
+def _driver_at(words: list[str], run_dir: Path, step: int) -> "subprocess.Popen[str]":
+    """Return a driver that has just recorded `step`."""
     driver = start_driver(words)
     wait_until(lambda: len(metrics_of(run_dir)) > step or driver.poll() is not None, f"step {step}")
     assert driver.poll() is None, driver.communicate()[0]
-    kill_family(driver)
+    return driver
