@@ -28,6 +28,7 @@ from wmtp_ray.evaluation.judge.confinement import Confinement, Role, prepare
 from wmtp_ray.evaluation.judge.control import receive_message, send_message
 from wmtp_ray.evaluation.judge.disk import MAX_FILES
 from wmtp_ray.evaluation.judge.limits import Limits
+from wmtp_ray.evaluation.judge.rehearsal import rehearse
 from wmtp_ray.evaluation.judge.usage import UsageReader
 from wmtp_ray.evaluation.judge.watch import Child, JudgeGoneError, Watch
 
@@ -65,6 +66,7 @@ class Zygote:
         self._watch = Watch(control, usage, self._confinement)
         self._births = self._serve()
         self._birth: _Birth | None = None
+        rehearse()
         gc.collect()
         gc.freeze()
 
