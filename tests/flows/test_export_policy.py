@@ -1,5 +1,6 @@
 """The export of a checkpoint that one rank wrote; `test_parallel.py` exports shards and adapters of real runs."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_the_step_asked_for_or_the_newest_is_exported_whole(run_dir, tmp_path, a
     expected = tensors_sha256(policy_of(exported).state_dict())
     assert export_policy(run_dir, asked, tmp_path / "out") == expected
     assert tensors_sha256(load_policy(tmp_path / "out").state_dict()) == expected
-    names = {"params.json", "model.safetensors", "value_head.json", "value_head.safetensors"}
+    names = {"params.json", "model.safetensors", "value_head.json", "value_head.safetensors", "training.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
@@ -89,7 +90,10 @@ def test_a_model_directory_goes_there_with_its_own_tokenizer(run_dir, tmp_path):
     export_hf(tmp_path / "model", None, tmp_path / "out", tokenizer=None, dtype=torch.bfloat16)
     tensors = read_tensors(tmp_path / "out" / "model.safetensors")
     assert all(tensor.dtype == torch.bfloat16 and tensor.eq(2.0).all() for tensor in tensors.values())
-    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == tokenizer.read_bytes()
+    exported, own = (json.loads(path.read_bytes()) for path in (tmp_path / "out" / "tokenizer.json", tokenizer))
+    assert exported.pop("post_processor")["type"] == "TemplateProcessing", "BOS in front, as training put it"
+    assert own.pop("post_processor") is None
+    assert exported == own
 
 
 def test_an_export_that_lacks_something_says_what(run_dir, tmp_path):

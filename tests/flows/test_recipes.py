@@ -10,6 +10,7 @@ from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.objective.baseline_standing import standing_words
+from wmtp_ray.report.saved_run import read_run
 from wmtp_ray.tracking.training_record import record_of_run, training_of
 from wmtp_ray.training.stages import read_stage_result, value_spec
 
@@ -58,6 +59,8 @@ def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, clust
     assert [(line["stage"], line["step"]) for line in lines] == steps
     assert all(line["weight/std"] == 0.0 for line in lines if line["stage"] == 2), "the gate chose uniform weights"
     assert any("critic.gate=uniform" in warning for warning in result.warnings)
+    assert not any("Lower weighting.beta" in warning for warning in result.warnings), "uniform weights are meant"
+    assert result.weighting == read_run(config.run_dir).weighting == "uniform", "what ran is what is on the record"
     assert any("MLflow" in warning for warning in result.warnings), "a dead tracking server is said, and no more"
     _assert_only_the_critic_moved_in_stage_1(config.run_dir / "critic" / "final", config.model.path)
     training = training_of(config.run_dir / "final", None)

@@ -59,6 +59,9 @@ SHAPES: dict[Shape, Keys] = {
         "contest difficulty cf_rating is_description_translated",
     ),
 }
+_PUBLISHED: tuple[Shape, ...] = ("HumanEval", "MBPP", "sanitized MBPP", "MBPP+")
+_TEXTS = ("prompt", "text", "entry_point", "canonical_solution", "code", "test", "test_setup_code")
+_LISTS_OF_TEXTS = ("test_list", "test_imports")
 _RAW_EVALPLUS = frozenset({"base_input", "plus_input"})
 
 
@@ -170,7 +173,7 @@ def _humaneval_problem(record: Record, where: str) -> BenchmarkProblem:
     if not re.search(r"^def\s+check\(", record["test"], re.MULTILINE):
         raise _without_tests(where, record["task_id"])
     return BenchmarkProblem(
-        task_id=record["task_id"],
+        task_id=str(record["task_id"]),
         prompt=record["prompt"],
         entry_point=record["entry_point"],
         tests=(record["test"],),
@@ -214,8 +217,27 @@ def shape_of(record: object, where: str) -> Shape:
         )
     for shape, keys in SHAPES.items():
         if keys.required <= found <= keys.required | keys.optional:
+            if shape in _PUBLISHED:
+                _require_texts(record, where)
             return shape
     raise DataError(f"{where}: found the keys {sorted(found)}{_nearest(found)}; {_HOW_KNOWN}")
+
+
+def _require_texts(record: Record, where: str) -> None:
+    """Refuse a null, and any other value that is no text where the published files have one; `task_id` may count."""
+    wrong = [key for key in _TEXTS if key in record and not isinstance(record[key], str)]
+    wrong += [key for key in _LISTS_OF_TEXTS if key in record and not _are_texts(record[key])]
+    wrong += ["task_id"] if type(record["task_id"]) not in (str, int) or record["task_id"] == "" else []
+    if wrong:
+        found = ", ".join(f"{named(record[key])} in {key}" for key in wrong)
+        raise DataError(
+            f"{where}: found {found} of the problem {record['task_id']!r}, expected text; leave the problem out, or "
+            "give the file as it is published"
+        )
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 _HOW_KNOWN = (

@@ -7,13 +7,14 @@ closed port for a quarter of an hour.
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
 import psutil
 
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.flows.after_death import nothing_left_after_death
 from wmtp_ray.flows.needed_resources import Resources
 from wmtp_ray.flows.ray_place import OWN_CLUSTER, check_ray_can_start, has_token, ray_address, temporary_folder
 from wmtp_ray.interrupts import kept
@@ -51,6 +52,12 @@ def joined(num_cpus: int | None) -> Iterator[None]:
         return
     check_ray_can_start()
     address = ray_address()
+    with nothing_left_after_death() if address == OWN_CLUSTER else nullcontext(), _connected(address, num_cpus):
+        yield
+
+
+@contextmanager
+def _connected(address: str, num_cpus: int | None) -> Iterator[None]:
     children = {process.pid for process in psutil.Process().children()}
     with kept():
         if address == OWN_CLUSTER:

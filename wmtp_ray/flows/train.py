@@ -105,6 +105,7 @@ class _Run:
         self, config: RunConfig, prepared: Prepared, critic_class: type[ValueCritic], stop: StopRequest
     ) -> None:
         self._config = config
+        self._applied = config  # what the gate has made of it
         self._stop = stop
         self._prepared = prepared
         self._critic_class = critic_class
@@ -124,14 +125,14 @@ class _Run:
         config = self._config
         stages: list[StageResult] = []
         try:
-            config = self._judge_given_critic(config)
+            config = self._applied = self._judge_given_critic(config)
             for recipe in self._recipes():
                 stages.append(self._run_stage(config, recipe))
                 if (health := stages[-1].health) is not None:
                     prefix = f"stage{recipe.stage}/"
                     self._metrics.set_result.remote({prefix + name: value for name, value in health.metrics.items()})
                 if recipe.stage == 1:
-                    config = self._apply_gate(config, stages[-1])
+                    config = self._applied = self._apply_gate(config, stages[-1])
             status = "FINISHED"
         except Interrupted:
             status = "KILLED"
@@ -276,6 +277,9 @@ class _Run:
         text = "The critic is unhealthy: " + "; ".join(failures)
         if config.critic.gate == "stop":
             raise WmtpError(f"{text}. critic.gate=stop ends the run here; see stage_result.json beside the critic")
+        if 2 not in config.stages:
+            self._warnings.append(text)
+            return config
         if config.critic.gate == "warn":
             self._warnings.append(f"{text}. critic.gate=warn: stage 2 went on with its weights")
             return config
@@ -302,11 +306,12 @@ class _Run:
             warnings=(
                 *self._warnings,
                 *self._watch.incidents,
-                *_flat_weights(self._config, reports),
+                *_flat_weights(self._applied, reports),
                 *(memory.warnings() if memory is not None else []),
                 *problems,
             ),
             memory=memory,
+            weighting=self._applied.weighting.type if 2 in self._config.stages else None,
         )
         write_result(self._config.run_dir, result)
         return result

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from wmtp_ray.config.critic import CriticStageConfig
 from wmtp_ray.config.sampling import DifficultySource
-from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
+from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import candidate_rows, held_out_problems

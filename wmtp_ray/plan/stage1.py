@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wmtp_ray.config.critic import CriticStageConfig
 from wmtp_ray.config.sampling import DifficultySource, Language
-from wmtp_ray.config.schema import CriticStageConfig
 from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.errors import PlanError
 from wmtp_ray.plan.candidates import Candidates, candidate_rows, require_a_batch

@@ -59,8 +59,8 @@ class SavedRun:
 
     @property
     def weighting(self) -> str:
-        """The arm that the run was configured as."""
-        return str(self.config.get("weighting.type"))
+        """The arm that the run was: what stage 2 ran with (critic.gate=uniform may fall back), else as configured."""
+        return self.training.weighting if self.training is not None else str(self.config.get("weighting.type"))
 
     @property
     def seed(self) -> int | None:

@@ -20,7 +20,8 @@ class RunResult:
 
     `steps` counts the optimizer steps of stage 2 over all resumes; `policy_sha256` is None where no policy was
     trained. Metrics that are no finite number come back as None. `memory` holds stage 2's peaks beside their estimates,
-    None where stage 2 did not end in this start of the run.
+    None where stage 2 did not end in this start of the run. `weighting` is what stage 2 weighted with, which is
+    `uniform` where critic.gate=uniform fell back to it; None where no stage weights.
     """
 
     status: RunStatus
@@ -30,6 +31,7 @@ class RunResult:
     seconds_per_stage: dict[str, float]
     warnings: tuple[str, ...]
     memory: MemoryUse | None = None
+    weighting: str | None = None
 
 
 def write_result(run_dir: Path, result: RunResult) -> Path:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wmtp_ray.config.schema import CriticConfig, LossConfig, RunConfig
+from wmtp_ray.config.critic import CriticConfig
+from wmtp_ray.config.schema import LossConfig, RunConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.policy import Policy, PolicyStates
 from wmtp_ray.objective import losses, td

@@ -145,6 +145,19 @@ def test_a_humaneval_prompt_keeps_its_last_newline_and_its_reference_runs(
     assert json.loads(problem_line(problem))["tests"] == [HUMANEVAL["test"]]
 
 
+@pytest.mark.parametrize("key", HUMANEVAL)
+@pytest.mark.parametrize("value", [None, ["text"], 1.5])
+def test_what_is_no_text_in_a_problem_is_named_with_its_key(tmp_path: Path, key: str, value: object) -> None:
+    with pytest.raises(DataError, match=rf"records\.jsonl:2: found (null|a list|a number) in {key} of the problem"):
+        read_humaneval(as_jsonl(tmp_path, [HUMANEVAL, HUMANEVAL | {key: value}]))
+
+
+@pytest.mark.parametrize("key", ["task_id", "text", "code", "test_setup_code", "test_list"])
+def test_a_null_in_a_problem_of_mbpp_is_named_with_its_key(tmp_path: Path, key: str) -> None:
+    with pytest.raises(DataError, match=rf"records\.jsonl:1: found null in {key} of the problem"):
+        read_mbpp(as_jsonl(tmp_path, [full(601, **{key: None})]))
+
+
 def test_a_foreign_record_is_named_with_its_keys(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"records.jsonl:1: .*\['code', 'task_id'.*\(MBPP without test_list\)"):
         read_mbpp(as_jsonl(tmp_path, [{"task_id": 1, "code": "pass", "text": "", "test_setup_code": ""}]))

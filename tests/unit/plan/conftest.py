@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from wmtp_ray.config.critic import CriticStageConfig
 from wmtp_ray.config.sampling import Stage2Sampling
-from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
+from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import RowIndex
 
 SCHEDULE = (

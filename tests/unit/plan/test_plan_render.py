@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
+from wmtp_ray.config.critic import CriticStageConfig
+from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.plan.difficulty import difficulty_of_rows
 from wmtp_ray.plan.render import render

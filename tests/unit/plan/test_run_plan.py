@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wmtp_ray.config.schema import CriticStageConfig, DataConfig, TrainConfig
+from wmtp_ray.config.critic import CriticStageConfig
+from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import LANGUAGES

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from wmtp_ray.config.schema import CriticStageConfig, DataConfig
+from wmtp_ray.config.critic import CriticStageConfig
+from wmtp_ray.config.schema import DataConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import PlanError
 from wmtp_ray.plan.candidates import held_out_problems

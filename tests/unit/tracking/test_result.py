@@ -23,6 +23,7 @@ def test_keys_are_those_that_outside_code_reads(tmp_path):
         "seconds_per_stage",
         "warnings",
         "memory",
+        "weighting",
     ]
 
 
