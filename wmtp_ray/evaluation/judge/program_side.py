@@ -18,7 +18,7 @@ from wmtp_ray.evaluation.judge.given import GivenResults
 from wmtp_ray.evaluation.judge.sharing import share_parts
 
 PROGRAM_FD, CHANNEL_FD = 3, 4
-FILE_NAME = "<program>"
+FILE_NAME, MODULE_NAME = "<program>", "program"
 _MAX_MESSAGE_CHARS = 2000
 _NUM_FRAMES_OF_A_CALL = 3
 _PLAIN = (bool, int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
@@ -45,7 +45,7 @@ def run_stdio() -> None:
 def serve_calls() -> NoReturn:
     """Load the program as a module, then do what the tests ask until they are done."""
     _allow_frames(_NUM_PLAIN_FRAMES + _NUM_FRAMES_OF_A_CALL)
-    server = _Server(Channel(CHANNEL_FD))
+    server = Server(Channel(CHANNEL_FD))
     trouble = server.load()
     try:
         while True:
@@ -54,7 +54,7 @@ def serve_calls() -> NoReturn:
         os._exit(0)
 
 
-class _Server:
+class Server:
     """Answers the tests' requests; objects that do not travel stay here and are known by their number.
 
     request  [number, operation, target, arguments, one object in several places of them (`sharing.py`)]
@@ -67,7 +67,7 @@ class _Server:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._module = _new_module("program")
+        self._module = _new_module(MODULE_NAME)
         self._objects: list[object] = []
         self._numbers: dict[int, int] = {}
         self._given = GivenResults(self._carry)
@@ -75,12 +75,16 @@ class _Server:
     def load(self) -> list[str] | None:
         """Run the module; return what to answer to every request if that failed."""
         try:
-            exec(compile(_read_program(), FILE_NAME, "exec", dont_inherit=True), self._module.__dict__)
+            self.run(_read_program())
         except MemoryError:
             return ["memory", "MemoryError while the program was loaded"]
         except BaseException as error:
             return ["not_loaded", f"the program did not load: {_describe(error)}"]
         return None
+
+    def run(self, source: str) -> None:
+        """Run the module."""
+        exec(compile(source, FILE_NAME, "exec", dont_inherit=True), self._module.__dict__)
 
     def answer(self, trouble: list[str] | None) -> None:
         """Read one request and answer it."""

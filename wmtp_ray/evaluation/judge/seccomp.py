@@ -127,8 +127,10 @@ class Filter:
     def __init__(self, machine: int) -> None:
         self._program: list[Instruction] = []
         self._build(machine)
-        # Packed once: a process that is forked for one check has no time for three hundred instructions.
-        self._packed = b"".join(struct.pack(_INSTRUCTION, *instruction) for instruction in self.instructions(0))
+        # In place before the fork: a process for one check has no time for three hundred instructions, nor for a type.
+        packed = b"".join(struct.pack(_INSTRUCTION, *instruction) for instruction in self.instructions(0))
+        self._packed = ctypes.create_string_buffer(packed, len(packed))
+        self._header = struct.pack("@HP", len(self._program), ctypes.addressof(self._packed))
         positions = (index for index, instruction in enumerate(self._program) if instruction[3] == _OWN_PID)
         self._pid_offsets = [index * struct.calcsize(_INSTRUCTION) + _OFFSET_OF_VALUE for index in positions]
 
@@ -138,11 +140,9 @@ class Filter:
 
     def install(self, pid: int) -> None:
         """Confine this process, whose pid is given, for good; call it before the first thread."""
-        program = ctypes.create_string_buffer(self._packed)
         for offset in self._pid_offsets:
-            struct.pack_into("=I", program, offset, pid)
-        header = struct.pack("@HP", len(self._program), ctypes.addressof(program))
-        syscall("seccomp", ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_FLAG_SPEC_ALLOW), header)
+            struct.pack_into("=I", self._packed, offset, pid)
+        syscall("seccomp", ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_FLAG_SPEC_ALLOW), self._header)
 
     def _build(self, machine: int) -> None:
         self._add(_LOAD_WORD, _OFFSET_ARCH)

@@ -41,6 +41,7 @@ _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # a verdict must not depend on the order of a set
     "PYTHONDONTWRITEBYTECODE": "1",
     "MALLOC_ARENA_MAX": "1",  # each arena reserves address space, which is limited
+    "LD_BIND_NOW": "1",  # a child that resolves a function on its first call copies a page of pointers to functions
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")},
 }
 _SYSTEM_PATHS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")

@@ -19,47 +19,32 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
 
 from wmtp_ray.evaluation.judge import program_side, test_side
 from wmtp_ray.evaluation.judge.confinement import Confinement, Role, prepare
 from wmtp_ray.evaluation.judge.control import receive_message, send_message
 from wmtp_ray.evaluation.judge.disk import MAX_FILES
 from wmtp_ray.evaluation.judge.limits import Limits
+from wmtp_ray.evaluation.judge.rehearsal import rehearse
 from wmtp_ray.evaluation.judge.usage import UsageReader
 from wmtp_ray.evaluation.judge.watch import Child, JudgeGoneError, Watch
 
 _FIRST_HIGH_DESCRIPTOR = 64
-_kept: list["Zygote"] = []  # taking it apart would cost every child more than forking it
+_serving: list["Zygote"] = []  # not a variable of `main`, whose frame is beneath every child
 _NULL = 0  # the zygote is started with the null device there
 
 
-class _InChild(BaseException):
-    """Raised in a process that was forked for a check, out of all frames of the zygote; `run` is what it is to do."""
+@dataclass(frozen=True)
+class _Birth:
+    """A process that the zygote wants forked."""
 
-    def __init__(self, run: Callable[[], None]) -> None:
-        super().__init__()
-        self.run = run
-
-
-class _Descriptors(list[int]):
-    """Descriptors of a check, closed by the zygote when it ends; a child has closed them already."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not _InChild:
-            self.close()
-
-    def close(self) -> None:
-        """Close them now."""
-        while self:
-            os.close(self.pop())
+    role: Role
+    limits: Limits
+    descriptors: list[int]  # the child has these, in this order, and no other; the last says that it started
+    run: Callable[[], None]
 
 
 class Zygote:
@@ -79,26 +64,50 @@ class Zygote:
         sys.set_int_max_str_digits(0)  # the limit on CPU time is the one that counts, for programs and for tests
         _allow_many_open_files()
         self._watch = Watch(control, usage, self._confinement)
+        self._births = self._serve()
+        self._birth: _Birth | None = None
+        rehearse()
         gc.collect()
         gc.freeze()
 
-    def serve(self) -> Callable[[], None] | None:
-        """Run checks until the judge is gone; in a process that was forked for one, return what it is to do."""
+    def next_fork(self, forked: int | None) -> bool:
+        """Go on until a process is to be forked, or return False at the end; `forked` is the id of the one before."""
         try:
-            while self._serve_one():
-                pass
-        except _InChild as child:
-            return child.run
-        return None
+            self._birth = next(self._births) if forked is None else self._births.send(forked)
+        except StopIteration:
+            return False
+        self._confinement.before_fork(self._birth.role)
+        return True
 
-    def _serve_one(self) -> bool:
+    def become_child(self) -> Callable[[], None]:
+        """Turn this process, which was just forked, into what was wanted; return what it is to do."""
+        assert self._birth is not None
+        descriptors = self._birth.descriptors
+        try:
+            signal.set_wakeup_fd(-1)  # the handler stays; it does nothing
+            os.chdir(self._confinement.scratch)
+            self._confinement.confine(self._birth.role, self._birth.limits)
+            self._control.detach()  # or its number is closed, whatever it stands for by then
+            _keep_only(descriptors)
+            os.write(len(descriptors) - 1, b"s")
+            os.close(len(descriptors) - 1)
+        except BaseException:
+            os._exit(1)
+        return self._birth.run
+
+    def _serve(self) -> Generator[_Birth, int, None]:
+        """Run checks until the judge is gone; whoever asks for the next birth forks it, and sends its id."""
+        while (yield from self._serve_one()):
+            pass
+
+    def _serve_one(self) -> Generator[_Birth, int, bool]:
         """Run the next check; return False when there is none, or when this zygote is of no further use."""
         try:
             message, descriptors = receive_message(self._control)
         except EOFError:
             return False
         try:
-            report = self._check(message["kind"], Limits(**message["limits"]), descriptors)
+            report = yield from self._check(message["kind"], Limits(**message["limits"]), descriptors)
         except (EOFError, JudgeGoneError):
             self._clean()
             return False
@@ -114,21 +123,21 @@ class Zygote:
             return False
         return True
 
-    def _check(self, kind: str, limits: Limits, descriptors: list[int]) -> dict[str, Any]:
+    def _check(self, kind: str, limits: Limits, descriptors: list[int]) -> Generator[_Birth, int, dict[str, Any]]:
         started = time.monotonic()
-        with _Descriptors(descriptors) as opened:
-            started_pipe, started_write = os.pipe()
-            opened += [started_write, started_pipe]
-            if kind == "stdio":
-                program, *standard = descriptors
-                children = [self._fork("program", limits, [*standard, program, started_write], program_side.run_stdio)]
-            else:
-                children = self._fork_pair(limits, descriptors, started_write, opened)
-            opened.remove(started_pipe)
-            opened.close()
-            opened.append(started_pipe)
-            passed = self._watch.until_end(children, limits)
-            num_started = len(os.read(started_pipe, 8))
+        started_pipe, started_write = os.pipe()
+        if kind == "stdio":
+            program, *standard = descriptors
+            opened = [*descriptors, started_write]
+            birth = _Birth("program", limits, [*standard, program, started_write], program_side.run_stdio)
+            children = [Child((yield birth))]
+        else:
+            children, opened = yield from self._fork_pair(limits, descriptors, started_write)
+        for descriptor in opened:
+            os.close(descriptor)
+        passed = self._watch.until_end(children, limits)
+        num_started = len(os.read(started_pipe, 8))
+        os.close(started_pipe)
         return {
             "all_started": num_started == len(children),
             "limit_passed": passed,
@@ -140,40 +149,17 @@ class Zygote:
             "seconds": time.monotonic() - started,
         }
 
-    def _fork_pair(self, limits: Limits, descriptors: list[int], started: int, opened: list[int]) -> list[Child]:
-        """Fork the program, then receive the tests' descriptors, then fork the tests."""
-        channels = socket.socketpair()
-        opened += (ends := [channel.detach() for channel in channels])
+    def _fork_pair(
+        self, limits: Limits, descriptors: list[int], started: int
+    ) -> Generator[_Birth, int, tuple[list[Child], list[int]]]:
+        """Fork the program, then receive the tests' descriptors, then fork the tests; return what is to close too."""
+        ends = [channel.detach() for channel in socket.socketpair()]
         standard = [_NULL] * 3
-        program = self._fork("program", limits, [*standard, *descriptors, ends[0], started], program_side.serve_calls)
-        _, tests_descriptors = receive_message(self._control)
-        opened += tests_descriptors
-        tests, verdict = tests_descriptors
-        return [
-            program,
-            self._fork("tests", limits, [*standard, tests, ends[1], verdict, started], test_side.run_tests),
-        ]
-
-    def _fork(self, role: Role, limits: Limits, descriptors: list[int], run: Callable[[], None]) -> Child:
-        """Fork a confined child that has these descriptors, in this order, and no other; the last says it started."""
-        self._confinement.before_fork(role)
-        pid = os.fork()
-        if pid:
-            return Child(pid)
-        try:
-            signal.set_wakeup_fd(-1)  # the handler stays; it does nothing
-            os.chdir(self._confinement.scratch)
-            self._confinement.confine(role, limits)
-            self._control.detach()  # or its number is closed, whatever it stands for by then
-            _keep_only(descriptors)
-            os.write(len(descriptors) - 1, b"s")
-            os.close(len(descriptors) - 1)
-            if role == "tests":
-                run()  # where it stands: to leave all frames takes time, and tests do not look through them
-                os._exit(1)
-        except BaseException:
-            os._exit(1)
-        raise _InChild(run)
+        of_program = [*standard, *descriptors, ends[0], started]
+        program = yield _Birth("program", limits, of_program, program_side.serve_calls)
+        _, (job, verdict) = receive_message(self._control)
+        tests = yield _Birth("tests", limits, [*standard, job, ends[1], verdict, started], test_side.run_tests)
+        return [Child(program), Child(tests)], [*descriptors, *ends, job, verdict, started]
 
 
 def _keep_only(descriptors: list[int]) -> None:
@@ -196,22 +182,27 @@ def _allow_many_open_files() -> None:
 def main(control_descriptor: int) -> None:
     """Serve the judge at the other end of a descriptor, and return; a child of the zygote returns when it is done.
 
-    No frame and no variable of the zygote is beneath a child: a program may look through all of them.
+    Forks here: no frame and no variable of the zygote is beneath a child, for a program may look through all of them.
     """
-    run = _serve(control_descriptor)
-    if run is not None:
-        run()
+    forked = None
+    if not _start(control_descriptor):
+        return
+    while _serving[0].next_fork(forked):
+        forked = os.fork()
+        if not forked:
+            _serving[0].become_child()()
+            return
 
 
-def _serve(control_descriptor: int) -> Callable[[], None] | None:
-    """Run a zygote; one that cannot get to its level says why and ends."""
+def _start(control_descriptor: int) -> bool:
+    """Start a zygote; one that cannot get to its level says why, and there is none."""
     control = socket.socket(fileno=control_descriptor)
     configuration, _ = receive_message(control)
     try:
         zygote = Zygote(control, configuration)
     except OSError as error:
         send_message(control, {"refused": str(error)}, [])
-        return None
+        return False
     send_message(control, {"refused": None}, [])
-    _kept.append(zygote)
-    return zygote.serve()
+    _serving.append(zygote)
+    return True

@@ -271,3 +271,14 @@ def test_details_can_be_logged_whatever_the_program_says(judge):
     assert verdict.status == "fail"
     assert len(verdict.detail.encode("utf-8")) < 10000
     assert "\0" not in verdict.detail
+
+
+def test_nothing_of_the_zygote_is_in_a_frame_beneath_a_program(judge):
+    program = (
+        "import sys\nframe, beneath = sys._getframe(), []\nwhile frame := frame.f_back:\n"
+        "    beneath += [type(value).__name__ for value in list(frame.f_locals.values())]\n"
+        "def f():\n    return beneath\n"
+    )
+    tests = "assert 'Server' in f(), f()\nassert not {'Zygote', 'Limits', 'Child', 'generator', 'socket'} & {*f()}, f()"
+    assert judge.check_asserts(program, [tests]).status == "pass"
+    assert judge.check_asserts(program, [tests]).status == "pass"  # there is a check before it now
