@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from wmtp_ray.tracking.result import RunResult, read_result
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 NOW = datetime(2026, 1, 1)
+PROGRAM_S = 2.0  # CPU seconds that tell a program without end from a zygote that starts
 SAMPLED = ("evaluation.num_samples=8", "evaluation.temperature=1", "evaluation.k=[1,8]", "evaluation.max_new_tokens=40")
 
 
@@ -148,10 +150,14 @@ def test_samples_of_others_are_judged_and_a_lost_judge_is_never_their_fault(
             os.kill(process_id(out, "judge_0"), signal.SIGKILL)
 
     def is_at_the_program(gone: int) -> bool:
-        """Whether another process than `gone` has come up and has more below it than a zygote, which may be two."""
+        """Whether another process than `gone` has come up and one below it works for seconds, as no zygote does."""
         judge = find_process(out, "judge_0")
-        is_up = judge is not None and judge.is_ready and judge.pid != gone
-        return is_up and len(psutil.Process(judge.pid).children(recursive=True)) > 2
+        if judge is None or not judge.is_ready or judge.pid == gone:
+            return False
+        with suppress(psutil.NoSuchProcess):
+            below = psutil.Process(judge.pid).children(recursive=True)
+            return any(process.cpu_times().user > PROGRAM_S for process in below)
+        return False
 
     thread = threading.Thread(target=kill_twice)
     thread.start()
