@@ -6,7 +6,9 @@ ended with another exit code; so it ends at once as well.
 
 import os
 import socket
-from contextlib import ExitStack, suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
@@ -16,20 +18,46 @@ import ray
 from wmtp_ray import interrupts
 from wmtp_ray.training.stages import STOP_FILE
 
+_LOOK_S = 0.05
+
 
 def end_at_once(why: str) -> NoReturn:
     """End this process and the Ray that it started, with the exit code of an interrupted run."""
     interrupts.end_at_once(f"{why}; `--resume` continues from the last checkpoint.")
 
 
-def ray_is_gone() -> bool:
-    """Whether nobody listens any more where Ray's head process did."""
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+@contextmanager
+def ended_with_ray(stop: "StopRequest", before: Callable[[], object]) -> Iterator[None]:
+    """End this process, after `before`, once a stop was asked for inside the block and Ray's head is gone as well.
+
+    A thread looks many times a second: Ray's client ends the process with exit code 1 when it finds its raylet gone,
+    and every call into Ray may be the one that finds it.
+    """
+    address = ray.get_runtime_context().gcs_address
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(_LOOK_S):
+            if stop.is_made() and not _is_listened_at(address):
+                before()
+                end_at_once("Ray itself is gone")
+
+    thread = threading.Thread(target=look, name="ray-is-gone", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _is_listened_at(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
     except OSError:
-        return True
-    return False
+        return False
+    return True
 
 
 class StopRequest:

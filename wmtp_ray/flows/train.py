@@ -39,7 +39,7 @@ from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.needed_resources import training_resources
 from wmtp_ray.flows.prepare import Prepared
 from wmtp_ray.flows.run_watch import RunWatch
-from wmtp_ray.flows.stop_request import StopRequest, end_at_once, ray_is_gone
+from wmtp_ray.flows.stop_request import StopRequest, ended_with_ray
 from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
@@ -189,13 +189,13 @@ class _Run:
         console = Console(quiet=not config.tracking.progress)
         self._watch.begin_stage()
         next_look_s = 0.0
-        with Progress(console, total_steps=plan.num_steps) as progress:
+        with (
+            Progress(console, total_steps=plan.num_steps) as progress,
+            ended_with_ray(self._stop, self._write_killed),
+        ):
             thread.start()
             while thread.is_alive():
                 thread.join(_POLL_S)
-                if self._stop.is_made() and ray_is_gone():
-                    self._write_result("KILLED", [], ["Ray's own processes were stopped with the run"])
-                    end_at_once("Ray itself is gone")
                 if self._machine is not None and job.recipe.stage == 2 and time.monotonic() >= next_look_s:
                     self._machine.look()
                     next_look_s = time.monotonic() + _MEMORY_EVERY_S
@@ -205,6 +205,9 @@ class _Run:
                 progress.show(report if report is not None and report.stage == job.recipe.stage else None)
         if failures:
             self._explain(failures[0], job)
+
+    def _write_killed(self) -> None:
+        self._write_result("KILLED", [], ["Ray's own processes were stopped with the run"])
 
     def _explain(self, failure: BaseException, job: RankJob) -> NoReturn:
         """Raise why the ranks failed: what one of them left, the stop that was asked for, or what Ray says."""
