@@ -55,7 +55,9 @@ def test_fsdp2_follows_the_losses_of_one_rank_and_of_ddp(
     for line, other in zip(lines, metrics_of(config.run_dir), strict=True):
         assert line["train/grad_norm"] == pytest.approx(other["train/grad_norm"], rel=1e-3)
         assert line["perf/tokens"] == other["perf/tokens"]
-        assert line.get("critic/drift_kl") == pytest.approx(other.get("critic/drift_kl"), rel=1e-2)
+        assert ("critic/drift_kl" in line) == ("critic/drift_kl" in other)
+        if "critic/drift_kl" in line:
+            assert line["critic/drift_kl"] == pytest.approx(other["critic/drift_kl"], rel=1e-2)
     assert "critic/drift_kl" in lines[-1]
     assert max(line["train/grad_norm"] for line in lines) > 0.5, "the clip acts"
     assert all(line["loss/value"] > 0.0 for line in lines)
