@@ -64,15 +64,16 @@ def test_the_whole_machine_is_within_15_percent() -> None:
 
 
 def test_a_nano_model_is_nearly_all_libraries_and_within_15_percent_too() -> None:
-    """The quickstart's run: a rank of 668 MiB, the machine of 2636."""
+    """The quickstart's run, twice: a rank of 668 and 716 MiB, the machine of 2636 and 2954."""
     nano = ModelSize.from_params(NANO)
     value = ValuePath("mlp", 1.0, False)
     work = replace(WORK, micro_batch_tokens=1611, value=value)
     device = Device("this machine", None, ranks=1, scorers=1, is_machine=True)
     scorer = ScorerWork(nano, value, autocast=False)
     load = Load(nano, work, scorer, device, 256, weights_bytes=3_100_000, others_bytes=machine_bytes(mlflow=True))
-    assert load.rank().total / MIB == pytest.approx(668, rel=0.15)
-    assert load.total_bytes / MIB == pytest.approx(2636, rel=0.15)
+    for rank_mib, machine_mib in ((668, 2636), (716, 2954)):
+        assert load.rank().total / MIB == pytest.approx(rank_mib, rel=0.15)
+        assert load.total_bytes / MIB == pytest.approx(machine_mib, rel=0.15)
 
 
 def test_a_scoring_actor_holds_its_version_s_file_while_it_loads() -> None:

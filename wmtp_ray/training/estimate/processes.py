@@ -8,7 +8,7 @@ proportional (PSS), so that a shared page counts once in the sum over a machine.
 MIB = 2**20
 
 # A process before it has a tensor.
-RANK_MIB = 470  # torch, Ray, Ray Train, the index and the stream
+RANK_MIB = 550  # torch, Ray, Ray Train, the index and the stream; at the end scikit-learn, which judges the critic
 SHARED_MIB = 150  # of a rank: pages of libraries that other processes hold too
 SCORER_MIB = 265
 ADAPTERS_MIB = 105  # peft and what it imports, where a model has adapters
