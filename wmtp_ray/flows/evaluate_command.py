@@ -19,6 +19,7 @@ from wmtp_ray.flows.evaluate import Evaluated, Place, evaluate_policy, judge_sam
 from wmtp_ray.flows.evaluate_run import EVALUATIONS, folder_in, policy_of_run, render_results
 from wmtp_ray.flows.evaluation_plan import plan_evaluation
 from wmtp_ray.flows.evaluation_workers import PolicyFiles
+from wmtp_ray.run_files import CONFIG_FILE
 from wmtp_ray.tracking.training_record import TRAINING_FILE
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
@@ -116,7 +117,7 @@ def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
 def _asked(request: EvaluationRequest) -> Asked:
     """Who is asked, found out without loading or exporting a model."""
     checkpoint = _checkpoint(request)
-    is_run = (checkpoint / "config.yaml").is_file()
+    is_run = (checkpoint / CONFIG_FILE).is_file()
     is_trained = (checkpoint / TRAINING_FILE).is_file() or (is_run and _has_policy(checkpoint))
     return Asked(CodeTokenizer(_tokenizer(request)), is_trained)
 
@@ -133,8 +134,8 @@ def _checkpoint(request: EvaluationRequest) -> Path:
 def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles, Path]:
     """The model directory and tokenizer of a checkpoint, and the folder that its evaluations belong to."""
     checkpoint, tokenizer = _checkpoint(request), _tokenizer(request)
-    if (checkpoint / "config.yaml").is_file():
-        model = policy_of_run(checkpoint) or load_resolved(checkpoint / "config.yaml").model.path
+    if (checkpoint / CONFIG_FILE).is_file():
+        model = policy_of_run(checkpoint) or load_resolved(checkpoint / CONFIG_FILE).model.path
         return PolicyFiles(model, tokenizer), checkpoint
     return PolicyFiles(checkpoint, tokenizer), config.storage_root / "evaluations" / checkpoint.name
 
@@ -142,8 +143,8 @@ def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles,
 def _tokenizer(request: EvaluationRequest) -> Path:
     """The tokenizer asked for, of the run, or beside the model; raises ArtifactError for what is neither."""
     checkpoint = _checkpoint(request)
-    if (checkpoint / "config.yaml").is_file():
-        return request.tokenizer or load_resolved(checkpoint / "config.yaml").tokenizer.path
+    if (checkpoint / CONFIG_FILE).is_file():
+        return request.tokenizer or load_resolved(checkpoint / CONFIG_FILE).tokenizer.path
     if not (checkpoint / PARAMS).is_file():
         raise ArtifactError(
             f"--checkpoint {checkpoint}: found neither config.yaml nor {PARAMS}, expected the folder of a run or a "
@@ -160,7 +161,7 @@ def _place(request: EvaluationRequest, home: Path) -> Place:
     out = request.out
     if out is not None:
         return lambda dataset, identity: out
-    if (home / "config.yaml").is_file():
+    if (home / CONFIG_FILE).is_file():
         return folder_in(home / EVALUATIONS)
     return folder_in(home)
 

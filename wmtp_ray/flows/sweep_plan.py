@@ -28,6 +28,7 @@ from wmtp_ray.config.sweep_sharing import critic_values, plan_key, shares_critic
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.flows.prepare import Prepared, prepare, version_schedule
 from wmtp_ray.flows.run_directory import check_plans, check_run_directory
+from wmtp_ray.run_files import CONFIG_FILE
 
 SPEC_FILE = "sweep.yaml"
 _FIXED = ("search", "search_seed", "space", "objective")  # what a resumed sweep may not change
@@ -237,7 +238,7 @@ def _refuse_swept_words(arguments: Arguments, spec: SweepSpec) -> None:
 
 def release_sweep_directory(plan: SweepPlan) -> None:
     """Give up a folder in which no run was begun, so that the mended command can start the same sweep."""
-    if not any(plan.directory.glob("*/config.yaml")):
+    if not any(plan.directory.glob(f"*/{CONFIG_FILE}")):
         shutil.rmtree(plan.directory, ignore_errors=True)
 
 
@@ -275,7 +276,7 @@ def _check_directory(plan: SweepPlan) -> None:
             "run_name; seeds, num_points, stop rules and early stopping may change"
         )
     for trial in plan.trials:
-        if (trial.config.run_dir / "config.yaml").exists():
+        if (trial.config.run_dir / CONFIG_FILE).exists():
             check_run_directory(trial.config, resume=True)
             check_plans(trial.config, own_part(plan.prepared[trial.plan_key], trial.config))
 

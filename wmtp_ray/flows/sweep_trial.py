@@ -25,6 +25,7 @@ from wmtp_ray.errors import Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.prepare import Prepared, prepare
 from wmtp_ray.flows.run_stages import run_stages
 from wmtp_ray.flows.sweep_plan import own_part
+from wmtp_ray.run_files import CONFIG_FILE
 from wmtp_ray.tracking.metrics_tail import MetricsTail
 from wmtp_ray.tracking.sweep_result import TrialRecord, TrialStatus, read_trial, write_trial
 from wmtp_ray.tracking.trial_watch import ComparedWindow, RuleWatch
@@ -117,7 +118,7 @@ class SweepTrial(Trainable):
         assert context is not None, "Tune gives it, see tune.with_parameters"
         self._brief: TrialBrief = config["trial"]
         self._sweep_dir, spec = context.directory, context.spec
-        self._run_config = load_resolved(self._sweep_dir / self._brief.name / "config.yaml")
+        self._run_config = load_resolved(self._sweep_dir / self._brief.name / CONFIG_FILE)
         self._tail = MetricsTail(self._run_config.run_dir, _STAGE)
         self._rules = RuleWatch(spec)
         self._window = ComparedWindow(spec)

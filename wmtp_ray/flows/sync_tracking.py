@@ -7,6 +7,7 @@ from pathlib import Path
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.run_files import CONFIG_FILE
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import read_mlflow_run_id
 from wmtp_ray.tracking.mlflow_sink import MISSING
@@ -22,9 +23,9 @@ def sync_tracking(run_dir: Path) -> SyncReport:
 
     result.json loses the warning that MLflow lacks something once that is no longer so.
     """
-    if not (run_dir / "config.yaml").is_file():
+    if not (run_dir / CONFIG_FILE).is_file():
         raise ConfigError(f"{run_dir} holds no config.yaml; expected the folder of a run, storage/runs/NAME")
-    config = load_resolved(run_dir / "config.yaml")
+    config = load_resolved(run_dir / CONFIG_FILE)
     target = mlflow_target(config, read_mlflow_run_id(run_dir))
     result = read_result(run_dir) if (run_dir / RESULT).is_file() else None
     status = None if result is None or _is_running(run_dir) else result.status

@@ -15,15 +15,15 @@ import orjson
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
+from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.result import FILE_NAME as RESULT_FILE
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.token_evidence import TokenEvidence, read_token_evidence
-from wmtp_ray.tracking.training_record import CONFIG_FILE, TrainingRecord, read_settings, record_of_run
+from wmtp_ray.tracking.training_record import TrainingRecord, read_settings, record_of_run
 
 Column = npt.NDArray[np.float64]
 
-_STAGE_RESULT = "stage_result.json"
 _STAGE_FOLDERS = {1: "critic", 2: "."}
 
 
@@ -102,7 +102,7 @@ def _read_curves(path: Path) -> dict[int, Curves]:
 
 def _read_health(path: Path) -> Iterator[tuple[int, Health]]:
     for stage, folder in _STAGE_FOLDERS.items():
-        file = path / folder / _STAGE_RESULT
+        file = path / folder / STAGE_RESULT_FILE
         if not file.is_file():
             continue
         try:

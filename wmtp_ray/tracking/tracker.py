@@ -8,12 +8,13 @@ from pathlib import Path
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
+from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
 from wmtp_ray.tracking.metrics_file import JsonlSink
 from wmtp_ray.tracking.mlflow_points import Recorded, milliseconds
 from wmtp_ray.tracking.mlflow_run import MlflowTarget, RunStatus, default_uri
 from wmtp_ray.tracking.mlflow_sink import MlflowSink
 
-_ARTIFACTS = ("config.yaml", "plan.json", "critic/stage_result.json", "eval")  # what MLflow keeps beside the metrics
+_ARTIFACTS = (CONFIG_FILE, "plan.json", f"critic/{STAGE_RESULT_FILE}", "eval")  # what MLflow keeps beside the metrics
 
 
 class Tracker:

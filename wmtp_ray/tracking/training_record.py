@@ -17,12 +17,11 @@ import yaml
 from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
 from wmtp_ray.tracking.metrics_file import read_reports
 
-CONFIG_FILE = "config.yaml"
 START_FILE = "start.json"
 TRAINING_FILE = "training.json"
-_STAGE_RESULT = "stage_result.json"
 _PLAN = "plan.json"
 _WEIGHTS = ("model.safetensors", "consolidated.pth")
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -179,7 +178,7 @@ def _critic_steps(run_dir: Path, settings: dict[str, Any]) -> int:
     """Count the steps of the critic's stage 1: this run's, else those of the run that made critic.path."""
     given = settings.get("critic.path")
     folders = [run_dir / "critic", *([Path(str(given)).parent] if given is not None else [])]
-    for path in (folder / _STAGE_RESULT for folder in folders):
+    for path in (folder / STAGE_RESULT_FILE for folder in folders):
         if path.is_file():
             return int(_parsed(path, lambda values: values.get("steps", 0)))
     return 0
@@ -187,7 +186,7 @@ def _critic_steps(run_dir: Path, settings: dict[str, Any]) -> int:
 
 def _policy_sha256(run_dir: Path, steps: int) -> str | None:
     """Return the hash of the run's last policy, if it is the one after so many steps."""
-    path = run_dir / _STAGE_RESULT
+    path = run_dir / STAGE_RESULT_FILE
     found = _parsed(path, lambda values: values) if path.is_file() else {}
     return found.get("policy_sha256") if found.get("steps") == steps else None
 

@@ -14,6 +14,7 @@ from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_head
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy, ValueSpec
 from wmtp_ray.ranks import current_ranks
+from wmtp_ray.run_files import STAGE_RESULT_FILE
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
 from wmtp_ray.tracking.token_evidence import TokenEvidence, write_token_evidence
@@ -23,7 +24,6 @@ from wmtp_ray.training.losses import CriticLoss, PolicyLoss, StageLoss
 from wmtp_ray.training.token_evidence import collect_token_evidence, held_out_loss
 
 STOP_FILE = "stop_requested"
-_RESULT = "stage_result.json"
 _FAILURE = "failure.txt"
 
 
@@ -92,12 +92,12 @@ def freeze_for_critic(policy: Policy, config: RunConfig) -> None:
 
 def write_stage_result(directory: Path, result: StageResult) -> None:
     """Leave the result where the driver and a resumed run find it."""
-    atomic_write(directory / _RESULT, json.dumps(asdict(result), indent=1).encode())
+    atomic_write(directory / STAGE_RESULT_FILE, json.dumps(asdict(result), indent=1).encode())
 
 
 def read_stage_result(directory: Path) -> StageResult | None:
     """Return the result of a stage that is done, else None."""
-    path = directory / _RESULT
+    path = directory / STAGE_RESULT_FILE
     if not path.is_file():
         return None
     fields = json.loads(path.read_text())
