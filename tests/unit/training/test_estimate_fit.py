@@ -7,32 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.training.rank_work import CPU_WORK
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import GpuType, RunConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
 from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, machine_memory_bytes
-from wmtp_ray.training.estimate.memory import Lora, RankWork
+from wmtp_ray.training.estimate.memory import Lora
 from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit, stage_flops
-from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize, ValuePath
+from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize
 
 PARAMS = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000, "multiple_of": 256}
 SIZE = ModelSize.from_params(PARAMS)
-WORK = RankWork(
-    micro_batch_tokens=16384,
-    num_micro_batches=2,
-    activation_checkpointing=False,
-    dtype="bfloat16",
-    device="cuda",
-    parallel="ddp",
-    reduce_gradients="step",
-    num_ranks=1,
-    lora=None,
-    max_logits_mb=64,
-    value=ValuePath("linear", 1.0, False),
-)
+WORK = replace(CPU_WORK, micro_batch_tokens=16384, num_micro_batches=2, dtype="bfloat16", device="cuda")
 
 
 def load_on(usable_gib: float, **changes: object) -> Load:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.training.rank_work import CPU_WORK
 from vendor.meta_llama import ModelArgs, Transformer
 from vendor.meta_llama.attention import sequence_context
 from vendor.meta_llama.model import TransformerBlock
@@ -170,20 +171,8 @@ def random_tokens(vocab_size: int, length: int) -> BatchTensors:
 
 
 def seven_b(**changes: object) -> RankWork:
-    work = RankWork(
-        micro_batch_tokens=16384,
-        num_micro_batches=2,
-        activation_checkpointing=True,
-        dtype="bfloat16",
-        device="cuda",
-        parallel="ddp",
-        reduce_gradients="step",
-        num_ranks=1,
-        lora=None,
-        max_logits_mb=64,
-        value=ValuePath("linear", 1.0, False),
-    )
-    return replace(work, **changes)
+    work = replace(CPU_WORK, micro_batch_tokens=16384, num_micro_batches=2, dtype="bfloat16", device="cuda")
+    return replace(replace(work, activation_checkpointing=True), **changes)
 
 
 def test_adamw_of_the_real_model_takes_sixteen_bytes_a_weight() -> None:

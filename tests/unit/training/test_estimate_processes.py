@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.training.rank_work import CPU_WORK
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork
 from wmtp_ray.training.estimate.memory import MIB, Lora, RankWork, rank_memory
 from wmtp_ray.training.estimate.processes import machine_bytes
@@ -23,19 +24,7 @@ NANO = {
     "norm_eps": 1e-05,
     "multiple_of": 32,
 }  # of the quickstart
-WORK = RankWork(
-    micro_batch_tokens=1011,
-    num_micro_batches=1,
-    activation_checkpointing=False,
-    dtype="float32",
-    device="cpu",
-    parallel="ddp",
-    reduce_gradients="step",
-    num_ranks=1,
-    lora=None,
-    max_logits_mb=64,
-    value=ValuePath("linear", 1.0, False),
-)
+WORK = CPU_WORK
 WITH_LORA = replace(WORK, lora=Lora(8, TARGETS))
 
 

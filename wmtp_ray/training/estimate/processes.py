@@ -1,8 +1,9 @@
 """What the processes of a run hold beside tensors: Python with what it imports, Ray's own processes, file pages.
 
-Measured with `python -m bench.process_memory` (bench/results/memory.md: Linux, Python 3.11, torch 2.13, Ray 2.60). It
-does not grow with the model. A rank is what VmHWM says, pages shared with other processes whole; all others are
-proportional (PSS), so that a shared page counts once in the sum over a machine.
+Measured with `python -m bench.process_memory` and, for a rank, by the peaks that four runs of the quickstart wrote into
+result.json (both in bench/results/memory.md: Linux, Python 3.11, torch 2.13, Ray 2.60). It does not grow with the
+model. A rank is what VmHWM says, pages shared with other processes whole; all others are proportional (PSS), so that a
+shared page counts once in the sum over a machine.
 """
 
 MIB = 2**20
