@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.config.earlier_names import FILES
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import index_path_of, load_index, load_or_build_index, write_index
 from wmtp_ray.data.row_schema import schema_text
@@ -23,7 +24,7 @@ from wmtp_ray.flows.inspect_data import inspect_data
 from wmtp_ray.flows.sample_data import copy_rows
 
 SMALL_ROWS = {"train_small.jsonl": 100, "validation_small.jsonl": 32}
-VALID_NAMES = ("valid.jsonl", "validation.jsonl")
+VALID_NAMES = ("valid.jsonl", FILES["valid.jsonl"])
 SEED = 0
 
 
