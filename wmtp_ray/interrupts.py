@@ -10,6 +10,7 @@ Imports the standard library alone, so that it can be the first thing that a com
 """
 
 import _thread
+import atexit
 import os
 import select
 import signal
@@ -50,6 +51,7 @@ def end_on_signals() -> None:
     """Have SIGINT and SIGTERM end this process; the first thing that a command does, in its main thread."""
     if _ending.pid is not None:
         return
+    atexit.register(_ignore_signals)  # the first registered function is the last one called
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     _ending.pid = os.getpid()
@@ -151,6 +153,13 @@ def _heard(number: int, frame: FrameType | None) -> None:
     _ending.was_heard = True
     while True:
         time.sleep(_LOOK_S)
+
+
+def _ignore_signals() -> None:
+    """Let the exit code stand: as Python leaves, it puts the default handlers back, which would end it by the signal."""
+    if os.getpid() == _ending.pid and not _ending.was_heard:
+        for number in _NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _read_signals(reading: int) -> None:

@@ -144,3 +144,20 @@ with interrupts.undone_at_end(lambda: (print("undoing", flush=True), time.sleep(
     process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
     assert time.monotonic() - started_s < 4.0, "not the deadline, which is 5 s"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_takes_itself_down_leaves_the_exit_code_as_it_is(number: signal.Signals) -> None:
+    program = """
+class Last:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"ready\\n")
+        sleep(2.0)
+        write(1, b"gone\\n")
+last = Last()
+sys.exit(0)
+"""
+    process = started(program)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, out, err) == (0, "gone\n", "")
