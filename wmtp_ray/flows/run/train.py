@@ -4,8 +4,8 @@
        ├───── critic pool, or reference pool           (stage 2, where the weighting or the value loss needs one)
        └───── TorchTrainer ── rank 0..n-1              (each: Ray Data stream -> score ahead -> step)
 
-The trainer runs in a thread; the main thread draws the progress line, hears signals (`flows/stop_request.py`) and
-watches who is silent (`flows/run_watch.py`). Nothing here computes.
+The trainer runs in a thread; the main thread draws the progress line, hears signals (`flows/run/stop_request.py`) and
+watches who is silent (`flows/run/run_watch.py`). Nothing here computes.
 """
 
 import os
@@ -36,13 +36,13 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
-from wmtp_ray.flows.needed_resources import training_resources
-from wmtp_ray.flows.prepare import Prepared
-from wmtp_ray.flows.run_watch import RunWatch
-from wmtp_ray.flows.stop_request import StopRequest, ended_with_ray
+from wmtp_ray.flows.run.prepare import Prepared
+from wmtp_ray.flows.run.run_watch import RunWatch
+from wmtp_ray.flows.run.stop_request import StopRequest, ended_with_ray
 from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
+from wmtp_ray.preflight.needed_resources import training_resources
 from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
