@@ -116,7 +116,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "params.json a list": (
         ["model.path={bad}/a_list"],
-        ["a_list/params.json describes no model", "wmtp import", "published with the weights"],
+        ["a_list/params.json holds list", "expected an object", "published with the weights"],
     ),
     "params.json of scaled positions": (
         ["model.path={bad}/scaled"],

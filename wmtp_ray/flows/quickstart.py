@@ -15,7 +15,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
 from wmtp_ray.config.load import Arguments, load_config
@@ -26,6 +25,7 @@ from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluate_run import EVALUATIONS
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.run_stages import run_stages
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.report.quickstart_summary import (
     BASELINE,
@@ -48,7 +48,7 @@ from wmtp_ray.training.stages import critic_bundle, read_stage_result
 
 VOCAB_SIZE = 448
 TASKS = QUICKSTART_TASKS
-NANO = ModelArgs(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
+NANO = ModelSpec(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
 BASE_STEPS = 200
 ARM_STEPS = 50
 # So short a training spends its steps best on the next token; the further horizons learn beside it.
