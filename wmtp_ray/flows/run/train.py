@@ -30,7 +30,7 @@ from actors.policy_worker import RankJob, run_rank
 from actors.reference_scorer import ReferenceScorer
 from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
-from wmtp_ray.artifacts.meta_checkpoint import load_value_path, read_model_args
+from wmtp_ray.artifacts.meta_checkpoint import open_value_path, read_model_args
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.arms import BASELINE
 from wmtp_ray.config.schema import RunConfig
@@ -52,7 +52,7 @@ from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.tracking.training_record import record_of_run, write_start, write_training
 from wmtp_ray.training.checkpoint import check_checkpoints
-from wmtp_ray.training.process_memory import give_back_freed_memory, measured_as
+from wmtp_ray.training.process_memory import measured_as
 from wmtp_ray.training.stages import (
     StageRecipe,
     StageResult,
@@ -239,8 +239,7 @@ class _Run:
             assert bundle is not None, "the schema asks for critic.path, or for stage 1"
             args = read_model_args(bundle)
             snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
-            snapshots.put(0, load_value_path(bundle, spec).state_dict())
-            give_back_freed_memory()
+            snapshots.put_streamed(0, *open_value_path(bundle, spec))
         scorers = self._start("critic", self._critic_class, args, spec, config)
         return ScorePool(scorers, self._prepared.schedule, snapshots)
 
