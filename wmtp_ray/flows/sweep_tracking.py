@@ -53,7 +53,7 @@ class ParentRun:
         try:
             best = ranking.best
             if best is not None and best.objective is not None:
-                self._run.log_metrics([MetricPoint("sweep/best", best.objective.mean, time_ns() // 1_000_000, None)])
+                self._run.log_metrics([MetricPoint("sweep/best", best.objective.value, time_ns() // 1_000_000, None)])
             for path in files:
                 if path.is_file():
                     self._run.log_artifact(path)
