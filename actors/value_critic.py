@@ -2,7 +2,7 @@
 
 It owns a device and the version it has loaded. It chooses nothing: the schedule of the caller pins the version, so a
 restarted actor, a second one in the pool and a retried call give the same bits. Plain class; made remote in
-`flows/train.py`.
+`flows/run/train.py`.
 """
 
 from pathlib import Path

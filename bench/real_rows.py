@@ -20,8 +20,8 @@ from wmtp_ray.config.load import Arguments, dump_config, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.prepare import prepare
-from wmtp_ray.flows.train import train
+from wmtp_ray.flows.run.prepare import prepare
+from wmtp_ray.flows.run.train import train
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.training.stages import read_stage_result, stage_directory

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wmtp_ray.data.kept_rows import LANGUAGES
 from wmtp_ray.errors import WmtpError
-from wmtp_ray.flows import setup_datasets as flow
+from wmtp_ray.flows.data import setup_datasets as flow
 from wmtp_ray.interrupts import end_on_signals
 
 

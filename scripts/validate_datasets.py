@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from wmtp_ray.errors import DataError, WmtpError
-from wmtp_ray.flows.validate_data import validate_data
+from wmtp_ray.flows.data.validate_data import validate_data
 from wmtp_ray.interrupts import end_on_signals
 
 

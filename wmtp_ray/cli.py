@@ -15,8 +15,8 @@ from typing import get_args
 from wmtp_ray.config.dataset_suffix import with_suffix
 from wmtp_ray.config.evaluation import FormatName
 from wmtp_ray.errors import ArtifactError, ConfigError, TrackingError, TrainingError, WmtpError
-from wmtp_ray.flows.launch_run import DONE, FAILED, REFUSED, launch
-from wmtp_ray.flows.sweep import sweep_command
+from wmtp_ray.flows.run.launch_run import DONE, FAILED, REFUSED, launch
+from wmtp_ray.flows.sweep.sweep import sweep_command
 from wmtp_ray.interrupts import INTERRUPTED, say_at_end
 
 EVALUATION_FLAGS = {
@@ -220,7 +220,7 @@ def _import(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     import torch
 
-    from wmtp_ray.flows.export_policy import export_hf, export_policy
+    from wmtp_ray.training.export_policy import export_hf, export_policy
 
     source, step, out = arguments.source.absolute(), arguments.step, arguments.out
     if arguments.format == "hf":
@@ -237,14 +237,14 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from wmtp_ray.flows.report import write_report  # a second of templates and statistics
+    from wmtp_ray.report.write_report import write_report  # a second of templates and statistics
 
     print(f"{write_report(arguments.folders, arguments.out, datetime.now())}: open it in a browser")
     return DONE
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from wmtp_ray.flows.evaluate_command import EvaluationRequest, compare_command, evaluate_command
+    from wmtp_ray.flows.evaluate.evaluate_command import EvaluationRequest, compare_command, evaluate_command
 
     if arguments.compare is not None:
         print(compare_command(*arguments.compare))
@@ -280,7 +280,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from wmtp_ray.flows.index_file import index_file
+    from wmtp_ray.flows.data.build_index import index_file
 
     file = _sibling(arguments.file, arguments.dataset_suffix)
     print(index_file(file, arguments.tokenizer, arguments.out, arguments.on_error))
@@ -288,7 +288,7 @@ def _index(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from wmtp_ray.flows.inspect_data import inspect_data
+    from wmtp_ray.flows.data.inspect_data import inspect_data
 
     file = _sibling(arguments.file, arguments.dataset_suffix)
     files = {"picture": arguments.picture, "counts": arguments.json}
@@ -306,7 +306,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from wmtp_ray.flows.validate_data import validate_data
+    from wmtp_ray.flows.data.validate_data import validate_data
 
     benchmarks = {name: Path(path) for name, _, path in (word.partition("=") for word in arguments.benchmark)}
     files = [_sibling(file, arguments.dataset_suffix) for file in arguments.files]

@@ -12,7 +12,7 @@ from wmtp_ray.interrupts import end_on_signals
 def main() -> int:
     """Run what the command line asks for; return the exit code (0 done, 2 refused, 1 failed, 130 interrupted)."""
     end_on_signals()
-    from wmtp_ray.flows.launch_run import launch  # half a second, in which a signal may come
+    from wmtp_ray.flows.run.launch_run import launch  # half a second, in which a signal may come
 
     return launch(sys.argv[1:], datetime.now())
 

@@ -22,9 +22,9 @@ from tests.documents import DOCUMENTS, KOREAN, ROOT, commands_of, relative
 from tests.flows.world import make_world
 from wmtp_ray import cli
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
-from wmtp_ray.flows.derived_files import write_derived
-from wmtp_ray.flows.launch_run import DONE, REFUSED, launch
-from wmtp_ray.flows.setup_datasets import Place, setup_humaneval, setup_list_tasks
+from wmtp_ray.flows.data.derived_files import write_derived
+from wmtp_ray.flows.data.setup_datasets import Place, setup_humaneval, setup_list_tasks
+from wmtp_ray.flows.run.launch_run import DONE, REFUSED, launch
 
 NOW = datetime(2026, 1, 1)
 STAND_INS = {

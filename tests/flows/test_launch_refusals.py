@@ -25,7 +25,7 @@ from wmtp_ray.data.index import build_index, count_tokens, index_path_of, write_
 from wmtp_ray.data.rows import decode_row
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_row
 from wmtp_ray.flows.doctor import doctor
-from wmtp_ray.flows.prepare import prepare
+from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.plan.run_plan import save as save_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +226,7 @@ ACCEPTED = {
 DRIVER = """
 import contextlib, io, json, sys, traceback
 from datetime import datetime
-from wmtp_ray.flows.launch_run import launch
+from wmtp_ray.flows.run.launch_run import launch
 
 outcomes = []
 for argv in json.load(sys.stdin):

@@ -13,12 +13,12 @@ from tests.unit.evaluation.test_results import results_of
 from tests.unit.report.saved_runs import write_run
 from wmtp_ray.evaluation.compare import compare
 from wmtp_ray.evaluation.results import EvaluationResults, read_results, write_results
-from wmtp_ray.flows.evaluate_run import render_results
-from wmtp_ray.flows.quickstart_tables import pass_table
+from wmtp_ray.flows.evaluate.evaluate_run import render_results
 from wmtp_ray.report.arms import group_runs, reference_arm
 from wmtp_ray.report.comparison import DatasetComparison, compare_datasets
 from wmtp_ray.report.document import render_document
 from wmtp_ray.report.quickstart_summary import QuickstartArm, differences_between, share_of
+from wmtp_ray.report.quickstart_tables import pass_table
 from wmtp_ray.report.saved_run import SavedRun, read_run
 
 # Passed, of three answers each; one problem could not be judged often enough for K = 3.

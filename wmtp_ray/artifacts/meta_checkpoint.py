@@ -11,7 +11,7 @@ Each file is replaced atomically. A directory that must be whole or absent (a ch
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from vendor.meta_llama.model import ModelArgs, Transformer
 from wmtp_ray.artifacts.known_keys import PARAMS_KEYS, require_known_params
 from wmtp_ray.artifacts.manifest import atomic_file, atomic_write
 from wmtp_ray.artifacts.stored_weights import read_tensors as read_tensors
+from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.data.file_kind import HEAD_BYTES, JSON, kind_of
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
@@ -138,6 +139,21 @@ def load_value_path(directory: Path, spec: ValueSpec) -> ValueModel:
     return model
 
 
+def open_value_path(directory: Path, spec: ValueSpec) -> tuple[dict[str, TensorForm], Callable[[str], Tensor]]:
+    """Return what `load_value_path` would hold, without holding it: the form of each tensor, and a reader by name.
+
+    The reader maps the weights anew for each tensor, so that the pages of those read before do not stay in memory.
+    ArtifactError as `load_policy`.
+    """
+    with torch.device("meta"):
+        expected = ValueModel(read_model_args(directory), spec).state_dict()
+    head, path = load_value_head(directory, spec).state_dict(prefix=HEAD), weights_file(directory)
+    stored = _shapes(read_tensors(path) | head)
+    _require_shapes({name: shape for name, shape in stored.items() if name in expected}, _shapes(expected), path)
+    forms = {name: TensorForm(torch.float32, tuple(tensor.shape)) for name, tensor in expected.items()}
+    return forms, lambda name: head[name] if name in head else read_tensors(path)[name]
+
+
 def load_policy(
     directory: Path,
     *,
@@ -242,10 +258,14 @@ def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tens
 def _assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
     """Give the module copies of the tensors in `dtype`; ArtifactError when names or shapes differ."""
     expected = module.state_dict()
-    if found := shape_differences(_shapes(tensors), _shapes(expected)):
-        raise ArtifactError(f"{path} does not fit {PARAMS} beside it. {found}. Use the two files of one model.")
+    _require_shapes(_shapes(tensors), _shapes(expected), path)
     copies = {name: tensors[name].to(dtype=dtype, copy=True) for name in expected}
     module.load_state_dict(copies, strict=True, assign=True)
+
+
+def _require_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], path: Path) -> None:
+    if differences := shape_differences(found, expected):
+        raise ArtifactError(f"{path} does not fit {PARAMS} beside it. {differences}. Use the two files of one model.")
 
 
 def shape_differences(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:

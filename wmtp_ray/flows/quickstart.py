@@ -23,11 +23,10 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.evaluate_run import EVALUATIONS
-from wmtp_ray.flows.prepare import prepare
-from wmtp_ray.flows.quickstart_tables import critic_table, loss_table, pass_table, run_table
-from wmtp_ray.flows.run_directory import claim_run_directory
-from wmtp_ray.flows.run_stages import run_stages
+from wmtp_ray.flows.evaluate.evaluate_run import EVALUATIONS
+from wmtp_ray.flows.run.prepare import prepare
+from wmtp_ray.flows.run.run_stages import run_stages
+from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.report.quickstart_summary import (
     BASELINE,
     CONTROL,
@@ -41,6 +40,7 @@ from wmtp_ray.report.quickstart_summary import (
     verdict_sentences,
     write_summary,
 )
+from wmtp_ray.report.quickstart_tables import critic_table, loss_table, pass_table, run_table
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.tracking.training_record import record_of_run
 from wmtp_ray.training.held_out import measure_held_out

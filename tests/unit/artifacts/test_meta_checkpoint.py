@@ -15,6 +15,7 @@ from wmtp_ray.artifacts.meta_checkpoint import (
     load_transformer,
     load_value_head,
     load_value_path,
+    open_value_path,
     read_model_args,
     save_policy,
     save_transformer,
@@ -195,7 +196,10 @@ def test_head_and_value_path_are_those_of_the_stored_policy_and_refuse_as_it_doe
     save_policy(tmp_path, policy)
     assert _same(load_value_head(tmp_path, SPEC).state_dict(), policy.value_head.state_dict())
     assert _same(load_value_path(tmp_path, SPEC).state_dict(), value_path_state(policy))
-    for load in (load_value_head, load_value_path):
+    forms, read = open_value_path(tmp_path, SPEC)
+    assert _same({name: read(name) for name in forms}, value_path_state(policy))
+    assert {name: form.shape for name, form in forms.items()} == {n: tuple(read(n).shape) for n in forms}
+    for load in (load_value_head, load_value_path, open_value_path):
         with pytest.raises(ArtifactError, match=r"wants .*head linear, value_layer 1.0"):
             load(tmp_path, ValueSpec("linear", 1.0, "none"))
 

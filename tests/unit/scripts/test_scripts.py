@@ -14,7 +14,7 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
-from wmtp_ray.flows.launch_run import launch
+from wmtp_ray.flows.run.launch_run import launch
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 MAX_LINES = 60

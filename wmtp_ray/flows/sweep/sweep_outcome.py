@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from wmtp_ray.config.recipe_file import dump_recipe
 from wmtp_ray.config.sweep_points import Point, Trial
-from wmtp_ray.flows.sweep_plan import SweepPlan
+from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
 from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, rank, read_trial, rendered, write_sweep
 
 BEST_RECIPE, POINTS_FILE = "recipe.best.yaml", "points.jsonl"

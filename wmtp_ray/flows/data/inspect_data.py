@@ -20,7 +20,7 @@ from wmtp_ray.data.overview import overview_of
 from wmtp_ray.data.overview_json import overview_json
 from wmtp_ray.data.overview_text import render_overview
 from wmtp_ray.errors import WmtpError
-from wmtp_ray.flows.prepare import version_schedule
+from wmtp_ray.flows.run.prepare import version_schedule
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, plan_critic_stage, plan_training
 

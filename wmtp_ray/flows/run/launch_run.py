@@ -11,10 +11,15 @@ from wmtp_ray.config.load import USAGE, check_files, dump_config, load_config, p
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError, Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.prepare import Prepared, planning_takes_long, prepare
-from wmtp_ray.flows.run_directory import check_plans, check_run_directory, claim_run_directory, release_run_directory
-from wmtp_ray.flows.start_checks import StartCheck, refusals, require_start, start_checks
+from wmtp_ray.flows.run.prepare import Prepared, planning_takes_long, prepare
 from wmtp_ray.interrupts import INTERRUPTED, undone_at_end
+from wmtp_ray.preflight.run_directory import (
+    check_plans,
+    check_run_directory,
+    claim_run_directory,
+    release_run_directory,
+)
+from wmtp_ray.preflight.start_checks import StartCheck, refusals, require_start, start_checks
 
 # Seconds of imports while Ray starts its processes; none of them imports Ray, as the main thread does.
 _LIBRARIES = ("torch", "torch.distributed.tensor", "pandas", "pyarrow")
@@ -30,7 +35,7 @@ def launch(argv: Sequence[str], now: datetime) -> int:
             print(USAGE)
             return DONE
         if arguments.sweep is not None:
-            from wmtp_ray.flows.sweep import sweep  # it imports this module's exit codes
+            from wmtp_ray.flows.sweep.sweep import sweep  # it imports this module's exit codes
 
             return sweep(arguments, now)
         config = load_config(arguments, now=now)
@@ -40,7 +45,7 @@ def launch(argv: Sequence[str], now: datetime) -> int:
         if not arguments.dry_run and planning_takes_long(config):
             require_start(checks)
         prepared = prepare(config)
-        check_plans(config, prepared)
+        check_plans(config, prepared.plans)
         if arguments.dry_run:
             print(f"{dump_config(config)}\n{prepared.rendered}", flush=True)
             return say_refusals(checks)
@@ -69,7 +74,7 @@ def _run(config: RunConfig, prepared: Prepared) -> int:
     try:
         with joined(config.cluster.num_cpus):
             loading.join()
-            from wmtp_ray.flows.run_stages import run_stages
+            from wmtp_ray.flows.run.run_stages import run_stages
 
             result = run_stages(config, prepared)
     except (Interrupted, KeyboardInterrupt) as stop:

@@ -1,14 +1,13 @@
 """A run's folder: claimed by a new run, continued by a resumed one, and only as the run it was started as."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.load import dump_config, load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ArtifactError, ConfigError, PlanError
-from wmtp_ray.flows.prepare import Prepared
 from wmtp_ray.plan.run_plan import RunPlan, load_plan
 from wmtp_ray.run_files import CONFIG_FILE
 
@@ -27,11 +26,11 @@ def check_run_directory(config: RunConfig, *, resume: bool) -> None:
         _require_same(load_resolved(saved), config)
 
 
-def check_plans(config: RunConfig, prepared: Prepared) -> None:
+def check_plans(config: RunConfig, plans: Mapping[int, RunPlan]) -> None:
     """A run goes on only with the steps it was started with: its data and tokenizer files are the same."""
     if not config.run_dir.is_dir():
         return
-    for stage, plan in prepared.plans.items():
+    for stage, plan in plans.items():
         try:
             started_with = load_plan(config.run_dir, stage)
         except ArtifactError:

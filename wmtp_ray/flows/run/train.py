@@ -4,8 +4,8 @@
        ├───── critic pool, or reference pool           (stage 2, where the weighting or the value loss needs one)
        └───── TorchTrainer ── rank 0..n-1              (each: Ray Data stream -> score ahead -> step)
 
-The trainer runs in a thread; the main thread draws the progress line, hears signals (`flows/stop_request.py`) and
-watches who is silent (`flows/run_watch.py`). Nothing here computes.
+The trainer runs in a thread; the main thread draws the progress line, hears signals (`flows/run/stop_request.py`) and
+watches who is silent (`flows/run/run_watch.py`). Nothing here computes.
 """
 
 import os
@@ -30,19 +30,19 @@ from actors.policy_worker import RankJob, run_rank
 from actors.reference_scorer import ReferenceScorer
 from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
-from wmtp_ray.artifacts.meta_checkpoint import load_value_path, read_model_args
+from wmtp_ray.artifacts.meta_checkpoint import open_value_path, read_model_args
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
-from wmtp_ray.flows.needed_resources import training_resources
-from wmtp_ray.flows.prepare import Prepared
-from wmtp_ray.flows.run_watch import RunWatch
-from wmtp_ray.flows.stop_request import StopRequest, ended_with_ray
+from wmtp_ray.flows.run.prepare import Prepared
+from wmtp_ray.flows.run.run_watch import RunWatch
+from wmtp_ray.flows.run.stop_request import StopRequest, ended_with_ray
 from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
+from wmtp_ray.preflight.needed_resources import training_resources
 from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -51,7 +51,7 @@ from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.tracking.training_record import record_of_run, write_start, write_training
 from wmtp_ray.training.checkpoint import check_checkpoints
-from wmtp_ray.training.process_memory import give_back_freed_memory, measured_as
+from wmtp_ray.training.process_memory import measured_as
 from wmtp_ray.training.stages import (
     StageRecipe,
     StageResult,
@@ -238,8 +238,7 @@ class _Run:
             assert bundle is not None, "the schema asks for critic.path, or for stage 1"
             args = read_model_args(bundle)
             snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
-            snapshots.put(0, load_value_path(bundle, spec).state_dict())
-            give_back_freed_memory()
+            snapshots.put_streamed(0, *open_value_path(bundle, spec))
         scorers = self._start("critic", self._critic_class, args, spec, config)
         return ScorePool(scorers, self._prepared.schedule, snapshots)
 

@@ -19,8 +19,8 @@ from wmtp_ray.data.row_schema import schema_text
 from wmtp_ray.data.small_rows import draw_small
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.count_tokens import ensure_counted_index
-from wmtp_ray.flows.inspect_data import inspect_data
+from wmtp_ray.flows.data.count_tokens import ensure_counted_index
+from wmtp_ray.flows.data.inspect_data import inspect_data
 from wmtp_ray.flows.sample_data import copy_rows
 
 SMALL_ROWS = {"train_small.jsonl": 100, "validation_small.jsonl": 32}

@@ -5,7 +5,7 @@ from pathlib import Path
 from time import time_ns
 
 from wmtp_ray.artifacts.manifest import atomic_write
-from wmtp_ray.flows.sweep_plan import SweepPlan
+from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
 from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
 from wmtp_ray.tracking.mlflow_run import (
     RUN_ID_FILE,

@@ -19,9 +19,9 @@ from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import index_path_of, load_built_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
-from wmtp_ray.flows.count_tokens import ensure_counted_index
-from wmtp_ray.flows.evaluation_plan import EvaluationPlan, plan_evaluation
+from wmtp_ray.flows.data.count_tokens import ensure_counted_index
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule

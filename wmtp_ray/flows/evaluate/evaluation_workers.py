@@ -25,7 +25,7 @@ from wmtp_ray.errors import TrainingError, WmtpError
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
 from wmtp_ray.evaluation.judging import Judgement, JudgeTask, not_judged
 from wmtp_ray.flows.cluster import require_resources
-from wmtp_ray.flows.needed_resources import evaluation_resources
+from wmtp_ray.preflight.needed_resources import evaluation_resources
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
 
 _DECODER_RETRIES = 3

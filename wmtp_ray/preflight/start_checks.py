@@ -13,9 +13,9 @@ from pathlib import Path
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError, WmtpError
-from wmtp_ray.flows.needed_resources import Resources, needed_resources
-from wmtp_ray.flows.ray_place import check_ray_can_start, joins_a_cluster
-from wmtp_ray.flows.writable import why_not_writable
+from wmtp_ray.preflight.needed_resources import Resources, needed_resources
+from wmtp_ray.preflight.ray_place import check_ray_can_start, joins_a_cluster
+from wmtp_ray.preflight.writable import why_not_writable
 from wmtp_ray.training.estimate.hardware import GIB, machine_cpus, machine_gpus
 
 _LEAST_FREE_BYTES = 64 << 20  # result, metrics and logs of a run without checkpoints

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.flows.cluster import require_resources
-from wmtp_ray.flows.needed_resources import DATA_CPUS as TASK_CPUS
-from wmtp_ray.flows.needed_resources import Resources, evaluation_resources, training_resources
-from wmtp_ray.flows.sweep_plan import SweepPlan
+from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
+from wmtp_ray.preflight.needed_resources import DATA_CPUS as TASK_CPUS
+from wmtp_ray.preflight.needed_resources import Resources, evaluation_resources, training_resources
 
 TRIAL_CPUS = 0.1  # of Tune's actor
 # Kept free for the tasks of Ray Data, which all trials share: without room for one (0.1, `actors/rank_stream.py`) they

@@ -36,8 +36,8 @@ from wmtp_ray.data.source_files import LocatedFiles, locate
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.convert_parts import concatenate_parts, convert_parts, list_parts, remove_parts
-from wmtp_ray.flows.derived_files import write_derived
+from wmtp_ray.flows.data.convert_parts import concatenate_parts, convert_parts, list_parts, remove_parts
+from wmtp_ray.flows.data.derived_files import write_derived
 
 SPLITS = ("train", "valid", "test")  # of code_contests
 MBPP = "google-research-datasets/mbpp"

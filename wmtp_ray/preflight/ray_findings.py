@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import psutil
 
-from wmtp_ray.flows.findings import Finding
-from wmtp_ray.flows.ray_place import address_file, has_token, joins_a_cluster, last_head, why_not_answering
+from wmtp_ray.preflight.machine_findings import Finding
+from wmtp_ray.preflight.ray_place import address_file, has_token, joins_a_cluster, last_head, why_not_answering
 
 _AGENT_PORT = re.compile(r"dashboard.agent\.py.*?--listen-port=(\d+)")
 _RAYLET = "raylet"

@@ -12,18 +12,18 @@ from actors.metrics_sink import MetricsSink
 from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
 from wmtp_ray.evaluation.identity import free_directory
 from wmtp_ray.evaluation.results import EvaluationResults
-from wmtp_ray.flows.evaluate import Place, evaluate_policy
-from wmtp_ray.flows.evaluation_plan import EvaluationPlan
-from wmtp_ray.flows.evaluation_workers import PolicyFiles
-from wmtp_ray.flows.export_policy import export_policy
+from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
+from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
+from wmtp_ray.training.export_policy import export_policy
 
 EVALUATIONS = "eval"
 

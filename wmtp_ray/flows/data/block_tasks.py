@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.cluster import require_resources
-from wmtp_ray.flows.needed_resources import Resources
+from wmtp_ray.preflight.needed_resources import Resources
 
 DEADLINE_S = 3600.0  # between two finished tasks; these commands have no configuration. A task takes minutes at most
 _END = None

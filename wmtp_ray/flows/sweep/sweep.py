@@ -1,7 +1,7 @@
 """A sweep from its command to its table: shared critics, then trials through Ray Tune, then the ranking.
 
     driver ── shared critics of stage 1         (each a run of its own, at most `slots` at once)
-       └───── Tune ── SweepTrial 0..slots-1     (each a run of its own: flows/sweep_trial.py)
+       └───── Tune ── SweepTrial 0..slots-1     (each a run of its own: flows/sweep/sweep_trial.py)
 
 Every start is a fresh one for Tune: what is over stands in the trials' folders, what was cut short continues from its
 run's checkpoints, so a sweep that was killed goes on with `--resume` and repeats nothing. Tune's own snapshots would
@@ -24,24 +24,24 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep_points import Point, Trial, listed_points
 from wmtp_ray.errors import ConfigError, Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.launch_run import DONE, FAILED, REFUSED, say_refusals
-from wmtp_ray.flows.run_directory import claim_run_directory
-from wmtp_ray.flows.start_checks import require_start, start_checks
-from wmtp_ray.flows.sweep_outcome import BEST_RECIPE, records_of, table_of, write_outcome
-from wmtp_ray.flows.sweep_plan import (
+from wmtp_ray.flows.run.launch_run import DONE, FAILED, REFUSED, say_refusals
+from wmtp_ray.flows.sweep.sweep_outcome import BEST_RECIPE, records_of, table_of, write_outcome
+from wmtp_ray.flows.sweep.sweep_plan import (
     PlannedTrial,
     SweepPlan,
     claim_sweep_directory,
     plan_sweep,
     release_sweep_directory,
 )
-from wmtp_ray.flows.sweep_slots import TRIAL_CPUS, largest_trial, slots
+from wmtp_ray.flows.sweep.sweep_slots import TRIAL_CPUS, largest_trial, slots
 from wmtp_ray.interrupts import INTERRUPTED, undone_at_end
+from wmtp_ray.preflight.run_directory import claim_run_directory
+from wmtp_ray.preflight.start_checks import require_start, start_checks
 from wmtp_ray.tracking.sweep_result import SWEEP_FILE, TRIAL_FILE, Ranking, TrialRecord, read_trial
 
 if TYPE_CHECKING:
-    from wmtp_ray.flows.sweep_tracking import ParentRun
-    from wmtp_ray.flows.sweep_trial import TrialBrief
+    from wmtp_ray.flows.sweep.sweep_tracking import ParentRun
+    from wmtp_ray.flows.sweep.sweep_trial import TrialBrief
 
 _POLL_S = 0.5
 _FILE_COLUMNS = 140  # of the table, where no terminal says how wide it is
@@ -111,8 +111,8 @@ def run_sweep(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
 
     Raises Interrupted after a stop, WmtpError when a shared critic fails.
     """
-    from wmtp_ray.flows.stop_request import StopRequest
-    from wmtp_ray.flows.sweep_tracking import ParentRun
+    from wmtp_ray.flows.run.stop_request import StopRequest
+    from wmtp_ray.flows.sweep.sweep_tracking import ParentRun
 
     for name, value in _TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -154,7 +154,7 @@ class _Sweep:
         """Train the critics of stage 1 that trials share and that are not there yet."""
         import ray
 
-        from wmtp_ray.flows.sweep_trial import RunOutcome, start_run
+        from wmtp_ray.flows.sweep.sweep_trial import RunOutcome, start_run
         from wmtp_ray.training.stages import STOP_FILE, read_stage_result, stage_directory
 
         critics = self._plan.critics.values() if self._is_open() else ()
@@ -206,8 +206,8 @@ class _Sweep:
     def _tuner(self) -> Any:
         from ray import tune
 
-        from wmtp_ray.flows.sweep_search import ListedPoints, PointSource, SweepSearch, TpePoints
-        from wmtp_ray.flows.sweep_trial import SweepContext, SweepTrial
+        from wmtp_ray.flows.sweep.sweep_search import ListedPoints, PointSource, SweepSearch, TpePoints
+        from wmtp_ray.flows.sweep.sweep_trial import SweepContext, SweepTrial
 
         plan, spec = self._plan, self._plan.spec
         source: PointSource = ListedPoints(listed_points(spec))
@@ -252,7 +252,7 @@ class _Sweep:
 
     def _begin(self, trial: Trial) -> dict[str, Any]:
         """Claim a trial's folder, forget an earlier failure, and return what Tune gives to the trial."""
-        from wmtp_ray.flows.sweep_trial import TrialBrief
+        from wmtp_ray.flows.sweep.sweep_trial import TrialBrief
 
         planned = self._planned(trial)
         self._claimed(planned.config)
@@ -294,7 +294,7 @@ def _scheduler(plan: SweepPlan) -> Any:
         return None
     from ray.tune.schedulers import ASHAScheduler
 
-    from wmtp_ray.flows.sweep_trial import COMPARED, STEP
+    from wmtp_ray.flows.sweep.sweep_trial import COMPARED, STEP
 
     num_steps = max(prepared.plans[2].num_steps for prepared in plan.prepared.values())
     return ASHAScheduler(

@@ -2,10 +2,10 @@
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.evaluate_run import evaluate_run
-from wmtp_ray.flows.evaluation_workers import require_evaluation_resources
-from wmtp_ray.flows.prepare import Prepared
-from wmtp_ray.flows.train import train
+from wmtp_ray.flows.evaluate.evaluate_run import evaluate_run
+from wmtp_ray.flows.evaluate.evaluation_workers import require_evaluation_resources
+from wmtp_ray.flows.run.prepare import Prepared
+from wmtp_ray.flows.run.train import train
 from wmtp_ray.tracking.result import FILE_NAME, RunResult, read_result
 
 

@@ -26,8 +26,8 @@ from wmtp_ray.config.sweep import SweepSpec, load_sweep
 from wmtp_ray.config.sweep_points import Point, Trial, corner_points, listed_points, trial_arguments
 from wmtp_ray.config.sweep_sharing import critic_values, plan_key, shares_critic
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.prepare import Prepared, prepare, version_schedule
-from wmtp_ray.flows.run_directory import check_plans, check_run_directory
+from wmtp_ray.flows.run.prepare import Prepared, prepare, version_schedule
+from wmtp_ray.preflight.run_directory import check_plans, check_run_directory
 from wmtp_ray.run_files import CONFIG_FILE
 
 SPEC_FILE = "sweep.yaml"
@@ -278,7 +278,7 @@ def _check_directory(plan: SweepPlan) -> None:
     for trial in plan.trials:
         if (trial.config.run_dir / CONFIG_FILE).exists():
             check_run_directory(trial.config, resume=True)
-            check_plans(trial.config, own_part(plan.prepared[trial.plan_key], trial.config))
+            check_plans(trial.config, own_part(plan.prepared[trial.plan_key], trial.config).plans)
 
 
 def _in_words(values: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Evaluating a policy, or anyone's samples, on sets of problems: decode, judge meanwhile, estimate; go on if killed.
 
-The sandbox is tried before this (`flows/evaluation_plan.py`); `flows/evaluate_command.py` is the verb, and
-`flows/evaluate_run.py` stage 3 of a run.
+The sandbox is tried before this (`evaluation/evaluation_plan.py`); `evaluate_command.py` is the verb, and
+`evaluate_run.py` stage 3 of a run.
 """
 
 import time
@@ -18,6 +18,7 @@ from wmtp_ray.artifacts.meta_checkpoint import PARAMS, weights_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
+from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.evaluation.identity import (
     EvaluationIdentity,
     Execution,
@@ -32,10 +33,9 @@ from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.progress import EvaluationProgress
 from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.evaluation_plan import EvaluationPlan, PlannedDataset
-from wmtp_ray.flows.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
-from wmtp_ray.flows.needed_resources import evaluation_resources
-from wmtp_ray.flows.start_checks import check_resources
+from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
+from wmtp_ray.preflight.needed_resources import evaluation_resources
+from wmtp_ray.preflight.start_checks import check_resources
 from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]

@@ -1,6 +1,6 @@
 """One trial of a sweep, as Ray Tune sees it: a run like any other in a process of its own, and an eye on its metrics.
 
-    Tune ── SweepTrial (0.1 CPU) ── run_planned ── what `flows/run_stages.py` starts
+    Tune ── SweepTrial (0.1 CPU) ── run_planned ── what `flows/run/run_stages.py` starts
                  └ metrics.jsonl ──> stop rules, early stopping ──> a stop request ──> checkpoint
 
 Tune's actor is in a placement group of its size, which its children would have to fit into; `run_planned` is started
@@ -22,9 +22,9 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep import SweepSpec
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, TrainingError, WmtpError
-from wmtp_ray.flows.prepare import Prepared, prepare
-from wmtp_ray.flows.run_stages import run_stages
-from wmtp_ray.flows.sweep_plan import own_part
+from wmtp_ray.flows.run.prepare import Prepared, prepare
+from wmtp_ray.flows.run.run_stages import run_stages
+from wmtp_ray.flows.sweep.sweep_plan import own_part
 from wmtp_ray.run_files import CONFIG_FILE
 from wmtp_ray.tracking.metrics_tail import MetricsTail
 from wmtp_ray.tracking.sweep_result import TrialRecord, TrialStatus, read_trial, write_trial

@@ -11,14 +11,14 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.compare import compare
+from wmtp_ray.evaluation.evaluation_plan import plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.evaluation.given_samples import read_given_samples
 from wmtp_ray.evaluation.prompts import ALL_KINDS
 from wmtp_ray.evaluation.results import read_results
-from wmtp_ray.flows.evaluate import Evaluated, Place, evaluate_policy, judge_samples
-from wmtp_ray.flows.evaluate_run import EVALUATIONS, folder_in, policy_of_run, render_results
-from wmtp_ray.flows.evaluation_plan import plan_evaluation
-from wmtp_ray.flows.evaluation_workers import PolicyFiles
+from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, judge_samples
+from wmtp_ray.flows.evaluate.evaluate_run import EVALUATIONS, folder_in, policy_of_run, render_results
+from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.run_files import CONFIG_FILE
 from wmtp_ray.tracking.training_record import TRAINING_FILE
 from wmtp_ray.training.checkpoint import latest_checkpoint

@@ -7,7 +7,7 @@ import numpy as np
 
 from wmtp_ray.data.index import BuiltIndex, build_index, index_path_of, write_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.flows.count_tokens import write_counted
+from wmtp_ray.flows.data.count_tokens import write_counted
 
 
 def index_file(jsonl: Path, tokenizer_path: Path | None, out: Path | None, on_error: Literal["fail", "skip"]) -> str:

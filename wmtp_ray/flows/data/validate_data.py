@@ -23,8 +23,8 @@ from wmtp_ray.data.validation.report import CheckedFile, ValidationReport
 from wmtp_ray.data.validation.rules import Rule
 from wmtp_ray.data.validation.scan import ScannedRows, cut_ranges, join_scans, scan_range
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.block_tasks import run_block_tasks
 from wmtp_ray.flows.cluster import joined
+from wmtp_ray.flows.data.block_tasks import run_block_tasks
 
 Progress = Callable[[int, int], None]
 Range = tuple[Path, int, int]

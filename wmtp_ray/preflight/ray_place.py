@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.writable import why_not_writable
+from wmtp_ray.preflight.writable import why_not_writable
 
 OWN_CLUSTER = "local"
 # Ray 2.60: <folder>/ray/session_<date>_<time>_<microseconds>_<process id>/sockets/plasma_store

@@ -20,7 +20,7 @@ from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.sweep import Dimension, LogUniform, SweepSpec, Uniform
 from wmtp_ray.config.sweep_points import Point, Trial
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.sweep_outcome import POINTS_FILE, read_points
+from wmtp_ray.flows.sweep.sweep_outcome import POINTS_FILE, read_points
 from wmtp_ray.tracking.sweep_result import TrialRecord
 
 _MAX_REFUSED = 100  # proposals in a row that do not load

@@ -17,7 +17,7 @@ from wmtp_ray.artifacts.manifest import atomic_file
 from wmtp_ray.data.codecontests import num_row_groups, read_names, unique_names
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.block_tasks import run_block_tasks
+from wmtp_ray.flows.data.block_tasks import run_block_tasks
 
 _COPY_BYTES = 1 << 20
 

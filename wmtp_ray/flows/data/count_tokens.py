@@ -38,8 +38,8 @@ from wmtp_ray.data.index import (
     write_index,
 )
 from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.flows.block_tasks import run_block_tasks
 from wmtp_ray.flows.cluster import joined
+from wmtp_ray.flows.data.block_tasks import run_block_tasks
 
 PARALLEL_ROWS = 20_000  # below it, counting takes less than starting Ray
 RANGE_ROWS = 8192
