@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from vendor.meta_llama.model import ModelArgs, Transformer
 from wmtp_ray.artifacts.known_keys import PARAMS_KEYS, require_known_params
-from wmtp_ray.artifacts.manifest import atomic_file, atomic_write
 from wmtp_ray.artifacts.stored_weights import read_tensors as read_tensors
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.data.file_kind import HEAD_BYTES, JSON, kind_of
+from wmtp_ray.durable_files import atomic_file, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec

@@ -22,7 +22,6 @@ from torch import Tensor
 from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.plain_model import require_forms
 from wmtp_ray.artifacts.hf.tokenizer_files import TOKENIZER_JSON, files_of_tokenizer
-from wmtp_ray.artifacts.manifest import atomic_directory, atomic_write
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS, WEIGHTS, read_model_args
 from wmtp_ray.artifacts.model_record import (
     ADAPTER,
@@ -39,6 +38,7 @@ from wmtp_ray.artifacts.model_record import (
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_directory, atomic_write
 from wmtp_ray.errors import ArtifactError
 
 TOKENIZER = "tokenizer.model"

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.identity import EvaluationIdentity
 from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import orjson
 
 from wmtp_ray.config.sweep import Objective
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.intervals import CONFIDENCE, Interval, over_seeds
-from wmtp_ray.tracking.metrics_file import replace_file
 
 TRIAL_FILE, SWEEP_FILE = "trial.json", "sweep.json"
 TrialStatus = Literal["finished", "stopped", "failed", "unfinished"]
@@ -97,7 +97,7 @@ def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
 
 def write_trial(run_dir: Path, record: TrialRecord) -> None:
     """Leave a trial's record in its run's folder; from then on the trial is over."""
-    replace_file(run_dir / TRIAL_FILE, orjson.dumps(asdict(record), option=_JSON))
+    atomic_write(run_dir / TRIAL_FILE, orjson.dumps(asdict(record), option=_JSON))
 
 
 def read_trial(run_dir: Path) -> TrialRecord | None:
@@ -123,7 +123,7 @@ def write_sweep(
         "best": _point_json(best) if best else None,
         "verdict": ranking.verdict,
     }
-    replace_file(directory / SWEEP_FILE, orjson.dumps(content, option=_JSON))
+    atomic_write(directory / SWEEP_FILE, orjson.dumps(content, option=_JSON))
 
 
 def read_sweep(directory: Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from wmtp_ray.artifacts.hf.directory import open_directory
 from wmtp_ray.artifacts.hf.gguf_file import open_gguf
 from wmtp_ray.artifacts.hf.plain_model import PlainModel
 from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer, require_row_for_each_id
-from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS, write_params
 from wmtp_ray.artifacts.model_directory import narrowed
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
@@ -34,6 +33,7 @@ from wmtp_ray.data.file_kind import (
     remedy_for,
 )
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 
 _WEIGHTS_ALONE = (SAFETENSORS, ZIP, PICKLE, JSON)  # parts of a Hugging Face directory

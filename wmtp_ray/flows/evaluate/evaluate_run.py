@@ -9,9 +9,9 @@ import ray
 from ray.exceptions import RayError
 
 from actors.metrics_sink import MetricsSink
-from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import PARAMS
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
 from wmtp_ray.evaluation.identity import free_directory
 from wmtp_ray.evaluation.results import EvaluationResults

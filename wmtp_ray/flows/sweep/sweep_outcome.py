@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from wmtp_ray.config.recipe_file import dump_recipe
 from wmtp_ray.config.sweep_points import Point, Trial
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
 from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, rank, read_trial, rendered, write_sweep
 
@@ -42,7 +43,7 @@ def write_outcome(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
     ranking = rank(records, plan.spec.objective)
     write_sweep(plan.directory, plan.spec_values(), records, ranking, plan.shared())
     if ranking.best is not None:
-        (plan.directory / BEST_RECIPE).write_text(_best_recipe(plan, ranking), encoding="utf-8")
+        atomic_write(plan.directory / BEST_RECIPE, _best_recipe(plan, ranking).encode())
     return ranking, records
 
 

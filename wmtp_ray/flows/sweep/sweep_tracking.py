@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import time_ns
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
 from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
 from wmtp_ray.tracking.mlflow_run import (
