@@ -23,12 +23,13 @@ from actors.metrics_sink import read_mlflow_run_id
 from actors.rank_stream import RankStream
 from actors.score_ahead import ScoreAhead, ScoreStream, Unscored
 from actors.stalls import ScorerWatch, enter_run, limited, report_stall
-from wmtp_ray.artifacts.manifest import atomic_write, tensors_sha256
+from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import write_policy
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory, open_attempt, version_of_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch, StepReport
 from wmtp_ray.data.index_file import load_index
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.model.policy import value_path_state
 from wmtp_ray.model.spec import ModelSpec
