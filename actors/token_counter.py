@@ -1,6 +1,6 @@
 """The Ray Data task of a counting pass: one range of rows, read and encoded as training does, becomes its counts.
 
-Keeps nothing but the tokenizer and writes nothing: what becomes of the counts is up to `flows/count_tokens.py`.
+Keeps nothing but the tokenizer and writes nothing: what becomes of the counts is up to `flows/data/count_tokens.py`.
 """
 
 from collections.abc import Iterator

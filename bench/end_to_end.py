@@ -35,7 +35,7 @@ from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.data.rows import parse_row
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples, render_row
-from wmtp_ray.flows.prepare import prepare
+from wmtp_ray.flows.run.prepare import prepare
 
 HERE = Path(__file__).parent
 PIECES, TABLE_ROWS = 448, 8192  # generated text has few pieces; the table is that of a small real tokenizer

@@ -29,7 +29,7 @@ from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import build_index, count_tokens
 from wmtp_ray.data.tokenizer import CodeTokenizer, render_prompt
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.count_tokens import write_counted
+from wmtp_ray.flows.data.count_tokens import write_counted
 from wmtp_ray.plan.run_plan import PlannedBatch
 
 STEP_ROWS = 64

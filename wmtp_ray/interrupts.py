@@ -156,7 +156,7 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 
 def _ignore_signals() -> None:
-    """Let the exit code stand: as Python leaves, it puts the default handlers back, which would end it by the signal."""
+    """Let the exit code stand: Python puts the default handlers back as it leaves, and they end it by the signal."""
     if os.getpid() == _ending.pid and not _ending.was_heard:
         for number in _NUMBERS:
             signal.signal(number, signal.SIG_IGN)

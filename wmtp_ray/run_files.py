@@ -2,7 +2,7 @@
 
 | file | written by |
 |---|---|
-| config.yaml | `flows/run_directory.py` |
+| config.yaml | `preflight/run_directory.py` |
 | stage_result.json | `training/stages.py` |
 """
 

@@ -28,8 +28,8 @@ from wmtp_ray.data.index import build_index
 from wmtp_ray.data.kept_rows import RowLimits
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.data.validation.rules import Rule
-from wmtp_ray.flows.convert_parts import list_parts
-from wmtp_ray.flows.validate_data import validate_data
+from wmtp_ray.flows.data.convert_parts import list_parts
+from wmtp_ray.flows.data.validate_data import validate_data
 
 
 @pytest.fixture(scope="module")

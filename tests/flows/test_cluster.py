@@ -7,7 +7,7 @@ import pytest
 
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.ray_place import has_token
+from wmtp_ray.preflight.ray_place import has_token
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001", "head", "head:port"])

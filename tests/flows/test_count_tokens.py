@@ -19,8 +19,8 @@ from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import BuiltIndex, build_index, count_tokens, load_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.count_tokens import PARALLEL_ROWS, RANGE_ROWS, ensure_counted_index, write_counted
-from wmtp_ray.flows.index_file import index_file
+from wmtp_ray.flows.data.build_index import index_file
+from wmtp_ray.flows.data.count_tokens import PARALLEL_ROWS, RANGE_ROWS, ensure_counted_index, write_counted
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -16,8 +16,8 @@ from tests.flows.world import make_world, wait_until
 from wmtp_ray.data.index import build_index, count_tokens, index_path_of, write_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.flows.doctor import DoctorReport, doctor
-from wmtp_ray.flows.findings import Finding, look_at_versions
-from wmtp_ray.flows.ray_findings import look_at_other_rays
+from wmtp_ray.preflight.machine_findings import Finding, look_at_versions
+from wmtp_ray.preflight.ray_findings import look_at_other_rays
 
 ROOT = Path(__file__).resolve().parents[2]
 

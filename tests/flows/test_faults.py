@@ -19,7 +19,7 @@ from tests.flows.world import (
 )
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.block_tasks import run_block_tasks
+from wmtp_ray.flows.data.block_tasks import run_block_tasks
 from wmtp_ray.tracking.result import RunResult
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

@@ -11,9 +11,9 @@ from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.errors import Interrupted
-from wmtp_ray.flows.export_policy import export_policy
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.training.checkpoint import read_state
+from wmtp_ray.training.export_policy import export_policy
 from wmtp_ray.training.stages import STOP_FILE
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

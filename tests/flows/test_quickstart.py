@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.flows.prepare import prepare
 from wmtp_ray.flows.quickstart import ARM_STEPS, BASE_STEPS, TASKS, quickstart_arms, quickstart_base, write_inputs
+from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.plan.run_plan import RunPlan
 
 

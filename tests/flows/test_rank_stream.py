@@ -16,7 +16,7 @@ from wmtp_ray.contracts import RowIndex, TokenBatch
 from wmtp_ray.data.index import build_index
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.prepare import Prepared, prepare
+from wmtp_ray.flows.run.prepare import Prepared, prepare
 from wmtp_ray.plan.run_plan import PlannedBatch, rank_batches
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

@@ -13,7 +13,7 @@ from tests.flows.browser import Page, find_chromium, open_browser
 from tests.unit.report.saved_runs import HOSTILE, TOKENS, write_evidence, write_run
 from wmtp_ray.cli import main
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.report import write_report
+from wmtp_ray.report.write_report import write_report
 
 NOW = datetime(2026, 1, 2, 3, 4)
 DRAWN = "document.documentElement.dataset.drawn === 'true'"

@@ -22,7 +22,7 @@ from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.data.index import load_index
 from wmtp_ray.data.rows import parse_row, problem_of
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.setup_datasets import Place, RowParameters, setup_codecontests, setup_humaneval, setup_mbpp
+from wmtp_ray.flows.data.setup_datasets import Place, RowParameters, setup_codecontests, setup_humaneval, setup_mbpp
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "setup_datasets.py"
 NOW = datetime(2026, 1, 2, 3, 4, 5)
@@ -35,7 +35,7 @@ KILLED_DRIVER = """
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
-from wmtp_ray.flows.setup_datasets import Place, RowParameters, setup_codecontests
+from wmtp_ray.flows.data.setup_datasets import Place, RowParameters, setup_codecontests
 
 source, tokenizer, out = sys.argv[1:]
 rows = RowParameters(Path(tokenizer), ("python3", "python2"), 500)

@@ -13,16 +13,23 @@ import pytest
 import yaml
 
 from tests.flows.world import NUM_STEPS, command_line, configured, kill_family, metrics_of, run, start_driver
+from wmtp_ray.cli import main
+from wmtp_ray.cli.ends import DONE, REFUSED
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.config.sweep import SweepSpec, load_sweep
 from wmtp_ray.config.sweep_points import Point, Trial
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.launch_run import DONE, REFUSED, launch
-from wmtp_ray.flows.run_directory import claim_run_directory
-from wmtp_ray.flows.sweep_outcome import POINTS_FILE, read_points
-from wmtp_ray.flows.sweep_plan import SweepPlan, claim_sweep_directory, own_part, plan_sweep, release_sweep_directory
-from wmtp_ray.flows.sweep_slots import slots_of, trial_resources
+from wmtp_ray.flows.sweep.sweep_outcome import POINTS_FILE, read_points
+from wmtp_ray.flows.sweep.sweep_plan import (
+    SweepPlan,
+    claim_sweep_directory,
+    own_part,
+    plan_sweep,
+    release_sweep_directory,
+)
+from wmtp_ray.flows.sweep.sweep_slots import slots_of, trial_resources
+from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.tracking.result import read_result
 from wmtp_ray.tracking.sweep_result import TrialRecord, read_trial
 
@@ -100,7 +107,7 @@ class TestPlan:
         self, world: Path, sweep_file: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         argv = [*_without_beta(command_line(world, "refused", *STAGE_1)), f"sweep={sweep_file}", *words]
-        assert launch(argv, NOW) == REFUSED
+        assert main(["launch", *argv], now=NOW) == REFUSED
         assert said in capsys.readouterr().err
         assert not (world / "runs" / "refused").exists()
 
@@ -127,7 +134,7 @@ class TestPlan:
         self, world: Path, sweep_file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         argv = [*_without_beta(command_line(world, "dry", *STAGE_1)), f"sweep={sweep_file}", "--dry-run"]
-        assert launch(argv, NOW) == DONE
+        assert main(["launch", *argv], now=NOW) == DONE
         out = capsys.readouterr().out
         assert "2 points x 2 seeds = 4 trials" in out
         assert "critics of stage 1: 2 for 4 trials (no swept key reaches stage 1)" in out
@@ -191,7 +198,7 @@ class TestTpe:
         source.tell(point, records)
 
     def test_it_learns_and_a_restart_goes_on_where_it_was(self, tmp_path: Path) -> None:
-        from wmtp_ray.flows.sweep_search import TpePoints
+        from wmtp_ray.flows.sweep.sweep_search import TpePoints
 
         def accept(point: Point) -> None:
             assert set(point.values) == {"a", "b"}
@@ -211,7 +218,7 @@ class TestTpe:
         assert again.next() is None
 
     def test_a_point_that_does_not_load_is_left_out_for_another(self, tmp_path: Path) -> None:
-        from wmtp_ray.flows.sweep_search import TpePoints
+        from wmtp_ray.flows.sweep.sweep_search import TpePoints
 
         def refuse_high(point: Point) -> None:
             if point.values["a"] > 0.5:

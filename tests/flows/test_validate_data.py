@@ -11,7 +11,7 @@ from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.data.validation.report import ValidationReport
 from wmtp_ray.data.validation.rules import Rule
 from wmtp_ray.errors import DataError
-from wmtp_ray.flows.validate_data import validate_data
+from wmtp_ray.flows.data.validate_data import validate_data
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 PROMPT = "Return the number of times that the given letter occurs in the given word, ignoring case."

@@ -26,8 +26,8 @@ from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.data.rows import parse_row
 from wmtp_ray.data.tokenizer import render_row
-from wmtp_ray.flows.prepare import prepare
-from wmtp_ray.flows.train import train
+from wmtp_ray.flows.run.prepare import prepare
+from wmtp_ray.flows.run.train import train
 from wmtp_ray.tracking.processes import process_id
 from wmtp_ray.tracking.result import RunResult
 

@@ -128,7 +128,7 @@ def test_the_korean_readme_has_the_commands_structure_numbers_and_links_of_the_e
 
 STALE = {
     "wmtp evalute --dataset mbpp": "invalid choice",
-    "wmtp evaluate --checkpoint RUN --dataset mbpp --num-sample 3 --kk 1": "unrecognized arguments",
+    "wmtp evaluate --checkpoint RUN --dataset mbpp --num-sample 3 --kk 1": "which it does not know",
     "wmtp evaluate --checkpoint RUN --dataset mbpp evaluation.tops=1": "evaluation.tops",
     "wmtp evaluate --checkpoint RUN --dataset mbpp --num-samples 5": "temperature",
     "wmtp doctor weighting.bta=1": "weighting.beta",
@@ -177,7 +177,7 @@ def test_what_is_no_command_is_left_out_and_environments_are_taken_off():
 
 
 def test_a_file_that_neither_is_there_nor_is_written_is_missed():
-    assert is_there("flows/sweep.py", ROOT)
+    assert is_there("flows/sweep/sweep.py", ROOT)
     assert is_there("checkpoints/step_<n>/", ROOT)
     assert not is_there("flows/swep.py", ROOT)
     assert not is_there("bench/results/nothing.md", ROOT)

@@ -8,7 +8,8 @@ Point `snapshot_dir` of the caller at a RAM disk where weights are large.
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wmtp_ray.artifacts.manifest import atomic_file
+from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
 from wmtp_ray.errors import ArtifactError
 
 _POLL_S = 0.02
@@ -35,9 +37,18 @@ class SnapshotDirectory:
     def put(self, version: int, tensors: Mapping[str, Tensor]) -> None:
         """Write a version; readers see all of it or nothing. Raises ArtifactError when the disk does not take it."""
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        with self._written(version), atomic_file(self.file_of(version)) as temporary:
+            save_file(contiguous, temporary)
+
+    def put_streamed(self, version: int, forms: Mapping[str, TensorForm], read: Callable[[str], Tensor]) -> None:
+        """Write a version as `put` does, but with one tensor in memory at a time: `read` returns it by name."""
+        with self._written(version):
+            write_streamed(self.file_of(version), forms, read)
+
+    @contextmanager
+    def _written(self, version: int) -> Iterator[None]:
         try:
-            with atomic_file(self.file_of(version)) as temporary:
-                save_file(contiguous, temporary)
+            yield
         except (OSError, SafetensorError) as error:
             raise ArtifactError(
                 f"Version {version} of the critic could not be written to {self.path}: {error}. Free disk space, then "

@@ -1,7 +1,7 @@
 """From a space to points, and from a point and a seed to the command line of one trial. Loads nothing.
 
 A point is one value for each swept key. Points of a grid and of a random search are known beforehand, and the first n
-stay the same when more are asked for; those of optuna are proposed one by one (`wmtp_ray.flows.sweep_search`).
+stay the same when more are asked for; those of optuna are proposed one by one (`wmtp_ray.flows.sweep.sweep_search`).
 """
 
 import itertools

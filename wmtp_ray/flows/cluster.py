@@ -15,9 +15,9 @@ import psutil
 
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.flows.after_death import nothing_left_after_death
-from wmtp_ray.flows.needed_resources import Resources
-from wmtp_ray.flows.ray_place import OWN_CLUSTER, check_ray_can_start, has_token, ray_address, temporary_folder
 from wmtp_ray.interrupts import kept
+from wmtp_ray.preflight.needed_resources import Resources
+from wmtp_ray.preflight.ray_place import OWN_CLUSTER, check_ray_can_start, has_token, ray_address, temporary_folder
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -16,19 +16,19 @@ from wmtp_ray.data.index import build_index
 from wmtp_ray.data.index_file import index_path_of, load_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import WmtpError
-from wmtp_ray.flows.findings import (
+from wmtp_ray.flows.run.prepare import LARGE_BYTES, check_model_fits, prepare
+from wmtp_ray.preflight.machine_findings import (
     Finding,
     find_cards,
     look_at_judge,
     look_at_machine,
     look_at_versions,
 )
-from wmtp_ray.flows.prepare import LARGE_BYTES, check_model_fits, prepare
-from wmtp_ray.flows.ray_findings import look_at_other_rays
-from wmtp_ray.flows.ray_place import check_ray_can_start, joins_a_cluster
-from wmtp_ray.flows.run_directory import check_plans, check_run_directory
-from wmtp_ray.flows.start_checks import start_checks
-from wmtp_ray.flows.writable import why_not_writable
+from wmtp_ray.preflight.ray_findings import look_at_other_rays
+from wmtp_ray.preflight.ray_place import check_ray_can_start, joins_a_cluster
+from wmtp_ray.preflight.run_directory import check_plans, check_run_directory
+from wmtp_ray.preflight.start_checks import start_checks
+from wmtp_ray.preflight.writable import why_not_writable
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card
 from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
@@ -161,7 +161,7 @@ def _look_at_run(config: RunConfig, *, resume: bool, others: list[Finding]) -> l
     run = _tried("run", lambda: check_run_directory(config, resume=resume), config.run_name)
     if any(finding.level == "problem" for finding in (run, *others)) or not _has_fresh_indexes(config):
         return [run]
-    return [run, _tried("plan", lambda: check_plans(config, prepare(config)), "every step can be made")]
+    return [run, _tried("plan", lambda: check_plans(config, prepare(config).plans), "every step can be made")]
 
 
 def _has_fresh_indexes(config: RunConfig) -> bool:

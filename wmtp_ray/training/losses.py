@@ -238,7 +238,7 @@ def _unweighted_parts(kept_ce_H: Tensor, micro_batch: MicroBatch, denominators: 
 
 def _horizon_coefs(loss: LossConfig, num_horizons: int) -> tuple[float, ...]:
     coefs = (1.0,) * num_horizons if loss.horizon_coefs is None else loss.horizon_coefs
-    assert len(coefs) == num_horizons, "flows/prepare.py compares loss.horizon_coefs with the model"
+    assert len(coefs) == num_horizons, "flows/run/prepare.py compares loss.horizon_coefs with the model"
     return coefs
 
 

@@ -13,13 +13,13 @@
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import VersionSchedule
-from wmtp_ray.training.estimate.sizes import ModelSize
 from wmtp_ray.training.limits import Limit
 from wmtp_ray.training.loop import Ports, ScoredSteps, StageLoop
 from wmtp_ray.training.publishing import NoVersions, PublishedPolicy, open_snapshots
@@ -81,6 +81,6 @@ def _versions(stage: RankStage, start: StageStart, outside: Outside) -> NoVersio
 
 
 def _reports(stage: RankStage, training: TrainingStep, sink: ReportSink) -> StepReports:
-    size = ModelSize.from_params(asdict(training.policy.transformer.args))
+    size = ModelSpec.of(training.policy.transformer.args)
     dtype = torch.bfloat16 if stage.config.train.dtype == "bfloat16" else torch.float32
     return StepReports(stage, size, sink, peak_flops=measured_peak_flops(stage.device, dtype))

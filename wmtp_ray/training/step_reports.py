@@ -14,9 +14,9 @@ import torch
 
 from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.contracts import StepReport
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.run_estimate import stage_flops
-from wmtp_ray.training.estimate.sizes import ModelSize
 from wmtp_ray.training.loop import StepOutcome
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.throughput import tokens_of
@@ -50,7 +50,7 @@ class StepReports:
     `peak_flops` is what the device of one rank can do in a second.
     """
 
-    def __init__(self, stage: RankStage, size: ModelSize, sink: ReportSink, *, peak_flops: float) -> None:
+    def __init__(self, stage: RankStage, size: ModelSpec, sink: ReportSink, *, peak_flops: float) -> None:
         self._stage = stage
         self._size = size
         self._sink = sink

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory, open_attempt, version_of_file
+from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.errors import ArtifactError
 
 LONG_S = 30.0
@@ -45,6 +46,14 @@ def test_putting_takes_views_and_parameters_and_moves_neither(directory):
     directory.put(0, {"transposed": parameter.t(), "row": parameter[1]})
     assert_same(directory.get(0, 0.0), {"transposed": before.t(), "row": before[1]})
     assert torch.equal(parameter, before)
+
+
+def test_what_is_put_tensor_by_tensor_is_what_is_put_at_once(directory):
+    stored = tensors(3)
+    read: list[str] = []
+    directory.put_streamed(3, forms_of(stored), lambda name: (read.append(name), stored[name])[1])
+    assert_same(directory.get(3, 0.0), stored)
+    assert sorted(read) == sorted(stored)
 
 
 def test_a_version_does_not_follow_the_tensors_it_was_made_from(directory):

@@ -12,10 +12,10 @@ from wmtp_ray.artifacts.snapshots import SnapshotDirectory, version_of_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch, StepReport
 from wmtp_ray.model.policy import Policy, value_path_state
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import PublishedVersions
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state, step_of
-from wmtp_ray.training.estimate.sizes import ModelSize
 from wmtp_ray.training.limits import no_limit
 from wmtp_ray.training.loop import Ports, StageLoop, seed_step
 from wmtp_ray.training.publishing import PublishedPolicy, open_snapshots
@@ -79,7 +79,7 @@ def attempt(nano, config: RunConfig, directory: Path, sink: RecordedReports, *, 
     carried = restore_training(training, stage)
     snapshots = open_snapshots(directory / "snapshots", carried, ranks)
     versions = PublishedPolicy(policy, snapshots, PublishedVersions(2, 2), config, ranks, no_limit)
-    reports = StepReports(stage, ModelSize.from_params(vars(nano.args)), sink, peak_flops=1e9)
+    reports = StepReports(stage, ModelSpec.of(nano.args), sink, peak_flops=1e9)
     reports.start()
     checkpoints = StageCheckpoints(stage, training, versions, reports, no_limit)
     ports = Ports(

@@ -1,0 +1,39 @@
+"""`wmtp data index`: build the index of a JSONL anew, count its tokens if a tokenizer is given, say what was found."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from wmtp_ray.data.index import BuiltIndex, build_index, index_path_of, write_index
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.flows.data.count_tokens import write_counted
+
+
+def index_file(jsonl: Path, tokenizer_path: Path | None, out: Path | None, on_error: Literal["fail", "skip"]) -> str:
+    """Write the index, replacing an older one, and return a few lines about it. DataError for what is malformed.
+
+    A counting that was killed goes on where it was when the same command is given again.
+    """
+    tokenizer = None if tokenizer_path is None else CodeTokenizer(tokenizer_path.absolute())  # refused before the work
+    built = build_index(jsonl.absolute(), on_error=on_error)
+    path = index_path_of(jsonl.absolute(), out)
+    if tokenizer is None:
+        write_index(built, path)
+    else:
+        built = write_counted(built, tokenizer, path, num_cpus=None)
+    return _described(built, path)
+
+
+def _described(built: BuiltIndex, path: Path) -> str:
+    index = built.index
+    levels, rows = np.unique(index.difficulty_R, return_counts=True)
+    lines = [
+        f"{path}: {len(index):,} rows of {len(index.problem_names):,} problems, {index.is_correct_R.sum():,} correct",
+        "difficulty: " + "; ".join(f"{level}: {count:,}" for level, count in zip(levels, rows, strict=True)),
+    ]
+    if index.tokenizer_hash:
+        lines.append(f"tokens: {int(index.num_tokens_R.sum()):,}, the longest row {int(index.num_tokens_R.max()):,}")
+    if built.num_skipped:
+        lines.append(f"left out: {built.num_skipped} malformed lines, for example {built.errors[0]}")
+    return "\n".join(lines)

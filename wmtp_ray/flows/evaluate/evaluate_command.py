@@ -1,0 +1,177 @@
+"""`wmtp evaluate`: evaluate a run or a model directory, judge anyone's samples, or compare two evaluations."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
+from wmtp_ray.config.load import Arguments, load_config, load_resolved
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.compare import compare
+from wmtp_ray.evaluation.evaluation_plan import plan_evaluation
+from wmtp_ray.evaluation.formats import Asked
+from wmtp_ray.evaluation.given_samples import read_given_samples
+from wmtp_ray.evaluation.prompts import ALL_KINDS
+from wmtp_ray.evaluation.results import read_results
+from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, judge_samples
+from wmtp_ray.flows.evaluate.evaluate_run import EVALUATIONS, folder_in, policy_of_run, render_results
+from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
+from wmtp_ray.model.spec import PARAMS
+from wmtp_ray.run_files import CONFIG_FILE
+from wmtp_ray.tracking.training_record import TRAINING_FILE
+from wmtp_ray.training.checkpoint import latest_checkpoint
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What the command line asks for; None where it says nothing. `words` are `key=value` of the configuration."""
+
+    dataset: str
+    checkpoint: Path | None
+    samples: Path | None
+    tokenizer: Path | None
+    out: Path | None
+    format: str | None
+    ks: tuple[int, ...] | None
+    preset: str | None
+    words: tuple[str, ...]
+    only_sampled: bool = False
+
+
+def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
+    """Evaluate or judge; return a table and where everything is. Raises WmtpError before any model is loaded."""
+    _require_that_all_counts(request)
+    config = _configured(request, now)
+    if request.samples is None:
+        plan = plan_evaluation(config, _asked(request))
+        policy, home = _policy(request, config)
+        (done,) = evaluate_policy(config, plan, policy, _place(request, home), request.out or home)
+        return _described(done)
+    plan = plan_evaluation(config, None)
+    (dataset,), settings = plan.datasets, config.evaluation
+    problems, tasks = read_given_samples(
+        request.samples,
+        dataset.problems,
+        limit=settings.limit,
+        k=max(settings.k),
+        only_sampled=request.only_sampled,
+    )
+    plan = replace(plan, datasets=(replace(dataset, problems=problems),))
+    home = config.storage_root / "evaluations" / request.samples.name.partition(".")[0]
+    return _described(judge_samples(config, plan, request.samples, tasks, _place(request, home), request.out or home))
+
+
+def compare_command(before: Path, after: Path) -> str:
+    """Compare two folders of results on the same problems."""
+    return compare(read_results(before), read_results(after)).render()
+
+
+def _require_that_all_counts(request: EvaluationRequest) -> None:
+    """Raise ConfigError for what the command asks for and would not obey."""
+    if request.samples is None:
+        if request.only_sampled:
+            raise ConfigError("found --only-sampled with --checkpoint, expected it with --samples; leave it out")
+        return
+    given = [f"{key}" for key in (word.partition("=")[0] for word in request.words) if key in _FOR_DECODING]
+    if request.format is not None or given:
+        what = f"--format {request.format}" if request.format is not None else given[0]
+        raise ConfigError(
+            f"found {what} with --samples, expected it with --checkpoint: it says how a policy answers, and these "
+            "answers exist already; leave it out (completions follow the prompt, solutions are whole programs, and "
+            "fences go from both)"
+        )
+
+
+_FOR_DECODING = tuple(
+    f"evaluation.{name}" for name in ("num_samples", "temperature", "top_p", "max_new_tokens", "draft_horizons")
+)
+
+
+def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
+    """The defaults, the preset and what the command says; the recipe plays no part in an evaluation."""
+    words = list(request.words)
+    if request.ks is not None:
+        words.append(f"evaluation.k={list(request.ks)}")
+    if request.samples is not None:  # somebody else has sampled: their number is checked against K, not ours
+        most = max(request.ks or (1,))
+        words += [f"evaluation.num_samples={most}", "evaluation.temperature=1"]
+    config = load_config(Arguments(recipe="baseline", preset=request.preset, overrides=tuple(words)), now=now)
+    settings = config.evaluation
+    name = request.dataset
+    if name not in settings.files:
+        path = Path(name).absolute()
+        if not path.is_file():
+            raise ConfigError(
+                f"--dataset {name}: found no such file, expected one or a name among {', '.join(settings.files)}"
+            )
+        name = "".join(each if each.isalnum() else "_" for each in path.name.partition(".")[0])
+        settings = settings.model_copy(update={"files": settings.files | {name: path}})
+    chosen: dict[str, object] = {"datasets": (name,)}
+    if request.format is not None:
+        chosen["formats"] = dict.fromkeys(ALL_KINDS, request.format)
+    return config.model_copy(update={"evaluation": settings.model_copy(update=chosen)})
+
+
+def _asked(request: EvaluationRequest) -> Asked:
+    """Who is asked, found out without loading or exporting a model."""
+    checkpoint = _checkpoint(request)
+    is_run = (checkpoint / CONFIG_FILE).is_file()
+    is_trained = (checkpoint / TRAINING_FILE).is_file() or (is_run and _has_policy(checkpoint))
+    return Asked(CodeTokenizer(_tokenizer(request)), is_trained)
+
+
+def _has_policy(run_dir: Path) -> bool:
+    return (run_dir / "final" / PARAMS).is_file() or latest_checkpoint(run_dir / "checkpoints") is not None
+
+
+def _checkpoint(request: EvaluationRequest) -> Path:
+    assert request.checkpoint is not None, "the command line asks for --checkpoint where there are no --samples"
+    return request.checkpoint
+
+
+def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles, Path]:
+    """The model directory and tokenizer of a checkpoint, and the folder that its evaluations belong to."""
+    checkpoint, tokenizer = _checkpoint(request), _tokenizer(request)
+    if (checkpoint / CONFIG_FILE).is_file():
+        model = policy_of_run(checkpoint) or load_resolved(checkpoint / CONFIG_FILE).model.path
+        return PolicyFiles(model, tokenizer), checkpoint
+    return PolicyFiles(checkpoint, tokenizer), config.storage_root / "evaluations" / checkpoint.name
+
+
+def _tokenizer(request: EvaluationRequest) -> Path:
+    """The tokenizer asked for, of the run, or beside the model; raises ArtifactError for what is neither."""
+    checkpoint = _checkpoint(request)
+    if (checkpoint / CONFIG_FILE).is_file():
+        return request.tokenizer or load_resolved(checkpoint / CONFIG_FILE).tokenizer.path
+    if not (checkpoint / PARAMS).is_file():
+        raise ArtifactError(
+            f"--checkpoint {checkpoint}: found neither config.yaml nor {PARAMS}, expected the folder of a run or a "
+            "model directory in Meta's layout"
+        )
+    beside = request.tokenizer or find_tokenizer(checkpoint)
+    if beside is None:
+        raise ArtifactError(f"{checkpoint} holds no tokenizer.model or tokenizer.json; give one with --tokenizer")
+    return beside
+
+
+def _place(request: EvaluationRequest, home: Path) -> Place:
+    """--out as it is; else a run's eval/, or the home of what is no run, with a folder for each data set."""
+    out = request.out
+    if out is not None:
+        return lambda dataset, identity: out
+    if (home / CONFIG_FILE).is_file():
+        return folder_in(home / EVALUATIONS)
+    return folder_in(home)
+
+
+def _described(done: Evaluated) -> str:
+    lines = [render_results([done.results]), *(f"warning: {text}" for text in done.results.warnings)]
+    asked, reason = done.results.identity["answers"].get("format"), done.results.sources.format_reason
+    if asked is not None:
+        lines.append(f"  format {asked} ({reason})")
+    speed = done.results.decoding
+    if speed is not None:
+        lines.append(f"  {speed.num_tokens:,} tokens, {speed.tokens_per_forward:.2f} a forward")
+    return "\n".join([*lines, f"everything is in {done.directory}"])

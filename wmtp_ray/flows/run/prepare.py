@@ -1,0 +1,203 @@
+"""Stage 0: from a configuration to plans, refusing what cannot work before anything expensive starts.
+
+Files, tokenizers and the model's shape are checked against each other, the index is loaded (or built once), the plans
+are made and every step is split once as the run will split it. `--dry-run` ends here, so neither torch nor ray
+is imported, but for ray when the tokens of a large file are counted for the first time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from wmtp_ray.config.load import check_files, earlier_names
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import RowIndex
+from wmtp_ray.data.index import index_path_of, load_built_index
+from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
+from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
+from wmtp_ray.evaluation.formats import Asked
+from wmtp_ray.flows.data.count_tokens import ensure_counted_index
+from wmtp_ray.model.spec import PARAMS, ModelSpec
+from wmtp_ray.plan.render import render
+from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
+from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
+from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
+
+LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
+
+    `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not. `left_out` says which
+    lines of the data files are not read.
+    """
+
+    index: RowIndex | None
+    plans: dict[int, RunPlan]
+    schedule: VersionSchedule
+    evaluation: EvaluationPlan | None
+    rendered: str
+    left_out: tuple[str, ...] = ()
+    estimate: RunEstimate | None = None
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check, index and plan. Raises a WmtpError that names the first contradiction found."""
+    check_files(config)
+    tokenizer = CodeTokenizer(config.tokenizer.path)
+    check_model_fits(config, tokenizer)
+    evaluation = _evaluation_plan(config, tokenizer) if 3 in config.stages else None
+    evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
+    if config.stages == (3,):
+        return Prepared(None, {}, version_schedule(config), evaluation, "\n\n".join(evaluation_lines))
+    data = config.data
+    index = _counted_index(config, tokenizer, data.train_file, data.index_file)
+    if data.valid_file is not None:
+        _counted_index(config, tokenizer, data.valid_file, None)
+    plans = _plans(config, index)
+    for plan in plans.values():
+        check_packing(
+            plan, index, num_ranks=config.train.num_workers, micro_batch_tokens=config.train.micro_batch_tokens
+        )
+    schedule = version_schedule(config)
+    bound = schedule.staleness_bound if config.uses_critic else None
+    sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
+    estimate = estimate_run(config, plans, index)
+    require_fit(estimate)
+    left_out = tuple(_left_out_lines(config))
+    sections += [*evaluation_lines, *left_out, *earlier_names(config), render_estimate(estimate)]
+    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
+
+
+def planning_takes_long(config: RunConfig) -> bool:
+    """Whether a large file would have to be indexed first, which takes minutes."""
+    data = config.data
+    files = [(data.train_file, data.index_file), (data.valid_file, None)] if set(config.stages) & {1, 2} else []
+    return any(
+        path is not None and path.stat().st_size > LARGE_BYTES and not index_path_of(path, index_file).exists()
+        for path, index_file in files
+    )
+
+
+def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:
+    return ensure_counted_index(
+        jsonl, tokenizer, on_error=config.data.on_error, index_path=index_path, num_cpus=config.cluster.num_cpus
+    )
+
+
+def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationPlan:
+    is_trained = 2 in config.stages or (config.run_dir / "final").is_dir() or (config.run_dir / "checkpoints").is_dir()
+    plan = plan_evaluation(config, Asked(tokenizer, is_trained))
+    num_horizons, drafts = ModelSpec.read(config.model.path).num_horizons, config.evaluation.draft_horizons
+    if plan.datasets and drafts >= num_horizons:
+        raise ConfigError(
+            f"evaluation.draft_horizons={drafts}, but the model in {config.model.path} predicts {num_horizons} "
+            f"horizons, of which {num_horizons - 1} can draft: give at most so many"
+        )
+    return plan
+
+
+def version_schedule(config: RunConfig) -> VersionSchedule:
+    """Return which version of the scoring model belongs to which step."""
+    if config.uses_critic and config.critic.source == "policy":
+        return PublishedVersions(config.critic.lookahead_steps, config.critic.publish_every)
+    return OneVersion()
+
+
+def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:
+    """Refuse torn weights, and a tokenizer, a reference or horizon coefficients that do not belong to the model.
+
+    A model may have more tokens than its tokenizer (a table padded to a round size), never fewer.
+    """
+    model = _model_with_trunk(config.model.path)
+    coefs = config.loss.horizon_coefs
+    if coefs is not None and len(coefs) != model.num_horizons:
+        raise ConfigError(
+            f"loss.horizon_coefs has {len(coefs)} entries, the model in {config.model.path} predicts "
+            f"{model.num_horizons} horizons: give {model.num_horizons}, or null for ones"
+        )
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ConfigError(
+            f"The tokenizer {config.tokenizer.path} has {tokenizer.vocab_size} tokens, the model in "
+            f"{config.model.path} only {model.vocab_size}: set tokenizer.path to the tokenizer the model was made for"
+        )
+    check_weights(config.model.path)
+    if config.needs_reference:
+        assert config.reference.path is not None
+        _check_reference(config, config.reference.path, model)
+
+
+def _model_with_trunk(directory: Path) -> ModelSpec:
+    """Read params.json without building the model; ConfigError when all its layers are prediction heads."""
+    model = ModelSpec.read(directory)
+    if model.num_trunk_blocks < 1:
+        raise ConfigError(
+            f"{directory / PARAMS}: {model.num_horizons} prediction heads leave no trunk of the {model.n_layers} "
+            "layers; expected n_future_tokens below n_layers; put the params.json that was published with the weights "
+            "there"
+        )
+    return model
+
+
+def check_weights(directory: Path) -> None:
+    """Refuse a model.safetensors that is cut short or foreign, by its header alone; tensors are not read."""
+    path = directory / "model.safetensors"
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"{path} has {path.stat().st_size} bytes that are no whole safetensors file ({error}); copy or convert "
+            "the model again"
+        ) from error
+
+
+def _plans(config: RunConfig, index: RowIndex) -> dict[int, RunPlan]:
+    plans: dict[int, RunPlan] = {}
+    if 1 in config.stages:
+        plans[1] = plan_critic_stage(
+            index, config.data, config.critic_stage, config.seed, needs_pairs=config.critic.objective == "pairwise"
+        )
+    if 2 in config.stages:
+        plans[2] = plan_training(index, config.data, config.train, config.seed)
+    return plans
+
+
+def _left_out_lines(config: RunConfig) -> list[str]:
+    """Say how many malformed lines `data.on_error=skip` left out of each file: never in silence."""
+    if config.data.on_error == "fail":
+        return []
+    files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]
+    indexes = {path: load_built_index(path, index_file) for path, index_file in files if path is not None}
+    return [
+        f"{path}: {built.num_skipped:,} of {built.num_lines:,} lines are malformed and left out (data.on_error=skip), "
+        f"for example\n  {built.errors[0]}"
+        for path, built in indexes.items()
+        if built.num_skipped
+    ]
+
+
+def _check_reference(config: RunConfig, directory: Path, ours: ModelSpec) -> None:
+    """Excess losses compare token by token, so both models must cut text into the same tokens."""
+    their_tokenizer = config.reference.tokenizer_path or config.tokenizer.path
+    our_hash, their_hash = tokenizer_hash(config.tokenizer.path), tokenizer_hash(their_tokenizer)
+    if our_hash != their_hash:
+        raise ConfigError(
+            f"The reference's tokenizer {their_tokenizer} (SHA-256 {their_hash[:12]}) is another than the policy's "
+            f"{config.tokenizer.path} (SHA-256 {our_hash[:12]}). Rho-1 compares losses token by token: give a "
+            "reference that was trained with the policy's tokenizer, as reference.path and reference.tokenizer_path"
+        )
+    theirs = _model_with_trunk(directory)
+    if theirs.vocab_size != ours.vocab_size:
+        raise ConfigError(
+            f"The reference in {directory} has {theirs.vocab_size} tokens, the policy in {config.model.path} has "
+            f"{ours.vocab_size}, expected one vocabulary: set reference.path to a model of the policy's family"
+        )
+    check_weights(directory)

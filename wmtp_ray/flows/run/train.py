@@ -1,0 +1,389 @@
+"""The wiring of a training run: who starts, in which order, and who talks to whom.
+
+    driver ── metrics actor
+       ├───── critic pool, or reference pool           (stage 2, where the weighting or the value loss needs one)
+       └───── TorchTrainer ── rank 0..n-1              (each: Ray Data stream -> score ahead -> step)
+
+The trainer runs in a thread; the main thread draws the progress line, hears signals (`flows/run/stop_request.py`) and
+watches who is silent (`flows/run/run_watch.py`). Nothing here computes.
+"""
+
+import os
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, NoReturn
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.train import FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from rich.console import Console
+
+from actors.metrics_sink import MetricsSink
+from actors.placement_group_cleaner import OwnClusterCleanerCallback
+from actors.policy_worker import RankJob, run_rank
+from actors.reference_scorer import ReferenceScorer
+from actors.stalls import ScorerWatch, enter_run, report_stall
+from actors.value_critic import ValueCritic
+from wmtp_ray.artifacts.meta_checkpoint import open_value_path
+from wmtp_ray.artifacts.snapshots import SnapshotDirectory
+from wmtp_ray.config.arms import BASELINE
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import StepReport
+from wmtp_ray.errors import Interrupted, WmtpError
+from wmtp_ray.flows.cluster import joined, require_resources
+from wmtp_ray.flows.run.prepare import Prepared
+from wmtp_ray.flows.run.run_watch import RunWatch
+from wmtp_ray.flows.run.stop_request import StopRequest, ended_with_ray
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
+from wmtp_ray.plan.run_plan import save as save_plan
+from wmtp_ray.plan.versions import OneVersion, VersionSchedule
+from wmtp_ray.preflight.needed_resources import training_resources
+from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
+from wmtp_ray.tracking.metrics_file import read_reports
+from wmtp_ray.tracking.mlflow_run import RunStatus
+from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
+from wmtp_ray.tracking.progress import Progress
+from wmtp_ray.tracking.result import RunResult, write_result
+from wmtp_ray.tracking.training_record import record_of_run, write_start, write_training
+from wmtp_ray.training.checkpoint import check_checkpoints
+from wmtp_ray.training.process_memory import measured_as
+from wmtp_ray.training.stages import (
+    StageRecipe,
+    StageResult,
+    clear_failure,
+    critic_bundle,
+    critic_stage,
+    policy_stage,
+    read_failure,
+    read_stage_result,
+    stage_directory,
+)
+
+_POLL_S = 0.2
+_MEMORY_EVERY_S = 2.0
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # Ray Train reads it from the driver's environment
+_FLAT_WEIGHT_STD = 0.05
+
+
+@dataclass(frozen=True)
+class ScorePool:
+    """Who scores, the versions they follow, and their snapshots where these never change."""
+
+    scorers: ScorerWatch | None
+    schedule: VersionSchedule
+    snapshots: SnapshotDirectory | None
+
+
+def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCritic] = ValueCritic) -> RunResult:
+    """Run the stages that train, continuing what an earlier start of this run has done.
+
+    `critic_class` is the class behind the critic actors. Raises Interrupted after a stop, WmtpError when a rank failed
+    for a reason it could name.
+    """
+    for plan in prepared.plans.values():
+        save_plan(plan, config.run_dir)
+    os.environ[_START_TIMEOUT] = str(config.deadlines.start_s)
+    with joined(config.cluster.num_cpus), StopRequest(config.run_dir) as stop:
+        forget_processes(config.run_dir)
+        enter_run(config.run_dir, "driver")
+        result = _Run(config, prepared, critic_class, stop).run()
+        if stop.is_made():
+            raise Interrupted("the stop came with the last step")
+        return result
+
+
+class _Run:
+    """One start of a run on a connected cluster."""
+
+    def __init__(
+        self, config: RunConfig, prepared: Prepared, critic_class: type[ValueCritic], stop: StopRequest
+    ) -> None:
+        self._config = config
+        self._applied = config  # what the gate has made of it
+        self._stop = stop
+        self._prepared = prepared
+        self._critic_class = critic_class
+        self._seconds: dict[str, float] = {}
+        self._warnings = [warning for plan in prepared.plans.values() for warning in plan.warnings]
+        self._warnings += prepared.left_out
+        require_resources(training_resources(config))
+        sink = ray.remote(MetricsSink).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self._metrics: Any = sink.remote(config)
+        self._watch = RunWatch(config, self._metrics)
+        # On a cluster that was there before us the machine's processes are not this run's alone.
+        self._machine = FamilyMemory() if "RAY_ADDRESS" not in os.environ else None
+
+    def run(self) -> RunResult:
+        """Train stage after stage; leave result.json whatever happens."""
+        status: RunStatus = "FAILED"
+        config = self._config
+        stages: list[StageResult] = []
+        try:
+            config = self._applied = self._judge_given_critic(config)
+            for recipe in self._recipes():
+                stages.append(self._run_stage(config, recipe))
+                if (health := stages[-1].health) is not None:
+                    prefix = f"stage{recipe.stage}/"
+                    self._metrics.set_result.remote({prefix + name: value for name, value in health.metrics.items()})
+                if recipe.stage == 1:
+                    config = self._applied = self._apply_gate(config, stages[-1])
+            status = "FINISHED"
+        except Interrupted:
+            status = "KILLED"
+            raise
+        finally:
+            result = self._close(status, stages)
+        return result
+
+    def _recipes(self) -> list[StageRecipe]:
+        builders = {1: critic_stage, 2: policy_stage}
+        return [builders[stage](self._config) for stage in sorted(self._prepared.plans)]
+
+    # ------------------------------------------------------------------------------------------------ a stage
+
+    def _run_stage(self, config: RunConfig, recipe: StageRecipe) -> StageResult:
+        directory = stage_directory(config, recipe.stage)
+        done = read_stage_result(directory)
+        if done is not None:
+            return done
+        clear_failure(directory)
+        self._warnings += check_checkpoints(directory / "checkpoints")
+        started = time.perf_counter()
+        if recipe.stage == 2:
+            write_start(config)
+        pool = self._score_pool(config) if recipe.stage == 2 else ScorePool(None, OneVersion(), None)
+        job = RankJob(config, recipe, directory, pool.scorers, pool.schedule, pool.snapshots, self._metrics)
+        try:
+            self._fit(config, job)
+        finally:
+            for actor in pool.scorers.actors if pool.scorers else ():
+                ray.kill(actor)
+        self._seconds[f"stage_{recipe.stage}"] = time.perf_counter() - started
+        result = read_stage_result(directory)
+        if result is None:
+            raise Interrupted(f"stage {recipe.stage} stopped before its end")
+        if recipe.stage == 2:
+            write_training(directory / "final", record_of_run(config.run_dir))
+        return result
+
+    def _fit(self, config: RunConfig, job: RankJob) -> None:
+        if self._stop.is_made():
+            raise Interrupted(f"stopped before stage {job.recipe.stage} began")
+        trainer = _trainer(config, job)
+        failures: list[BaseException] = []
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=fit, name="trainer", daemon=True)
+        plan = self._prepared.plans[job.recipe.stage]
+        console = Console(quiet=not config.tracking.progress)
+        self._watch.begin_stage()
+        next_look_s = 0.0
+        with (
+            Progress(console, total_steps=plan.num_steps) as progress,
+            ended_with_ray(self._stop, self._write_killed),
+        ):
+            thread.start()
+            while thread.is_alive():
+                thread.join(_POLL_S)
+                if self._machine is not None and job.recipe.stage == 2 and time.monotonic() >= next_look_s:
+                    self._machine.look()
+                    next_look_s = time.monotonic() + _MEMORY_EVERY_S
+                for incident in self._watch.look():
+                    print(f"warning: {incident}", flush=True)
+                report = self._watch.latest(_POLL_S)
+                progress.show(report if report is not None and report.stage == job.recipe.stage else None)
+        if failures:
+            self._explain(failures[0], job)
+
+    def _write_killed(self) -> None:
+        self._write_result("KILLED", [], ["Ray's own processes were stopped with the run"])
+
+    def _explain(self, failure: BaseException, job: RankJob) -> NoReturn:
+        """Raise why the ranks failed: what one of them left, the stop that was asked for, or what Ray says."""
+        if (reason := read_failure(job.stage_dir)) is not None:
+            raise WmtpError(reason) from failure
+        if self._stop.is_made():
+            cut = f"stage {job.recipe.stage} was cut short and continues from the last checkpoint"
+            raise Interrupted(cut) from failure
+        report_stall(self._config.run_dir, "The ranks failed")
+        raise WmtpError(f"The ranks failed: {failure}. --resume continues from the last checkpoint") from failure
+
+    # ------------------------------------------------------------------------------------------ whom it talks to
+
+    def _score_pool(self, config: RunConfig) -> ScorePool:
+        if config.needs_reference:
+            assert config.reference.path is not None
+            return ScorePool(
+                self._start("reference", ReferenceScorer, config.reference.path, config),
+                OneVersion(),
+                SnapshotDirectory(config.run_dir),
+            )
+        if not config.uses_critic:
+            return ScorePool(None, OneVersion(), None)
+        args, spec = ModelSpec.read(config.model.path), ValueSpec.of(config)
+        snapshots = None
+        if config.critic.source == "frozen":
+            bundle = critic_bundle(config)
+            assert bundle is not None, "the schema asks for critic.path, or for stage 1"
+            args = ModelSpec.read(bundle)
+            snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
+            snapshots.put_streamed(0, *open_value_path(bundle, spec))
+        scorers = self._start("critic", self._critic_class, args, spec, config)
+        return ScorePool(scorers, self._prepared.schedule, snapshots)
+
+    def _start(self, kind: str, actor_class: type[Any], *arguments: Any) -> ScorerWatch:
+        cluster = self._config.cluster
+        remote = ray.remote(actor_class).options(
+            num_cpus=cluster.cpus_per_critic, num_gpus=cluster.gpus_per_critic, max_restarts=-1, max_task_retries=-1
+        )
+        numbers = range(self._config.critic.pool_size)
+        actors = tuple(remote.remote(*arguments, number) for number in numbers)
+        return ScorerWatch(self._config.run_dir, actors, tuple(f"{kind}_{number}" for number in numbers))
+
+    # --------------------------------------------------------------------------------------------- around stages
+
+    def _judge_given_critic(self, config: RunConfig) -> RunConfig:
+        """Hold a critic that comes from another run against the gate, by the health that its stage 1 recorded."""
+        if 1 in self._prepared.plans or config.critic.path is None or not config.weighting.needs_values:
+            return config
+        recorded = read_stage_result(config.critic.path.parent)
+        if recorded is None or recorded.health is None:
+            self._warnings.append(
+                f"No critic health is recorded beside {config.critic.path}: critic.gate={config.critic.gate} could not "
+                "judge it. Run stage 1 to measure it"
+            )
+            return config
+        return self._apply_gate(config, recorded)
+
+    def _apply_gate(self, config: RunConfig, stage_1: StageResult) -> RunConfig:
+        """Let stage 2 go on, fall back to uniform weights, or stop, when the critic is unhealthy (`critic.gate`)."""
+        if stage_1.health is None:
+            return config
+        failures, metrics = stage_1.health.failures, stage_1.health.metrics
+        print(gate_words(failures, metrics), flush=True)
+        if not failures:
+            if lost := [each.name for each in baseline_standings(metrics) if each.lost]:
+                self._warnings.append(f"The critic passes the gate, but does not beat {', '.join(lost)}")
+            return config
+        text = "The critic is unhealthy: " + "; ".join(failures)
+        if config.critic.gate == "stop":
+            raise WmtpError(f"{text}. critic.gate=stop ends the run here; see stage_result.json beside the critic")
+        if 2 not in config.stages:
+            self._warnings.append(text)
+            return config
+        if config.critic.gate == "warn":
+            self._warnings.append(f"{text}. critic.gate=warn: stage 2 went on with its weights")
+            return config
+        self._warnings.append(f"{text}. critic.gate=uniform: stage 2 ran with uniform weights")
+        return config.model_copy(update={"weighting": config.weighting.model_copy(update={"type": BASELINE.name})})
+
+    def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
+        """Flush the metrics and write result.json; a tracking server that does not answer costs a warning, no more."""
+        result = self._write_result(status, stages, self._close_metrics(status))
+        drop_empty_stacks(self._config.run_dir)
+        return result
+
+    def _write_result(self, status: RunStatus, stages: list[StageResult], problems: list[str]) -> RunResult:
+        reports = read_reports(self._config.run_dir)
+        last = reports[-1] if reports else None
+        policy = next((s for s in stages if s.stage == 2), None)
+        memory = self._memory_use(policy) if policy is not None else None
+        result = RunResult(
+            status=status,
+            steps=last.step + 1 if last is not None else 0,
+            metrics=dict(last.metrics) if last is not None else {},
+            policy_sha256=policy.policy_sha256 if policy else None,
+            seconds_per_stage=self._seconds,
+            warnings=(
+                *self._warnings,
+                *self._watch.incidents,
+                *_flat_weights(self._applied, reports),
+                *(memory.warnings() if memory is not None else []),
+                *problems,
+            ),
+            memory=memory,
+            weighting=self._applied.weighting.type if 2 in self._config.stages else None,
+        )
+        write_result(self._config.run_dir, result)
+        return result
+
+    def _memory_use(self, policy: StageResult) -> MemoryUse | None:
+        """Put the peaks of stage 2 beside their estimates."""
+        if self._prepared.estimate is None:
+            return None
+        load = self._prepared.estimate.load
+        is_machine, family = load.device.is_machine, self._machine
+        rank = Peak(load.rank().total, policy.peak_bytes, measured_as("cpu" if is_machine else "cuda"))
+        if not is_machine or family is None or family.peak_bytes is None:
+            return MemoryUse(rank, None)
+        return MemoryUse(rank, Peak(load.total_bytes, family.peak_bytes, "sum of PSS, each process at its own peak"))
+
+    def _close_metrics(self, status: RunStatus) -> list[str]:
+        """Have the sink flush and end, a second time where the first one hangs; return what it lacks."""
+        deadline_s = self._config.deadlines.tracking_s + 5.0
+        closed = self._metrics.close.remote(status)
+        try:
+            try:
+                problems: list[str] = ray.get(closed, timeout=deadline_s)
+            except GetTimeoutError:
+                self._watch.replace_metrics("The metrics actor, asked to close,")
+                problems = ray.get(closed, timeout=deadline_s + self._config.deadlines.start_s)
+        except RayError as error:
+            problems = [f"the metrics actor did not close: {error}"]
+        self._watch.new_incidents()
+        return problems
+
+
+def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
+    """Warn when the weights could hardly be told from uniform ones, which a default beta does to a good critic."""
+    stds = [report.metrics["weight/std"] for report in reports if report.stage == 2 and "weight/std" in report.metrics]
+    if config.weighting.arm.shape != "beta" or not stds or fmean(stds) >= _FLAT_WEIGHT_STD:
+        return []
+    return [
+        f"The token weights' standard deviation was {fmean(stds):.3f} on average, below {_FLAT_WEIGHT_STD}: this run "
+        f"can hardly be told from weighting.type={BASELINE.name}. Lower weighting.beta ({config.weighting.beta}), or "
+        "set weighting.advantage_norm=batch"
+    ]
+
+
+class _StageTrainer(TorchTrainer):
+    """A TorchTrainer whose placement group is watched over on its own cluster."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # of V2, which Ray puts in its place
+        others = [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback)]
+        assert len(others) == len(callbacks) - 1, "Ray Train has another way to clean up: look at its callbacks again"
+        return [*others, OwnClusterCleanerCallback()]
+
+
+def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
+    """Return the trainer of one stage; its name is new each time, since Ray would resume a name that it knows."""
+    cluster = config.cluster
+    use_gpu = cluster.gpus_per_worker > 0
+    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if use_gpu else {})
+    return _StageTrainer(
+        run_rank,
+        train_loop_config={"job": ray.put(job), "start_s": config.deadlines.start_s},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.deadlines.collective_s)),
+        scaling_config=ScalingConfig(
+            num_workers=config.train.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=RayRunConfig(
+            name=f"stage_{job.recipe.stage}_{uuid.uuid4().hex[:8]}",
+            storage_path=str(config.run_dir / "ray"),
+            failure_config=FailureConfig(max_failures=config.train.max_restarts),
+        ),
+    )

@@ -1,0 +1,121 @@
+"""A run's folder: claimed by a new run, continued by a resumed one, and only as the run it was started as."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.config.load import dump_config, load_resolved
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.errors import ArtifactError, ConfigError, PlanError
+from wmtp_ray.plan.run_plan import RunPlan, load_plan
+from wmtp_ray.run_files import CONFIG_FILE
+
+
+def check_run_directory(config: RunConfig, *, resume: bool) -> None:
+    """An existing run is continued only when asked, and only with the same configuration; evaluated without asking."""
+    saved = config.run_dir / CONFIG_FILE
+    if saved.exists() and not resume and config.stages != (3,):
+        raise ConfigError(
+            f"The run {config.run_name} exists in {config.run_dir}; add --resume to continue it, or choose another "
+            "run_name"
+        )
+    if resume and not saved.exists():
+        raise ConfigError(f"There is no run to resume in {config.run_dir}; give the run_name of one that was started")
+    if saved.exists():
+        _require_same(load_resolved(saved), config)
+
+
+def check_plans(config: RunConfig, plans: Mapping[int, RunPlan]) -> None:
+    """A run goes on only with the steps it was started with: its data and tokenizer files are the same."""
+    if not config.run_dir.is_dir():
+        return
+    for stage, plan in plans.items():
+        try:
+            started_with = load_plan(config.run_dir, stage)
+        except ArtifactError:
+            continue  # none yet, or torn by a crash: it is written anew, and a checkpoint knows its plan's digest
+        if started_with.digest != plan.digest:
+            raise PlanError(
+                f"--resume of {config.run_name}: stage {stage} was started with the plan {started_with.digest[:12]}, "
+                f"data and code now make {plan.digest[:12]}; {_what_moved(started_with, plan)}. Restore it, or start "
+                "a new run_name"
+            )
+
+
+def _what_moved(before: RunPlan, now: RunPlan) -> str:
+    if before.dataset_fingerprint != now.dataset_fingerprint:
+        return "the content of data.train_file has changed"
+    if before.tokenizer_hash != now.tokenizer_hash:
+        return "the tokenizer at tokenizer.path has changed"
+    if before.sequence_tokens != now.sequence_tokens:
+        return "train.micro_batch_tokens has changed, which is the size of the packed sequences"
+    return "the code that plans has changed"
+
+
+def claim_run_directory(config: RunConfig) -> None:
+    """Make the run's folder and say in it what was asked for; a resumed run keeps what it was started with."""
+    saved = config.run_dir / CONFIG_FILE
+    if saved.exists():
+        return
+    try:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        atomic_write(saved, dump_config(config).encode())
+    except OSError as error:
+        raise ConfigError(
+            f"The run's folder {config.run_dir} cannot be written ({error.strerror}); set storage_root to a directory "
+            "that can"
+        ) from error
+
+
+_FREE_SECTIONS = {"cluster", "deadlines", "evaluation", "tracking", "tags", "preset"}  # the machine, and stage 3
+_MACHINE_KEYS = {
+    "critic.mode",
+    "critic.pool_size",
+    "data.index_file",
+    "data.read_ahead_rows",
+    "train.num_workers",
+    "train.parallel",
+    "train.reduce_gradients",
+    "train.micro_batch_tokens",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.keep_best_checkpoints",
+    "train.max_restarts",
+    "train.device",
+}
+
+
+def _require_same(saved: RunConfig, asked: RunConfig) -> None:
+    """A resumed run must be the run it continues; what concerns only the machine or the evaluation may change."""
+    before, after = _flat(saved), _flat(asked)
+    if asked.stages == (3,):
+        before["stages"] = after["stages"]  # what was trained may be evaluated again, and otherwise
+    changed = [key for key in before | after if before.get(key) != after.get(key)]
+    if changed:
+        lines = "".join(f"\n  {key}: found {after.get(key)}, started with {before.get(key)}" for key in changed)
+        raise ConfigError(
+            f"--resume with another configuration than the run was started with ({saved.run_dir / CONFIG_FILE}):"
+            f"{lines}\ngive the same values, or start a new run_name"
+        )
+
+
+def _flat(config: RunConfig) -> dict[str, object]:
+    """Return the dotted keys that a resumed run may not change, with their values."""
+    sections = config.model_dump(mode="json", exclude=_FREE_SECTIONS)
+    values = dict(_leaves(sections, ""))
+    return {key: value for key, value in values.items() if key not in _MACHINE_KEYS}
+
+
+def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def release_run_directory(config: RunConfig) -> None:
+    """Give up a folder in which nothing has been trained, so that the mended command can start the same run."""
+    if not any((config.run_dir / name).exists() for name in ("metrics.jsonl", "checkpoints", "critic", "eval")):
+        shutil.rmtree(config.run_dir, ignore_errors=True)
