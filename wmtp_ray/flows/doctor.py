@@ -17,6 +17,7 @@ from wmtp_ray.data.index_file import index_path_of, load_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.flows.run.prepare import LARGE_BYTES, check_model_fits, prepare
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.preflight.machine_findings import (
     Finding,
     find_cards,
@@ -85,7 +86,7 @@ def _look_at_files(config: RunConfig) -> list[Finding]:
     """Presence first; what is present is then read as a run would read it."""
     findings = [_tried("files", lambda: check_files(config), "all present")]
     findings += [Finding("warning", "earlier name", said, "read as it is; rename it") for said in earlier_names(config)]
-    if config.tokenizer.path.is_file() and (config.model.path / "params.json").is_file():
+    if config.tokenizer.path.is_file() and ModelFolder(config.model.path).params.is_file():
         findings.append(
             _tried(
                 "model, tokenizer",

@@ -17,7 +17,7 @@ from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
-from wmtp_ray.model.spec import PARAMS
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.mlflow_sink import MISSING
@@ -70,7 +70,7 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
 
 def policy_of_run(run_dir: Path) -> Path | None:
     """Return the model directory of a run's policy: its end, else its newest whole checkpoint; None without any."""
-    if (run_dir / "final" / PARAMS).is_file():
+    if ModelFolder(run_dir / "final").params.is_file():
         return run_dir / "final"
     checkpoint = latest_checkpoint(run_dir / "checkpoints")
     if checkpoint is None:
