@@ -8,31 +8,30 @@ from pathlib import Path
 from wmtp_ray.artifacts.convert_checkpoint import open_checkpoint, shipped_tokenizer
 from wmtp_ray.artifacts.model_directory import keep_place, share_tokenizer, write_model
 from wmtp_ray.artifacts.reference_shards import open_reference
-from wmtp_ray.errors import WmtpError
+from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.interrupts import end_on_signals
 
 
 def main() -> int:
     """Convert what the command line asks for; return the exit code (0 done or nothing to do, 2 refused)."""
+    return exit_code_of(_convert)
+
+
+def _convert() -> None:
     words = _parser().parse_args()
     now = datetime.now()
-    try:
-        if words.model == "policy":
-            tokenizer = None if words.no_tokenizer else words.tokenizer or shipped_tokenizer(words.source)
-            policy = open_checkpoint(words.source, tokenizer=tokenizer, version=words.version)
-            write_model(words.out, policy, now, print, dry_run=words.dry_run)
-            if tokenizer is not None and not words.dry_run:
-                share_tokenizer(words.out, print)
-        elif words.model == "reference":
-            shared_with, tokenizer = words.tokenizer_shared_with, words.tokenizer
-            reference = open_reference(words.source, words.out, shared_with, tokenizer, version=words.version)
-            write_model(words.out, reference, now, print, dry_run=words.dry_run)
-        else:
-            keep_place(words.out, now, print, dry_run=words.dry_run)
-    except WmtpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if words.model == "policy":
+        tokenizer = None if words.no_tokenizer else words.tokenizer or shipped_tokenizer(words.source)
+        policy = open_checkpoint(words.source, tokenizer=tokenizer, version=words.version)
+        write_model(words.out, policy, now, print, dry_run=words.dry_run)
+        if tokenizer is not None and not words.dry_run:
+            share_tokenizer(words.out, print)
+    elif words.model == "reference":
+        shared_with, tokenizer = words.tokenizer_shared_with, words.tokenizer
+        reference = open_reference(words.source, words.out, shared_with, tokenizer, version=words.version)
+        write_model(words.out, reference, now, print, dry_run=words.dry_run)
+    else:
+        keep_place(words.out, now, print, dry_run=words.dry_run)
 
 
 def _parser() -> argparse.ArgumentParser:

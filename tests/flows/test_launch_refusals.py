@@ -226,14 +226,16 @@ ACCEPTED = {
 DRIVER = """
 import contextlib, io, json, sys, traceback
 from datetime import datetime
-from wmtp_ray.flows.run.launch_run import launch
+from wmtp_ray.cli import main
 
 outcomes = []
 for argv in json.load(sys.stdin):
     out, err, code = io.StringIO(), io.StringIO(), None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = launch(argv, datetime(2025, 1, 2, 3, 4, 5))
+            code = main(["launch", *argv], now=datetime(2025, 1, 2, 3, 4, 5))
+        except SystemExit as ended:
+            code = ended.code
         except BaseException:
             traceback.print_exc()
     heavy = sorted({"torch", "ray", "mlflow", "pandas"} & set(sys.modules))

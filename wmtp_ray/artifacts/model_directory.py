@@ -19,7 +19,6 @@ from torch import Tensor
 
 from wmtp_ray.artifacts.hf.plain_model import require_forms
 from wmtp_ray.artifacts.hf.tokenizer_files import files_of_tokenizer, write_tokenizer
-from wmtp_ray.artifacts.manifest import atomic_directory, atomic_write
 from wmtp_ray.artifacts.meta_checkpoint import write_params
 from wmtp_ray.artifacts.model_record import (
     Kind,
@@ -34,6 +33,7 @@ from wmtp_ray.artifacts.model_record import (
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_directory, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import WEIGHTS, ModelFolder, TokenizerFolder

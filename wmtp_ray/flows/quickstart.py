@@ -68,8 +68,8 @@ class _Finished:
     seconds: float
 
 
-def quickstart(storage_root: Path, now: datetime) -> int:
-    """Run it all under `storage_root`, print the tables and write quickstart.json; returns the exit code."""
+def quickstart(storage_root: Path, now: datetime) -> None:
+    """Run it all under `storage_root`, print the tables and write quickstart.json."""
     console, started = Console(), time.perf_counter()
     console.print("[bold]1/4[/] problems, tokenizer and a nano model")
     files = write_inputs(storage_root)
@@ -96,7 +96,6 @@ def quickstart(storage_root: Path, now: datetime) -> int:
     console.print(f"Written: {storage_root / FILE_NAME}", soft_wrap=True)
     console.print(f"         {base_config.run_dir.parent}/quickstart-*-{now:%Y%m%d-%H%M%S}", soft_wrap=True)
     console.print(f"{summary.seconds:.0f} s in all. Next: README.md, 'Your own data'.")
-    return 0
 
 
 def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.config import arms
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.evaluation.compare import compare, trained_policy
 from wmtp_ray.evaluation.pass_at_k import Estimate
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.tracking.training_difference import training_difference
 
 FILE_NAME = "quickstart.json"
-METHOD, BASELINE, CONTROL = "verifiable", "baseline", "shuffled"
+METHOD, BASELINE = str(arms.METHOD.recipe), str(arms.BASELINE.recipe)
+CONTROL = arms.arms_of("placement")[0].name
 EXPLANATION = "docs/results/quickstart_arms.md"
 
 

@@ -128,7 +128,7 @@ def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:
             f"{config.model.path} only {model.vocab_size}: set tokenizer.path to the tokenizer the model was made for"
         )
     check_weights(config.model.path)
-    if config.weighting.type == "rho1":
+    if config.needs_reference:
         assert config.reference.path is not None
         _check_reference(config, config.reference.path, model)
 

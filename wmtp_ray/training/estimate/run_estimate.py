@@ -120,7 +120,7 @@ def stage_flops(config: RunConfig, size: ModelSpec, stage: int, tokens: Tokens) 
         trains_value=config.train.value_coef > 0.0 or config.critic.anchor_coef > 0.0,
         activation_checkpointing=config.model.activation_checkpointing,
         adapter_parameters=0 if lora is None else adapter_parameters(size, lora.rank, lora.targets),
-        looks_first=config.weighting.type in ("rho1", "surprisal"),
+        looks_first=config.weighting.arm.needs_policy_losses,
     )
     return step_flops(size, tokens, work)
 
@@ -152,7 +152,7 @@ def _scorer(config: RunConfig) -> ScorerWork | None:
     if TRAIN_STAGE not in config.stages:
         return None
     autocast = config.train.dtype == "bfloat16" and config.cluster.gpus_per_critic > 0
-    if config.weighting.type == "rho1":
+    if config.needs_reference:
         assert config.reference.path is not None
         return ScorerWork(ModelSpec.read(config.reference.path), None, autocast)
     if not config.uses_critic:
