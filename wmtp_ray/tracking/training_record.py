@@ -18,11 +18,10 @@ from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import TRAIN_STAGE, RunFolder, StageFolder
 from wmtp_ray.tracking.metrics_file import read_reports
 
-TRAINING_FILE = "training.json"
-_WEIGHTS = ("model.safetensors", "consolidated.pth")
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -73,7 +72,7 @@ def write_start(config: RunConfig) -> None:
 def write_training(directory: Path, record: TrainingRecord) -> None:
     """Leave training.json beside a policy, with the hash of the weights that it speaks of."""
     content = {"weights_sha256": _weights_sha256(directory), "training": asdict(record)}
-    atomic_write(directory / TRAINING_FILE, orjson.dumps(content, option=_OPTIONS))
+    atomic_write(ModelFolder(directory).training, orjson.dumps(content, option=_OPTIONS))
 
 
 def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | None:
@@ -82,7 +81,7 @@ def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | Non
     None for a directory that no run has left, and where the weights are others than those that the run left.
     """
     model = model.absolute()
-    written = model / TRAINING_FILE
+    written = ModelFolder(model).training
     if written.is_file():
         recorded, training = _parsed(written, lambda v: (v["weights_sha256"], training_from(v["training"])))
         return training if weights_sha256 in (None, recorded) else None
@@ -196,7 +195,7 @@ def _plan(run_dir: Path) -> dict[str, Any]:
 
 
 def _weights_sha256(model: Path) -> str | None:
-    weights = next((model / name for name in _WEIGHTS if (model / name).is_file()), None)
+    weights = ModelFolder(model).find_weights()
     return None if weights is None else file_sha256(weights)
 
 

@@ -17,7 +17,7 @@ from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
-from wmtp_ray.model.spec import PARAMS
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -69,12 +69,13 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
 
 def policy_of_run(run_dir: Path) -> Path | None:
     """Return the model directory of a run's policy: its end, else its newest whole checkpoint; None without any."""
-    if (RunFolder(run_dir).final / PARAMS).is_file():
-        return RunFolder(run_dir).final
-    checkpoint = latest_checkpoint(RunFolder(run_dir).checkpoints)
+    folder = RunFolder(run_dir)
+    if ModelFolder(folder.final).params.is_file():
+        return folder.final
+    checkpoint = latest_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return None
-    exported = RunFolder(run_dir).exported / checkpoint.name
+    exported = folder.exported / checkpoint.name
     if not exported.is_dir():
         exported.parent.mkdir(exist_ok=True)
         with atomic_directory(exported) as temporary:
