@@ -10,6 +10,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import reference_losses
+from wmtp_ray.tracking.run_log import log_step
 from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
 
 
@@ -26,6 +27,7 @@ class ReferenceScorer:
 
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
         """Return the reference's loss of every token; `directory` is unused, `version` is handed back."""
+        log_step(batches[0].step)
         return [self._losses(batch, version) for batch in batches]
 
     def _losses(self, batch: TokenBatch, version: int) -> Scores:

@@ -18,6 +18,7 @@ from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_model import ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.tracking.run_log import log_step
 from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
 
 
@@ -36,6 +37,7 @@ class ValueCritic:
 
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
         """Return the values of every batch by `version`, which it waits for; raises ArtifactError past the deadline."""
+        log_step(batches[0].step)
         self._load(directory, version)
         return [self._values(batch, version) for batch in batches]
 
