@@ -17,7 +17,6 @@ import psutil
 
 from actors.value_critic import ValueCritic
 from vendor.meta_llama import ModelArgs
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.config.load import Arguments, dump_config, load_config
@@ -26,6 +25,7 @@ from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.data.rows import parse_row
 from wmtp_ray.data.tokenizer import render_row
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.train import train
 from wmtp_ray.tracking.processes import process_id

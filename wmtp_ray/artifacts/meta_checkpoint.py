@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from vendor.meta_llama.model import Transformer
 from vendor.model_args import ModelArgs
-from wmtp_ray.artifacts.manifest import atomic_file, atomic_write
 from wmtp_ray.artifacts.stored_weights import read_tensors as read_tensors
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
+from wmtp_ray.durable_files import atomic_file, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
 from wmtp_ray.model.policy import Policy

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from wmtp_ray.artifacts.hf.plain_model import require_forms
 from wmtp_ray.artifacts.hf.tokenizer_files import TOKENIZER_JSON, files_of_tokenizer
-from wmtp_ray.artifacts.manifest import atomic_directory, atomic_write
 from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS
 from wmtp_ray.artifacts.model_record import (
     ADAPTER,
@@ -36,6 +35,7 @@ from wmtp_ray.artifacts.model_record import (
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_directory, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import PARAMS, ModelSpec, params_bytes
 

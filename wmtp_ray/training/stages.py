@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
+from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_head, weights_file
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import current_ranks

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import torch
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.contracts import StepReport
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.run_estimate import stage_flops

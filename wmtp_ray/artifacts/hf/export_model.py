@@ -16,11 +16,11 @@ from wmtp_ray.artifacts.hf.export_tokenizer import exported_tokenizer
 from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT
 from wmtp_ray.artifacts.hf.tokenizer_files import as_json, require_row_for_each_id
-from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.data.tokenizer_settings import GENERATION
+from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
 

@@ -17,7 +17,6 @@ from wmtp_ray.artifacts.hf.directory import open_directory
 from wmtp_ray.artifacts.hf.gguf_file import open_gguf
 from wmtp_ray.artifacts.hf.plain_model import PlainModel
 from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer, require_row_for_each_id
-from wmtp_ray.artifacts.manifest import atomic_directory
 from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS, write_params
 from wmtp_ray.artifacts.model_directory import narrowed
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
@@ -33,6 +32,7 @@ from wmtp_ray.data.file_kind import (
     remedy_for,
 )
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
 
