@@ -42,10 +42,13 @@ _LOG = logging.getLogger(__name__)
 _NODE_ANSWERS_S = 30.0
 
 
-def enter_run(run_dir: Path, role: str, *, is_ready: bool = False) -> None:
-    """Record this process of the run (see `record_process`), with the Ray node that it is on, and open its log."""
+def enter_run(run_dir: Path, role: str, *, is_ready: bool = False, is_announced: bool = True) -> None:
+    """Record this process of the run (see `record_process`), with the Ray node that it is on, and open its log.
+
+    `is_announced`: whether the log says so; readers come and go.
+    """
     record_process(run_dir, role, node_id=_own_node(), is_ready=is_ready)
-    if open_log(run_dir, role):
+    if open_log(run_dir, role) and is_announced:
         _LOG.info("Process %d on %s, Ray node %s", os.getpid(), socket.gethostname(), _own_node()[:8])
     elif is_ready:
         _LOG.info("Ready")

@@ -6,6 +6,7 @@ say the same say it once.
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,7 +37,8 @@ class RunWarnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take what the driver itself says."""
-        self._own.append(message_of(record))
+        with suppress(Exception):  # a message that cannot be formatted is nobody's end
+            self._own.append(message_of(record))
 
     def new(self) -> list[str]:
         """Return the texts that have come since the last call."""
