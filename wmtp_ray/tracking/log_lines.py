@@ -57,6 +57,8 @@ class LogTail:
         """Return the whole lines that a file has more than at the last call."""
         start = self._read_bytes.get(path, 0)
         try:
+            if path.stat().st_size == start:
+                return ""
             with path.open("rb") as file:
                 file.seek(start)
                 whole, newline, _ = file.read().rpartition(b"\n")
