@@ -70,6 +70,7 @@ def run_rank(told: dict[str, Any]) -> None:
         _train(job, current_ranks())
     except WmtpError as error:
         write_failure(directory, str(error))
+        _LOG.info("The rank gives up: %s", error)
         raise
     except Exception as error:
         # A process group has no type of its own for it. A restart may cure it; who was late is seen only now.

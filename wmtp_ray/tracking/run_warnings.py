@@ -57,12 +57,12 @@ class RunWarnings(logging.Handler):
         return is_first
 
 
-_shown: set[str] = set()
+_shown: set[tuple[Path, str]] = set()
 
 
-def show_warnings(texts: Iterable[str]) -> None:
-    """Print each warning, unless this process has printed it before."""
+def show_warnings(run_dir: Path, texts: Iterable[str]) -> None:
+    """Print each warning of a run, unless this process has printed it before."""
     for text in texts:
-        if text not in _shown:
-            _shown.add(text)
+        if (run_dir, text) not in _shown:
+            _shown.add((run_dir, text))
             print(f"warning: {text}", flush=True)

@@ -220,7 +220,7 @@ class TestWarnings:
             OWN.warning("the disk is full")
             assert seen.new() == ["the disk is full"]
 
-    def test_a_warning_is_printed_once(self, capsys):
-        show_warnings(["told once of test_run_log", "another of test_run_log"])
-        show_warnings(["told once of test_run_log"])
-        assert capsys.readouterr().out == ("warning: told once of test_run_log\nwarning: another of test_run_log\n")
+    def test_a_warning_of_a_run_is_printed_once(self, tmp_path, capsys):
+        for run, texts in (("a", ["1st", "2nd"]), ("a", ["1st"]), ("b", ["1st"])):
+            show_warnings(tmp_path / run, texts)
+        assert capsys.readouterr().out == "warning: 1st\nwarning: 2nd\nwarning: 1st\n"

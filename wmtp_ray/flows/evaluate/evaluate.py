@@ -163,7 +163,7 @@ def _do_all(
     has_requests = any(work.requests for work in works)
     with ExitStack() as stack:
         warned = stack.enter_context(RunWarnings(process_dir, DRIVER))
-        stack.callback(lambda: show_warnings(warned.new()))  # once the workers have ended
+        stack.callback(lambda: show_warnings(process_dir, warned.new()))  # once the workers have ended
         workers: EvaluationWorkers | None = None
         if has_requests or any(work.tasks for work in works):
             needed = evaluation_resources(config, with_decoders=has_requests)

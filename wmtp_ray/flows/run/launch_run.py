@@ -65,7 +65,7 @@ def _run(config: RunConfig, prepared: Prepared) -> None:
         raise
     except WmtpError as error:
         raise Failed(str(error)) from error
-    show_warnings(result.warnings)
+    show_warnings(config.run_dir, result.warnings)
     print(f"done: {result.steps} steps, policy {result.policy_sha256}; everything is in {config.run_dir}")
 
 

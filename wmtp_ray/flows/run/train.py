@@ -212,7 +212,7 @@ class _Run:
                 if self._machine is not None and job.recipe.stage == 2 and time.monotonic() >= next_look_s:
                     self._machine.look()
                     next_look_s = time.monotonic() + _MEMORY_EVERY_S
-                show_warnings(self._watch.look())
+                show_warnings(config.run_dir, self._watch.look())
                 report = self._watch.latest(_POLL_S)
                 progress.show(report if report is not None and report.stage == job.recipe.stage else None)
         if failures:
