@@ -37,6 +37,8 @@ from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, Policy
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.preflight.needed_resources import evaluation_resources
 from wmtp_ray.preflight.start_checks import check_resources
+from wmtp_ray.tracking.run_log import DRIVER
+from wmtp_ray.tracking.run_warnings import RunWarnings, show_warnings
 from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
@@ -160,6 +162,8 @@ def _do_all(
     console = Console(quiet=not config.tracking.progress)
     has_requests = any(work.requests for work in works)
     with ExitStack() as stack:
+        warned = stack.enter_context(RunWarnings(process_dir, DRIVER))
+        stack.callback(lambda: show_warnings(process_dir, warned.new()))  # once the workers have ended
         workers: EvaluationWorkers | None = None
         if has_requests or any(work.tasks for work in works):
             needed = evaluation_resources(config, with_decoders=has_requests)
