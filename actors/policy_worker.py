@@ -35,6 +35,7 @@ from wmtp_ray.plan.run_plan import load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
+from wmtp_ray.tracking.decisions import note_place
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.processes import show_life
 from wmtp_ray.training.checkpoint import (
@@ -49,7 +50,7 @@ from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.run_estimate import stage_flops
 from wmtp_ray.training.estimate.sizes import ModelSize
 from wmtp_ray.training.optim import build_optimizer, learning_rate_at
-from wmtp_ray.training.parallel import choose_device, distribute
+from wmtp_ray.training.parallel import choose_device, distribute, place_of_ranks
 from wmtp_ray.training.process_memory import give_back_freed_memory, peak_bytes
 from wmtp_ray.training.sharding import whole_tensors
 from wmtp_ray.training.stages import (
@@ -137,6 +138,8 @@ class PolicyWorker:
     def run(self) -> None:
         """Train from the restored step to the end of the plan, or until a stop is asked for."""
         if self.ranks.rank == 0:
+            where = place_of_ranks(self.device, self.config, self.job.recipe.stage, self.start_step, self.ranks)
+            note_place(self.config.run_dir, where)
             self._start_reports()
         if self.start_step == 0:
             self._publish(0)

@@ -18,6 +18,7 @@ from rich.console import Console
 from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
+from wmtp_ray.config.arms import arm_named
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
@@ -161,14 +162,14 @@ def _arm(run: _Finished) -> QuickstartArm:
         steps=training.steps,
         supervised_tokens=training.supervised_tokens,
         greedy=None if run.evaluation is None else share_of(run.evaluation.pass_at_k["1"]),
-        critic_health=_critic(run.config),
+        critic_health=_critic(run.config, training.weighting),
         seconds=run.seconds,
     )
 
 
-def _critic(config: RunConfig) -> CriticFindings | None:
+def _critic(config: RunConfig, weighting: str) -> CriticFindings | None:
     """Return the health of the critic that weighed the run's tokens, as its stage 1 measured it."""
-    bundle = critic_bundle(config) if config.weighting.needs_values else None
+    bundle = critic_bundle(config) if arm_named(weighting).source == "critic" else None
     stage_1 = None if bundle is None else read_stage_result(bundle.parent)
     if stage_1 is None or stage_1.health is None:
         return None

@@ -1,6 +1,7 @@
 """Runs grouped into arms: what was compared, under short names that are all different.
 
 Two runs belong to one arm if their configurations differ in seeds, names, the machine, and the critic of a seed alone.
+What counts is what ran: a run that critic.gate sent back to uniform weights is no run of the method.
 An arm is called after what makes it one: its recipe or its weighting, the rows where they are unusual, then whatever
 else tells it from an arm of the same name: `verifiable beta=0.2`.
 """
@@ -50,10 +51,10 @@ class Arm:
 
 
 def settings_of(run: SavedRun) -> dict[str, Any]:
-    """Return the configuration without seeds, names, and what only concerns the machine."""
+    """Return the configuration as it ran, without seeds, names, and what only concerns the machine."""
     return {
         key: value
-        for key, value in run.config.items()
+        for key, value in run.settings.items()
         if key not in _UNTOLD_KEYS and not key.startswith(_MACHINE_SECTIONS)
     }
 
@@ -144,7 +145,7 @@ def _names(first_runs: Sequence[SavedRun]) -> list[str]:
         places = [place for place, each in enumerate(plain) if each == name]
         keys = _telling_keys([first_runs[place] for place in places])
         for place in places:
-            words = [f"{key.rpartition('.')[2]}={_short(first_runs[place].config.get(key))}" for key in keys]
+            words = [f"{key.rpartition('.')[2]}={_short(first_runs[place].settings.get(key))}" for key in keys]
             names[place] = " ".join([name, *words])
     seen: Counter[str] = Counter()
     for place, name in enumerate(names):
@@ -158,9 +159,9 @@ def _telling_keys(runs: Sequence[SavedRun]) -> list[str]:
     keys = differing_keys(runs)
     if len(keys) <= _WORDS_OF_NAME:
         return keys
-    keys.sort(key=lambda key: max(len(str(run.config.get(key))) for run in runs))
+    keys.sort(key=lambda key: max(len(str(run.settings.get(key))) for run in runs))
     for count in range(1, _WORDS_OF_NAME):
-        if len({repr([run.config.get(key) for key in keys[:count]]) for run in runs}) == len(runs):
+        if len({repr([run.settings.get(key) for key in keys[:count]]) for run in runs}) == len(runs):
             return keys[:count]
     return keys[:_WORDS_OF_NAME]
 

@@ -24,6 +24,7 @@ from wmtp_ray.tracking.training_record import TrainingRecord, read_settings, rec
 
 Column = npt.NDArray[np.float64]
 
+WEIGHTING = "weighting.type"
 _STAGE_FOLDERS = {1: "critic", 2: "."}
 
 
@@ -45,7 +46,7 @@ class Health:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """One run's folder. `config` has dotted keys; `evaluations` are by the folder's name below eval/."""
+    """One run's folder. `config` is what was asked for, by dotted key; `evaluations` are by the folder below eval/."""
 
     name: str
     path: Path
@@ -60,7 +61,17 @@ class SavedRun:
     @property
     def weighting(self) -> str:
         """The arm that the run was: what stage 2 ran with (critic.gate=uniform may fall back), else as configured."""
-        return self.training.weighting if self.training is not None else str(self.config.get("weighting.type"))
+        return self.training.weighting if self.training is not None else str(self.config.get(WEIGHTING))
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether stage 2 ran with another weighting than the one that was asked for."""
+        return self.training is not None and self.weighting != str(self.config.get(WEIGHTING))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as it ran: with the weighting that stage 2 ran with."""
+        return self.config | {WEIGHTING: self.weighting} if self.fell_back else self.config
 
     @property
     def seed(self) -> int | None:

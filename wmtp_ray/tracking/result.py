@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.tracking.decisions import Decisions, decisions_from
 from wmtp_ray.tracking.memory_use import MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import replace_file
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -21,7 +22,8 @@ class RunResult:
     `steps` counts the optimizer steps of stage 2 over all resumes; `policy_sha256` is None where no policy was
     trained. Metrics that are no finite number come back as None. `memory` holds stage 2's peaks beside their estimates,
     None where stage 2 did not end in this start of the run. `weighting` is what stage 2 weighted with, which is
-    `uniform` where critic.gate=uniform fell back to it; None where no stage weights.
+    `uniform` where critic.gate=uniform fell back to it; None where stage 2 has not begun. `decisions` says it with all
+    else that was decided while the run ran (`decisions.py`); None for runs of earlier versions.
     """
 
     status: RunStatus
@@ -32,6 +34,7 @@ class RunResult:
     warnings: tuple[str, ...]
     memory: MemoryUse | None = None
     weighting: str | None = None
+    decisions: Decisions | None = None
 
 
 def write_result(run_dir: Path, result: RunResult) -> Path:
@@ -47,8 +50,15 @@ def read_result(run_dir: Path) -> RunResult:
     if not path.exists():
         raise ArtifactError(f"{path} does not exist; expected the result of a run that has ended: check the run's name")
     values = orjson.loads(path.read_bytes())
-    memory = values.get("memory")
-    return RunResult(**values | {"warnings": tuple(values["warnings"]), "memory": memory and _memory_use(memory)})
+    memory, decided = values.get("memory"), values.get("decisions")
+    return RunResult(
+        **values
+        | {
+            "warnings": tuple(values["warnings"]),
+            "memory": memory and _memory_use(memory),
+            "decisions": decided and decisions_from(decided, path),
+        }
+    )
 
 
 def _memory_use(values: dict[str, Any]) -> MemoryUse:

@@ -27,7 +27,8 @@ TrialStatus = Literal["finished", "stopped", "failed", "unfinished"]
 class TrialRecord:
     """How a trial ended. `run_dir` is relative to the sweep's folder; metrics that are no finite number are None.
 
-    stopped: by early stopping or a rule, which `stop_reason` names; failed: `stop_reason` is the error.
+    stopped: by early stopping or a rule, which `stop_reason` names; failed: `stop_reason` is the error. `fell_back_to`
+    names the weighting that stage 2 ran with where it is not the one that was asked for (critic.gate=uniform).
     """
 
     name: str
@@ -40,6 +41,7 @@ class TrialRecord:
     metrics: dict[str, float | None]
     run_dir: str
     notes: tuple[str, ...]
+    fell_back_to: str | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -118,7 +120,7 @@ def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
     sign = 1.0 if objective.mode == "min" else -1.0
     points = [_summary(number, trials, objective.metric) for number, trials in by_point.items()]
     points.sort(key=lambda p: (not p.is_complete, sign * p.objective.mean if p.objective else math.inf, p.point))
-    return Ranking(tuple(points), _verdict(points, objective))
+    return Ranking(tuple(points), " ".join([_verdict(points, objective), *_fallen_back(records)]))
 
 
 def write_trial(run_dir: Path, record: TrialRecord) -> None:
@@ -191,6 +193,18 @@ def _verdict(points: Sequence[PointSummary], objective: Objective) -> str:
         return f"{text}Point {first.point} is first; its interval lies clear of that of point {second.point}."
     overlap = f"its interval overlaps that of point {second.point}{_paired(first, second)}"
     return f"{text}Point {first.point} is first, but {overlap}."
+
+
+def _fallen_back(records: Sequence[TrialRecord]) -> list[str]:
+    """Name the trials that did not run with the weighting of their point: the swept values of it had no effect."""
+    fallen = [record for record in records if record.fell_back_to is not None]
+    if not fallen:
+        return []
+    names = ", ".join(record.name.rpartition("/")[2] for record in fallen)
+    return [
+        f"{len(fallen)} of {len(records)} trials ran with {fallen[0].fell_back_to} weights (critic.gate): {names}. "
+        "Their swept values of weighting had no effect."
+    ]
 
 
 def _paired(first: PointSummary, second: PointSummary) -> str:

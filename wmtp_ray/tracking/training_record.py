@@ -71,6 +71,12 @@ def write_start(config: RunConfig) -> None:
     atomic_write(path, orjson.dumps(content, option=_OPTIONS))
 
 
+def weighting_begun_with(run_dir: Path) -> str | None:
+    """Return what stage 2 began with, None where it has not begun."""
+    path = run_dir / START_FILE
+    return _parsed(path, lambda values: str(values["weighting"])) if path.is_file() else None
+
+
 def write_training(directory: Path, record: TrainingRecord) -> None:
     """Leave training.json beside a policy, with the hash of the weights that it speaks of."""
     content = {"weights_sha256": _weights_sha256(directory), "training": asdict(record)}

@@ -1,6 +1,7 @@
 """How a sweep ranks its points, and what it may say about the first."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -137,3 +138,19 @@ class TestFiles:
 
 
 _STATUSES: tuple[TrialStatus, ...] = ("finished", "stopped", "failed", "unfinished")
+
+
+def test_trials_that_fell_back_to_uniform_weights_are_named_beside_the_verdict() -> None:
+    found = records(p1=[1.0, 1.1], p2=[2.0, 2.1])
+    assert "uniform" not in rank(found, LOWEST).verdict
+    fallen = replace(found[0], name="sweep/point_001-seed_0", fell_back_to="uniform")
+    verdict = rank([fallen, *found[1:]], LOWEST).verdict
+    assert verdict.startswith(rank(found, LOWEST).verdict)
+    assert "1 of 4 trials ran with uniform weights (critic.gate): point_001-seed_0." in verdict
+
+
+def test_the_weighting_of_a_trial_is_read_back(tmp_path: Path) -> None:
+    write_trial(tmp_path, replace(record(1, 1, 0.5), fell_back_to="uniform"))
+    trial = read_trial(tmp_path)
+    assert trial is not None
+    assert trial.fell_back_to == "uniform"

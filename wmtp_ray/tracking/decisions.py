@@ -1,0 +1,201 @@
+"""decisions.json: what was decided while a run ran, and so does not stand in its config.yaml.
+
+| decision | written by, and when |
+|---|---|
+| which weighting stage 2 ran with, and what the critic's gate said | the driver, before stage 2 begins |
+| what a start was told that config.yaml does not say, which stages were done before | the driver, at every start |
+| device, precision, number of ranks, first step | rank 0, scorers and decoders, at every start of theirs |
+| formats and isolation of the evaluation, data sets without a file | the driver, before stage 3 |
+
+A decision is taken once: a resumed run reads it. result.json repeats all of it, MLflow has it as tags that begin with
+`ran.`. Imports no torch.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import orjson
+
+from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.config.load import load_resolved
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.tags import OF_THE_RUN
+from wmtp_ray.errors import ArtifactError
+from wmtp_ray.run_files import CONFIG_FILE
+
+FILE_NAME = "decisions.json"
+_PLACES = "places.jsonl"  # lines of `Place`, of which many processes write
+
+GateOutcome = Literal["passed", "warned", "fell back", "stopped", "unhealthy", "not measured"]
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """What `critic.gate` made of the health of a critic.
+
+    unhealthy: there is no stage 2 that this could change; not measured: no health is recorded beside the critic.
+    """
+
+    outcome: GateOutcome
+    critic: str
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of the run. `changed`: settings of this start that config.yaml, of the first one, says otherwise."""
+
+    began: str
+    stages: tuple[int, ...]
+    done_before: tuple[int, ...]
+    changed: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one process computes, as it found out itself. Rank 0 speaks for all ranks: stage, first step, number."""
+
+    role: str
+    device: str
+    dtype: str
+    stage: int | None = None
+    step: int | None = None
+    num_ranks: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluatedAs:
+    """How stage 3 asked and judged on a data set: what `auto` came to."""
+
+    format: str
+    reason: str
+    isolation: str
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """All of it. `weighting` and `gate` are None before stage 2 begins, and where no critic's health was asked for."""
+
+    weighting: str | None = None
+    gate: GateDecision | None = None
+    starts: tuple[Start, ...] = ()
+    places: tuple[Place, ...] = ()
+    evaluation: dict[str, EvaluatedAs] = field(default_factory=dict)
+    not_evaluated: tuple[str, ...] = ()
+
+    def tags(self) -> dict[str, str]:
+        """Return what MLflow is told: names that begin with `ran.`, one for each thing that was decided."""
+        ranks = [place for place in self.places if place.num_ranks is not None]
+        changed = {key: value for start in self.starts for key, value in start.changed.items()}
+        told = {
+            "weighting": self.weighting or "",
+            "gate": "" if self.gate is None else "; ".join([self.gate.outcome, *self.gate.failures]),
+            "device": _in_turn(place.device for place in ranks),
+            "dtype": _in_turn(place.dtype for place in ranks),
+            "num_ranks": _in_turn(str(place.num_ranks) for place in ranks),
+            "starts": str(len(self.starts)) if len(self.starts) > 1 else "",
+            "changed": " ".join(f"{key}={value}" for key, value in changed.items()),
+            "formats": " ".join(f"{name}={each.format}" for name, each in self.evaluation.items()),
+            "isolation": _in_turn(each.isolation for each in self.evaluation.values()),
+            "not_evaluated": " ".join(self.not_evaluated),
+        }
+        return {f"{OF_THE_RUN}{name}": text for name, text in told.items() if text}
+
+
+def read_decisions(run_dir: Path) -> Decisions:
+    """Read what has been decided so far; ArtifactError for a file of another form."""
+    path = run_dir / FILE_NAME
+    decided = decisions_from(_json(path), path) if path.is_file() else Decisions()
+    return replace(decided, places=tuple(_places(run_dir)))
+
+
+def decisions_from(values: Any, path: Path) -> Decisions:
+    """Return what `path` says of decisions, from its JSON."""
+    try:
+        return msgspec.convert(values, Decisions)
+    except msgspec.ValidationError as error:
+        raise ArtifactError(f"{path} is not what a run writes ({error}); restore it, or remove it") from error
+
+
+def note_start(config: RunConfig, done_before: tuple[int, ...]) -> None:
+    """Add a start of the run."""
+    decided = read_decisions(config.run_dir)
+    start = Start(time.strftime("%Y-%m-%dT%H:%M:%S%z"), config.stages, done_before, _changed(config))
+    _write(config.run_dir, replace(decided, starts=(*decided.starts, start)))
+
+
+def note_gate(run_dir: Path, gate: GateDecision | None) -> None:
+    """Write down what the gate said."""
+    _write(run_dir, replace(read_decisions(run_dir), gate=gate))
+
+
+def note_weighting(run_dir: Path, weighting: str) -> None:
+    """Write down what stage 2 begins with."""
+    _write(run_dir, replace(read_decisions(run_dir), weighting=weighting))
+
+
+def note_evaluation(run_dir: Path, evaluation: dict[str, EvaluatedAs], not_evaluated: tuple[str, ...]) -> None:
+    """Write down how stage 3 asks and judges."""
+    _write(run_dir, replace(read_decisions(run_dir), evaluation=evaluation, not_evaluated=not_evaluated))
+
+
+def note_place(run_dir: Path, place: Place) -> None:
+    """Add where this process computes. Several do so at once: a line is written by one call."""
+    descriptor = os.open(run_dir / _PLACES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, msgspec.json.encode(place) + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def _places(run_dir: Path) -> Iterator[Place]:
+    """A line that a full disk has cut says nothing."""
+    path = run_dir / _PLACES
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            yield msgspec.json.decode(line, type=Place)
+        except msgspec.MsgspecError:
+            continue
+
+
+def _changed(config: RunConfig) -> dict[str, Any]:
+    saved = config.run_dir / CONFIG_FILE
+    if not saved.is_file():
+        return {}
+    before, after = (dict(_leaves(each.model_dump(mode="json"), "")) for each in (load_resolved(saved), config))
+    return {key: after.get(key) for key in before | after if before.get(key) != after.get(key)}
+
+
+def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _write(run_dir: Path, decided: Decisions) -> None:
+    content = orjson.dumps(replace(decided, places=()), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    atomic_write(run_dir / FILE_NAME, content)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ArtifactError(f"{path} is not what a run writes ({error}); restore it, or remove it") from error
+
+
+def _in_turn(texts: Iterable[str]) -> str:
+    """Join texts in turn, one that repeats the text before it left out: cuda:0, cpu."""
+    found: list[str] = []
+    for text in texts:
+        if not found or found[-1] != text:
+            found.append(text)
+    return ", ".join(found)
