@@ -13,11 +13,12 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from wmtp_ray.artifacts.manifest import atomic_file, atomic_write, file_sha256
+from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.data.codecontests import problem_line, read_problems, rows_of
 from wmtp_ray.data.dataset_manifest import FORMAT, FileDigest
 from wmtp_ray.data.kept_rows import Counts, RowLimits, keep_rows, total
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_file, atomic_write
 from wmtp_ray.errors import WmtpError
 
 

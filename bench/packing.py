@@ -30,10 +30,10 @@ from torch.nn import functional as F
 from vendor.meta_llama import ModelArgs, Transformer
 from vendor.meta_llama import model as llama
 from vendor.meta_llama.attention import SequenceContext, document_attention
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.contracts import Int32
 from wmtp_ray.data.index import build_index, count_tokens
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.plan.best_fit import pack_best_fit
 
 # Tokens of the 1,936 rows of the sample at 0, 5, ..., 100 %: 11 problems, longest row 1,804.

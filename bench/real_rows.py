@@ -14,12 +14,12 @@ from datetime import datetime
 from pathlib import Path
 
 from vendor.meta_llama import ModelArgs
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.load import Arguments, dump_config, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.train import train

@@ -14,11 +14,7 @@ TABLE, FORMULAS = "wmtp_ray/config/arms.py", "wmtp_ray/scoring/scorers.py"
 # The same word for another thing: a value of critic.gate, a kind of range, a feature of the value head.
 HOMONYMS = {
     "uniform": {"wmtp_ray/config/critic.py", "wmtp_ray/config/sweep.py"},
-    "surprisal": {
-        "wmtp_ray/config/critic.py",
-        "wmtp_ray/model/value_model.py",
-        "wmtp_ray/training/estimate/run_estimate.py",
-    },
+    "surprisal": {"wmtp_ray/config/critic.py", "wmtp_ray/model/value_spec.py"},
 }
 
 

@@ -50,6 +50,28 @@ def test_no_function_passes_its_length():
     assert {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES} == {}
 
 
+def renames_and_syncs(path: Path) -> list[str]:
+    """Calls that put a file in another's place or bring it to the disk: `os.replace`, `path.rename`, `os.fsync`, ..."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    attributes = [(call.func.attr, call) for call in calls if isinstance(call.func, ast.Attribute)]
+    return [
+        name
+        for name, call in attributes
+        if name in ("fsync", "fdatasync", "renames", "mkstemp", "NamedTemporaryFile")
+        or (name in ("rename", "move") and call.args)
+        # One argument: `Path.replace`; two: that of `str`, or `os.replace`.
+        or (name == "replace" and not call.keywords and (len(call.args) == 1 or ast.unparse(call.func) == "os.replace"))
+    ]
+
+
+def test_one_module_renames_into_place_and_syncs():
+    found = {relative(path): calls for path in MODULES if (calls := renames_and_syncs(path))}
+    assert set(found.pop("wmtp_ray/durable_files.py")) == {"fsync", "rename", "replace"}
+    # The ranks' shards, written before the checkpoint's own temporary directory exists, move into it.
+    assert found.pop("wmtp_ray/training/checkpoint.py") == ["rename"]
+    assert found == {}
+
+
 def test_every_module_says_what_it_is():
     silent = [relative(path) for path in DOCUMENTED if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
     assert silent == []

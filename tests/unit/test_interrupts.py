@@ -88,7 +88,7 @@ def test_one_signal_ends_a_command_in_any_state_without_a_traceback(state: str, 
 def test_what_was_started_ends_too_and_what_was_begun_is_undone(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
-from wmtp_ray.artifacts.manifest import atomic_directory
+from wmtp_ray.durable_files import atomic_directory
 tree = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
 child = subprocess.Popen([sys.executable, "-c", tree + "; time.sleep(600)"])
 with atomic_directory(Path({str(tmp_path)!r}) / "model") as temporary, interrupts.undone_at_end(lambda: "undone"):

@@ -11,10 +11,10 @@ from typing import Literal
 import msgspec
 import yaml
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
 METADATA = "metadata.json"
 ADAPTER = "meta_adapter.yaml"
@@ -84,7 +84,7 @@ def damaged_files(directory: Path, record: ModelRecord) -> list[str]:
     ]
 
 
-def adapter_text(args: ModelArgs, dtype: str, tokenizer: str) -> str:
+def adapter_text(args: ModelSpec, dtype: str, tokenizer: str) -> str:
     """Write meta_adapter.yaml."""
     heads = [f"layers.{args.num_trunk_blocks}", *(f"extra_heads.{i}" for i in range(args.n_future_tokens - 1))]
     content = {

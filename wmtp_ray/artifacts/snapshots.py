@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wmtp_ray.artifacts.manifest import atomic_file
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
+from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import ArtifactError
 
 _POLL_S = 0.02

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
+from wmtp_ray.artifacts.manifest import file_sha256
+from wmtp_ray.durable_files import atomic_write, publish
 from wmtp_ray.errors import ArtifactError
 
 SUMS = "SHA256SUMS"
@@ -147,7 +148,7 @@ def _copy(file: SourceFile, destination: Path) -> None:
     if file_sha256(partial) != file.sha256:
         partial.unlink()
         raise ArtifactError(f"{destination} did not arrive as it was sent; check the mounted disk, then start again")
-    partial.replace(destination)
+    publish(partial, destination)
 
 
 def _skip_common(reader: BinaryIO, writer: BinaryIO, seen: Callable[[bytes], None]) -> None:

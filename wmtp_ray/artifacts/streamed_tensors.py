@@ -12,7 +12,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from wmtp_ray.artifacts.manifest import atomic_file
+from wmtp_ray.durable_files import atomic_file
 
 DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _ALIGNMENT_BYTES = 8

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.data.sentencepiece_model import BLANK_MARK
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import DataError
 
 MAX_TEXT_BYTES = 1 << 24  # longer texts would be dropped in silence

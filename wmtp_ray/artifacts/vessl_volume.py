@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.artifacts.storage_sync import SUMS, SourceFile, sums_text
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 
 COMMAND = "vessl"

@@ -8,9 +8,7 @@ Written and read row group by row group: beside the arrays of the index only one
 
 import hashlib
 import os
-import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +21,7 @@ import pyarrow.parquet as pq
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index_ranges import open_jsonl
 from wmtp_ray.data.legacy_metadata import labels_path_of
+from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import DataError
 
 FORMAT = "2"
@@ -102,19 +101,12 @@ def file_fingerprint(path: Path) -> str:
 
 def write_index(built: BuiltIndex, out: Path) -> None:
     """Write the index as Parquet: whole or not at all. Raises DataError when the place cannot be written."""
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("wb") as file:
+        out.parent.stat()  # a mistyped directory is refused, not made
+        with atomic_file(out) as temporary, temporary.open("wb") as file:
             _write_row_groups(built, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-        _sync_directory(out.parent)
     except OSError as error:
         raise _unwritable(out, error) from error
-    finally:
-        with suppress(OSError):  # the error that matters is the one above
-            temporary.unlink(missing_ok=True)
 
 
 def load_index(jsonl: Path, out: Path | None = None) -> RowIndex:
@@ -269,11 +261,3 @@ def _unwritable(out: Path, error: OSError) -> DataError:
         f"{out}: the index cannot be written ({error.strerror}), expected a writable directory; "
         "name another file or directory with --out, and in a run with data.index_file"
     )
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

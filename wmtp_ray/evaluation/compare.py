@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, compare_pass_at_k
-from wmtp_ray.evaluation.results import BOOTSTRAP_SEED, EvaluationResults, ProblemResult
+from wmtp_ray.evaluation.results import EvaluationResults, ProblemResult
+from wmtp_ray.intervals import RULE
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.training_difference import (
     TrainedPolicy,
@@ -136,7 +136,7 @@ def _difference(before: Sequence[ProblemResult], after: Sequence[ProblemResult],
         if min(one.num_samples, two.num_samples) >= k
     ]
     ones, twos = [one for one, _ in pairs], [two for _, two in pairs]
-    return compare_pass_at_k(ones, twos, k, seed=BOOTSTRAP_SEED)
+    return compare_pass_at_k(ones, twos, k)
 
 
 def _verdict(difference: Estimate) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.evaluation import EvaluationConfig
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.problems import ProblemSet
 from wmtp_ray.evaluation.prompts import PromptFormat

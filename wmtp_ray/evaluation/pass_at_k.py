@@ -1,8 +1,8 @@
 """Pass@K: the unbiased estimate, its interval over problems, and the difference of two evaluations.
 
 The estimator is Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1. Intervals are over
-problems (`intervals.py`). Two evaluations of the same problems are compared in pairs: a hard problem is hard for both,
-so it does not widen the interval of the difference. Knows neither programs nor files.
+problems (`wmtp_ray/intervals.py`). Two evaluations of the same problems are compared in pairs: a hard problem is hard
+for both, so it does not widen the interval of the difference. Knows neither programs nor files.
 
 Shape suffix: P problems.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wmtp_ray.evaluation.intervals import Bounds, Float64, difference_bounds, mean_bounds
+from wmtp_ray.intervals import Bounds, Float64, difference_bounds, mean_bounds
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,27 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return float(1.0 - np.prod(1.0 - k / np.arange(num_wrong + 1, num_samples + 1)))
 
 
-def estimate_pass_at_k(counts: Sequence[Counts], k: int, *, seed: int) -> Estimate:
+def estimate_pass_at_k(counts: Sequence[Counts], k: int) -> Estimate:
     """Return the mean over problems, which may have different numbers of samples, each at least k.
 
     Raises ValueError for no problem at all, and as `pass_at_k` does.
     """
-    return _estimate(_per_problem(counts, k), seed, mean_bounds)
+    return _estimate(_per_problem(counts, k), mean_bounds)
 
 
-def compare_pass_at_k(before: Sequence[Counts], after: Sequence[Counts], k: int, *, seed: int) -> Estimate:
+def compare_pass_at_k(before: Sequence[Counts], after: Sequence[Counts], k: int) -> Estimate:
     """Return the mean of after - before over the same problems in the same order, compared in pairs."""
     if len(before) != len(after):
         raise ValueError(f"{len(before)} problems before and {len(after)} after: expected the same problems")
-    return _estimate(_per_problem(after, k) - _per_problem(before, k), seed, difference_bounds)
+    return _estimate(_per_problem(after, k) - _per_problem(before, k), difference_bounds)
 
 
 def _per_problem(counts: Sequence[Counts], k: int) -> Float64:
     return np.array([pass_at_k(each.num_samples, each.num_correct, k) for each in counts], np.float64)
 
 
-def _estimate(values_P: Float64, seed: int, bounds: Callable[[Float64, int], Bounds]) -> Estimate:
+def _estimate(values_P: Float64, bounds: Callable[[Float64], Bounds]) -> Estimate:
     if not len(values_P):
         raise ValueError("no problem to average over")
-    low, high = bounds(values_P, seed)
+    low, high = bounds(values_P)
     return Estimate(float(values_P.mean()), low, high, len(values_P))

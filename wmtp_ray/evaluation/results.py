@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.identity import EvaluationIdentity
 from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement
@@ -21,7 +21,6 @@ from wmtp_ray.evaluation.samples import Place, Sample
 from wmtp_ray.tracking.training_record import TrainingRecord, training_from
 
 FILE_NAME = "results.json"
-BOOTSTRAP_SEED = 0
 EMPTY_FRAC_WARNED = 0.1
 _NAMED = 3  # of the problems that a warning is about
 _EXAMPLES_PER_STATUS = 2
@@ -180,7 +179,10 @@ def write_results(directory: Path, results: EvaluationResults) -> Path:
 
 
 def read_results(directory: Path) -> EvaluationResults:
-    """Read what `write_results` wrote, given the folder or the file; ArtifactError where there is none."""
+    """Read what `write_results` wrote, given the folder or the file; ArtifactError where there is none.
+
+    Pass@K is counted anew from the problems, so that results of earlier versions have the bounds of today's rule too.
+    """
     path = directory if directory.is_file() else directory / FILE_NAME
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; expected the folder of an evaluation that is done")
@@ -188,14 +190,15 @@ def read_results(directory: Path) -> EvaluationResults:
         values = orjson.loads(path.read_bytes())
         speed, answers = values.pop("decoding"), values.pop("answers", None)
         sources = values.pop("sources")
+        problems = tuple(
+            ProblemResult(**each | {"verdicts": tuple(each["verdicts"])}) for each in values.pop("problems")
+        )
         return EvaluationResults(
             key=values.pop("key"),
             identity=values.pop("identity"),
             sources=_sources_from(sources),
-            pass_at_k={k: Estimate(**each) for k, each in values.pop("pass_at_k").items()},
-            problems=tuple(
-                ProblemResult(**each | {"verdicts": tuple(each["verdicts"])}) for each in values.pop("problems")
-            ),
+            pass_at_k=_estimates(problems, [int(k) for k in values.pop("pass_at_k")])[0],
+            problems=problems,
             decoding=DecodingSpeed(**speed | {"accepted_frac": tuple(speed["accepted_frac"])}) if speed else None,
             excluded=tuple(values.pop("excluded")),
             warnings=tuple(values.pop("warnings")),
@@ -242,7 +245,7 @@ def _estimates(problems: Sequence[ProblemResult], ks: Sequence[int]) -> tuple[di
             named = ", ".join(few[:_NAMED]) + (", .." if len(few) > _NAMED else "")
             warnings.append(f"Pass@{k} leaves out {len(few)} problems with fewer than {k} judged answers: {named}")
         if enough:
-            estimates[str(k)] = estimate_pass_at_k(enough, k, seed=BOOTSTRAP_SEED)
+            estimates[str(k)] = estimate_pass_at_k(enough, k)
     return estimates, warnings
 
 

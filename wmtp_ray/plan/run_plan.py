@@ -24,6 +24,7 @@ from wmtp_ray.config.critic import CriticStageConfig
 from wmtp_ray.config.sampling import DifficultySource
 from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import Bool, Int64, RowIndex
+from wmtp_ray.durable_files import atomic_file, atomic_write
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import candidate_rows, held_out_problems
 from wmtp_ray.plan.curriculum import draw_curriculum, rows_by_bin
@@ -312,13 +313,10 @@ def _require_same_data(plan: RunPlan, index: RowIndex) -> None:
 def save(plan: RunPlan, directory: Path) -> None:
     """Write plan.json and plan.npz (stage 1: stage1_plan.*) into an existing directory, each atomically."""
     prefix = _prefix(plan.stage)
-    arrays_file = directory / f"{prefix}plan.npz.tmp"
-    with arrays_file.open("wb") as file:
+    with atomic_file(directory / f"{prefix}plan.npz") as arrays, arrays.open("wb") as file:
         np.savez(file, **{name: getattr(plan, name) for name in _ARRAYS})
-    facts_file = directory / f"{prefix}plan.json.tmp"
-    facts_file.write_text(json.dumps({**_facts(plan), "digest": plan.digest}, indent=2) + "\n", encoding="utf-8")
-    for file_written in (arrays_file, facts_file):
-        file_written.replace(file_written.with_suffix(""))
+    facts = json.dumps({**_facts(plan), "digest": plan.digest}, indent=2)
+    atomic_write(directory / f"{prefix}plan.json", f"{facts}\n".encode())
 
 
 def load_plan(directory: Path, stage: int) -> RunPlan:

@@ -4,9 +4,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.load import dump_config, load_resolved
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError, ConfigError, PlanError
 from wmtp_ray.plan.run_plan import RunPlan, load_plan
 from wmtp_ray.run_files import CONFIG_FILE

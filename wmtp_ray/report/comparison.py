@@ -8,20 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wmtp_ray.evaluation.intervals import Float64
 from wmtp_ray.evaluation.pass_at_k import pass_at_k
 from wmtp_ray.evaluation.results import EvaluationResults
+from wmtp_ray.intervals import Float64, Interval, over_problems, over_seeds
 from wmtp_ray.report.arms import Arm
 from wmtp_ray.report.saved_run import SavedRun
-from wmtp_ray.report.statistics import (
-    Interval,
-    ProblemTest,
-    SeedTest,
-    compare_over_problems,
-    compare_over_seeds,
-    over_problems,
-    over_seeds,
-)
+from wmtp_ray.report.statistics import ProblemTest, SeedTest, compare_over_problems, compare_over_seeds
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config import arms
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.evaluation.compare import compare, trained_policy
 from wmtp_ray.evaluation.pass_at_k import Estimate
 from wmtp_ray.evaluation.results import EvaluationResults

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from wmtp_ray.evaluation.intervals import RULE
+from wmtp_ray.intervals import RULE
 from wmtp_ray.objective.baseline_standing import baseline_standings
 from wmtp_ray.report.quickstart_summary import CriticFindings, QuickstartArm
 from wmtp_ray.tracking.result import RunResult

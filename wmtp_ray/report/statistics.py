@@ -1,34 +1,17 @@
-"""What numbers of several runs say together: intervals over seeds, paired differences, and their tests.
+"""What numbers of several runs say together: paired differences and their tests.
 
-Seeds are few, so every p-value stands beside the smallest one that so many seeds can give at all. Intervals over seeds
-are Student's; those over problems are the ones of every evaluation (`evaluation/intervals.py`). Knows neither runs nor
-files.
+Seeds are few, so every p-value stands beside the smallest one that so many seeds can give at all. Intervals are those
+of `wmtp_ray/intervals.py`. Knows neither runs nor files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from wmtp_ray.evaluation.intervals import CONFIDENCE, Float64, difference_bounds, mean_bounds
+from wmtp_ray.intervals import Float64, Interval, difference_over_problems, over_seeds
 
-NUM_RESAMPLES = 5000  # of the permutation test
-_SEED = 0
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over `count` values with its 95 % interval; no bounds where one value alone cannot give them."""
-
-    value: float
-    low: float | None
-    high: float | None
-    count: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of 0."""
-        return self.low is not None and self.high is not None and (self.low > 0.0 or self.high < 0.0)
+_NUM_PERMUTATIONS = 5000  # all changes of signs of up to 12 seeds are fewer: the test is exact
 
 
 @dataclass(frozen=True)
@@ -54,17 +37,6 @@ class ProblemTest:
     sign_p: float
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """Return the mean and Student's interval; at least one value."""
-    from scipy.stats import t  # half a second; only where it is asked for
-
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return Interval(mean, None, None, count)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
-    return Interval(mean, mean - half, mean + half, count)
-
-
 def compare_over_seeds(before: Mapping[object, float], after: Mapping[object, float]) -> SeedTest | None:
     """Compare the seeds that both have, after - before; None where they share none.
 
@@ -82,7 +54,7 @@ def compare_over_seeds(before: Mapping[object, float], after: Mapping[object, fl
         is_zero = not differences.any()
         tests["wilcoxon_p"] = 1.0 if is_zero else float(wilcoxon(differences, zero_method="zsplit").pvalue)
         flipped = permutation_test(
-            (differences,), np.mean, permutation_type="samples", n_resamples=NUM_RESAMPLES, rng=0
+            (differences,), np.mean, permutation_type="samples", n_resamples=_NUM_PERMUTATIONS, rng=0
         )
         tests["permutation_p"] = float(flipped.pvalue)
     return SeedTest(
@@ -101,11 +73,5 @@ def compare_over_problems(before_P: Float64, after_P: Float64) -> ProblemTest:
     differences_P = after_P - before_P
     better, worse = int((differences_P > 0).sum()), int((differences_P < 0).sum())
     sign_p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
-    count = len(differences_P)
-    mean = Interval(float(differences_P.mean()), *difference_bounds(differences_P, _SEED), count)
-    return ProblemTest(mean, better, worse, count - better - worse, sign_p)
-
-
-def over_problems(rates_P: Float64) -> Interval:
-    """Return the mean of rates and its interval (`evaluation/intervals.py`)."""
-    return Interval(float(rates_P.mean()), *mean_bounds(rates_P, _SEED), len(rates_P))
+    equal = len(differences_P) - better - worse
+    return ProblemTest(difference_over_problems(differences_P), better, worse, equal, sign_p)

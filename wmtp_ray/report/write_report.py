@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.report.blocks import names_of
 from wmtp_ray.report.document import render_document

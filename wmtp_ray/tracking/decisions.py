@@ -21,10 +21,10 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.tags import OF_THE_RUN
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.run_files import CONFIG_FILE
 

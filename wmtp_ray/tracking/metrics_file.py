@@ -5,7 +5,6 @@
 Not a number and infinity are written as null, as JSON has neither. One process owns the file; nothing here locks it.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import orjson
 
 from wmtp_ray.contracts import StepReport
+from wmtp_ray.durable_files import append_durably, atomic_write
 
 FILE_NAME = "metrics.jsonl"
 RESERVED_KEYS = frozenset({"stage", "step", "time"})
@@ -62,8 +62,7 @@ class JsonlSink:
 
     def close(self) -> None:
         """Flush to the disk and close; the sink takes no more reports."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append_durably(self._file, b"")
         self._file.close()
 
     def _rewrite(self, end: Position | None, added: Mapping[Position, bytes] = MappingProxyType({})) -> None:
@@ -73,17 +72,7 @@ class JsonlSink:
         self._last = max(lines, default=None)
         new_data = b"".join(lines[position] for position in sorted(lines))
         if new_data != data:
-            replace_file(self.path, new_data)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a whole file so that a reader sees the old one or the new one, and a crash leaves one of the two."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+            atomic_write(self.path, new_data)
 
 
 def _whole_lines(data: bytes) -> Iterator[tuple[bytes, Position]]:

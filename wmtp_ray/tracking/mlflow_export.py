@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_directory
+from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
 from wmtp_ray.tracking.mlflow_run import SQLITE_PREFIX, connect

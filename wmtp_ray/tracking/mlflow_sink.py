@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.tracking.incidents import note_incident
 from wmtp_ray.tracking.metrics_file import Position
 from wmtp_ray.tracking.mlflow_errors import Cause, cause_of, without_password

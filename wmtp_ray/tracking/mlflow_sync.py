@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError, TrackingError
 from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
 from wmtp_ray.tracking.mlflow_points import batches, number_points, recorded_in

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from wmtp_ray.durable_files import atomic_write
+
 STACKS = "stacks"
 GONE = "gone"
 _PROCESSES = "processes"
@@ -49,9 +51,7 @@ def record_process(run_dir: Path, role: str, *, node_id: str, is_ready: bool = F
     faulthandler.register(_STACK_SIGNAL, file=stack_file(run_dir, role).open("ab"), all_threads=True)
     started_s = psutil.Process().create_time()
     text = f"{os.getpid()} {socket.gethostname()} {node_id} {started_s:.3f} {int(is_ready)}\n"
-    temporary = run_dir / _PROCESSES / f".{role}.{os.getpid()}"
-    temporary.write_text(text)
-    temporary.replace(run_dir / _PROCESSES / role)
+    atomic_write(run_dir / _PROCESSES / role, text.encode())
 
 
 def forget_processes(run_dir: Path) -> None:

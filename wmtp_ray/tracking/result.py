@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.tracking.decisions import Decisions, decisions_from
 from wmtp_ray.tracking.memory_use import MemoryUse, Peak
-from wmtp_ray.tracking.metrics_file import replace_file
 from wmtp_ray.tracking.mlflow_run import RunStatus
 
 FILE_NAME = "result.json"
@@ -40,7 +40,7 @@ class RunResult:
 def write_result(run_dir: Path, result: RunResult) -> Path:
     """Write `run_dir/result.json`, replacing an earlier one at once."""
     path = run_dir / FILE_NAME
-    replace_file(path, orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    atomic_write(path, orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     return path
 
 

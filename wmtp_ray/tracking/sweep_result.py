@@ -9,17 +9,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any, Literal
 
 import orjson
 
 from wmtp_ray.config.sweep import Objective
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.tracking.metrics_file import replace_file
+from wmtp_ray.intervals import CONFIDENCE, Interval, over_seeds
 
 TRIAL_FILE, SWEEP_FILE = "trial.json", "sweep.json"
-CONFIDENCE = 0.95
 TrialStatus = Literal["finished", "stopped", "failed", "unfinished"]
 
 
@@ -47,27 +46,6 @@ class TrialRecord:
     def is_settled(self) -> bool:
         """Whether it need not run again."""
         return self.status in ("finished", "stopped")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds with its 95 % interval; low and high are None with one seed."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    def render(self) -> str:
-        """Write it for a table."""
-        if self.low is None or self.high is None:
-            return f"{self.mean:.4f} (one seed)"
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
-    def overlaps(self, other: "Interval") -> bool:
-        """Whether the two intervals share a number; those of one seed are unknown and count as shared."""
-        if self.low is None or self.high is None or other.low is None or other.high is None:
-            return True
-        return self.low <= other.high and other.low <= self.high
 
 
 @dataclass(frozen=True)
@@ -101,15 +79,11 @@ class Ranking:
         return first if first is not None and first.objective is not None else None
 
 
-def interval_of(values: Sequence[float]) -> Interval:
-    """Return mean and Student's t interval: mean -+ t(0.975, n - 1) s / sqrt(n)."""
-    mean, n = fmean(values), len(values)
-    if n == 1:
-        return Interval(mean, None, None)
-    from scipy.stats import t  # a second: only where a sweep ends
-
-    half_width = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stdev(values) / math.sqrt(n)
-    return Interval(mean, mean - half_width, mean + half_width)
+def rendered(interval: Interval) -> str:
+    """Write an interval over seeds for a table."""
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.4f} (one seed)"
+    return f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
@@ -119,13 +93,13 @@ def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
         by_point.setdefault(record.point, []).append(record)
     sign = 1.0 if objective.mode == "min" else -1.0
     points = [_summary(number, trials, objective.metric) for number, trials in by_point.items()]
-    points.sort(key=lambda p: (not p.is_complete, sign * p.objective.mean if p.objective else math.inf, p.point))
+    points.sort(key=lambda p: (not p.is_complete, sign * p.objective.value if p.objective else math.inf, p.point))
     return Ranking(tuple(points), " ".join([_verdict(points, objective), *_fallen_back(records)]))
 
 
 def write_trial(run_dir: Path, record: TrialRecord) -> None:
     """Leave a trial's record in its run's folder; from then on the trial is over."""
-    replace_file(run_dir / TRIAL_FILE, orjson.dumps(asdict(record), option=_JSON))
+    atomic_write(run_dir / TRIAL_FILE, orjson.dumps(asdict(record), option=_JSON))
 
 
 def read_trial(run_dir: Path) -> TrialRecord | None:
@@ -151,7 +125,7 @@ def write_sweep(
         "best": _point_json(best) if best else None,
         "verdict": ranking.verdict,
     }
-    replace_file(directory / SWEEP_FILE, orjson.dumps(content, option=_JSON))
+    atomic_write(directory / SWEEP_FILE, orjson.dumps(content, option=_JSON))
 
 
 def read_sweep(directory: Path) -> dict[str, Any]:
@@ -171,7 +145,7 @@ def _summary(number: int, trials: Sequence[TrialRecord], metric: str) -> PointSu
     statuses: dict[str, int] = {}
     for trial in trials:
         statuses[trial.status] = statuses.get(trial.status, 0) + 1
-    objective = interval_of(list(values.values())) if values else None
+    objective = over_seeds(list(values.values())) if values else None
     return PointSummary(number, trials[0].overrides, objective, values, len(trials), statuses)
 
 
@@ -212,15 +186,13 @@ def _paired(first: PointSummary, second: PointSummary) -> str:
     seeds = [seed for seed in first.values if seed in second.values]
     if len(seeds) < 2:
         return ""
-    difference = interval_of([first.values[seed] - second.values[seed] for seed in seeds])
-    assert difference.low is not None
-    assert difference.high is not None
-    holds_zero = difference.low <= 0.0 <= difference.high
-    end = "so they cannot be told apart" if holds_zero else "so seed by seed they do differ"
-    return f" (difference over the same {len(seeds)} seeds {difference.render()}, {end})"
+    difference = over_seeds([first.values[seed] - second.values[seed] for seed in seeds])
+    end = "so seed by seed they do differ" if difference.excludes_zero else "so they cannot be told apart"
+    return f" (difference over the same {len(seeds)} seeds {rendered(difference)}, {end})"
 
 
 def _point_json(point: PointSummary) -> dict[str, Any]:
-    interval = asdict(point.objective) if point.objective else {"mean": None, "low": None, "high": None}
+    found = point.objective
+    interval = {"mean": found and found.value, "low": found and found.low, "high": found and found.high}
     rest = {"seeds": sorted(point.values), "num_seeds": point.num_seeds, "statuses": point.statuses}
     return {"point": point.point, "overrides": point.overrides, **interval, "values": point.values, **rest}

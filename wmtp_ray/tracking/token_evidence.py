@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 
 FILE_NAME = "token_evidence.json"

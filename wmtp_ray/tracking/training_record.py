@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 import yaml
 
-from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
+from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
 from wmtp_ray.tracking.metrics_file import read_reports

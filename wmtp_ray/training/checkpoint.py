@@ -25,7 +25,8 @@ import torch
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
-from wmtp_ray.artifacts.manifest import atomic_directory, file_sha256
+from wmtp_ray.artifacts.manifest import file_sha256
+from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.ranks import Ranks

@@ -1,14 +1,11 @@
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-import pytest
 import torch
 
-from wmtp_ray.artifacts.manifest import atomic_directory, atomic_file, atomic_write, file_sha256, tensors_sha256
+from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 
 
 def test_file_hash_is_plain_sha256(tmp_path: Path) -> None:
@@ -37,38 +34,3 @@ def test_tensor_hash_sees_layout_free_values_in_every_dtype() -> None:
 def test_hashing_a_file_needs_no_torch() -> None:
     program = "import sys, wmtp_ray.artifacts.manifest; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def _fail_inside(temporary: AbstractContextManager[Path], write: Callable[[Path], object]) -> None:
-    with temporary as path:
-        write(path)
-        raise ZeroDivisionError
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "config"
-    atomic_write(target, b"old")
-    with pytest.raises(ZeroDivisionError):
-        _fail_inside(atomic_file(target), lambda path: path.write_bytes(b"torn"))
-    assert [(path.name, path.read_bytes()) for path in target.parent.iterdir()] == [("config", b"old")]
-    atomic_write(target, b"new")
-    assert [(path.name, path.read_bytes()) for path in target.parent.iterdir()] == [("config", b"new")]
-
-
-def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "step_5"
-    with pytest.raises(ZeroDivisionError):
-        _fail_inside(atomic_directory(target), lambda path: (path / "weights").write_bytes(b"torn"))
-    assert not list(tmp_path.iterdir())
-    with atomic_directory(target) as temporary:
-        (temporary / "deep").mkdir()
-        (temporary / "deep" / "weights").write_bytes(b"whole")
-        assert not list(tmp_path.glob("step_*"))
-    assert (target / "deep" / "weights").read_bytes() == b"whole"
-
-
-def test_a_replaced_directory_keeps_nothing_of_the_old_one(tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        with atomic_directory(tmp_path / "latest") as temporary:
-            (temporary / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["latest", "latest/second"]

@@ -105,6 +105,12 @@ def test_a_failed_write_leaves_nothing_behind(jsonl: Path) -> None:
     assert sorted(path.name for path in jsonl.parent.iterdir()) == ["occupied", "train.jsonl"]
 
 
+def test_a_directory_that_is_not_there_is_refused_and_not_made(jsonl: Path) -> None:
+    with pytest.raises(DataError, match="cannot be written"):
+        write_index(build_index(jsonl, on_error="fail"), jsonl.parent / "mistyped" / "index")
+    assert not (jsonl.parent / "mistyped").exists()
+
+
 def test_a_new_index_does_not_disturb_a_reader_of_the_old_one(jsonl: Path, tokenizer: CodeTokenizer) -> None:
     out = index_path_of(jsonl)
     built = build_index(jsonl, on_error="fail")

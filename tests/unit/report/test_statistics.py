@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wmtp_ray.report.statistics import compare_over_problems, compare_over_seeds, over_problems, over_seeds
-
-
-def test_the_interval_over_seeds_is_students() -> None:
-    found = over_seeds([1.0, 2.0, 3.0])
-    half = 4.302652729911275 * 1.0 / np.sqrt(3)  # t(0.975, 2), standard deviation 1
-    assert (found.value, found.low, found.high) == pytest.approx((2.0, 2.0 - half, 2.0 + half))
-    assert (over_seeds([1.5]).value, over_seeds([1.5]).low) == (1.5, None)
+from wmtp_ray.report.statistics import compare_over_problems, compare_over_seeds
 
 
 @settings(max_examples=20, deadline=None)
@@ -67,13 +60,3 @@ def test_problems_are_compared_in_pairs() -> None:
     assert same.difference.low == pytest.approx(-0.037, abs=1e-3), "agreement on 100 problems proves no equality"
     assert same.difference.high == pytest.approx(0.037, abs=1e-3)
     assert not same.difference.excludes_zero
-
-
-def test_the_interval_agrees_with_the_normal_interval_of_many_problems() -> None:
-    values = np.random.default_rng(0).choice([0.0, 1.0], size=2000, p=[0.7, 0.3])
-    found = over_problems(values)
-    half = 1.96 * np.sqrt(0.21 / 2000)
-    assert found.low == pytest.approx(values.mean() - half, abs=0.02)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.02)
-    assert over_problems(values) == found, "the resamples are seeded"
-    assert over_problems(np.zeros(1)).high == pytest.approx(0.7935, abs=1e-4), "one problem says little"

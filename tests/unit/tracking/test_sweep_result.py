@@ -1,22 +1,16 @@
 """How a sweep ranks its points, and what it may say about the first."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from wmtp_ray.config.sweep import Objective
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.tracking.sweep_result import (
-    Interval,
     TrialRecord,
     TrialStatus,
-    interval_of,
     rank,
     read_sweep,
     read_trial,
@@ -37,33 +31,6 @@ def record(point: int, seed: int, value: float | None, status: TrialStatus = "fi
 def records(**values_by_point: list[float]) -> list[TrialRecord]:
     by_point = {int(name[1:]): values for name, values in values_by_point.items()}
     return [record(point, seed, value) for point, values in by_point.items() for seed, value in enumerate(values)]
-
-
-class TestInterval:
-    def test_it_is_students_with_the_tables_quantiles(self) -> None:
-        values = [1.0, 2.0, 4.0]
-        half_width = 4.302653 * stdev(values) / math.sqrt(3)  # t(0.975, 2)
-        interval = interval_of(values)
-        assert interval.mean == fmean(values)
-        assert interval.low == pytest.approx(fmean(values) - half_width, rel=1e-6)
-        assert interval.high == pytest.approx(fmean(values) + half_width, rel=1e-6)
-
-    def test_one_seed_has_none_and_says_so(self) -> None:
-        interval = interval_of([0.5])
-        assert (interval.low, interval.high) == (None, None)
-        assert interval.render() == "0.5000 (one seed)"
-
-    @settings(max_examples=30)
-    @given(st.lists(st.floats(-100, 100), min_size=2, max_size=6), st.floats(-10, 10), st.floats(0.1, 10))
-    def test_it_moves_and_stretches_with_the_values(self, values: list[float], shift: float, scale: float) -> None:
-        before, after = interval_of(values), interval_of([scale * value + shift for value in values])
-        assert after.low == pytest.approx(scale * (before.low or 0.0) + shift, abs=1e-6)
-        assert after.high == pytest.approx(scale * (before.high or 0.0) + shift, abs=1e-6)
-
-    def test_intervals_overlap_where_they_share_a_number(self) -> None:
-        assert Interval(1.0, 0.0, 2.0).overlaps(Interval(3.0, 2.0, 4.0))
-        assert not Interval(1.0, 0.0, 2.0).overlaps(Interval(3.0, 2.1, 4.0))
-        assert Interval(1.0, None, None).overlaps(Interval(9.0, 8.0, 10.0)), "an unknown interval excludes nothing"
 
 
 class TestRanking:

@@ -25,6 +25,7 @@ from wmtp_ray.data.list_tasks.problems import (
     word_prompt,
 )
 from wmtp_ray.data.list_tasks.programs import ENTRY_POINT, STYLES
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
 
 SOURCE = "list_tasks"
@@ -123,7 +124,7 @@ def write_list_tasks(directory: Path, config: ListTasks) -> ListTasksFiles:
             for path in (files.train, files.valid, files.train_problems, files.valid_problems)
         },
     }
-    files.manifest.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8", newline="\n")
+    atomic_write(files.manifest, f"{json.dumps(manifest, indent=2)}\n".encode())
     return files
 
 
@@ -232,5 +233,5 @@ def systematic_bug_shares(answered: Sequence[AnsweredProblem]) -> dict[str, floa
 def write_jsonl(path: Path, records: Sequence[Record]) -> Path:
     """Write one record a line and return the path."""
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    atomic_write(path, "".join(lines).encode())
     return path

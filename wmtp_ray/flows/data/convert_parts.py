@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from actors.row_converter import FinishedPart, PartSettings, SourcePart, finish_parts, part_files, parts_table
-from wmtp_ray.artifacts.manifest import atomic_file
 from wmtp_ray.data.codecontests import num_row_groups, read_names, unique_names
 from wmtp_ray.data.dataset_manifest import FileDigest
+from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.data.block_tasks import run_block_tasks
 

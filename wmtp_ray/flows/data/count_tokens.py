@@ -27,7 +27,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from wmtp_ray.artifacts.manifest import atomic_file
 from wmtp_ray.contracts import Int32, RowIndex
 from wmtp_ray.data.index import (
     BuiltIndex,
@@ -38,6 +37,7 @@ from wmtp_ray.data.index import (
     write_index,
 )
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.data.block_tasks import run_block_tasks
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.sampling import DifficultyBins, DifficultySource
 from wmtp_ray.config.schema import RunConfig
@@ -19,6 +18,7 @@ from wmtp_ray.data.index import BuiltIndex, load_built_index
 from wmtp_ray.data.overview import overview_of
 from wmtp_ray.data.overview_json import overview_json
 from wmtp_ray.data.overview_text import render_overview
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.flows.run.prepare import version_schedule
 from wmtp_ray.plan.render import render

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from actors.row_converter import PartSettings
-from wmtp_ray.artifacts.manifest import atomic_write, file_sha256
+from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.data import benchmarks, codecontests
 from wmtp_ray.data.dataset_manifest import (
     FILE_NAME,
@@ -34,6 +34,7 @@ from wmtp_ray.data.kept_rows import LANGUAGES, Counts, RowLimits, keep_rows, tot
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, write_list_tasks
 from wmtp_ray.data.source_files import LocatedFiles, locate
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.data.convert_parts import concatenate_parts, convert_parts, list_parts, remove_parts

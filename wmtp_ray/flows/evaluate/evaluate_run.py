@@ -9,15 +9,15 @@ import ray
 from ray.exceptions import RayError
 
 from actors.metrics_sink import MetricsSink
-from wmtp_ray.artifacts.manifest import atomic_directory
-from wmtp_ray.artifacts.meta_checkpoint import PARAMS
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
 from wmtp_ray.evaluation.identity import free_directory
-from wmtp_ray.evaluation.intervals import RULE
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
+from wmtp_ray.intervals import RULE
+from wmtp_ray.model.spec import PARAMS
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.decisions import note_evaluation, read_decisions
 from wmtp_ray.tracking.mlflow_run import RunStatus

@@ -30,7 +30,7 @@ from actors.policy_worker import RankJob, run_rank
 from actors.reference_scorer import ReferenceScorer
 from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
-from wmtp_ray.artifacts.meta_checkpoint import open_value_path, read_model_args
+from wmtp_ray.artifacts.meta_checkpoint import open_value_path
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.arms import BASELINE
 from wmtp_ray.config.schema import RunConfig
@@ -40,6 +40,8 @@ from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.run.prepare import Prepared
 from wmtp_ray.flows.run.run_watch import RunWatch
 from wmtp_ray.flows.run.stop_request import StopRequest, ended_with_ray
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.preflight.needed_resources import training_resources
@@ -64,7 +66,6 @@ from wmtp_ray.training.stages import (
     read_failure,
     read_stage_result,
     stage_directory,
-    value_spec,
 )
 
 _POLL_S = 0.2
@@ -238,12 +239,12 @@ class _Run:
             )
         if not config.uses_critic:
             return ScorePool(None, OneVersion(), None)
-        args, spec = read_model_args(config.model.path), value_spec(config)
+        args, spec = ModelSpec.read(config.model.path), ValueSpec.of(config)
         snapshots = None
         if config.critic.source == "frozen":
             bundle = critic_bundle(config)
             assert bundle is not None, "the schema asks for critic.path, or for stage 1"
-            args = read_model_args(bundle)
+            args = ModelSpec.read(bundle)
             snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
             snapshots.put_streamed(0, *open_value_path(bundle, spec))
         scorers = self._start("critic", self._critic_class, args, spec, config)

@@ -9,8 +9,9 @@ from rich.table import Column, Table
 
 from wmtp_ray.config.recipe_file import dump_recipe
 from wmtp_ray.config.sweep_points import Point, Trial
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
-from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, rank, read_trial, write_sweep
+from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, rank, read_trial, rendered, write_sweep
 
 BEST_RECIPE, POINTS_FILE = "recipe.best.yaml", "points.jsonl"
 
@@ -42,7 +43,7 @@ def write_outcome(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
     ranking = rank(records, plan.spec.objective)
     write_sweep(plan.directory, plan.spec_values(), records, ranking, plan.shared())
     if ranking.best is not None:
-        (plan.directory / BEST_RECIPE).write_text(_best_recipe(plan, ranking), encoding="utf-8")
+        atomic_write(plan.directory / BEST_RECIPE, _best_recipe(plan, ranking).encode())
     return ranking, records
 
 
@@ -55,7 +56,7 @@ def _best_recipe(plan: SweepPlan, ranking: Ranking) -> str:
     objective = plan.spec.objective
     comment = (
         f"Point {best.point} of the sweep {plan.name}: {Point(best.point, best.overrides).render()}\n"
-        f"{objective.metric} ({objective.mode}): {best.objective.render()} over {len(best.values)} seeds.\n"
+        f"{objective.metric} ({objective.mode}): {rendered(best.objective)} over {len(best.values)} seeds.\n"
         f"{textwrap.fill(ranking.verdict, 100)}\n"
         "Run it without a preset: what its preset said is written here, and a preset would win over it."
     )
@@ -75,7 +76,7 @@ def table_of(plan: SweepPlan, ranking: Ranking) -> Table:
     )
     for point in ranking.points:
         values = [_cell(point.overrides[key]) for key in plan.spec.space]
-        found = point.objective.render() if point.objective is not None else "-"
+        found = rendered(point.objective) if point.objective is not None else "-"
         statuses = ", ".join(f"{count} {status}" for status, count in point.statuses.items())
         table.add_row(f"{point.point:03d}", *values, found, statuses)
     return table

@@ -17,7 +17,6 @@ from typing import Any
 
 import yaml
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.arguments import Arguments
 from wmtp_ray.config.layers import short_name
 from wmtp_ray.config.load import check_files, load_config
@@ -25,6 +24,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep import SweepSpec, load_sweep
 from wmtp_ray.config.sweep_points import Point, Trial, corner_points, listed_points, trial_arguments
 from wmtp_ray.config.sweep_sharing import critic_values, plan_key, shares_critic
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.flows.run.prepare import Prepared, prepare, version_schedule
 from wmtp_ray.preflight.run_directory import check_plans, check_run_directory
@@ -135,7 +135,7 @@ class SweepPlan:
 def plan_sweep(arguments: Arguments, now: datetime) -> SweepPlan:
     """Load, check and plan every point. Raises a WmtpError that names the first points that cannot run."""
     assert arguments.sweep is not None
-    spec = load_sweep(arguments.sweep, arguments.sweep_overrides)
+    spec = load_sweep(arguments.sweep, arguments.sweep_overrides, own_dir=arguments.config_dir)
     _refuse_swept_words(arguments, spec)
     name = f"{short_name('recipe', arguments.recipe or '')}-{short_name('sweep', arguments.sweep)}-{now:%Y%m%d-%H%M%S}"
     arguments = replace(arguments, run_name=arguments.run_name or (None if arguments.resume else name))

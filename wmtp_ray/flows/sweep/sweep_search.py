@@ -16,9 +16,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from wmtp_ray.artifacts.manifest import atomic_write
 from wmtp_ray.config.sweep import Dimension, LogUniform, SweepSpec, Uniform
 from wmtp_ray.config.sweep_points import Point, Trial
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.flows.sweep.sweep_outcome import POINTS_FILE, read_points
 from wmtp_ray.tracking.sweep_result import TrialRecord

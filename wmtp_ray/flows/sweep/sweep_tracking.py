@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import time_ns
 
-from wmtp_ray.artifacts.manifest import atomic_write
+from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
 from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
 from wmtp_ray.tracking.mlflow_run import (
@@ -53,7 +53,7 @@ class ParentRun:
         try:
             best = ranking.best
             if best is not None and best.objective is not None:
-                self._run.log_metrics([MetricPoint("sweep/best", best.objective.mean, time_ns() // 1_000_000, None)])
+                self._run.log_metrics([MetricPoint("sweep/best", best.objective.value, time_ns() // 1_000_000, None)])
             for path in files:
                 if path.is_file():
                     self._run.log_artifact(path)

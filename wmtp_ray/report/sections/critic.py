@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wmtp_ray.intervals import normal_half_width
 from wmtp_ray.objective.baseline_standing import gate_words
 from wmtp_ray.report.arms import Arm
 from wmtp_ray.report.blocks import (
@@ -225,7 +226,7 @@ def _drop_at_edit(measured: Sequence[_Measured]) -> Figure | None:
     known = [each for each in measured if each.mean("minimal_drop_at_edit_auc") is not None]
     if not known:
         return None
-    errors = [1.96 * (each.mean("minimal_drop_at_edit_auc_standard_error") or 0.0) for each in known]
+    errors = [normal_half_width(each.mean("minimal_drop_at_edit_auc_standard_error") or 0.0) for each in known]
     names = [each.name for each in known]
     traces: tuple[Trace, ...] = (
         {

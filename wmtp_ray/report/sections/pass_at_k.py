@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wmtp_ray.evaluation.intervals import RULE
+from wmtp_ray.intervals import RULE, Interval
 from wmtp_ray.report.arms import Arm, confounds
 from wmtp_ray.report.blocks import (
     Block,
@@ -20,7 +20,6 @@ from wmtp_ray.report.blocks import (
 )
 from wmtp_ray.report.comparison import ArmScore, DatasetComparison, Difference
 from wmtp_ray.report.sections.answers import answer_blocks
-from wmtp_ray.report.statistics import Interval
 
 _MOST_CHANGED = 10
 
@@ -170,8 +169,8 @@ def _changed(comparison: DatasetComparison) -> Table:
     """The problems on which arms differ most from the reference."""
     base = comparison.differences[0].reference
     others = [each.score for each in comparison.differences]
-    gaps_P = np.nanmax(np.abs(np.array([score.problems_P for score in others]) - base.problems_P), axis=0)
-    order = np.argsort(-np.nan_to_num(gaps_P), kind="stable")[:_MOST_CHANGED]
+    gaps_P = np.nan_to_num(np.abs(np.array([score.problems_P for score in others]) - base.problems_P)).max(axis=0)
+    order = np.argsort(-gaps_P, kind="stable")[:_MOST_CHANGED]
     rows = tuple(
         (comparison.task_ids[place], *(_percent(score.problems_P[place], 0) for score in (base, *others)))
         for place in order

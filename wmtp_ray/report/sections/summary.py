@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wmtp_ray.config.arms import METHOD, arms_of
+from wmtp_ray.intervals import Interval, over_seeds
 from wmtp_ray.report.arms import Arm, caution
 from wmtp_ray.report.blocks import Block, Bullets, Missing, Section, Table, Words, figures, names_of, share, signed
 from wmtp_ray.report.comparison import (
@@ -19,7 +20,7 @@ from wmtp_ray.report.comparison import (
 )
 from wmtp_ray.report.saved_run import WEIGHTING
 from wmtp_ray.report.sections.training import training_table
-from wmtp_ray.report.statistics import Interval, SeedTest, compare_over_seeds, over_seeds
+from wmtp_ray.report.statistics import SeedTest, compare_over_seeds
 
 FLAT_STD = 0.05
 
