@@ -93,7 +93,7 @@ def _assert_all_records_say_what_ran(config: RunConfig, result: RunResult) -> No
     assert saved.evidence is not None
     assert saved.evidence.weighting == "uniform"
     ranks = [(each.stage, each.step, each.num_ranks, each.device) for each in decided.places if each.role == "ranks"]
-    assert ranks == [(1, 0, 1, "cpu"), (2, 0, 1, "cpu")], "train.device=auto"
+    assert ranks == [(1, 0, 1, "cpu"), (2, 0, 1, "cpu")]
     (arm,) = group_runs([saved])
     assert (arm.name, arm.role) == ("uniform on mixed rows", "baseline")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wmtp_ray.config.arms import BASELINE, Role, arm_named, place_in_reports
+from wmtp_ray.config.schema import effects
 from wmtp_ray.report.saved_run import SavedRun
 from wmtp_ray.tracking.training_difference import (
     SEED_KEYS,
@@ -21,8 +22,6 @@ from wmtp_ray.tracking.training_difference import (
 )
 
 CRITIC = "critic.path"
-_MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
-_UNTOLD_KEYS = {*SEED_KEYS, "run_name", "preset", "stages", "storage_root", "tags"}
 _WORDS_OF_NAME = 3
 _VALUE_CHARS = 24
 
@@ -52,11 +51,7 @@ class Arm:
 
 def settings_of(run: SavedRun) -> dict[str, Any]:
     """Return the configuration as it ran, without seeds, names, and what only concerns the machine."""
-    return {
-        key: value
-        for key, value in run.settings.items()
-        if key not in _UNTOLD_KEYS and not key.startswith(_MACHINE_SECTIONS)
-    }
+    return {k: value for k, value in run.settings.items() if effects().is_of_training(k) and k not in SEED_KEYS}
 
 
 def differing_keys(runs: Sequence[SavedRun]) -> list[str]:

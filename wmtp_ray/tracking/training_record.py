@@ -15,7 +15,7 @@ import orjson
 import yaml
 
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
@@ -142,13 +142,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     return dict(_leaves(values, ""))
 
 
-_MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
-_NAMES = {"run_name", "preset", "stages", "storage_root"}
-
-
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     """Leave out names and what only concerns the machine or the evaluation."""
-    return {key: value for key, value in config.items() if key not in _NAMES and not key.startswith(_MACHINE_SECTIONS)}
+    return {key: value for key, value in config.items() if effects().is_of_training(key)}
 
 
 def training_from(values: dict[str, Any]) -> TrainingRecord:
