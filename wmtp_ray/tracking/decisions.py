@@ -3,7 +3,7 @@
 | decision | written by, and when |
 |---|---|
 | which weighting stage 2 ran with, and what the critic's gate said | the driver, before stage 2 begins |
-| what a start was told that config.yaml does not say, which stages were done before | the driver, at every start |
+| host and versions, settings that config.yaml does not say, stages done before | the driver, at every start |
 | device, precision, number of ranks, first step | rank 0, scorers and decoders, at every start of theirs |
 | formats and isolation of the evaluation, data sets without a file | the driver, before stage 3 |
 
@@ -12,9 +12,13 @@ A decision is taken once: a resumed run reads it. result.json repeats all of it,
 """
 
 import os
+import platform
+import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +33,7 @@ from wmtp_ray.errors import ArtifactError
 from wmtp_ray.run_files import CONFIG_FILE
 
 FILE_NAME = "decisions.json"
+_PACKAGES = ("wmtp_ray", "torch", "ray", "numpy")
 _PLACES = "places.jsonl"  # lines of `Place`, of which many processes write
 
 GateOutcome = Literal["passed", "warned", "fell back", "stopped", "unhealthy", "not measured"]
@@ -51,6 +56,8 @@ class Start:
     """One start of the run. `changed`: settings of this start that config.yaml, of the first one, says otherwise."""
 
     began: str
+    host: str
+    versions: dict[str, str]
     stages: tuple[int, ...]
     done_before: tuple[int, ...]
     changed: dict[str, Any]
@@ -98,8 +105,10 @@ class Decisions:
             "device": _in_turn(place.device for place in ranks),
             "dtype": _in_turn(place.dtype for place in ranks),
             "num_ranks": _in_turn(str(place.num_ranks) for place in ranks),
+            "hosts": _in_turn(start.host for start in self.starts),
+            "versions": _in_turn(_spelled(start.versions) for start in self.starts),
             "starts": str(len(self.starts)) if len(self.starts) > 1 else "",
-            "changed": " ".join(f"{key}={value}" for key, value in changed.items()),
+            "changed": _spelled(changed),
             "formats": " ".join(f"{name}={each.format}" for name, each in self.evaluation.items()),
             "isolation": _in_turn(each.isolation for each in self.evaluation.values()),
             "not_evaluated": " ".join(self.not_evaluated),
@@ -125,7 +134,8 @@ def decisions_from(values: Any, path: Path) -> Decisions:
 def note_start(config: RunConfig, done_before: tuple[int, ...]) -> None:
     """Add a start of the run."""
     decided = read_decisions(config.run_dir)
-    start = Start(time.strftime("%Y-%m-%dT%H:%M:%S%z"), config.stages, done_before, _changed(config))
+    began, host = time.strftime("%Y-%m-%dT%H:%M:%S%z"), socket.gethostname()
+    start = Start(began, host, _versions(), config.stages, done_before, _changed(config))
     _write(config.run_dir, replace(decided, starts=(*decided.starts, start)))
 
 
@@ -163,6 +173,15 @@ def _places(run_dir: Path) -> Iterator[Place]:
             continue
 
 
+def _versions() -> dict[str, str]:
+    """Of a checkout that is run without an installation the package has none."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def _changed(config: RunConfig) -> dict[str, Any]:
     saved = config.run_dir / CONFIG_FILE
     if not saved.is_file():
@@ -190,6 +209,10 @@ def _json(path: Path) -> Any:
         return orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
         raise ArtifactError(f"{path} is not what a run writes ({error}); restore it, or remove it") from error
+
+
+def _spelled(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in values.items())
 
 
 def _in_turn(texts: Iterable[str]) -> str:

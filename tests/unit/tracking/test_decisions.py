@@ -1,11 +1,13 @@
 """What was decided while a run ran is on record: written at the time, kept by later starts, repeated to MLflow."""
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 from wmtp_ray.config.load import dump_config, load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
@@ -61,7 +63,13 @@ def test_every_decision_is_kept_beside_the_others(config: RunConfig) -> None:
     decided = read_decisions(config.run_dir)
     assert (decided.gate, decided.weighting, decided.evaluation) == (FELL_BACK, "uniform", asked)
     assert [place.device for place in decided.places] == ["cpu"]
-    assert decided.tags() == {
+    (start,) = decided.starts
+    assert start.host == socket.gethostname()
+    assert start.versions["torch"] == torch.__version__
+    tags = decided.tags()
+    assert f"torch={torch.__version__}" in tags.pop("ran.versions")
+    assert tags == {
+        "ran.hosts": start.host,
         "ran.weighting": "uniform",
         "ran.gate": "fell back; AUC at the end 0.5 is below 0.52",
         "ran.device": "cpu",
