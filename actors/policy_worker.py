@@ -5,7 +5,6 @@ the newest checkpoint. Rank 0 also publishes the value path, writes checkpoints 
 is in `wmtp_ray/training` and `wmtp_ray/objective`; this file only moves things between them.
 """
 
-import json
 import os
 import time
 from contextlib import suppress
@@ -29,12 +28,12 @@ from wmtp_ray.artifacts.snapshots import SnapshotDirectory, open_attempt, versio
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch, StepReport
 from wmtp_ray.data.index_file import load_index
-from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.model.policy import value_path_state
 from wmtp_ray.plan.run_plan import load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
+from wmtp_ray.saved_records import read_record, write_exact_record
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.processes import show_life
@@ -320,7 +319,7 @@ class PolicyWorker:
         if self.ranks.rank != 0:
             return
         with suppress(OSError):  # a full disk is the checkpoint's to name
-            atomic_write(self.job.stage_dir / _REPORTS, json.dumps([asdict(each) for each in self.reports]).encode())
+            write_exact_record(self.job.stage_dir / _REPORTS, self.reports)
         self.reports.clear()
 
     def _start_reports(self) -> None:
@@ -333,7 +332,7 @@ class PolicyWorker:
         if not kept.is_file():
             return
         recorded = {(report.stage, report.step) for report in read_reports(self.config.run_dir)}
-        for report in (StepReport(**fields) for fields in json.loads(kept.read_text())):
+        for report in read_record(kept, list[StepReport], "remove it: metrics.jsonl then lacks these steps"):
             if report.step < self.start_step and (report.stage, report.step) not in recorded:
                 self.job.metrics.log.remote(report)
 

@@ -1,6 +1,5 @@
 """What stands at the end of a sweep, and after each trial: sweep.json, recipe.best.yaml, the table."""
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from wmtp_ray.config.recipe_file import dump_recipe
 from wmtp_ray.config.sweep_points import Point, Trial
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
+from wmtp_ray.saved_records import decode_record
 from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, rank, read_trial, rendered, write_sweep
 
 BEST_RECIPE, POINTS_FILE = "recipe.best.yaml", "points.jsonl"
@@ -25,7 +25,9 @@ def records_of(plan: SweepPlan) -> list[TrialRecord]:
 def read_points(path: Path) -> list[Point]:
     """Return the points that optuna has proposed so far."""
     lines = path.read_bytes().splitlines() if path.is_file() else []
-    return [Point(number, json.loads(line)) for number, line in enumerate(lines)]
+    remedy = "remove the line, and go on with wmtp sweep ... --resume: optuna proposes another point"
+    kind = dict[str, Any]
+    return [Point(n, decode_record(line, kind, f"{path}:{n + 1}", remedy)) for n, line in enumerate(lines)]
 
 
 def _proposed(plan: SweepPlan) -> list[Trial]:
