@@ -30,6 +30,7 @@ from wmtp_ray.contracts import ScoredBatch, StepReport
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.model.policy import value_path_state
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.run_plan import load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
@@ -47,7 +48,6 @@ from wmtp_ray.training.checkpoint import (
 )
 from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.run_estimate import stage_flops
-from wmtp_ray.training.estimate.sizes import ModelSize
 from wmtp_ray.training.optim import build_optimizer, learning_rate_at
 from wmtp_ray.training.parallel import choose_device, distribute
 from wmtp_ray.training.process_memory import give_back_freed_memory, peak_bytes
@@ -121,7 +121,7 @@ class PolicyWorker:
         self.start_step = read_state(self.continued_from).step if self.continued_from is not None else 0
         self.stream = self._stream()  # reads its first rows while the policy is built
         self.policy = job.recipe.build_policy(config)
-        self.size = ModelSize.from_params(asdict(self.policy.transformer.args))
+        self.size = ModelSpec.of(self.policy.transformer.args)
         self.peak_flops = measured_peak_flops(
             self.device, torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
         )

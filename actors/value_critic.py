@@ -10,20 +10,21 @@ from pathlib import Path
 import torch
 
 from actors.stalls import enter_run
-from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.meta_checkpoint import load_value_model
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.model.value_model import ValueModel, ValueSpec
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_model import ValueModel
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
 
 
 class ValueCritic:
     """Holds the critic's trunk and value head on one device."""
 
-    def __init__(self, args: ModelArgs, spec: ValueSpec, config: RunConfig, number: int) -> None:
+    def __init__(self, args: ModelSpec, spec: ValueSpec, config: RunConfig, number: int) -> None:
         torch.set_num_threads(config.cluster.threads_per_critic)
         enter_run(config.run_dir, f"critic_{number}")
         self._device = choose_device(scorer_device(config), local_rank=0)
@@ -52,7 +53,7 @@ class ValueCritic:
         return Scores(version=version, values_BT=values_BT.float().cpu().numpy())
 
 
-def _build_model(args: ModelArgs, spec: ValueSpec, config: RunConfig) -> ValueModel:
+def _build_model(args: ModelSpec, spec: ValueSpec, config: RunConfig) -> ValueModel:
     """The critic before its first version; of a policy with adapters it holds the base, which versions do not bring."""
     if config.model.lora is None or config.critic.source == "frozen":
         return ValueModel(args, spec)

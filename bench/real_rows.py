@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.micro import make_micro_model
+from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.load import Arguments, dump_config, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -26,7 +27,7 @@ from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.training.stages import read_stage_result, stage_directory
 
-CONTROLS = ("uniform", "sequence_reward", "surprisal", "shuffled", "matched_random")
+CONTROLS = [arm.name for arm in ARMS.values() if arm.role not in ("method", "rival")]
 COLUMNS = {
     "first": "loss, first step",
     "last": "loss, last step",

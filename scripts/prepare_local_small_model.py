@@ -6,39 +6,38 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vendor.meta_llama.model import ModelArgs
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer
 from wmtp_ray.artifacts.micro import MicroShape, micro_args, open_random, open_slice
 from wmtp_ray.artifacts.model_directory import write_model
 from wmtp_ray.artifacts.rows_tokenizer import NUM_PIECES, train_on_rows
+from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.errors import WmtpError
 from wmtp_ray.interrupts import end_on_signals
+from wmtp_ray.model.spec import ModelSpec
 
 LAYERS, DIM, HEADS, HORIZONS, OUT = 7, 256, 4, 4, Path("storage/models_v2/micro-mtp")
 
 
 def main() -> int:
     """Write the miniature and load it strictly; return the exit code (0 done or nothing to do, 2 refused)."""
+    return exit_code_of(_prepare)
+
+
+def _prepare() -> None:
     words = (parser := _parser()).parse_args()
     if words.base is words.tokenizer is words.rows is None:
         parser.error("give --base DIR to cut from, or --tokenizer FILE or --rows FILE for a random model")
     shape = MicroShape(words.layers, words.dim, words.heads, words.kv_heads, words.ffn, words.vocab, words.horizons)
-    try:
-        with TemporaryDirectory() as folder:
-            if words.base is not None:
-                model = open_slice(words.base, micro_args(shape, read_model_args(words.base)), words.tokenizer)
-            else:
-                file = words.tokenizer or train_on_rows(words.rows, Path(folder) / "tokenizer.model", words.pieces)
-                llama = ModelArgs(DIM, LAYERS, HEADS, CodeTokenizer(file).vocab_size, n_future_tokens=HORIZONS)
-                model = open_random(micro_args(shape, llama), words.seed, file)
-            write_model(words.out, model, datetime.now(), print, dry_run=words.dry_run)
-        if not words.dry_run:
-            load_transformer(words.out)
-    except WmtpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with TemporaryDirectory() as folder:
+        if words.base is not None:
+            model = open_slice(words.base, micro_args(shape, ModelSpec.read(words.base)), words.tokenizer)
+        else:
+            file = words.tokenizer or train_on_rows(words.rows, Path(folder) / "tokenizer.model", words.pieces)
+            llama = ModelSpec(DIM, LAYERS, HEADS, CodeTokenizer(file).vocab_size, n_future_tokens=HORIZONS)
+            model = open_random(micro_args(shape, llama), words.seed, file)
+        write_model(words.out, model, datetime.now(), print, dry_run=words.dry_run)
+    if not words.dry_run:
+        load_transformer(words.out)
 
 
 def _parser() -> argparse.ArgumentParser:

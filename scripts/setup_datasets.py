@@ -5,33 +5,32 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.data.kept_rows import LANGUAGES
-from wmtp_ray.errors import WmtpError
 from wmtp_ray.flows.data import setup_datasets as flow
 from wmtp_ray.interrupts import end_on_signals
 
 
 def main() -> int:
     """Convert what the command line asks for; return the exit code (0 done or nothing to do, 2 refused)."""
+    return exit_code_of(_convert)
+
+
+def _convert() -> None:
     words = _parser().parse_args()
     now = datetime.now()
-    try:
-        if words.dataset == "list_tasks":
-            flow.setup_list_tasks(words.out, print)
-            return 0
-        place = flow.Place(words.source, words.revision, words.out)
-        if words.dataset == "humaneval":
-            flow.setup_humaneval(place, now, print)
-        elif words.dataset == "mbpp":
-            rows = flow.RowParameters(words.tokenizer, ("python3",), words.max_tokens)
-            flow.setup_mbpp(place, words.variant, rows, now, print)
-        else:
-            rows = flow.RowParameters(words.tokenizer, tuple(words.languages), words.max_tokens)
-            flow.setup_codecontests(place, words.splits, rows, now, print)
-    except WmtpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if words.dataset == "list_tasks":
+        flow.setup_list_tasks(words.out, print)
+        return
+    place = flow.Place(words.source, words.revision, words.out)
+    if words.dataset == "humaneval":
+        flow.setup_humaneval(place, now, print)
+    elif words.dataset == "mbpp":
+        rows = flow.RowParameters(words.tokenizer, ("python3",), words.max_tokens)
+        flow.setup_mbpp(place, words.variant, rows, now, print)
+    else:
+        rows = flow.RowParameters(words.tokenizer, tuple(words.languages), words.max_tokens)
+        flow.setup_codecontests(place, words.splits, rows, now, print)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,32 +9,31 @@ from wmtp_ray.artifacts.convert_checkpoint import open_checkpoint
 from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
 from wmtp_ray.artifacts.model_directory import TOKENIZER, keep_place, share_tokenizer, write_model
 from wmtp_ray.artifacts.reference_shards import open_reference
-from wmtp_ray.errors import WmtpError
+from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.interrupts import end_on_signals
 
 
 def main() -> int:
     """Convert what the command line asks for; return the exit code (0 done or nothing to do, 2 refused)."""
+    return exit_code_of(_convert)
+
+
+def _convert() -> None:
     words = _parser().parse_args()
     now = datetime.now()
-    try:
-        if words.model == "policy":
-            tokenizer = None if words.no_tokenizer else words.tokenizer or find_tokenizer(words.source)
-            tokenizer = tokenizer or words.source / TOKENIZER
-            policy = open_checkpoint(words.source, tokenizer=tokenizer, version=words.version)
-            write_model(words.out, policy, now, print, dry_run=words.dry_run)
-            if tokenizer is not None and not words.dry_run:
-                share_tokenizer(words.out, print)
-        elif words.model == "reference":
-            tokenizer, policy_directory = words.tokenizer or words.source / TOKENIZER, words.tokenizer_shared_with
-            reference = open_reference(words.source, words.out, policy_directory, tokenizer, version=words.version)
-            write_model(words.out, reference, now, print, dry_run=words.dry_run)
-        else:
-            keep_place(words.out, now, print, dry_run=words.dry_run)
-    except WmtpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if words.model == "policy":
+        tokenizer = None if words.no_tokenizer else words.tokenizer or find_tokenizer(words.source)
+        tokenizer = tokenizer or words.source / TOKENIZER
+        policy = open_checkpoint(words.source, tokenizer=tokenizer, version=words.version)
+        write_model(words.out, policy, now, print, dry_run=words.dry_run)
+        if tokenizer is not None and not words.dry_run:
+            share_tokenizer(words.out, print)
+    elif words.model == "reference":
+        tokenizer, policy_directory = words.tokenizer or words.source / TOKENIZER, words.tokenizer_shared_with
+        reference = open_reference(words.source, words.out, policy_directory, tokenizer, version=words.version)
+        write_model(words.out, reference, now, print, dry_run=words.dry_run)
+    else:
+        keep_place(words.out, now, print, dry_run=words.dry_run)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wmtp_ray.artifacts.storage_sync import MountedFolder, list_files, sync
 from wmtp_ray.artifacts.vessl_volume import VesslVolume
-from wmtp_ray.errors import WmtpError
+from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.interrupts import end_on_signals
 
 FOLDERS = ("models_v2", "datasets_v2", "datasets_local_small", "runs")
@@ -14,21 +14,20 @@ FOLDERS = ("models_v2", "datasets_v2", "datasets_local_small", "runs")
 
 def main() -> int:
     """Send what the command line names; return the exit code (0 done or nothing to do, 2 refused or failed)."""
+    return exit_code_of(_send)
+
+
+def _send() -> None:
     words = _parser().parse_args()
     folders = words.folders or [name for name in FOLDERS if (words.storage / name).is_dir()]
-    try:
-        if words.to.startswith("volume://"):
-            volume = VesslVolume(words.to, words.storage, asks=not words.dry_run)
-            counts = sync(list_files(words.storage, folders), volume, print, dry_run=words.dry_run)
-        else:
-            mounted = MountedFolder(Path(words.to), reread=words.verify)
-            counts = sync(list_files(words.storage, folders), mounted, print, dry_run=words.dry_run)
-    except WmtpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if words.to.startswith("volume://"):
+        volume = VesslVolume(words.to, words.storage, asks=not words.dry_run)
+        counts = sync(list_files(words.storage, folders), volume, print, dry_run=words.dry_run)
+    else:
+        mounted = MountedFolder(Path(words.to), reread=words.verify)
+        counts = sync(list_files(words.storage, folders), mounted, print, dry_run=words.dry_run)
     verb = "to send" if words.dry_run else "sent"
     print(f"{counts.sent} files {verb}, {counts.sent_bytes / 1e9:.2f} GB; {counts.there_already} there already")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

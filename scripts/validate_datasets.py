@@ -4,22 +4,23 @@ import argparse
 import sys
 from pathlib import Path
 
-from wmtp_ray.errors import DataError, WmtpError
+from wmtp_ray.cli.ends import exit_code_of
+from wmtp_ray.errors import DataError
 from wmtp_ray.flows.data.validate_data import validate_data
 from wmtp_ray.interrupts import end_on_signals
 
 
 def main() -> int:
     """Check each data set's splits together; return the exit code (0 nothing wrong, 2 errors found or refused)."""
+    return exit_code_of(_check)
+
+
+def _check() -> int:
     words = _parser().parse_args()
     benchmarks = {name: Path(path) for name, _, path in (word.partition("=") for word in words.benchmark)}
     has_problems = False
     for place in words.folders:
-        try:
-            report = validate_data(_splits(place, words.dataset_suffix), benchmarks=benchmarks)
-        except WmtpError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        report = validate_data(_splits(place, words.dataset_suffix), benchmarks=benchmarks)
         print(f"{place}\n{report.render()}")
         has_problems = has_problems or report.has_problems
     return 2 if has_problems else 0

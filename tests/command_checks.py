@@ -20,7 +20,7 @@ from unittest.mock import patch
 import yaml
 
 from tests.documents import ROOT
-from wmtp_ray import cli
+from wmtp_ray.cli.command import read
 from wmtp_ray.config.load import Arguments, load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep import load_sweep
@@ -76,7 +76,10 @@ def _check_wmtp(words: list[str], place: Path) -> None:
     if words[:1] and words[0] in LAUNCH_VERBS:
         _check_launch(words[1:], place)
         return
-    found = _read_by(cli.main, _filled_in(words))
+    try:
+        found = read(_filled_in(words))
+    except WmtpError as error:
+        raise ObjectionError(str(error)) from None
     _check_keys(words[0], found)
 
 
@@ -95,9 +98,9 @@ def _check_keys(verb: str, found: argparse.Namespace) -> None:
 
 
 def _check_launch(words: list[str], place: Path) -> None:
-    arguments = parse_arguments([in_place(word, place) for word in words])
-    if arguments.show_help:
+    if {"-h", "--help"} & set(words):
         return
+    arguments = parse_arguments([in_place(word, place) for word in words])
     load_config(arguments, now=NOW)
     if arguments.sweep is not None:
         spec = load_sweep(arguments.sweep, arguments.sweep_overrides)
@@ -122,7 +125,7 @@ def _check_python(words: list[str], place: Path) -> None:
         _require(importlib.util.find_spec(words[1]) is not None, f"there is no module {words[1]}")
     else:
         _require((ROOT / words[0]).is_file(), f"there is no script {words[0]}")
-        _read_by(_main_of(words[0]), words[1:], prepend=words[0])
+        _read_by(_main_of(words[0]), words[1:], words[0])
 
 
 @cache
@@ -209,16 +212,12 @@ def _filled_in(words: Sequence[str]) -> list[str]:
     return [PLACEHOLDERS.get(pair, pair[1]) for pair in pairs]
 
 
-def _read_by(main: Callable[..., int], words: Sequence[str], prepend: str | None = None) -> argparse.Namespace:
-    """Return what the command line's own parser makes of the words; ObjectionError with its message."""
+def _read_by(main: Callable[..., int], words: Sequence[str], program: str) -> argparse.Namespace:
+    """Return what a script's own parser makes of the words; ObjectionError with its message."""
     said = StringIO()
     try:
-        with _stopped_parsers(), redirect_stderr(said):
-            if prepend is None:
-                main(list(words))
-            else:
-                with patch("sys.argv", [prepend, *words]):
-                    main()
+        with _stopped_parsers(), redirect_stderr(said), patch("sys.argv", [program, *words]):
+            main()
     except _ParsedError as parsed:
         return parsed.found
     except SystemExit:

@@ -1,7 +1,7 @@
 """The errors a user can cause, one class per place to look.
 
-Every message says what was found, what was expected and what to do. A `WmtpError` ends the command with exit code 2
-when it is raised before training starts (see `wmtp_ray.launch`). Our own invariants are asserts, never these.
+Every message says what was found, what was expected and what to do. What exit code an error ends a command with is
+said in `cli/ends.py`. Our own invariants are asserts, never these.
 """
 
 
@@ -31,6 +31,10 @@ class TrainingError(WmtpError):
 
 class TrackingError(WmtpError):
     """MLflow went away in the middle, or does not take what it lacks."""
+
+
+class Failed(WmtpError):
+    """What had begun could not be finished; what it saved stays, and the message says how to go on."""
 
 
 class Interrupted(Exception):

@@ -15,7 +15,14 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MODULES = sorted(path for package in ("wmtp_ray", "actors", "vendor") for path in (ROOT / package).rglob("*.py"))
 # What a process pays for before a command can be refused, from the bottom up.
 LIGHT_MODULES = ["wmtp_ray.contracts", "wmtp_ray.config.load", "wmtp_ray.plan.run_plan", "wmtp_ray.artifacts.manifest"]
-LIGHT_MODULES += ["wmtp_ray.data.index", "wmtp_ray.flows.run.prepare", "wmtp_ray.launch", "wmtp_ray.cli"]
+LIGHT_MODULES += [
+    "wmtp_ray.model.spec",
+    "wmtp_ray.model.value_spec",
+    "wmtp_ray.data.index",
+    "wmtp_ray.flows.run.prepare",
+    "wmtp_ray.launch",
+    "wmtp_ray.cli",
+]
 
 
 def imports_of(path: Path) -> set[str]:

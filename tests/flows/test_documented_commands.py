@@ -21,10 +21,10 @@ from tests.command_checks import LAUNCH_VERBS, in_place, launch_words
 from tests.documents import DOCUMENTS, KOREAN, ROOT, commands_of, relative
 from tests.flows.world import make_world
 from wmtp_ray import cli
+from wmtp_ray.cli.ends import DONE, REFUSED
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.flows.data.derived_files import write_derived
 from wmtp_ray.flows.data.setup_datasets import Place, setup_humaneval, setup_list_tasks
-from wmtp_ray.flows.run.launch_run import DONE, REFUSED, launch
 
 NOW = datetime(2026, 1, 1)
 STAND_INS = {
@@ -165,16 +165,22 @@ PLANNED = [path for path in DOCUMENTS if path != KOREAN and planned(path)]  # th
 def test_every_documented_training_can_be_planned(path, in_the_place, a_cluster, capsys):
     refused = []
     for words in (stood_in(words, in_the_place) for words in planned(path)):
-        if launch([*words, FEWER_HEADS, "--dry-run"], NOW) != DONE:
+        if cli.main(["launch", *words, FEWER_HEADS, "--dry-run"], now=NOW) != DONE:
             refused.append(f"{' '.join(words)}\n    {capsys.readouterr().err}")
     assert not refused, "\n".join(refused)
 
 
 def test_every_verb_explains_itself(capsys):
-    for words in (["--help"], ["data", "--help"], ["evaluate", "--help"], ["data", "validate", "--help"]):
+    for words in (
+        ["--help"],
+        ["data", "--help"],
+        ["evaluate", "--help"],
+        ["data", "validate", "--help"],
+        ["launch", "-h"],
+    ):
         with pytest.raises(SystemExit) as ended:
             cli.main(words)
         assert ended.value.code == 0
-    assert "Pass@K" in capsys.readouterr().out
-    assert launch(["--help"], NOW) == DONE
-    assert "--dry-run" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Pass@K" in shown
+    assert "--dry-run" in shown

@@ -24,7 +24,6 @@ from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.evaluate.evaluate import evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
-from wmtp_ray.flows.run.launch_run import launch
 from wmtp_ray.tracking.mlflow_run import default_uri
 from wmtp_ray.tracking.processes import find_process, process_id
 from wmtp_ray.tracking.result import RunResult, read_result
@@ -180,7 +179,7 @@ def test_stage_3_evaluates_a_run_that_has_ended_keeps_what_it_left_and_says_so_e
 ) -> None:
     config, trained = uninterrupted
     words = [*command_line(world, config.run_name), "stages=[3]", "evaluation.draft_horizons=1"]
-    assert launch(words, now=NOW) == 0
+    assert wmtp(["launch", *words], now=NOW) == 0
     results = read_results(config.run_dir / "eval" / "list_tasks")
     result = read_result(config.run_dir)
     assert (result.policy_sha256, result.steps) == (trained.policy_sha256, trained.steps)
@@ -190,9 +189,9 @@ def test_stage_3_evaluates_a_run_that_has_ended_keeps_what_it_left_and_says_so_e
     assert (results.sources.training.run, results.sources.training.steps) == (str(config.run_dir), trained.steps)
     assert result.seconds_per_stage.keys() == {*trained.seconds_per_stage, "stage_3"}
     samples = (config.run_dir / "eval" / "list_tasks" / "samples.jsonl").read_bytes()
-    assert launch(words, now=NOW) == 0
+    assert wmtp(["launch", *words], now=NOW) == 0
     assert (config.run_dir / "eval" / "list_tasks" / "samples.jsonl").read_bytes() == samples
-    assert launch([*words, "evaluation.limit=2", "tracking.mlflow=true"], now=NOW) == 0
+    assert wmtp(["launch", *words, "evaluation.limit=2", "tracking.mlflow=true"], now=NOW) == 0
     folders = sorted(path.name for path in (config.run_dir / "eval").iterdir())
     assert len(folders) == 2, "another evaluation has another folder"
     assert folders[1].startswith("list_tasks-")

@@ -13,7 +13,8 @@ from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, read_tensors
 from wmtp_ray.config.load import dump_config, load_config, parse_arguments
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.model.policy import Policy
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.training.checkpoint import RunState, save_checkpoint
 from wmtp_ray.training.export_policy import export_hf, export_policy

@@ -116,7 +116,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "params.json a list": (
         ["model.path={bad}/a_list"],
-        ["a_list/params.json describes no model", "wmtp import", "published with the weights"],
+        ["a_list/params.json holds list", "expected an object", "published with the weights"],
     ),
     "params.json of scaled positions": (
         ["model.path={bad}/scaled"],
@@ -226,14 +226,16 @@ ACCEPTED = {
 DRIVER = """
 import contextlib, io, json, sys, traceback
 from datetime import datetime
-from wmtp_ray.flows.run.launch_run import launch
+from wmtp_ray.cli import main
 
 outcomes = []
 for argv in json.load(sys.stdin):
     out, err, code = io.StringIO(), io.StringIO(), None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = launch(argv, datetime(2025, 1, 2, 3, 4, 5))
+            code = main(["launch", *argv], now=datetime(2025, 1, 2, 3, 4, 5))
+        except SystemExit as ended:
+            code = ended.code
         except BaseException:
             traceback.print_exc()
     heavy = sorted({"torch", "ray", "mlflow", "pandas"} & set(sys.modules))

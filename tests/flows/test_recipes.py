@@ -9,10 +9,11 @@ from tests.flows.world import configured, metrics_of, run
 from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import ClusterConfig
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective.baseline_standing import standing_words
 from wmtp_ray.report.saved_run import read_run
 from wmtp_ray.tracking.training_record import record_of_run, training_of
-from wmtp_ray.training.stages import read_stage_result, value_spec
+from wmtp_ray.training.stages import read_stage_result
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -28,7 +29,7 @@ def test_rho1_keeps_the_ratio_of_the_global_batch_on_two_ranks(world: Path, clus
         assert 0.6 <= line["weight/mean"] < 0.62
         assert line["score/staleness_steps"] == 0
         assert line["loss/policy"] != pytest.approx(line["loss/policy_unweighted"])
-    value_head = load_policy(config.run_dir / "final", spec=value_spec(config)).value_head
+    value_head = load_policy(config.run_dir / "final", spec=ValueSpec.of(config)).value_head
     assert float(value_head.output.weight.detach().abs().sum()) == 0.0, "no value loss, so the head stays as it was"
 
 

@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from tests.flows.world import NUM_STEPS, command_line, configured, kill_family, metrics_of, run, start_driver
+from wmtp_ray.cli import main
+from wmtp_ray.cli.ends import DONE, REFUSED
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.config.sweep import SweepSpec, load_sweep
 from wmtp_ray.config.sweep_points import Point, Trial
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.run.launch_run import DONE, REFUSED, launch
 from wmtp_ray.flows.sweep.sweep_outcome import POINTS_FILE, read_points
 from wmtp_ray.flows.sweep.sweep_plan import (
     SweepPlan,
@@ -106,7 +107,7 @@ class TestPlan:
         self, world: Path, sweep_file: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         argv = [*_without_beta(command_line(world, "refused", *STAGE_1)), f"sweep={sweep_file}", *words]
-        assert launch(argv, NOW) == REFUSED
+        assert main(["launch", *argv], now=NOW) == REFUSED
         assert said in capsys.readouterr().err
         assert not (world / "runs" / "refused").exists()
 
@@ -133,7 +134,7 @@ class TestPlan:
         self, world: Path, sweep_file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         argv = [*_without_beta(command_line(world, "dry", *STAGE_1)), f"sweep={sweep_file}", "--dry-run"]
-        assert launch(argv, NOW) == DONE
+        assert main(["launch", *argv], now=NOW) == DONE
         out = capsys.readouterr().out
         assert "2 points x 2 seeds = 4 trials" in out
         assert "critics of stage 1: 2 for 4 trials (no swept key reaches stage 1)" in out

@@ -18,9 +18,10 @@ from tests.byte_level_tokenizer import write_byte_level
 from vendor.meta_llama import generate
 from wmtp_ray.artifacts.hf.export_model import export_model
 from wmtp_ray.artifacts.hf.import_model import import_model
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args, read_tensors
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_tensors
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.model.spec import ModelSpec
 
 transformers = pytest.importorskip("transformers")
 
@@ -91,7 +92,7 @@ def test_transformers_loads_an_export_with_the_same_weights_and_logits(llama: An
     import_model(tmp_path / "theirs", tmp_path / "ours", num_horizons=3)
     tokenizer = write_byte_level(tmp_path / "tokenizer")
     tensors = read_tensors(tmp_path / "ours" / "model.safetensors")
-    export_model(read_model_args(tmp_path / "ours"), tensors, tokenizer, tmp_path / "back")
+    export_model(ModelSpec.read(tmp_path / "ours"), tensors, tokenizer, tmp_path / "back")
     back, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back", output_loading_info=True)
     assert not any(report.values())
     assert back.config.tie_word_embeddings == llama.config.tie_word_embeddings
@@ -115,7 +116,7 @@ def test_an_engine_reads_the_exported_tokenizer_as_ours(tmp_path: Path, kind: st
     random_llama().save_pretrained(tmp_path / "theirs")
     import_model(tmp_path / "theirs", tmp_path / "ours", num_horizons=1)
     tensors = read_tensors(tmp_path / "ours" / "model.safetensors")
-    export_model(read_model_args(tmp_path / "ours"), tensors, path, tmp_path / "back")
+    export_model(ModelSpec.read(tmp_path / "ours"), tensors, path, tmp_path / "back")
     theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path / "back"), CodeTokenizer(path)
     for text in (TEXT, "  x = 1\n\n", "### Response:\n    y", "日😀"):
         ids = theirs(text, add_special_tokens=False)["input_ids"]
@@ -213,7 +214,7 @@ def test_a_gguf_of_floats_is_imported_bit_by_bit(tmp_path: Path, variant: str) -
     llama.save_pretrained(tmp_path / "theirs")
     import_model(tmp_path / "m.gguf", tmp_path / "ours", num_horizons=2)
     import_model(tmp_path / "theirs", tmp_path / "from_directory", num_horizons=2)
-    assert read_model_args(tmp_path / "ours") == read_model_args(tmp_path / "from_directory")
+    assert ModelSpec.read(tmp_path / "ours") == ModelSpec.read(tmp_path / "from_directory")
     ours, expected = (read_tensors(tmp_path / name / "model.safetensors") for name in ("ours", "from_directory"))
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)

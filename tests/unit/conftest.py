@@ -23,10 +23,11 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Example, ScoredBatch, Scores
 from wmtp_ray.data.collate import collate
 from wmtp_ray.model.policy import Policy
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import OneRank, Ranks
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
 from wmtp_ray.training.parallel import replicate
-from wmtp_ray.training.stages import critic_stage, freeze_for_critic, policy_stage, value_spec
+from wmtp_ray.training.stages import critic_stage, freeze_for_critic, policy_stage
 from wmtp_ray.training.step import TrainingStep
 
 T = TypeVar("T")
@@ -130,7 +131,7 @@ class Nano:
 
     def policy(self, config: RunConfig, seed: int = 0) -> Policy:
         """A model whose weights, value head included, are far from their start values."""
-        policy = Policy(Transformer(self.args), value_spec(config))
+        policy = Policy(Transformer(self.args), ValueSpec.of(config))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in policy.named_parameters():

@@ -128,7 +128,7 @@ def test_the_korean_readme_has_the_commands_structure_numbers_and_links_of_the_e
 
 STALE = {
     "wmtp evalute --dataset mbpp": "invalid choice",
-    "wmtp evaluate --checkpoint RUN --dataset mbpp --num-sample 3 --kk 1": "unrecognized arguments",
+    "wmtp evaluate --checkpoint RUN --dataset mbpp --num-sample 3 --kk 1": "which it does not know",
     "wmtp evaluate --checkpoint RUN --dataset mbpp evaluation.tops=1": "evaluation.tops",
     "wmtp evaluate --checkpoint RUN --dataset mbpp --num-samples 5": "temperature",
     "wmtp doctor weighting.bta=1": "weighting.beta",

@@ -5,6 +5,7 @@ A weight is named by (row, position of the target token, horizon), whatever batc
 
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.schema import WeightingConfig
 from wmtp_ray.objective.rho1 import num_kept
 from wmtp_ray.objective.td import td_errors
@@ -20,7 +22,7 @@ from wmtp_ray.objective.weighting import DISTRIBUTION_EDGES, td_token_weights
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.scoring.advantages import TokenView, td_advantage
 from wmtp_ray.scoring.contract import document_seeds
-from wmtp_ray.scoring.scorers import build_scorer
+from wmtp_ray.scoring.scorers import FORMULAS, build_scorer
 
 RHO1 = ("recipe=rho1_weighted",)
 SPLITS = st.tuples(st.permutations(range(8)), st.sets(st.integers(1, 7), max_size=4))
@@ -362,29 +364,37 @@ class TestMetrics:
 
 
 class TestSources:
-    """Rule: a scorer says beforehand whose scores it needs."""
+    """Rule: an arm reads what its row of `config/arms.py` says, and nothing else."""
 
-    @pytest.mark.parametrize(
-        ("words", "source", "needs_policy_losses"),
-        [
-            (("weighting.type=uniform",), "none", False),
-            (("weighting.type=td",), "critic", False),
-            (("weighting.type=shuffled",), "critic", False),
-            (("weighting.type=matched_random",), "critic", False),
-            (("weighting.type=sequence_reward",), "critic", False),
-            (("weighting.type=surprisal",), "none", True),
-            (RHO1, "reference", True),
-        ],
-    )
-    def test_every_arm_names_its_source(self, nano, words, source, needs_policy_losses):
-        config = nano.load(*words)
-        scorer = build_scorer(config, nano.num_horizons)
-        assert (scorer.source, scorer.needs_policy_losses) == (source, needs_policy_losses)
-        assert config.weighting.needs_values == (source == "critic")
+    def test_every_arm_has_a_formula(self):
+        assert list(FORMULAS) == list(ARMS)
 
-    def test_missing_scores_break_the_invariant(self, nano):
-        micro = nano.micro_batch(nano.rows(3))
-        unscored = type(micro)(**{**micro.__dict__, "values_BT": None, "reference_losses_BT": None})
-        for words in [(), RHO1, ("weighting.type=surprisal",)]:
-            with pytest.raises(AssertionError, match="needs the"):
-                build_scorer(nano.load(*words), nano.num_horizons).weigh([unscored], OneRank())
+    @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+    def test_an_arm_weighs_with_the_scores_of_its_row_alone(self, nano, arm):
+        words = RHO1 if arm.source == "reference" else (f"weighting.type={arm.name}",)
+        micro = nano.micro_batch(nano.rows(6), with_policy_losses=True)
+        given = replace(
+            micro,
+            values_BT=micro.values_BT if arm.source == "critic" else None,
+            reference_losses_BT=micro.reference_losses_BT if arm.source == "reference" else None,
+            policy_losses_BTH=micro.policy_losses_BTH if arm.needs_policy_losses else None,
+        )
+        scorer = build_scorer(nano.load(*words), nano.num_horizons)
+        assert scorer.needs_policy_losses == arm.needs_policy_losses
+        assert scorer.weigh([given], OneRank()).metrics["weight/mean"] > 0.0
+        for score, is_read in (
+            ("values_BT", arm.source == "critic"),
+            ("reference_losses_BT", arm.source == "reference"),
+            ("policy_losses_BTH", arm.needs_policy_losses),
+        ):
+            if is_read:
+                with pytest.raises(AssertionError, match="needs"):
+                    scorer.weigh([replace(given, **{score: None})], OneRank())
+
+    @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+    def test_beta_sharpens_the_arms_whose_row_says_so(self, nano, arm):
+        words = RHO1 if arm.source == "reference" else (f"weighting.type={arm.name}",)
+        rows = nano.rows(8)
+        stds = [weigh(nano, (*words, f"weighting.beta={b}"), [rows]).metrics["weight/std"] for b in (0.5, 2.0)]
+        assert (stds[0] != stds[1]) == (arm.shape == "beta")
+        assert (stds[0] == 0.0) == (arm.shape == "equal")

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vendor.meta_llama.model import ModelArgs
-from wmtp_ray.artifacts.meta_checkpoint import META_WEIGHTS, PARAMS, args_from_params, read_json, read_tensors
+from wmtp_ray.artifacts.meta_checkpoint import META_WEIGHTS, read_tensors
 from wmtp_ray.artifacts.model_directory import TOKENIZER, ModelToWrite
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.json_object import read_json
+from wmtp_ray.model.spec import PARAMS, ModelSpec
 
 ROPE = "rope.freqs"
 _UNKNOWN_VOCABULARY = -1  # what Meta writes where the tokenizer is to decide
@@ -47,7 +48,7 @@ def open_checkpoint(source: Path, *, tokenizer: Path | None, version: str | None
     )
 
 
-def check_rotary_frequencies(frequencies: Tensor, args: ModelArgs) -> None:
+def check_rotary_frequencies(frequencies: Tensor, args: ModelSpec) -> None:
     """Compare stored frequencies with theta^(-2i / head_dim), i = 0 .. head_dim/2 - 1, as exactly as their dtype can.
 
     Their number gives the channels of a head, which no shape of a weight does: n_heads is checked by it too.
@@ -88,9 +89,9 @@ def _required(path: Path, remedy: str) -> Path:
     return path
 
 
-def _read_args(path: Path, tokenizer: Path | None) -> ModelArgs:
+def _read_args(path: Path, tokenizer: Path | None) -> ModelSpec:
     """Read params.json; a vocabulary that it leaves open is the tokenizer's."""
     params = read_json(path)
     if tokenizer is not None and params.get("vocab_size", _UNKNOWN_VOCABULARY) == _UNKNOWN_VOCABULARY:
         params["vocab_size"] = CodeTokenizer(tokenizer).vocab_size
-    return args_from_params(params, path)
+    return ModelSpec.from_params(params, path)

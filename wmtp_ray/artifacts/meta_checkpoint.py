@@ -1,6 +1,6 @@
 """Models on disk, in Meta's layout: read strictly, write whole. It trains nothing and downloads nothing.
 
-    <directory>/params.json              Meta's keys; `ModelArgs` names them
+    <directory>/params.json              Meta's keys; `ModelSpec` reads them
                 model.safetensors        the weights; preferred when both exist
                 consolidated.pth         the weights as Meta ships them
                 value_head.safetensors   a policy's value head, if it has one
@@ -13,25 +13,25 @@ Each file is replaced atomically. A directory that must be whole or absent (a ch
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vendor.meta_llama.model import ModelArgs, Transformer
-from wmtp_ray.artifacts.known_keys import PARAMS_KEYS, require_known_params
+from vendor.meta_llama.model import Transformer
+from vendor.model_args import ModelArgs
 from wmtp_ray.artifacts.stored_weights import read_tensors as read_tensors
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
-from wmtp_ray.data.file_kind import HEAD_BYTES, JSON, kind_of
 from wmtp_ray.durable_files import atomic_file, atomic_write
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.json_object import read_json
 from wmtp_ray.model.policy import Policy
-from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec
+from wmtp_ray.model.spec import PARAMS, ModelSpec, params_bytes
+from wmtp_ray.model.value_model import ValueHead, ValueModel
+from wmtp_ray.model.value_spec import ValueSpec
 
 TRANSFORMER, HEAD = "transformer.", "value_head."  # prefixes of a policy's tensors
-PARAMS = "params.json"
 WEIGHTS = "model.safetensors"
 META_WEIGHTS = "consolidated.pth"
 VALUE_HEAD = "value_head.safetensors"
@@ -41,27 +41,13 @@ NAMES_SHOWN = 5  # of each kind of difference between a file and the model
 Shape = tuple[int, ...]
 
 
-def read_model_args(directory: Path) -> ModelArgs:
-    """Read params.json; ArtifactError when it is missing or describes no model that can be built."""
-    return args_from_params(read_json(directory / PARAMS), directory / PARAMS)
-
-
-def args_from_params(params: Mapping[str, Any], path: Path) -> ModelArgs:
-    """Describe the model of a params.json; ArtifactError for a key that nobody knows, and for no model at all."""
-    require_known_params(params, path)
-    try:
-        return ModelArgs(**{key: value for key, value in params.items() if key in PARAMS_KEYS})
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} describes no model ({error}); correct the file") from error
-
-
 def load_transformer(directory: Path, *, dtype: torch.dtype = torch.float32) -> Transformer:
     """Load a model onto the CPU, converted to `dtype`, tensor by tensor.
 
     ArtifactError names what is missing, unexpected or of another shape; nothing is skipped, nothing is filled in.
     """
     with torch.device("meta"):
-        transformer = Transformer(read_model_args(directory))
+        transformer = Transformer(ModelSpec.read(directory))
     path = weights_file(directory)
     _assign(transformer, read_tensors(path), path, dtype)
     return transformer
@@ -116,7 +102,7 @@ def policy_tensors(directory: Path) -> dict[str, Tensor]:
 def load_value_model(directory: Path, spec: ValueSpec) -> ValueModel:
     """Load the part of a model that values need, float32 on the CPU, with a fresh value head (V = 0)."""
     with torch.device("meta"):
-        model = ValueModel(read_model_args(directory), spec)
+        model = ValueModel(ModelSpec.read(directory), spec)
     fresh = ValueHead(model.args.dim, spec.head, spec.num_features).state_dict(prefix=HEAD)
     path = weights_file(directory)
     available = read_tensors(path) | fresh
@@ -126,7 +112,7 @@ def load_value_model(directory: Path, spec: ValueSpec) -> ValueModel:
 
 def load_value_head(directory: Path, spec: ValueSpec) -> ValueHead:
     """Load the value head of a stored policy and nothing else of it; ArtifactError as `load_policy`."""
-    head = ValueHead(read_model_args(directory).dim, spec.head, spec.num_features)
+    head = ValueHead(ModelSpec.read(directory).dim, spec.head, spec.num_features)
     if _stored_spec(directory, spec) is not None:
         _assign(head, read_tensors(directory / VALUE_HEAD), directory / VALUE_HEAD, torch.float32)
     return head
@@ -146,7 +132,7 @@ def open_value_path(directory: Path, spec: ValueSpec) -> tuple[dict[str, TensorF
     ArtifactError as `load_policy`.
     """
     with torch.device("meta"):
-        expected = ValueModel(read_model_args(directory), spec).state_dict()
+        expected = ValueModel(ModelSpec.read(directory), spec).state_dict()
     head, path = load_value_head(directory, spec).state_dict(prefix=HEAD), weights_file(directory)
     stored = _shapes(read_tensors(path) | head)
     _require_shapes({name: shape for name, shape in stored.items() if name in expected}, _shapes(expected), path)
@@ -212,28 +198,6 @@ def described_value_spec(directory: Path) -> ValueSpec:
         raise ArtifactError(f"{directory / VALUE_SPEC}: {error}. Expected head, value_layer, features.") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that belongs to a model; ArtifactError when it is missing or something else."""
-    if not path.exists():
-        raise ArtifactError(f"{path} is missing; a model directory holds it beside its weights.")
-    written = path.read_bytes()
-    try:
-        content = orjson.loads(written)
-    except orjson.JSONDecodeError as error:
-        kind = kind_of(written[:HEAD_BYTES])
-        if kind is not None and kind is not JSON:
-            raise ArtifactError(f"{path} is not JSON: found {kind.name}; {kind.remedy}") from error
-        raise ArtifactError(
-            f"{path} is not JSON: {error}. It is cut short or was edited: take the published one, or mend the line."
-        ) from error
-    if not isinstance(content, dict):
-        raise ArtifactError(
-            f"{path} holds {type(content).__name__}, expected an object; give the {path.name} that was published with "
-            "the model"
-        )
-    return content
-
-
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """Write tensors, wherever they are, as safetensors in `dtype`."""
     with atomic_file(path) as temporary:
@@ -241,9 +205,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype)
 
 
 def write_params(directory: Path, args: ModelArgs) -> None:
-    """Write params.json, without the keys that are None."""
-    params = {key: value for key, value in dataclasses.asdict(args).items() if value is not None}
-    atomic_write(directory / PARAMS, orjson.dumps(params, option=orjson.OPT_INDENT_2))
+    """Write params.json."""
+    atomic_write(directory / PARAMS, params_bytes(args))
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

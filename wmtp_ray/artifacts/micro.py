@@ -12,11 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vendor.meta_llama.model import ModelArgs, Transformer
+from vendor.meta_llama.model import Transformer
 from wmtp_ray.artifacts.hf.layout import with_hidden_dim
 from wmtp_ray.artifacts.meta_checkpoint import (
-    PARAMS,
-    read_model_args,
     read_tensors,
     save_transformer,
     weights_file,
@@ -24,6 +22,7 @@ from wmtp_ray.artifacts.meta_checkpoint import (
 from wmtp_ray.artifacts.model_directory import TOKENIZER, ModelToWrite, narrowed
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import PARAMS, ModelSpec
 
 DTYPE = torch.float16
 MAX_BYTES = 50_000_000
@@ -61,7 +60,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class MicroShape:
-    """What is asked of a miniature; None leaves a size to the base, or without one to `ModelArgs`' own rules."""
+    """What is asked of a miniature; None leaves a size to the base, or without one to `ModelSpec`'s own rules."""
 
     n_layers: int
     dim: int
@@ -72,13 +71,13 @@ class MicroShape:
     n_future_tokens: int | None
 
 
-def micro_args(shape: MicroShape, base: ModelArgs) -> ModelArgs:
+def micro_args(shape: MicroShape, base: ModelSpec) -> ModelSpec:
     """Complete a shape; queries share keys as in the base. ArtifactError when it cannot be built."""
     if wrong := [f"{key} {size}" for key, size in asdict(shape).items() if size is not None and size < 1]:
         raise ArtifactError(f"found {', '.join(wrong)} in the shape asked for, expected whole numbers above 0")
     group = base.n_heads // base.num_kv_heads
     try:
-        args = ModelArgs(
+        args = ModelSpec(
             dim=shape.dim,
             n_layers=shape.n_layers,
             n_heads=shape.n_heads,
@@ -98,24 +97,24 @@ def micro_args(shape: MicroShape, base: ModelArgs) -> ModelArgs:
     return with_hidden_dim(args, shape.hidden_dim) if shape.hidden_dim else args
 
 
-def make_micro_model(directory: Path, args: ModelArgs, seed: int, dtype: torch.dtype = DTYPE) -> None:
+def make_micro_model(directory: Path, args: ModelSpec, seed: int, dtype: torch.dtype = DTYPE) -> None:
     """Write a freshly initialised model; the same arguments and seed give the same tensors."""
     save_transformer(directory, _random(args, seed), dtype=dtype)
 
 
-def open_random(args: ModelArgs, seed: int, tokenizer: Path) -> ModelToWrite:
+def open_random(args: ModelSpec, seed: int, tokenizer: Path) -> ModelToWrite:
     """Offer a freshly initialised model of at most MAX_BYTES in float16; ArtifactError for a shape that is none."""
     _require_micro(args)
     tensors = {name: tensor.to(DTYPE) for name, tensor in _random(args, seed).state_dict().items()}
     return _micro(args, tensors.__getitem__, "random", tokenizer, {TOKENIZER: tokenizer}, {"seed": seed})
 
 
-def open_slice(base: Path, args: ModelArgs, tokenizer: Path | None) -> ModelToWrite:
+def open_slice(base: Path, args: ModelSpec, tokenizer: Path | None) -> ModelToWrite:
     """Offer the part of the model in `base` that has the shape `args`, in float16.
 
     `tokenizer` is the base's tokenizer.model unless given. ArtifactError names every size that the base does not have.
     """
-    base_args = read_model_args(base)
+    base_args = ModelSpec.read(base)
     _require_micro(args)
     _require_within(args, base_args)
     weights = weights_file(base)
@@ -131,7 +130,7 @@ def open_slice(base: Path, args: ModelArgs, tokenizer: Path | None) -> ModelToWr
     return _micro(args, read, f"slice of {base.resolve().name}", vocabulary, source, settings={})
 
 
-def _random(args: ModelArgs, seed: int) -> Transformer:
+def _random(args: ModelSpec, seed: int) -> Transformer:
     with torch.device("meta"):
         transformer = Transformer(args)
     transformer.to_empty(device="cpu").init_weights(torch.Generator().manual_seed(seed))
@@ -139,7 +138,7 @@ def _random(args: ModelArgs, seed: int) -> Transformer:
 
 
 def _micro(
-    args: ModelArgs,
+    args: ModelSpec,
     read: Callable[[str], Tensor],
     version: str,
     tokenizer: Path,
@@ -159,12 +158,12 @@ def _micro(
     return ModelToWrite("micro", version, args, forms, read, tokenizer, source, shape | settings)
 
 
-def _shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:
+def _shapes(args: ModelSpec) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in Transformer(args).state_dict().items()}
 
 
-def _require_micro(args: ModelArgs) -> None:
+def _require_micro(args: ModelSpec) -> None:
     if args.num_trunk_blocks < 1:
         raise ArtifactError(
             f"{args.n_layers} layers with {args.n_future_tokens} prediction heads have no trunk; expected more layers "
@@ -178,7 +177,7 @@ def _require_micro(args: ModelArgs) -> None:
         )
 
 
-def _require_within(args: ModelArgs, base: ModelArgs) -> None:
+def _require_within(args: ModelSpec, base: ModelSpec) -> None:
     sizes = {
         "trunk blocks": (args.num_trunk_blocks, base.num_trunk_blocks),
         "prediction heads": (args.n_future_tokens, base.n_future_tokens),
@@ -193,7 +192,7 @@ def _require_within(args: ModelArgs, base: ModelArgs) -> None:
         raise ArtifactError(f"A slice cannot have more than its base: found {'; '.join(too_large)}; ask for less")
 
 
-def _kept(args: ModelArgs, base: ModelArgs) -> _Kept:
+def _kept(args: ModelSpec, base: ModelSpec) -> _Kept:
     """Channels of a query are numbered by its head's keys, its place among those that share them, then within the head.
 
     8 heads in 4 pairs, cut to 2 heads in 2 groups: heads 0 and 2, not 0 and 1, which share their keys.
@@ -210,7 +209,7 @@ def _kept(args: ModelArgs, base: ModelArgs) -> _Kept:
     )
 
 
-def _name_in_base(name: str, args: ModelArgs, base: ModelArgs) -> str:
+def _name_in_base(name: str, args: ModelSpec, base: ModelSpec) -> str:
     """The block behind the trunk predicts horizon 1 in both: (layers.2.x, 3 of 7 blocks) -> layers.6.x."""
     head = f"layers.{args.num_trunk_blocks}."
     return f"layers.{base.num_trunk_blocks}.{name.removeprefix(head)}" if name.startswith(head) else name

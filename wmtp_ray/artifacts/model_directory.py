@@ -6,7 +6,6 @@ Where tensors come from is the caller's part (`convert_checkpoint`, `reference_s
 another model is never touched. A writer that is killed leaves a hidden folder that the next one removes.
 """
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,15 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import orjson
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.plain_model import require_forms
 from wmtp_ray.artifacts.hf.tokenizer_files import TOKENIZER_JSON, files_of_tokenizer
-from wmtp_ray.artifacts.meta_checkpoint import PARAMS, WEIGHTS, read_model_args
+from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS
 from wmtp_ray.artifacts.model_record import (
     ADAPTER,
     METADATA,
@@ -39,6 +36,7 @@ from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_directory, atomic_write
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import PARAMS, ModelSpec, params_bytes
 from wmtp_ray.saved_records import write_record
 
 TOKENIZER = "tokenizer.model"
@@ -58,7 +56,7 @@ class ModelToWrite:
 
     kind: Kind
     version: str
-    args: ModelArgs
+    args: ModelSpec
     forms: Mapping[str, TensorForm]
     read: Callable[[str], Tensor]
     tokenizer: Path | None
@@ -216,9 +214,8 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def _describe(staged: Path, model: ModelToWrite, source: dict[str, FileDigest], now: datetime) -> None:
-    params = {key: value for key, value in dataclasses.asdict(model.args).items() if value is not None}
-    (staged / PARAMS).write_bytes(orjson.dumps(params, option=orjson.OPT_INDENT_2))
-    assert read_model_args(staged) == model.args
+    (staged / PARAMS).write_bytes(params_bytes(model.args))
+    assert ModelSpec.read(staged) == model.args
     tokenizer_files = {} if model.tokenizer is None else files_of_tokenizer(model.tokenizer)
     for name, content in tokenizer_files.items():
         (staged / name).parent.mkdir(exist_ok=True)

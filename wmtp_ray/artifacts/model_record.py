@@ -10,9 +10,9 @@ from typing import Literal
 
 import yaml
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.data.dataset_manifest import FileDigest
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.saved_records import read_record
 
 METADATA = "metadata.json"
@@ -73,7 +73,7 @@ def damaged_files(directory: Path, record: ModelRecord) -> list[str]:
     ]
 
 
-def adapter_text(args: ModelArgs, dtype: str, tokenizer: str) -> str:
+def adapter_text(args: ModelSpec, dtype: str, tokenizer: str) -> str:
     """Write meta_adapter.yaml."""
     heads = [f"layers.{args.num_trunk_blocks}", *(f"extra_heads.{i}" for i in range(args.n_future_tokens - 1))]
     content = {

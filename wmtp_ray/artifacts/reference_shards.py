@@ -13,11 +13,11 @@ from torch import Tensor
 
 from wmtp_ray.artifacts.hf.directory import open_directory
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import read_model_args
 from wmtp_ray.artifacts.model_directory import TOKENIZER, ModelToWrite, narrowed
 from wmtp_ray.artifacts.model_record import SharedTokenizer
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
 DTYPE = torch.float16
 _SOURCE_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
@@ -31,7 +31,7 @@ def open_reference(source: Path, out: Path, shared_with: Path, tokenizer: Path, 
     """
     model = open_directory(source)
     shared = _shared_tokenizer(tokenizer, shared_with, out)
-    policy_size = read_model_args(shared_with).vocab_size
+    policy_size = ModelSpec.read(shared_with).vocab_size
     if model.args.vocab_size != policy_size:
         raise ArtifactError(
             f"The reference in {source} has {model.args.vocab_size} tokens, the policy in {shared_with} has "

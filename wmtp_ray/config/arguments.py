@@ -1,8 +1,15 @@
-"""The words of a launch command: `recipe=NAME [preset=NAME] [key=value ...] [flags]`. Reads no file."""
+"""The command line of a run: `recipe=NAME [preset=NAME] [key=value ...] [flags]`. Reads no file.
 
+`add_run_flags` is the one definition of the flags: `wmtp launch`, `sweep` and `doctor` have them, and with them
+`python -m wmtp_ray.launch`. What is no flag is a word `key=value`; words keep their order, since the last of two wins.
+"""
+
+import argparse
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from wmtp_ray.config.layers import RAW_TEXT_KEYS
 from wmtp_ray.config.other_names import other_name
@@ -10,9 +17,9 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.section import Section
 from wmtp_ray.errors import ConfigError
 
-USAGE = """\
-usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=value ...] [flags]
-
+PROGRAM = "python -m wmtp_ray.launch"
+_WORDS = "recipe=NAME [preset=NAME] [run_name=NAME] [key=value ...] [flags]"
+_FORMS = """\
   recipe=verifiable          what is trained: configs/recipe.NAME.yaml (required)
   preset=cpu                 on what machine: configs/preset.NAME.yaml, applied after the recipe
   run_name=NAME              folder under storage_root/runs; default <recipe>-<date>-<time>
@@ -20,38 +27,79 @@ usage: python -m wmtp_ray.launch recipe=NAME [preset=NAME] [run_name=NAME] [key=
 
   sweep=NAME                 many runs instead of one: configs/sweep.NAME.yaml, run_name names the sweep (docs/sweep.md)
   sweep.seeds=[1,2]          any key of configs/sweep_defaults.yaml
-
-  --dry-run                  print the resolved configuration and the plan, train nothing
-  --resume                   continue run_name=NAME from its newest checkpoint
-  --run-name NAME            the same as run_name=NAME
-  --dataset-suffix small     the same as data.suffix=small: read train_small.jsonl in place of train.jsonl
-  --use-micro-model          policy, tokenizer and reference are models_v2/micro-mtp and models_v2/micro-ref, unless
-                             a key says otherwise
-  --tags a=b [c=d ...]       free tags of the run; a configuration key ends the list
-  -h, --help                 print this
 """
-FLAGS = ("--dry-run", "--resume", "--run-name", "--dataset-suffix", "--use-micro-model", "--tags", "--help", "-h")
+_TAGS = "--tags"
+_NAMED: dict[str, Any] = {"nargs": "?", "const": ""}  # "" where the name is missing, which is then said
+_FLAGS: dict[str, dict[str, Any]] = {
+    "--dry-run": {"action": "store_true", "help": "print the resolved configuration and the plan, train nothing"},
+    "--resume": {"action": "store_true", "help": "continue run_name=NAME from its newest checkpoint"},
+    "--run-name": _NAMED | {"metavar": "NAME", "help": "the same as run_name=NAME"},
+    "--dataset-suffix": _NAMED
+    | {"metavar": "small", "help": "the same as data.suffix=small: read train_small.jsonl in place of train.jsonl"},
+    "--use-micro-model": {
+        "action": "store_true",
+        "help": "policy, tokenizer and reference are models_v2/micro-mtp and models_v2/micro-ref, unless a key says "
+        "otherwise",
+    },
+    "--config-dir": _NAMED
+    | {
+        "metavar": "DIR",
+        "help": "recipes, presets, sweeps and defaults of your own, before the packaged ones",
+    },
+    _TAGS: {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=TEXT",
+        "help": "a=b [c=d ...]: free tags of the run; a configuration key ends the list",
+    },
+}
+_SAME_AS = {"--run-name": "run_name", "--dataset-suffix": "data.suffix"}
+_ALL_FLAGS = (*_FLAGS, "--help", "-h")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """A launch command, split but not yet checked against the schema.
+    """The command line of a run, split but not yet checked against the schema.
 
     `overrides` are the `key=value` words other than recipe, preset, run_name and sweep, in order; `sweep_overrides`
-    those that began with `sweep.`, without it. `recipe` is None only when `show_help` is set.
+    those that began with `sweep.`, without it. Files of `config_dir` come before the packaged ones.
     """
 
-    recipe: str | None
+    recipe: str
     preset: str | None = None
     run_name: str | None = None
     overrides: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False
     resume: bool = False
-    show_help: bool = False
     sweep: str | None = None
     sweep_overrides: tuple[str, ...] = ()
     use_micro_model: bool = False
+    config_dir: Path | None = None
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is a ConfigError, like that of every other mistake of a user."""
+
+    takes_run = False  # the command line of a run: set by `add_run_flags`
+
+    def error(self, message: str) -> Any:
+        raise ConfigError(f"the command cannot be read: {message}; {self.prog} --help shows every form")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, with flags of a run spelled out that stand for words, so that words keep their order."""
+        return super().parse_known_args(_spelled_out(args) if self.takes_run else args, namespace)
+
+
+def add_run_flags(parser: CommandParser, description: str = "") -> None:
+    """Make it a parser of a run: `parse_known_args`, then `arguments_of` what that found and the words it left."""
+    parser.takes_run = True
+    parser.allow_abbrev = False
+    parser.usage = f"{parser.prog} {_WORDS}"
+    parser.description = f"{description}\n\n{_FORMS}".lstrip("\n")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for name, how in _FLAGS.items():
+        parser.add_argument(name, **how)
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -59,35 +107,43 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
 
     When a key is given twice the last one wins. Raises one ConfigError that lists every word it cannot place.
     """
-    words = _Words(list(argv))
-    words.read()
-    if words.recipe is None and not words.show_help:
-        words.problems.append("no recipe was given; expected recipe=NAME, for example recipe=verifiable")
-    if words.sweep is None and words.sweep_overrides:
-        words.problems.append(f"sweep.{words.sweep_overrides[0]} stands without a sweep; expected sweep=NAME as well")
-    if words.problems and not words.show_help:
-        lines = "".join(f"\n  {problem}" for problem in words.problems)
+    parser = CommandParser(prog=PROGRAM)
+    add_run_flags(parser)
+    return arguments_of(*parser.parse_known_args(list(argv)))
+
+
+def arguments_of(flags: argparse.Namespace, words: Sequence[str]) -> Arguments:
+    """Return what a parser of a run has read: its flags, and the words it left. ConfigError lists what has no place."""
+    read = _Words()
+    read.add_flags(flags)
+    for word in words:
+        read.add(word)
+    if read.recipe is None:
+        read.problems.append("no recipe was given; expected recipe=NAME, for example recipe=verifiable")
+    if read.sweep is None and read.sweep_overrides:
+        read.problems.append(f"sweep.{read.sweep_overrides[0]} stands without a sweep; expected sweep=NAME as well")
+    if read.problems or read.recipe is None:
+        lines = "".join(f"\n  {problem}" for problem in read.problems)
         raise ConfigError(f"the command cannot be read:{lines}\n--help shows every form")
     return Arguments(
-        recipe=words.recipe,
-        preset=words.preset,
-        run_name=words.run_name,
-        overrides=tuple(words.overrides),
-        tags=words.tags,
-        dry_run=words.dry_run,
-        resume=words.resume,
-        show_help=words.show_help,
-        sweep=words.sweep,
-        sweep_overrides=tuple(words.sweep_overrides),
-        use_micro_model=words.use_micro_model,
+        recipe=read.recipe,
+        preset=read.preset,
+        run_name=read.run_name,
+        overrides=tuple(read.overrides),
+        tags=read.tags,
+        dry_run=flags.dry_run,
+        resume=flags.resume,
+        sweep=read.sweep,
+        sweep_overrides=tuple(read.sweep_overrides),
+        use_micro_model=flags.use_micro_model,
+        config_dir=Path(flags.config_dir).absolute() if flags.config_dir else None,
     )
 
 
 class _Words:
     """What has been read so far of a command line."""
 
-    def __init__(self, argv: list[str]) -> None:
-        self.rest = argv
+    def __init__(self) -> None:
         self.recipe: str | None = None
         self.preset: str | None = None
         self.run_name: str | None = None
@@ -95,54 +151,26 @@ class _Words:
         self.overrides: list[str] = []
         self.sweep_overrides: list[str] = []
         self.tags: dict[str, str] = {}
-        self.dry_run = self.resume = self.show_help = self.use_micro_model = False
         self.problems: list[str] = []
 
-    def read(self) -> None:
-        while self.rest:
-            word = self.rest.pop(0)
-            if word.startswith("-"):
-                self._flag(word)
+    def add_flags(self, flags: argparse.Namespace) -> None:
+        """Take over the tags; complain about a flag without its value."""
+        for flag in (*_SAME_AS, "--config-dir"):
+            if getattr(flags, flag[2:].replace("-", "_")) == "":
+                self.problems.append(f"{flag} stands without a name; expected {flag} NAME")
+        for tag in flags.tags:
+            key, is_tag, text = tag.partition("=")
+            if is_tag:
+                self.tags[key] = text
             else:
-                self._key_value(word)
+                found = f"is followed by {tag}" if tag else "stands without a tag"
+                self.problems.append(f"{_TAGS} {found}; expected {_TAGS} NAME=TEXT [NAME=TEXT ...]")
 
-    def _flag(self, word: str) -> None:
-        name, has_value, value = word.partition("=")
-        if name in ("--run-name", "--dataset-suffix", "--tags"):
-            if has_value:
-                self.rest.insert(0, value)
-            self._tags() if name == "--tags" else self._named(name)
-        elif word == "--use-micro-model":
-            self.use_micro_model = True
-        elif word == "--dry-run":
-            self.dry_run = True
-        elif word == "--resume":
-            self.resume = True
-        elif word in ("--help", "-h"):
-            self.show_help = True
-        else:
-            self.problems.append(f"unknown flag {word}; {_nearest_form(word)}")
-
-    def _named(self, flag: str) -> None:
-        if not self.rest or self.rest[0].startswith("-"):
-            self.problems.append(f"{flag} stands without a name; expected {flag} NAME")
-        elif flag == "--run-name":
-            self.run_name = self.rest.pop(0)
-        else:
-            self.overrides.append(f"data.suffix={self.rest.pop(0)}")
-
-    def _tags(self) -> None:
-        before = len(self.tags)
-        while self.rest and _is_tag(self.rest[0]):
-            key, _, value = self.rest.pop(0).partition("=")
-            self.tags[key] = value
-        if len(self.tags) == before:
-            found = f"is followed by {self.rest[0]}" if self.rest else "stands without a tag"
-            self.problems.append(f"--tags {found}; expected --tags NAME=TEXT [NAME=TEXT ...]")
-
-    def _key_value(self, word: str) -> None:
+    def add(self, word: str) -> None:
         key, has_value, value = word.partition("=")
-        if not has_value or "" in key.split("."):
+        if word.startswith("-"):
+            self.problems.append(f"unknown flag {word}; {_nearest_form(word)}")
+        elif not has_value or "" in key.split("."):
             self.problems.append(f"{word!r} is not of the form key=value; {_nearest_form(word)}")
         elif key.startswith("sweep."):
             self.sweep_overrides.append(word.removeprefix("sweep."))
@@ -152,6 +180,32 @@ class _Words:
             self.problems.append(f"{word!r} names nothing; expected {key}=NAME")
         else:
             setattr(self, key, value)
+
+
+def _spelled_out(argv: Sequence[str]) -> list[str]:
+    """`--run-name x --tags a=b c=d seed=1` -> `run_name=x --tags=a=b --tags=c=d seed=1`."""
+    rest, found = list(argv), []
+    while rest:
+        flag, has_value, value = rest.pop(0).partition("=")
+        if has_value and (flag in _SAME_AS or flag == _TAGS):
+            rest.insert(0, value)
+        if flag == _TAGS:
+            found += [f"{_TAGS}={tag}" for tag in _leading_tags(rest)]
+        elif flag in _SAME_AS and rest and not rest[0].startswith("-"):
+            found.append(f"{_SAME_AS[flag]}={rest.pop(0)}")
+        else:
+            found.append(flag if flag in _SAME_AS else f"{flag}{has_value and '='}{value}")
+    return found
+
+
+def _leading_tags(rest: list[str]) -> list[str]:
+    """Take the tags off the front of `rest`; where there is none, the plain word that stands there, or ""."""
+    tags = []
+    while rest and _is_tag(rest[0]):
+        tags.append(rest.pop(0))
+    if not tags:
+        tags = [rest.pop(0) if rest and "=" not in rest[0] and not rest[0].startswith("-") else ""]
+    return tags
 
 
 def _is_tag(word: str) -> bool:
@@ -174,11 +228,11 @@ def _is_tag(word: str) -> bool:
 def _nearest_form(word: str) -> str:
     """Say what a misplaced word was probably meant to be."""
     stem, has_value, value = word.lstrip("-").partition("=")
-    forms = {flag.lstrip("-"): flag for flag in FLAGS if flag != "-h"}
+    forms = {flag.lstrip("-"): flag for flag in _ALL_FLAGS if flag != "-h"}
     forms |= {name: f"{name}={value if has_value else 'VALUE'}" for name in ("sweep", *RunConfig.model_fields)}
     if "." in stem and stem.partition(".")[0] in RunConfig.model_fields:
         return f"did you mean {stem}={value if has_value else 'VALUE'}?"
-    if stem not in (*FLAGS, *forms) and (other := other_name(stem)) is not None:
+    if stem not in (*_ALL_FLAGS, *forms) and (other := other_name(stem)) is not None:
         target = other.targets[0]
         given = target if "=" in target else f"{target}={value if has_value else 'VALUE'}"
         return f"did you mean {given}?" + (f" Here: {other.note}" if other.note else "")
@@ -187,5 +241,5 @@ def _nearest_form(word: str) -> str:
     if nearest:
         return f"did you mean {forms[names[nearest[0]]]}?"
     if word.startswith("-"):
-        return f"expected one of: {', '.join(FLAGS)}"
+        return f"expected one of: {', '.join(_ALL_FLAGS)}"
     return "expected recipe=NAME, preset=NAME or an override such as weighting.beta=0.5"

@@ -70,7 +70,7 @@ def _how_to_get_small(config: RunConfig) -> str:
 
 
 def _reference(config: RunConfig) -> Iterator[NeededFile]:
-    if config.weighting.type != "rho1" or not set(config.stages) & {0, 2} or config.reference.path is None:
+    if not config.needs_reference or not set(config.stages) & {0, 2} or config.reference.path is None:
         return
     remedy = "point reference.path at a model with the policy's tokenizer"
     yield from _model_directory("reference.path", config.reference.path, remedy)

@@ -46,27 +46,48 @@ class Layer:
     values: dict[str, Any]
 
 
-def layer_names(kind: str, config_dir: Path) -> list[str]:
+def config_dirs(own: Path | None, packaged: Path = CONFIG_DIR) -> tuple[Path, ...]:
+    """Return where layers are looked for: in a directory of one's own (`--config-dir`), then in the packaged one.
+
+    ConfigError where `own` is no directory.
+    """
+    if own is None:
+        return (packaged,)
+    if not own.is_dir():
+        raise ConfigError(f"--config-dir {own}: there is no such directory; expected one that holds your YAML files")
+    return (own, packaged)
+
+
+def layer_names(kind: str, dirs: Sequence[Path]) -> list[str]:
     """List the NAMEs for which `<kind>.NAME.yaml` exists; kind is "recipe", "preset" or "sweep"."""
-    return sorted(path.name.split(".", 1)[1].removesuffix(".yaml") for path in config_dir.glob(f"{kind}.*.yaml"))
+    files = {path.name for folder in dirs for path in folder.glob(f"{kind}.*.yaml")}
+    return sorted(name.split(".", 1)[1].removesuffix(".yaml") for name in files)
 
 
-def named_layer(kind: str, name: str, config_dir: Path, schema: Schema | None = None) -> Layer:
-    """Read `<kind>.<name>.yaml`, or the file itself where `name` is the path of one.
+def default_layers(name: str, dirs: Sequence[Path], schema: Schema | None = None) -> list[Layer]:
+    """Read the packaged defaults and, to be merged over them, those of one's own, which need not give every key."""
+    *own, packaged = dirs
+    present = [folder for folder in own if (folder / name).is_file()]
+    return [read_layer(folder / name, schema) for folder in (packaged, *present)]
+
+
+def named_layer(kind: str, name: str, dirs: Sequence[Path], schema: Schema | None = None) -> Layer:
+    """Read `<kind>.<name>.yaml` of the first directory that has it, or the file itself where `name` is a path.
 
     ConfigError that lists what exists when there is none.
     """
     if is_path(name):
         return read_layer(Path(name).expanduser(), schema)
-    names = layer_names(kind, config_dir)
-    if name not in names:
+    file = next((path for folder in dirs if (path := folder / f"{kind}.{name}.yaml").is_file()), None)
+    if file is None:
+        names = layer_names(kind, dirs)
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean {kind}={nearest[0]}?" if nearest else ""
         raise ConfigError(
             f"{kind}={name}: there is no {kind} of that name; expected one of: {', '.join(names) or '(none)'}, "
-            f"the {kind}.NAME.yaml files of {config_dir}.{hint}"
+            f"the {kind}.NAME.yaml files of {' and '.join(map(str, dirs))}.{hint}"
         )
-    return read_layer(config_dir / f"{kind}.{name}.yaml", schema)
+    return read_layer(file, schema)
 
 
 def is_path(name: str) -> bool:

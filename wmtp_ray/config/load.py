@@ -7,6 +7,7 @@ bad configuration is refused in well under a second. Does not look at the files 
 import functools
 import operator
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from wmtp_ray.config.arguments import USAGE, Arguments, parse_arguments
+from wmtp_ray.config.arguments import Arguments, parse_arguments
 from wmtp_ray.config.dataset_suffix import FILE_KEYS, with_suffix
 from wmtp_ray.config.earlier_names import existing_path
 from wmtp_ray.config.explain import (
@@ -33,6 +34,8 @@ from wmtp_ray.config.layers import (
     UNSET,
     Key,
     Layer,
+    config_dirs,
+    default_layers,
     merge,
     named_layer,
     override_layer,
@@ -46,7 +49,6 @@ from wmtp_ray.errors import ConfigError
 
 __all__ = [
     "CONFIG_DIR",
-    "USAGE",
     "Arguments",
     "check_files",
     "dump_config",
@@ -60,9 +62,10 @@ __all__ = [
 def load_config(arguments: Arguments, *, config_dir: Path = CONFIG_DIR, now: datetime) -> RunConfig:
     """Resolve the configuration of a run; `now` dates its name when none was given.
 
-    Relative paths count from the current directory. Raises one ConfigError listing every problem.
+    Files of `arguments.config_dir` come before those of `config_dir`. Relative paths count from the current directory.
+    Raises one ConfigError listing every problem.
     """
-    layers, unreadable = _layers(arguments, config_dir, now)
+    layers, unreadable = _layers(arguments, config_dirs(arguments.config_dir, config_dir), now)
     values, unresolved = merge(layers)
     problems = unresolved if unreadable else {key: explain_unset(key) for key in unset_keys(values)} | unresolved
     _make_paths_absolute(values, Path.cwd())
@@ -125,15 +128,13 @@ def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceN
 _ShortListsInline.add_representer(list, _represent_list)
 
 
-def _layers(arguments: Arguments, config_dir: Path, now: datetime) -> tuple[list[Layer], list[str]]:
+def _layers(arguments: Arguments, dirs: Sequence[Path], now: datetime) -> tuple[list[Layer], list[str]]:
     """Read every layer in order; those that cannot be read are left out and said."""
-    assert arguments.recipe is not None, "parse_arguments lets no recipe through only with show_help"
-    readers = [partial(read_layer, config_dir / "defaults.yaml")]
-    readers += [partial(named_layer, "recipe", arguments.recipe, config_dir)]
-    readers += [partial(named_layer, "preset", arguments.preset, config_dir)] if arguments.preset is not None else []
+    layers = default_layers("defaults.yaml", dirs)
+    readers = [partial(named_layer, "recipe", arguments.recipe, dirs)]
+    readers += [partial(named_layer, "preset", arguments.preset, dirs)] if arguments.preset is not None else []
     readers += [partial(_micro_model)] if arguments.use_micro_model else []
     readers += [partial(override_layer, word) for word in arguments.overrides]
-    layers: list[Layer] = []
     unreadable: list[str] = []
     for reader in readers:
         try:
@@ -156,7 +157,6 @@ def _micro_model() -> Layer:
 
 
 def _names(arguments: Arguments, now: datetime) -> Layer:
-    assert arguments.recipe is not None, "parse_arguments lets no recipe through only with show_help"
     recipe = short_name("recipe", arguments.recipe)
     preset = None if arguments.preset is None else short_name("preset", arguments.preset)
     run_name = arguments.run_name or f"{recipe}-{now:%Y%m%d-%H%M%S}"

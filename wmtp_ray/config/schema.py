@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wmtp_ray.config.arms import ARMS, WeightingArm, WeightingType
 from wmtp_ray.config.critic import CriticConfig, CriticStageConfig
 from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.sampling import (
@@ -89,9 +90,6 @@ class DataConfig(Section):
         return self
 
 
-WeightingType = Literal["uniform", "td", "rho1", "sequence_reward", "surprisal", "shuffled", "matched_random"]
-
-
 class WeightingConfig(Section):
     """How a token's weight is made: clip(exp(advantage / beta), clip_min, clip_max)."""
 
@@ -107,16 +105,22 @@ class WeightingConfig(Section):
     weigh_terminal: bool = Field(description="False: the terminal token's weight is 1.")
 
     @property
+    def arm(self) -> WeightingArm:
+        """What is known of the arm."""
+        return ARMS[self.type]
+
+    @property
     def needs_values(self) -> bool:
         """Whether the weights are made from a critic's values."""
-        return self.type in ("td", "sequence_reward", "shuffled", "matched_random")
+        return self.arm.source == "critic"
 
     @model_validator(mode="after")
-    def _horizon_reading_is_td(self) -> Self:
-        if self.terminal == "horizon" and (self.type != "td" or self.td_lambda > 0.0):
+    def _horizon_reading_is_defined(self) -> Self:
+        if self.terminal == "horizon" and (not self.arm.has_horizon_reading or self.td_lambda > 0.0):
+            defined = " or ".join(arm.name for arm in ARMS.values() if arm.has_horizon_reading)
             raise ValueError(
-                f"terminal=horizon with type={self.type}, td_lambda={self.td_lambda}: it is defined for type=td and "
-                "td_lambda=0; use terminal=sequence here"
+                f"terminal=horizon with type={self.type}, td_lambda={self.td_lambda}: it is defined for type={defined} "
+                "and td_lambda=0; use terminal=sequence here"
             )
         return self
 
@@ -322,6 +326,11 @@ class RunConfig(Section):
         """Whether stage 2 needs a critic: for the weights, or as the old values of the value loss."""
         return self.weighting.needs_values or self.train.value_coef > 0.0 or self.critic.anchor_coef > 0.0
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether stage 2 needs the losses of a reference model."""
+        return self.weighting.arm.source == "reference"
+
     @model_validator(mode="after")
     def _difficulties_are_of_their_source(self) -> Self:
         check_difficulties(self.data.difficulty_source, self.train.sampling, self.critic_stage.sampling)
@@ -333,17 +342,17 @@ class RunConfig(Section):
             raise ValueError(
                 f"stages={list(self.stages)}; give each stage once and in order, for example stages=[0,1,2]"
             )
-        if self.weighting.type == "rho1" and self.reference.path is None:
-            raise ValueError("weighting.type=rho1 needs a reference model; give reference.path=DIR")
+        if self.needs_reference and self.reference.path is None:
+            raise ValueError(f"weighting.type={self.weighting.type} needs a reference model; give reference.path=DIR")
         if self.critic.source == "frozen" and self.critic.path is None and 1 not in self.stages:
             raise ValueError(
                 "critic.source=frozen needs a critic: give critic.path=DIR, or train one in this run with stage 1 in "
                 "stages"
             )
-        if self.weighting.type == "rho1" and self.uses_critic:
+        if self.needs_reference and self.uses_critic:
             raise ValueError(
-                "weighting.type=rho1 has a reference for scorer and no critic: set train.value_coef=0 and "
-                "critic.anchor_coef=0"
+                f"weighting.type={self.weighting.type} has a reference for scorer and no critic: set "
+                "train.value_coef=0 and critic.anchor_coef=0"
             )
         if self.critic.train_trunk and self.critic.source == "policy":
             raise ValueError(

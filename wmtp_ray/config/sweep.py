@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from wmtp_ray.config.explain import dotted
-from wmtp_ray.config.layers import CONFIG_DIR, Key, merge, named_layer, override_layer, read_layer
+from wmtp_ray.config.layers import Key, config_dirs, default_layers, merge, named_layer, override_layer
 from wmtp_ray.config.schema_nodes import TYPES, Node, Schema, run_schema
 from wmtp_ray.config.section import Count, Section
 from wmtp_ray.errors import ConfigError
@@ -192,13 +192,15 @@ class _SweepSchema(Schema):
         return {"anyOf": [values, {"type": "object", "properties": {"choice": values}, "additionalProperties": {}}]}
 
 
-def load_sweep(name: str, words: Sequence[str], *, config_dir: Path = CONFIG_DIR) -> SweepSpec:
+def load_sweep(name: str, words: Sequence[str], *, own_dir: Path | None = None) -> SweepSpec:
     """Resolve a sweep: defaults <- `sweep.NAME.yaml` (or a path) <- `key=value` words without their `sweep.`.
 
+    Files of `own_dir` come before the packaged ones.
     Raises one ConfigError that lists every problem.
     """
     schema = _SweepSchema(SweepSpec)
-    layers = [read_layer(config_dir / "sweep_defaults.yaml", schema), named_layer("sweep", name, config_dir, schema)]
+    dirs = config_dirs(own_dir)
+    layers = [*default_layers("sweep_defaults.yaml", dirs, schema), named_layer("sweep", name, dirs, schema)]
     values, unresolved = merge([*layers, *(override_layer(word, schema) for word in words)])
     try:
         spec = SweepSpec.model_validate(values)

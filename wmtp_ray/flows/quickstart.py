@@ -15,7 +15,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
 from wmtp_ray.config.load import Arguments, load_config
@@ -26,6 +25,7 @@ from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluate_run import EVALUATIONS
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.run_stages import run_stages
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.report.quickstart_summary import (
     BASELINE,
@@ -48,7 +48,7 @@ from wmtp_ray.training.stages import critic_bundle, read_stage_result
 
 VOCAB_SIZE = 448
 TASKS = QUICKSTART_TASKS
-NANO = ModelArgs(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
+NANO = ModelSpec(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
 BASE_STEPS = 200
 ARM_STEPS = 50
 # So short a training spends its steps best on the next token; the further horizons learn beside it.
@@ -67,8 +67,8 @@ class _Finished:
     seconds: float
 
 
-def quickstart(storage_root: Path, now: datetime) -> int:
-    """Run it all under `storage_root`, print the tables and write quickstart.json; returns the exit code."""
+def quickstart(storage_root: Path, now: datetime) -> None:
+    """Run it all under `storage_root`, print the tables and write quickstart.json."""
     console, started = Console(), time.perf_counter()
     console.print("[bold]1/4[/] problems, tokenizer and a nano model")
     files = write_inputs(storage_root)
@@ -95,7 +95,6 @@ def quickstart(storage_root: Path, now: datetime) -> int:
     console.print(f"Written: {storage_root / FILE_NAME}", soft_wrap=True)
     console.print(f"         {base_config.run_dir.parent}/quickstart-*-{now:%Y%m%d-%H%M%S}", soft_wrap=True)
     console.print(f"{summary.seconds:.0f} s in all. Next: README.md, 'Your own data'.")
-    return 0
 
 
 def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles:

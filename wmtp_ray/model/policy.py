@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vendor.meta_llama.model import ModelArgs, Transformer
+from vendor.meta_llama.model import Transformer
+from vendor.model_args import ModelArgs
 from wmtp_ray.config.schema import LoraConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.lora import (
@@ -23,9 +24,10 @@ from wmtp_ray.model.lora import (
     is_adapter,
     merge_adapters,
 )
-from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec, next_token_losses
+from wmtp_ray.model.value_model import ValueHead, ValueModel, next_token_losses
+from wmtp_ray.model.value_spec import ValueSpec
 
-__all__ = ["Policy", "PolicyStates", "ValueSpec", "value_path_names", "value_path_state"]
+__all__ = ["Policy", "PolicyStates", "value_path_names", "value_path_state"]
 
 
 @dataclass(frozen=True)

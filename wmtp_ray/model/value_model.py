@@ -12,7 +12,6 @@ Shape suffixes: B sequences (1: flat batches), T positions, D model width, V voc
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,35 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vendor.meta_llama.attention import sequence_context
-from vendor.meta_llama.model import ModelArgs, RMSNorm, Transformer, TransformerBlock, run_blocks
+from vendor.meta_llama.model import RMSNorm, Transformer, TransformerBlock, run_blocks
+from vendor.model_args import ModelArgs
 from wmtp_ray.config.schema import LoraConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.lora import attach_adapters, is_adapter
+from wmtp_ray.model.value_spec import MLP_UNITS, ValueSpec
 from wmtp_ray.objective.fused import token_cross_entropies
-
-MLP_UNITS = 256
-
-
-@dataclass(frozen=True)
-class ValueSpec:
-    """How a value is read off the trunk; see `CriticConfig` for each field. ValueError where a field means nothing."""
-
-    head: Literal["linear", "mlp"]
-    value_layer: float
-    features: Literal["none", "surprisal"]
-
-    def __post_init__(self) -> None:
-        known = self.head in ("linear", "mlp") and self.features in ("none", "surprisal")
-        if not known or not 0.0 < self.value_layer <= 1.0:
-            raise ValueError(f"no such value path: {self.head}, {self.value_layer}, {self.features}")
-
-    def num_blocks(self, num_trunk_blocks: int) -> int:
-        """Trunk blocks below the value head, at least 1: 0.67 of 3 is 2."""
-        return max(1, round(self.value_layer * num_trunk_blocks))
-
-    @property
-    def num_features(self) -> int:
-        return int(self.features == "surprisal")
 
 
 class ValueHead(nn.Module):
@@ -98,12 +75,10 @@ class ValueModel(nn.Module):
         self.args = args
         self.spec = spec
         self.activation_checkpointing = False
-        surprisal = spec.features == "surprisal"
-        num_blocks = args.num_trunk_blocks + 1 if surprisal else spec.num_blocks(args.num_trunk_blocks)
         self.tok_embeddings = nn.Embedding(args.vocab_size, args.dim)
-        self.layers = nn.ModuleList(TransformerBlock(args) for _ in range(num_blocks))
+        self.layers = nn.ModuleList(TransformerBlock(args) for _ in range(spec.critic_blocks(args.num_trunk_blocks)))
         self.norm = RMSNorm(args.dim, args.norm_eps)
-        self.output = nn.Linear(args.dim, args.vocab_size, bias=False) if surprisal else None
+        self.output = nn.Linear(args.dim, args.vocab_size, bias=False) if spec.surprisal else None
         self.value_head = ValueHead(args.dim, spec.head, spec.num_features)
 
     def add_adapters(self, lora: LoraConfig) -> None:

@@ -26,7 +26,7 @@ class Resources:
 def training_resources(config: RunConfig) -> Resources:
     """Return what the ranks and the scorers of stages 1 and 2 hold together."""
     cluster = config.cluster
-    scorers = config.critic.pool_size if config.uses_critic or config.weighting.type == "rho1" else 0
+    scorers = config.critic.pool_size if config.uses_critic or config.needs_reference else 0
     ranks = config.train.num_workers
     return Resources(
         "The run",

@@ -41,20 +41,16 @@ def start_checks(config: RunConfig, needed: Sequence[Resources] | None = None) -
 
 
 def require_start(checks: Sequence[StartCheck]) -> None:
-    """Raise the first refusal."""
-    for check in checks:
-        check.look()
-
-
-def refusals(checks: Sequence[StartCheck]) -> list[str]:
-    """Return what every check that forbids the start says."""
+    """Raise one ConfigError with everything that forbids the start here."""
     found = []
     for check in checks:
         try:
             check.look()
         except WmtpError as error:
             found.append(str(error))
-    return found
+    if found:
+        listed = found[0] if len(found) == 1 else "".join(f"\n  {text}" for text in found)
+        raise ConfigError(f"a run cannot start here: {listed}")
 
 
 def check_resources(config: RunConfig, parts: Sequence[Resources]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wmtp_ray.config.arms import BASELINE, Role, arm_named, place_in_reports
 from wmtp_ray.report.saved_run import SavedRun
 from wmtp_ray.tracking.training_difference import (
     SEED_KEYS,
@@ -18,8 +19,6 @@ from wmtp_ray.tracking.training_difference import (
     training_difference,
 )
 
-RECIPE_OF = {"uniform": "baseline", "td": "verifiable", "rho1": "rho1_weighted"}
-ORDER = ("uniform", "td", "rho1", "sequence_reward", "surprisal", "shuffled", "matched_random")
 CRITIC = "critic.path"
 _MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
 _UNTOLD_KEYS = {*SEED_KEYS, "run_name", "preset", "stages", "storage_root", "tags"}
@@ -38,6 +37,11 @@ class Arm:
     def weighting(self) -> str:
         """The weighting that its runs share."""
         return self.runs[0].weighting
+
+    @property
+    def role(self) -> Role:
+        """What it is compared for: the method, what it is compared with, or a control."""
+        return arm_named(self.weighting).role
 
     @property
     def recipe(self) -> str:
@@ -68,7 +72,9 @@ def group_runs(runs: Sequence[SavedRun]) -> list[Arm]:
         settings = {key: value for key, value in settings_of(run).items() if key != CRITIC}
         groups.setdefault(repr(sorted(settings.items(), key=str)), []).append(run)
     parts = [part for group in groups.values() for part in _split_by_critic(group)]
-    ordered = sorted(parts, key=lambda group: (_place(group[0]), str(group[0].config.get("data.policy_rows"))))
+    ordered = sorted(
+        parts, key=lambda group: (place_in_reports(group[0].weighting), str(group[0].config.get("data.policy_rows")))
+    )
     names = _names([group[0] for group in ordered])
     return [
         Arm(name, tuple(sorted(group, key=lambda run: (run.seed is None, run.seed or 0, run.name))))
@@ -81,8 +87,10 @@ def reference_arm(arms: Sequence[Arm]) -> Arm:
 
     Among equals one of the baseline's recipe.
     """
-    uniform = [arm for arm in arms if arm.weighting == "uniform"] or list(arms)[:1]
-    return min(uniform, key=lambda arm: (sum(bool(confounds(other, arm)) for other in arms), arm.recipe != "baseline"))
+    uniform = [arm for arm in arms if arm.role == "baseline"] or list(arms)[:1]
+    return min(
+        uniform, key=lambda arm: (sum(bool(confounds(other, arm)) for other in arms), arm.recipe != BASELINE.recipe)
+    )
 
 
 def confounds(arm: Arm, base: Arm, dataset: str | None = None) -> tuple[str, ...]:
@@ -128,10 +136,6 @@ def _split_by_critic(group: list[SavedRun]) -> list[list[SavedRun]]:
     return list(parts.values())
 
 
-def _place(run: SavedRun) -> int:
-    return ORDER.index(run.weighting) if run.weighting in ORDER else len(ORDER)
-
-
 def _names(first_runs: Sequence[SavedRun]) -> list[str]:
     """Lengthen names by the settings that tell their arms apart, until all differ."""
     plain = [_plain_name(run) for run in first_runs]
@@ -168,6 +172,6 @@ def _short(value: Any) -> str:
 
 def _plain_name(run: SavedRun) -> str:
     recipe, rows = str(run.config.get("recipe")), run.config.get("data.policy_rows")
-    name = recipe if RECIPE_OF.get(run.weighting) == recipe else run.weighting
-    usual = "mixed" if run.weighting not in ("uniform", "rho1") else "correct_only"
-    return name if rows in (usual, None) else f"{name} on {str(rows).replace('_', ' ')} rows"
+    arm = arm_named(run.weighting)
+    name = recipe if arm.recipe == recipe else run.weighting
+    return name if rows in (arm.usual_rows, None) else f"{name} on {str(rows).replace('_', ' ')} rows"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wmtp_ray.config import arms
 from wmtp_ray.evaluation.compare import compare, trained_policy
 from wmtp_ray.evaluation.pass_at_k import Estimate
 from wmtp_ray.evaluation.results import EvaluationResults
@@ -15,7 +16,8 @@ from wmtp_ray.saved_records import write_record
 from wmtp_ray.tracking.training_difference import training_difference
 
 FILE_NAME = "quickstart.json"
-METHOD, BASELINE, CONTROL = "verifiable", "baseline", "shuffled"
+METHOD, BASELINE = str(arms.METHOD.recipe), str(arms.BASELINE.recipe)
+CONTROL = arms.arms_of("placement")[0].name
 EXPLANATION = "docs/results/quickstart_arms.md"
 
 

@@ -6,7 +6,7 @@ about the whole global batch. Shapes: B sequences, T positions, M documents, H h
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,8 +15,6 @@ from torch import Tensor
 from wmtp_ray.contracts import Float32, Int64, ScoredBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.ranks import Ranks
-
-ScoreSource = Literal["none", "critic", "reference"]
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,7 @@ class StepWeights:
 
 
 class Scorer(Protocol):
-    """What the training step asks of a weighting."""
-
-    @property
-    def source(self) -> ScoreSource:
-        """Whose scores must be present in the micro-batches."""
-        ...
+    """What the training step asks of a weighting. Whose scores it reads stands in `config/arms.py`."""
 
     @property
     def needs_policy_losses(self) -> bool:

@@ -21,14 +21,13 @@ from wmtp_ray.scoring.advantages import (
     surprisal_advantage,
     td_advantage,
 )
-from wmtp_ray.scoring.contract import MicroBatch, Scorer, ScoreSource, StepWeights
+from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
 from wmtp_ray.scoring.controls import Control, draw_matched_weights, keep_weights, shuffle_weights
 
 
 class UniformScorer:
     """Every target counts the same: ordinary multi-token training."""
 
-    source: ScoreSource = "none"
     needs_policy_losses = False
 
     def __init__(self, num_horizons: int, config: WeightingConfig) -> None:
@@ -54,13 +53,10 @@ class AdvantageScorer:
         config: WeightingConfig,
         num_horizons: int,
         *,
-        source: ScoreSource,
         advantage: Callable[[TokenView], Tensor],
         control: Control = keep_weights,
-        needs_policy_losses: bool = False,
     ) -> None:
-        self.source = source
-        self.needs_policy_losses = needs_policy_losses
+        self.needs_policy_losses = config.arm.needs_policy_losses
         self._config = config
         self._num_horizons = num_horizons
         self._advantage = advantage
@@ -97,7 +93,6 @@ class AdvantageScorer:
 class Rho1Scorer:
     """Excess loss over a reference model, ranked or softened per horizon over the global batch (Rho-1)."""
 
-    source: ScoreSource = "reference"
     needs_policy_losses = True
 
     def __init__(self, config: WeightingConfig, rho1_config: Rho1Config, num_horizons: int) -> None:
@@ -153,28 +148,36 @@ class Rho1Scorer:
         return weights_P[start : start + len(own_P)]
 
 
+Formula = Callable[[RunConfig, int], Scorer]  # configuration, number of horizons
+
+
+def _from(advantage: Callable[[TokenView], Tensor], control: Control = keep_weights) -> Formula:
+    """clip(exp(advantage / beta)), then the control."""
+    return lambda config, num_horizons: AdvantageScorer(
+        config.weighting, num_horizons, advantage=advantage, control=control
+    )
+
+
+def _from_td_errors(config: RunConfig, num_horizons: int) -> Scorer:
+    reading = td_advantage if config.weighting.terminal == "sequence" else horizon_td_advantage
+    return _from(reading)(config, num_horizons)
+
+
+# What makes each arm's weights; `config/arms.py` says what else is known of it.
+FORMULAS: dict[str, Formula] = {
+    "uniform": lambda config, num_horizons: UniformScorer(num_horizons, config.weighting),
+    "td": _from_td_errors,
+    "rho1": lambda config, num_horizons: Rho1Scorer(config.weighting, config.rho1, num_horizons),
+    "sequence_reward": _from(sequence_reward_advantage),
+    "surprisal": _from(surprisal_advantage),
+    "shuffled": _from(td_advantage, shuffle_weights),
+    "matched_random": _from(td_advantage, draw_matched_weights),
+}
+
+
 def build_scorer(config: RunConfig, num_horizons: int) -> Scorer:
     """Return the scorer that `weighting.type` names."""
-    w = config.weighting
-    td_source = td_advantage if w.terminal == "sequence" else horizon_td_advantage
-    builders: dict[str, Callable[[], Scorer]] = {
-        "uniform": lambda: UniformScorer(num_horizons, w),
-        "td": lambda: AdvantageScorer(w, num_horizons, source="critic", advantage=td_source),
-        "shuffled": lambda: AdvantageScorer(
-            w, num_horizons, source="critic", advantage=td_advantage, control=shuffle_weights
-        ),
-        "matched_random": lambda: AdvantageScorer(
-            w, num_horizons, source="critic", advantage=td_advantage, control=draw_matched_weights
-        ),
-        "sequence_reward": lambda: AdvantageScorer(
-            w, num_horizons, source="critic", advantage=sequence_reward_advantage
-        ),
-        "surprisal": lambda: AdvantageScorer(
-            w, num_horizons, source="none", advantage=surprisal_advantage, needs_policy_losses=True
-        ),
-        "rho1": lambda: Rho1Scorer(w, config.rho1, num_horizons),
-    }
-    return builders[w.type]()
+    return FORMULAS[config.weighting.type](config, num_horizons)
 
 
 def _target_mask(advantage: Tensor, view: TokenView) -> Tensor:

@@ -10,15 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.export_model import export_model
 from wmtp_ray.artifacts.hf.plain_model import require_forms
 from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import (
-    PARAMS,
     TRANSFORMER,
-    read_model_args,
     read_tensors,
     weights_file,
     without_prefix,
@@ -27,6 +24,7 @@ from wmtp_ray.artifacts.meta_checkpoint import (
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import PARAMS, ModelSpec
 from wmtp_ray.run_files import CONFIG_FILE
 from wmtp_ray.tracking.training_record import record_of_run, write_training
 from wmtp_ray.training.checkpoint import find_damage, latest_checkpoint, list_checkpoints, step_of
@@ -69,7 +67,7 @@ def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | No
     export_model(args, tensors, chosen, out, dtype=dtype)
 
 
-def _of_run(run_dir: Path, step: int | None) -> tuple[ModelArgs, dict[str, Tensor], Path | None]:
+def _of_run(run_dir: Path, step: int | None) -> tuple[ModelSpec, dict[str, Tensor], Path | None]:
     checkpoint = _checkpoint(run_dir / "checkpoints", step)
     config = load_resolved(run_dir / CONFIG_FILE)
     args, _ = stored_form(checkpoint)
@@ -77,8 +75,8 @@ def _of_run(run_dir: Path, step: int | None) -> tuple[ModelArgs, dict[str, Tenso
     return args, without_prefix(policy, TRANSFORMER), config.tokenizer.path
 
 
-def _of_directory(directory: Path) -> tuple[ModelArgs, dict[str, Tensor], Path | None]:
-    args, tensors = read_model_args(directory), read_tensors(weights_file(directory))
+def _of_directory(directory: Path) -> tuple[ModelSpec, dict[str, Tensor], Path | None]:
+    args, tensors = ModelSpec.read(directory), read_tensors(weights_file(directory))
     require_forms(directory, args, forms_of(tensors))
     return args, tensors, find_tokenizer(directory)
 

@@ -12,7 +12,8 @@ from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_head, weights_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.durable_files import atomic_write
-from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.model.policy import Policy
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import current_ranks
 from wmtp_ray.run_files import STAGE_RESULT_FILE
 from wmtp_ray.saved_records import read_record, write_exact_record
@@ -73,11 +74,6 @@ def critic_bundle(config: RunConfig) -> Path | None:
     """Return the critic that stage 2 starts with: what this run's stage 1 left, else `critic.path`, else None."""
     own = stage_directory(config, 1) / "final"
     return own if own.is_dir() else config.critic.path
-
-
-def value_spec(config: RunConfig) -> ValueSpec:
-    """Return the value path that the configuration asks for."""
-    return ValueSpec(config.critic.head, config.critic.value_layer, config.critic.features)
 
 
 def freeze_for_critic(policy: Policy, config: RunConfig) -> None:
@@ -145,10 +141,10 @@ def _policy_start(config: RunConfig) -> Policy:
 
 def _policy_from(model: Path, bundle: Path | None, config: RunConfig) -> Policy:
     """Join the transformer of one directory with the value head of another, or with a fresh one."""
-    policy = Policy(load_transformer(model), value_spec(config))
+    policy = Policy(load_transformer(model), ValueSpec.of(config))
     policy.transformer.activation_checkpointing = config.model.activation_checkpointing
     if bundle is not None:
-        policy.value_head.load_state_dict(load_value_head(bundle, value_spec(config)).state_dict())
+        policy.value_head.load_state_dict(load_value_head(bundle, ValueSpec.of(config)).state_dict())
     return policy
 
 

@@ -25,7 +25,6 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import (
     HEAD,
@@ -34,7 +33,6 @@ from wmtp_ray.artifacts.meta_checkpoint import (
     describe_policy,
     described_value_spec,
     policy_tensors,
-    read_model_args,
     read_tensors,
     weights_file,
     write_policy,
@@ -42,7 +40,9 @@ from wmtp_ray.artifacts.meta_checkpoint import (
 )
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.lora import AdapterSpec, adapter_tensors, merge_adapters
-from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.model.policy import Policy
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.saved_records import read_record, write_record
 
 SHARDS = "shards"
@@ -100,9 +100,9 @@ def read_into(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer
     _fill(targets, checkpoint)
 
 
-def stored_form(checkpoint: Path) -> tuple[ModelArgs, ValueSpec]:
+def stored_form(checkpoint: Path) -> tuple[ModelSpec, ValueSpec]:
     """Return the shape of a checkpoint's model and its value path."""
-    return read_model_args(checkpoint / _POLICY), described_value_spec(checkpoint / _POLICY)
+    return ModelSpec.read(checkpoint / _POLICY), described_value_spec(checkpoint / _POLICY)
 
 
 def whole_policy_tensors(checkpoint: Path, base: Path) -> dict[str, Tensor]:

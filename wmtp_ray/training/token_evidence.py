@@ -10,14 +10,14 @@ Shapes: B sequences (1), T positions, H horizons.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
-from wmtp_ray.config.schema import RunConfig, WeightingType
+from wmtp_ray.config.arms import ARMS
+from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Float32, Int64, RowIndex, ScoredBatch, Scores, TokenBatch
 from wmtp_ray.data.collate import documents_of
 from wmtp_ray.data.rows import Row, read_rows
@@ -138,7 +138,7 @@ def _values_of(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> O
 
 
 def _reference_of(config: RunConfig) -> OfTokens | None:
-    if config.weighting.type != "rho1":
+    if not config.needs_reference:
         return None
     assert config.reference.path is not None, "the schema asks for reference.path"
     reference = load_transformer(config.reference.path).eval().requires_grad_(False)
@@ -170,10 +170,10 @@ def _weights(config: RunConfig, micros: Sequence[MicroBatch]) -> Weights:
     losses_BTH = micros[0].policy_losses_BTH
     assert losses_BTH is not None
     weights: Weights = {}
-    for name in get_args(WeightingType):
-        weighting = config.weighting.model_copy(update={"type": name})
-        scorer = build_scorer(config.model_copy(update={"weighting": weighting}), losses_BTH.shape[-1])
-        if has[scorer.source]:
+    for name, arm in ARMS.items():
+        if has[arm.source]:
+            weighting = config.weighting.model_copy(update={"type": name})
+            scorer = build_scorer(config.model_copy(update={"weighting": weighting}), losses_BTH.shape[-1])
             step = scorer.weigh(micros, OneRank())
             weights[name] = [_at_targets(pair_weights_BTH[0, :, 0]) for pair_weights_BTH in step.pair_weights_BTH]
     return weights

@@ -14,22 +14,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.byte_level_tokenizer import write_byte_level
-from vendor.meta_llama import ModelArgs, Transformer
+from vendor.meta_llama import Transformer
 from wmtp_ray.artifacts.convert_checkpoint import check_rotary_frequencies, open_checkpoint
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer
 from wmtp_ray.artifacts.model_directory import write_model
 from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
-ARGS = ModelArgs(
+ARGS = ModelSpec(
     dim=16, n_layers=4, n_heads=4, n_kv_heads=2, vocab_size=304, n_future_tokens=2, multiple_of=8, rope_theta=5e5
 )
 Source = tuple[Path, dict[str, Tensor]]
 
 
-def rope_of(args: ModelArgs) -> Tensor:
+def rope_of(args: ModelSpec) -> Tensor:
     return torch.tensor([args.rope_theta ** (-2 * i / args.head_dim) for i in range(args.head_dim // 2)])
 
 
@@ -76,7 +77,7 @@ def test_tensors_keep_their_values_and_their_own_dtypes(source, tmp_path, tokeni
 def test_the_directory_loads_strictly_and_describes_itself(source, tmp_path, tokenizer, said):
     out = tmp_path / "out"
     convert(source[0], out, tokenizer, said)
-    assert read_model_args(out) == ARGS
+    assert ModelSpec.read(out) == ARGS
     assert load_transformer(out).args == ARGS
     adapter = yaml.safe_load((out / "meta_adapter.yaml").read_text())
     assert adapter["prediction_heads"] == {1: "layers.2", 2: "extra_heads.0"}
@@ -100,7 +101,7 @@ def test_a_vocabulary_that_params_leave_open_is_the_tokenizers(source, tmp_path,
     rows = torch.zeros(300, 16)
     change_tensors(source[0], tok_embeddings__weight=rows, output__weight=rows)
     convert(source[0], tmp_path / "out", tokenizer, said)
-    assert read_model_args(tmp_path / "out").vocab_size == 300
+    assert ModelSpec.read(tmp_path / "out").vocab_size == 300
 
 
 class RunsCode:
@@ -156,10 +157,10 @@ def test_params_that_deny_the_tensors_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("args", [ARGS, ModelArgs(dim=256, n_layers=2, n_heads=2, vocab_size=9, rope_theta=1e6)])
+@pytest.mark.parametrize("args", [ARGS, ModelSpec(dim=256, n_layers=2, n_heads=2, vocab_size=9, rope_theta=1e6)])
 def test_frequencies_are_compared_as_exactly_as_their_dtype_can(args, dtype):
     check_rotary_frequencies(rope_of(args).to(dtype), args)
-    other = ModelArgs(**(asdict(args) | {"rope_theta": args.rope_theta * 1.2}))
+    other = ModelSpec(**(asdict(args) | {"rope_theta": args.rope_theta * 1.2}))
     with pytest.raises(ArtifactError, match="belongs to a rope theta"):
         check_rotary_frequencies(rope_of(other).to(dtype), args)
 

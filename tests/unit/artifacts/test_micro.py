@@ -7,19 +7,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vendor.meta_llama import ModelArgs, Transformer
+from vendor.meta_llama import Transformer
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args, save_transformer
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer, save_transformer
 from wmtp_ray.artifacts.micro import MicroShape, make_micro_model, micro_args, open_random, open_slice
 from wmtp_ray.artifacts.model_directory import write_model
 from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
-SMALL = ModelArgs(dim=16, n_layers=4, n_heads=2, vocab_size=11, n_future_tokens=2, multiple_of=8)
+SMALL = ModelSpec(dim=16, n_layers=4, n_heads=2, vocab_size=11, n_future_tokens=2, multiple_of=8)
 
 
 def test_the_micro_of_the_objective_is_under_50_megabytes(tmp_path: Path) -> None:
-    args = ModelArgs(dim=256, n_layers=7, n_heads=4, vocab_size=32000, n_future_tokens=4)
+    args = ModelSpec(dim=256, n_layers=7, n_heads=4, vocab_size=32000, n_future_tokens=4)
     make_micro_model(tmp_path, args, seed=0)
     assert 40e6 < (tmp_path / "model.safetensors").stat().st_size < 50e6
 
@@ -41,7 +42,7 @@ def test_a_micro_model_predicts_nearly_uniformly_at_first(tmp_path: Path) -> Non
     torch.testing.assert_close(losses, torch.full_like(losses, 2.398), rtol=0, atol=0.5)
 
 
-BASE = ModelArgs(
+BASE = ModelSpec(
     dim=32, n_layers=6, n_heads=8, n_kv_heads=4, vocab_size=310, n_future_tokens=3, multiple_of=8, rope_theta=5e5
 )
 
@@ -60,7 +61,7 @@ def shape(**changes: int) -> MicroShape:
 
 
 def cut(base: Path, out: Path, asked: MicroShape) -> dict[str, Tensor]:
-    model = open_slice(base, micro_args(asked, read_model_args(base)), None)
+    model = open_slice(base, micro_args(asked, ModelSpec.read(base)), None)
     write_model(out, model, datetime(2026, 1, 1), print, dry_run=False)
     load_transformer(out)
     return load_file(out / "model.safetensors")
@@ -108,7 +109,7 @@ def test_what_is_not_asked_for_is_the_bases():
 def test_a_slice_of_everything_is_the_base(base, tmp_path):
     whole = MicroShape(6, 32, 8, 4, BASE.hidden_dim, 310, 3)
     written = cut(base[0], tmp_path / "out", whole)
-    assert read_model_args(tmp_path / "out").hidden_dim == BASE.hidden_dim
+    assert ModelSpec.read(tmp_path / "out").hidden_dim == BASE.hidden_dim
     assert written.keys() == base[1].keys()
     assert all(torch.equal(written[name], tensor.half()) for name, tensor in base[1].items())
 
@@ -139,7 +140,7 @@ def test_shapes_that_cannot_be_are_refused(base, tmp_path, changes, message):
 
 
 def test_a_miniature_of_50_megabytes_is_none(tokenizer):
-    args = ModelArgs(dim=512, n_layers=7, n_heads=4, vocab_size=32000, n_future_tokens=4)
+    args = ModelSpec(dim=512, n_layers=7, n_heads=4, vocab_size=32000, n_future_tokens=4)
     with pytest.raises(ArtifactError, match=r"takes 113\.3 MB, expected less than 50 MB"):
         open_random(args, 1, tokenizer)
 

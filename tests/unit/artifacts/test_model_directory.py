@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from vendor.meta_llama import ModelArgs, Transformer
+from vendor.meta_llama import Transformer
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.model_directory import ModelToWrite, keep_place, narrowed, share_tokenizer, write_model
 from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
-ARGS = ModelArgs(dim=16, n_layers=3, n_heads=2, vocab_size=304, n_future_tokens=2, multiple_of=8)
+ARGS = ModelSpec(dim=16, n_layers=3, n_heads=2, vocab_size=304, n_future_tokens=2, multiple_of=8)
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_values_that_change_between_two_readings_are_found(write, model, tensors
 
 
 def test_a_disk_that_is_too_small_is_refused_at_once(write, model):
-    huge = ModelArgs(dim=1 << 16, n_layers=4, n_heads=2, vocab_size=1 << 22, multiple_of=1 << 20)
+    huge = ModelSpec(dim=1 << 16, n_layers=4, n_heads=2, vocab_size=1 << 22, multiple_of=1 << 20)
     with torch.device("meta"):
         state = Transformer(huge).state_dict()
     forms = {name: TensorForm(torch.float64, tuple(tensor.shape)) for name, tensor in state.items()}

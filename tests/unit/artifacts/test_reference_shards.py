@@ -9,24 +9,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vendor.meta_llama import ModelArgs, Transformer
+from vendor.meta_llama import Transformer
 from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args, save_transformer
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer, save_transformer
 from wmtp_ray.artifacts.model_directory import write_model
 from wmtp_ray.artifacts.model_record import SharedTokenizer, read_model_record
 from wmtp_ray.artifacts.reference_shards import open_reference
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
-ARGS = ModelArgs(dim=16, n_layers=3, n_heads=4, n_kv_heads=2, vocab_size=304, multiple_of=8, norm_eps=1e-6)
+ARGS = ModelSpec(dim=16, n_layers=3, n_heads=4, n_kv_heads=2, vocab_size=304, multiple_of=8, norm_eps=1e-6)
 
 
 @pytest.fixture
 def policy(tmp_path: Path, tokenizer: Path) -> Path:
     directory = tmp_path / "models" / "policy"
-    save_transformer(directory, Transformer(ModelArgs(dim=8, n_layers=2, n_heads=2, vocab_size=304)))
+    save_transformer(directory, Transformer(ModelSpec(dim=8, n_layers=2, n_heads=2, vocab_size=304)))
     (directory / "tokenizer.model").write_bytes(tokenizer.read_bytes())
     return directory
 
@@ -71,7 +72,7 @@ def test_parts_become_one_float16_file_in_metas_layout(reference, policy, tokeni
     tokens_BT = torch.arange(12).view(1, 12)
     with torch.no_grad():
         torch.testing.assert_close(load_transformer(out)(tokens_BT), reference(tokens_BT), rtol=0, atol=1e-2)
-    args = read_model_args(out)
+    args = ModelSpec.read(out)
     assert (args.hidden_dim, args.num_kv_heads, args.norm_eps, args.n_future_tokens) == (ARGS.hidden_dim, 2, 1e-6, 1)
 
 
@@ -103,7 +104,7 @@ def test_another_tokenizer_than_the_policys_is_refused(reference, policy, tokeni
 
 
 def test_another_vocabulary_than_the_policys_is_refused(policy, tokenizer, tmp_path):
-    other = Transformer(ModelArgs(dim=16, n_layers=2, n_heads=4, vocab_size=312, multiple_of=8))
+    other = Transformer(ModelSpec(dim=16, n_layers=2, n_heads=4, vocab_size=312, multiple_of=8))
     write_shards(tmp_path / "rho-1b", other, tokenizer, suffix="safetensors")
     with pytest.raises(ArtifactError, match=r"has 312 tokens, the policy in .* has 304"):
         convert(tmp_path / "rho-1b", tmp_path / "rho", policy)

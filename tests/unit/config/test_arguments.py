@@ -33,6 +33,20 @@ def test_last_of_two_wins():
     assert (arguments.recipe, arguments.preset) == ("verifiable", "a100-1")
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["run_name=a", "--run-name", "b"], "b"), (["--run-name=b", "--resume", "run_name=a"], "a")],
+)
+def test_a_flag_and_the_word_that_it_stands_for_keep_their_order(words, name):
+    assert parse_arguments(["recipe=baseline", *words]).run_name == name
+
+
+def test_a_directory_of_ones_own_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_arguments(["recipe=baseline", "--config-dir", "mine"]).config_dir == tmp_path / "mine"
+    assert "expected --config-dir NAME" in refused("recipe=baseline", "--config-dir")
+
+
 def test_a_configuration_key_ends_the_tags():
     arguments = parse_arguments(["--tags=team=a", "model=7b", "weighting.beta=0.5", "recipe=baseline", "seed=3"])
     assert arguments.tags == {"team": "a", "model": "7b"}
@@ -46,8 +60,13 @@ def test_a_misspelt_key_after_tags_is_no_tag():
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_needs_no_recipe(flag):
-    assert parse_arguments([flag]).show_help
+def test_help_needs_no_recipe_and_shows_every_flag(flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments([flag])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    flags = ("--dry-run", "--resume", "--run-name", "--dataset-suffix", "--use-micro-model", "--config-dir", "--tags")
+    assert [flag for flag in (*flags, "recipe=NAME", "sweep=NAME") if flag not in shown] == []
 
 
 def test_missing_recipe_says_what_to_give():

@@ -13,8 +13,8 @@ from wmtp_ray.config.schema import RunConfig, Section
 from wmtp_ray.errors import ConfigError
 
 NOW = datetime(2025, 1, 2, 3, 4, 5)
-RECIPES = layer_names("recipe", CONFIG_DIR)
-PRESETS = layer_names("preset", CONFIG_DIR)
+RECIPES = layer_names("recipe", [CONFIG_DIR])
+PRESETS = layer_names("preset", [CONFIG_DIR])
 
 
 def load(*words: str, config_dir: Path = CONFIG_DIR) -> RunConfig:
@@ -363,3 +363,21 @@ def _has(values: object, dotted: str) -> bool:
             return False
         values = values[part]
     return True
+
+
+class TestDirectoryOfOnesOwn:
+    def test_its_files_come_first_its_defaults_lie_over_ours_and_ours_stay(self, tmp_path):
+        (tmp_path / "recipe.mine.yaml").write_text("data: {policy_rows: mixed}\nweighting: {type: td}\n")
+        (tmp_path / "preset.cpu.yaml").write_text("train: {device: cpu, batch_rows: 6}\n")
+        (tmp_path / "defaults.yaml").write_text("weighting: {beta: 0.25}\n")
+        words = ["--config-dir", str(tmp_path), f"storage_root={tmp_path}"]
+        config = load_config(parse_arguments(["recipe=mine", "preset=cpu", *words]), now=NOW)
+        assert (config.train.batch_rows, config.weighting.beta, config.weighting.clip_max) == (6, 0.25, 5.0)
+        assert load_config(parse_arguments(["recipe=verifiable", *words]), now=NOW).weighting.beta == 0.25
+
+    def test_what_is_nowhere_is_refused_with_what_both_hold(self, tmp_path):
+        (tmp_path / "recipe.mine.yaml").write_text("")
+        with pytest.raises(ConfigError, match=r"one of: baseline, mine, .*Did you mean recipe=mine"):
+            load_config(parse_arguments(["recipe=mne", "--config-dir", str(tmp_path)]), now=NOW)
+        with pytest.raises(ConfigError, match="no such directory"):
+            load_config(parse_arguments(["recipe=mine", "--config-dir", str(tmp_path / "absent")]), now=NOW)

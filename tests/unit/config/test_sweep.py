@@ -19,7 +19,7 @@ from wmtp_ray.config.sweep_sharing import critic_values, plan_key, shares_critic
 from wmtp_ray.errors import ConfigError
 
 NOW = datetime(2025, 1, 2, 3, 4, 5)
-SWEEPS = layer_names("sweep", CONFIG_DIR)
+SWEEPS = layer_names("sweep", [CONFIG_DIR])
 
 
 def load(*words: str) -> RunConfig:

@@ -12,7 +12,8 @@ from wmtp_ray.data.collate import collate
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.lora import attach_adapters, base_tensors, merge_adapters
-from wmtp_ray.model.policy import Policy, ValueSpec, value_path_state
+from wmtp_ray.model.policy import Policy, value_path_state
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.training.checkpoint import RunState, restore, save_checkpoint
 from wmtp_ray.training.stored_tensors import whole_policy_tensors

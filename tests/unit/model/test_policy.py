@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.model.policy import Policy, ValueSpec, value_path_state
+from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.model.value_model import ValueModel, reference_losses
+from wmtp_ray.model.value_spec import ValueSpec
 
 ARGS = ModelArgs(dim=32, n_layers=7, n_heads=4, n_kv_heads=2, vocab_size=29, n_future_tokens=4, multiple_of=8)
 LENGTHS = (5, 1, 7, 3)

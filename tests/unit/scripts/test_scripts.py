@@ -4,7 +4,6 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
-from wmtp_ray.flows.run.launch_run import launch
+from wmtp_ray.cli import main
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 MAX_LINES = 60
@@ -107,13 +106,13 @@ def test_a_newcomers_rows_and_model_lie_where_the_local_presets_look(run, tmp_pa
     assert run("prepare_local_small_model", "--rows", rows / "train.jsonl", *sizes) == 0
     assert "nothing to do" in capsys.readouterr().out
     for recipe, preset, steps in (("verifiable", "local-light", 10), ("verifiable", "local", 100)):
-        assert launch([f"recipe={recipe}", f"preset={preset}", "--dry-run"], datetime(2026, 1, 1)) == 0
+        assert main(["launch", f"recipe={recipe}", f"preset={preset}", "--dry-run"]) == 0
         said = capsys.readouterr().out
         assert f"steps       {steps} of " in said
         assert ("Plan of stage 2" in said) == (preset == "local")
         assert ("list_tasks: 20 problems" in said) == (preset == "local")
     rho1 = ["recipe=rho1_weighted", "preset=local", "--use-micro-model", "--dataset-suffix", "small", "--dry-run"]
-    assert launch(rho1, datetime(2026, 1, 1)) == 0
+    assert main(["launch", *rho1]) == 0
     assert "train_small.jsonl, 100 rows" in capsys.readouterr().out
 
 

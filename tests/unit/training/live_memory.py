@@ -6,7 +6,7 @@ is freed; what a kernel allocates for itself stays unseen.
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -21,13 +21,13 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Example, ScoredBatch, Scores
 from wmtp_ray.data.collate import collate
 from wmtp_ray.model.policy import Policy
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
 from wmtp_ray.training.estimate.memory import RankWork
-from wmtp_ray.training.estimate.run_estimate import value_path
-from wmtp_ray.training.estimate.sizes import ModelSize
 from wmtp_ray.training.optim import build_optimizer
-from wmtp_ray.training.stages import policy_stage, value_spec
+from wmtp_ray.training.stages import policy_stage
 from wmtp_ray.training.step import TrainingStep
 
 CPU = torch.device("cpu")
@@ -71,8 +71,8 @@ class Case:
     words: tuple[str, ...] = ()
 
     @property
-    def size(self) -> ModelSize:
-        return ModelSize.from_params(asdict(self.args))
+    def size(self) -> ModelSpec:
+        return ModelSpec.of(self.args)
 
     def config(self) -> RunConfig:
         checkpointing = f"model.activation_checkpointing={str(self.activation_checkpointing).lower()}"
@@ -91,7 +91,7 @@ class Case:
             num_ranks=1,
             lora=None,
             max_logits_mb=self.config().loss.max_logits_mb,
-            value=value_path(self.config()),
+            value=ValueSpec.of(self.config()),
         )
 
 
@@ -99,7 +99,7 @@ def measured_peak_bytes(case: Case) -> int:
     """Return the peak of the second step (the first makes the optimizer's state)."""
     config = case.config()
     with LiveMemory() as memory:
-        policy = Policy(Transformer(case.args), value_spec(config))
+        policy = Policy(Transformer(case.args), ValueSpec.of(config))
         policy.transformer.activation_checkpointing = case.activation_checkpointing
         recipe = policy_stage(config)
         training = TrainingStep(

@@ -1,7 +1,7 @@
 """The work of one rank that the tests of the estimate vary: one micro-batch on a CPU, all weights trained."""
 
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.training.estimate.memory import RankWork
-from wmtp_ray.training.estimate.sizes import ValuePath
 
 CPU_WORK = RankWork(
     micro_batch_tokens=1011,
@@ -14,5 +14,5 @@ CPU_WORK = RankWork(
     num_ranks=1,
     lora=None,
     max_logits_mb=64,
-    value=ValuePath("linear", 1.0, False),
+    value=ValueSpec("linear", 1.0, "none"),
 )

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.model.policy import Policy, ValueSpec
+from wmtp_ray.model.policy import Policy
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.training.checkpoint import (
     RunState,

@@ -10,17 +10,17 @@ import pytest
 from tests.unit.training.rank_work import CPU_WORK
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import GpuType, RunConfig
-from wmtp_ray.errors import ConfigError
+from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.model.spec import TARGETS, ModelSpec
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
 from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, machine_memory_bytes
 from wmtp_ray.training.estimate.memory import Lora
 from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit, stage_flops
-from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize
 
 PARAMS = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000, "multiple_of": 256}
-SIZE = ModelSize.from_params(PARAMS)
+SIZE = ModelSpec(**PARAMS)
 WORK = replace(CPU_WORK, micro_batch_tokens=16384, num_micro_batches=2, dtype="bfloat16", device="cuda")
 
 
@@ -141,3 +141,12 @@ def test_a_stage_is_counted_as_it_is_configured(model: Path) -> None:
     assert stage_flops(looking, SIZE, 2, tokens).recompute == stage_flops(plain, SIZE, 2, tokens).blocks
     frozen_trunk = stage_flops(plain, SIZE, 1, tokens)
     assert frozen_trunk.model == frozen_trunk.forward + 2 * frozen_trunk.value_head
+
+
+def test_a_frozen_critic_that_is_no_model_is_refused_by_its_params(model: Path, tmp_path: Path) -> None:
+    critic = tmp_path / "critic"
+    critic.mkdir()
+    (critic / "params.json").write_text('{"dim": 64}')
+    words = ["stages=[2]", "critic.source=frozen", f"critic.path={critic}", "train.value_coef=0.0"]
+    with pytest.raises(ArtifactError, match=r"critic/params\.json describes no model: found n_layers=None"):
+        estimate_run(configured(model, *words), {}, None)

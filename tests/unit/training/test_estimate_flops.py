@@ -1,6 +1,6 @@
 """FLOPs against torch's own counter, and token counts against loops."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.contracts import Example
 from wmtp_ray.data.collate import collate
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.training.estimate.flops import (
     StepWork,
     Tokens,
@@ -20,12 +22,11 @@ from wmtp_ray.training.estimate.flops import (
     scorer_flops,
     step_flops,
 )
-from wmtp_ray.training.estimate.sizes import ModelSize, ValuePath
 from wmtp_ray.training.throughput import measured_peak_flops, tokens_of
 
 ARGS = ModelArgs(dim=32, n_layers=5, n_heads=4, n_kv_heads=2, vocab_size=60, n_future_tokens=2, multiple_of=8)
-SIZE = ModelSize.from_params(asdict(ARGS))
-LINEAR = ValuePath("linear", 1.0, False)
+SIZE = ModelSpec.of(ARGS)
+LINEAR = ValueSpec("linear", 1.0, "none")
 PLAIN = StepWork(LINEAR, trains_value=True, activation_checkpointing=False, adapter_parameters=0, looks_first=False)
 rows = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=6)
 
@@ -120,6 +121,6 @@ def test_the_measured_peak_is_measured_once_and_leaves_the_generator_alone() -> 
 
 @pytest.mark.parametrize("surprisal", [False, True])
 def test_the_surprisal_costs_a_head_and_the_unembedding_of_every_token(surprisal: bool) -> None:
-    value = ValuePath("linear", 1.0, surprisal)
+    value = ValueSpec("linear", 1.0, "surprisal" if surprisal else "none")
     flops = step_flops(SIZE, Tokens(10, 0, 0), replace(PLAIN, value=value))
     assert flops.looking == surprisal * 2 * 10 * (SIZE.block_matrix_parameters + 60 * 32)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.model.shapes import model_specs
 from tests.unit.training.rank_work import CPU_WORK
 from vendor.meta_llama import ModelArgs, Transformer
 from vendor.meta_llama.attention import sequence_context
@@ -17,78 +18,31 @@ from vendor.meta_llama.model import TransformerBlock
 from wmtp_ray.contracts import Example
 from wmtp_ray.data.collate import collate
 from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.model.value_model import ValueHead, ValueModel, ValueSpec, reference_losses
+from wmtp_ray.model.spec import TARGETS, ModelSpec
+from wmtp_ray.model.value_model import ValueModel, reference_losses
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.training.estimate.memory import Lora, RankWork, rank_memory, saved_block_bytes, scorer_memory
-from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize, ValuePath
 
 from .live_memory import Case, LiveMemory, measured_peak_bytes
 
-SEVEN_B = ModelSize.from_params(
-    {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000, "multiple_of": 256}
-)
+SEVEN_B = ModelSpec(dim=4096, n_layers=32, n_heads=32, n_future_tokens=4, vocab_size=32000)
 NANO = ModelArgs(dim=64, n_layers=5, n_heads=4, n_kv_heads=2, vocab_size=300, n_future_tokens=2, multiple_of=32)
 
 
-@st.composite
-def model_args(draw: st.DrawFn) -> ModelArgs:
-    heads = draw(st.sampled_from([1, 2, 4, 6, 8]))
-    layers = draw(st.integers(2, 6))
-    return ModelArgs(
-        dim=heads * 2 * draw(st.integers(1, 12)),
-        n_layers=layers,
-        n_heads=heads,
-        n_kv_heads=draw(st.sampled_from([None, *(n for n in (1, 2, 4) if heads % n == 0)])),
-        vocab_size=draw(st.integers(1, 500)),
-        n_future_tokens=draw(st.integers(1, layers - 1)),
-        multiple_of=draw(st.sampled_from([1, 8, 32, 256])),
-        ffn_dim_multiplier=draw(st.sampled_from([None, 1.3, 0.7])),
-    )
-
-
-def parameters_of(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-@given(model_args())
-@settings(max_examples=25, deadline=None)
-def test_parameters_are_those_of_the_model_without_storage(args: ModelArgs) -> None:
-    with torch.device("meta"):
-        model = Transformer(args)
-    assert ModelSize.from_params(asdict(args)).parameters == parameters_of(model)
-
-
-@given(model_args(), st.sampled_from(["linear", "mlp"]), st.floats(0.1, 1.0), st.sampled_from(["none", "surprisal"]))
+@given(model_specs(), st.lists(st.integers(1, 20), min_size=1, max_size=4))
 @settings(max_examples=15, deadline=None)
-def test_a_critic_has_the_parameters_of_its_value_path(args: ModelArgs, head, value_layer, features) -> None:
-    with torch.device("meta"):
-        critic = ValueModel(args, ValueSpec(head, value_layer, features))
-        value_head = ValueHead(args.dim, head, int(features == "surprisal"))
-    size, value = ModelSize.from_params(asdict(args)), ValuePath(head, value_layer, features == "surprisal")
-    assert value.critic_parameters(size) == parameters_of(critic)
-    assert value.head_parameters(size) == parameters_of(value_head)
-
-
-def test_the_real_snapshot_has_its_published_size() -> None:
-    with torch.device("meta"):
-        model = Transformer(ModelArgs(dim=4096, n_layers=32, n_heads=32, n_future_tokens=4, vocab_size=32000))
-    assert SEVEN_B.parameters == parameters_of(model) == 6_738_415_616
-    assert SEVEN_B.hidden_dim == 11008
-
-
-@given(model_args(), st.lists(st.integers(1, 20), min_size=1, max_size=4))
-@settings(max_examples=15, deadline=None)
-def test_a_block_keeps_what_autograd_saves(args: ModelArgs, lengths: list[int]) -> None:
+def test_a_block_keeps_what_autograd_saves(args: ModelSpec, lengths: list[int]) -> None:
     assert sum(kept_storages(args, lengths, autocast=False)) == sum(lengths) * saved_block_bytes(
-        ModelSize.from_params(asdict(args)), Case(args, tuple(lengths), 1, False).work()
+        ModelSpec.of(args), Case(args, tuple(lengths), 1, False).work()
     )
 
 
 def test_under_autocast_a_block_keeps_a_half_precision_copy_of_each_product_s_input() -> None:
     lengths = [20, 21]
     work = replace(Case(NANO, tuple(lengths), 1, False).work(), dtype="bfloat16")
-    expected = sum(lengths) * saved_block_bytes(ModelSize.from_params(asdict(NANO)), work)
+    expected = sum(lengths) * saved_block_bytes(ModelSpec.of(NANO), work)
     kept = kept_storages(NANO, lengths, autocast=True)
-    matrices = sum(2 * inputs * outputs for inputs, outputs in ModelSize.from_params(asdict(NANO)).matrices().values())
+    matrices = sum(2 * inputs * outputs for inputs, outputs in ModelSpec.of(NANO).matrices().values())
     assert sum(kept) == expected + matrices
 
 
@@ -155,13 +109,13 @@ def test_the_peak_of_a_real_step_is_within_15_percent(case: Case) -> None:
 def test_a_scoring_pass_is_within_15_percent(features: str) -> None:
     args = ModelArgs(dim=128, n_layers=6, n_heads=4, vocab_size=2000, n_future_tokens=2, multiple_of=32)
     tokens = random_tokens(args.vocab_size, 1500)
-    value = None if features == "reference" else ValuePath("linear", 1.0, features == "surprisal")
+    value = None if features == "reference" else ValueSpec("linear", 1.0, features)
     with LiveMemory() as memory, torch.no_grad():
         if features == "reference":
             reference_losses(Transformer(args), tokens)
         else:
             ValueModel(args, ValueSpec("linear", 1.0, features)).values(tokens)
-    estimated = scorer_memory(ModelSize.from_params(asdict(args)), 1500, value, autocast=False)
+    estimated = scorer_memory(ModelSpec.of(args), 1500, value, autocast=False)
     assert estimated.total == pytest.approx(memory.peak, rel=0.15)
 
 

@@ -5,25 +5,17 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.training.rank_work import CPU_WORK
+from wmtp_ray.model.spec import TARGETS, ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork
 from wmtp_ray.training.estimate.memory import MIB, Lora, RankWork, rank_memory
 from wmtp_ray.training.estimate.processes import machine_bytes
-from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize, ValuePath
 
-SMOLLM2 = ModelSize.from_params(  # SmolLM2-135M with four prediction heads, as `wmtp import` writes it
-    {"dim": 576, "n_layers": 33, "n_heads": 9, "n_kv_heads": 3, "vocab_size": 49152, "n_future_tokens": 4}
+SMOLLM2 = ModelSpec(  # SmolLM2-135M with four prediction heads, as `wmtp import` writes it
+    dim=576, n_layers=33, n_heads=9, n_kv_heads=3, vocab_size=49152, n_future_tokens=4
 )
 WEIGHTS_BYTES = 693_818_368
-NANO = {
-    "dim": 96,
-    "n_layers": 6,
-    "n_heads": 4,
-    "vocab_size": 448,
-    "n_future_tokens": 4,
-    "rope_theta": 10000.0,
-    "norm_eps": 1e-05,
-    "multiple_of": 32,
-}  # of the quickstart
+NANO = ModelSpec(dim=96, n_layers=6, n_heads=4, vocab_size=448, n_future_tokens=4, multiple_of=32)  # the quickstart's
 WORK = CPU_WORK
 WITH_LORA = replace(WORK, lora=Lora(8, TARGETS))
 
@@ -54,12 +46,11 @@ def test_the_whole_machine_is_within_15_percent() -> None:
 
 def test_a_nano_model_is_nearly_all_libraries_and_within_15_percent_too() -> None:
     """The quickstart's run, twice: a rank of 668 and 716 MiB, the machine of 2636 and 2954."""
-    nano = ModelSize.from_params(NANO)
-    value = ValuePath("mlp", 1.0, False)
+    value = ValueSpec("mlp", 1.0, "none")
     work = replace(WORK, micro_batch_tokens=1611, value=value)
     device = Device("this machine", None, ranks=1, scorers=1, is_machine=True)
-    scorer = ScorerWork(nano, value, autocast=False)
-    load = Load(nano, work, scorer, device, 256, weights_bytes=3_100_000, others_bytes=machine_bytes(mlflow=True))
+    scorer = ScorerWork(NANO, value, autocast=False)
+    load = Load(NANO, work, scorer, device, 256, weights_bytes=3_100_000, others_bytes=machine_bytes(mlflow=True))
     for rank_mib, machine_mib in ((668, 2636), (716, 2954)):
         assert load.rank().total / MIB == pytest.approx(rank_mib, rel=0.15)
         assert load.total_bytes / MIB == pytest.approx(machine_mib, rel=0.15)

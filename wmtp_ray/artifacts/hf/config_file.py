@@ -7,10 +7,10 @@ other key is an error that names it (`known_keys`), whatever transformers would 
 from collections.abc import Mapping
 from typing import Any
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.layout import with_hidden_dim
-from wmtp_ray.artifacts.known_keys import Neutral, deciding_keys
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.known_keys import Neutral, deciding_keys
+from wmtp_ray.model.spec import ModelSpec
 
 Config = Mapping[str, Any]  # config.json
 
@@ -90,7 +90,7 @@ _ROPE_NEUTRAL: Neutral = {"factor": (1.0,), "attention_factor": (1.0,)}
 _ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel")
 
 
-def params_from_config(config: Config) -> ModelArgs:
+def params_from_config(config: Config) -> ModelSpec:
     """Describe the model of a config.json as a model of one horizon.
 
     ArtifactError names everything that this layout cannot express: other architectures, biases, scaled rotary
@@ -109,7 +109,7 @@ def params_from_config(config: Config) -> ModelArgs:
         )
     try:
         dim, hidden_dim = config["hidden_size"], config["intermediate_size"]
-        args = ModelArgs(
+        args = ModelSpec(
             dim=dim,
             n_layers=config["num_hidden_layers"],
             n_heads=config["num_attention_heads"],
@@ -128,7 +128,7 @@ def params_from_config(config: Config) -> ModelArgs:
     return with_hidden_dim(args, hidden_dim)
 
 
-def config_from_params(args: ModelArgs, *, tied: bool, max_positions: int) -> dict[str, Any]:
+def config_from_params(args: ModelSpec, *, tied: bool, max_positions: int) -> dict[str, Any]:
     """Describe horizon 1 as the config.json of a LlamaForCausalLM; `tied` says that it has no output matrix of its own.
 
     The keys are those that readers of every age know: `rope_theta` rather than `rope_parameters`, and so on.

@@ -21,9 +21,11 @@ from wmtp_ray.artifacts.hf.layout import meta_name, to_meta_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT, PlainModel, require_forms
 from wmtp_ray.artifacts.hf.tensor_names import without_wrappers
 from wmtp_ray.artifacts.hf.tokenizer_files import imported_tokenizer
-from wmtp_ray.artifacts.meta_checkpoint import PARAMS, read_json, read_tensors
+from wmtp_ray.artifacts.meta_checkpoint import read_tensors
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.json_object import read_json
+from wmtp_ray.model.spec import PARAMS
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

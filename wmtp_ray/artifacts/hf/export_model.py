@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.directory import CONFIG
 from wmtp_ray.artifacts.hf.export_tokenizer import exported_tokenizer
@@ -23,12 +22,13 @@ from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.data.tokenizer_settings import GENERATION
 from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
 UNSTATED_POSITIONS = 4096  # the context of Meta's multi-token models, whose params.json does not state it
 
 
 def export_model(
-    args: ModelArgs, tensors: Mapping[str, Tensor], tokenizer_path: Path, out: Path, *, dtype: torch.dtype | None = None
+    args: ModelSpec, tensors: Mapping[str, Tensor], tokenizer_path: Path, out: Path, *, dtype: torch.dtype | None = None
 ) -> None:
     """Write config.json, generation_config.json, model.safetensors and the tokenizer's files to `out`, all or none.
 

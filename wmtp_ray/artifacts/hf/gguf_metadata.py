@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.layout import with_hidden_dim
-from wmtp_ray.artifacts.known_keys import Neutral, deciding_keys
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.known_keys import Neutral, deciding_keys
+from wmtp_ray.model.spec import ModelSpec
 
 Metadata = Mapping[str, Any]
 
@@ -69,14 +69,14 @@ def require_whole_model(path: Path, metadata: Metadata) -> None:
         raise ArtifactError(f"{path}: found the architecture {architecture!r}, expected llama; choose another file")
 
 
-def params_from_metadata(path: Path, metadata: Metadata, num_rows: int) -> ModelArgs:
+def params_from_metadata(path: Path, metadata: Metadata, num_rows: int) -> ModelSpec:
     """Describe the model of a GGUF file whose embedding has `num_rows` rows, as a model of one horizon.
 
     ArtifactError names what this layout cannot express, a missing key, and a key that nobody knows.
     """
     about = {key.removeprefix(_PREFIX): _uniform(value) for key, value in metadata.items() if key.startswith(_PREFIX)}
     try:
-        args = ModelArgs(
+        args = ModelSpec(
             dim=about["embedding_length"],
             n_layers=about["block_count"],
             n_heads=about["attention.head_count"],
@@ -98,7 +98,7 @@ def params_from_metadata(path: Path, metadata: Metadata, num_rows: int) -> Model
     return with_hidden_dim(args, hidden_dim)
 
 
-def _inexpressible(about: Metadata, metadata: Metadata, args: ModelArgs) -> list[str]:
+def _inexpressible(about: Metadata, metadata: Metadata, args: ModelSpec) -> list[str]:
     channels = {key: about.get(f"attention.{key}_length", args.head_dim) for key in ("key", "value")}
     rotary_channels = about.get("rope.dimension_count", args.head_dim)
     scale = about.get("attention.scale") or args.head_dim**-0.5

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.directory import open_directory
 from wmtp_ray.artifacts.hf.gguf_file import open_gguf
 from wmtp_ray.artifacts.hf.plain_model import PlainModel
@@ -35,6 +34,7 @@ from wmtp_ray.data.file_kind import (
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
 _WEIGHTS_ALONE = (SAFETENSORS, ZIP, PICKLE, JSON)  # parts of a Hugging Face directory
 
@@ -46,7 +46,7 @@ class ImportedModel:
     `notes` are sentences for the user (see `PlainModel`).
     """
 
-    args: ModelArgs
+    args: ModelSpec
     num_parameters: int
     dtypes: tuple[str, ...]
     tokenizer: Path | None
@@ -132,7 +132,7 @@ def _converted(form: TensorForm, dtype: torch.dtype | None) -> TensorForm:
     return form if dtype is None else replace(form, dtype=dtype)
 
 
-def _require_fitting_tokenizer(directory: Path, args: ModelArgs, source: Path) -> str | None:
+def _require_fitting_tokenizer(directory: Path, args: ModelSpec, source: Path) -> str | None:
     """Return the name of the tokenizer that was written, None where there is none; messages name the source."""
     path = find_tokenizer(directory)
     if path is None:

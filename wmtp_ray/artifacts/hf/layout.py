@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
 OUTER_NAMES = {
     "model.embed_tokens.weight": "tok_embeddings.weight",
@@ -80,7 +80,7 @@ def hf_name(name: str) -> str | None:
     return f"model.layers.{block[1]}.{theirs}"
 
 
-def rotary_heads(name: str, args: ModelArgs) -> int | None:
+def rotary_heads(name: str, args: ModelSpec) -> int | None:
     """Return how many heads the rows of a tensor with Meta's name are, None where rows need no reordering."""
     if name.endswith("attention.wq.weight"):
         return args.n_heads
@@ -99,19 +99,19 @@ def half_split_rows(weight: Tensor, num_heads: int) -> Tensor:
     return weight.reshape(num_heads, -1, 2, width).transpose(1, 2).reshape(-1, width)
 
 
-def to_meta_rows(name: str, weight: Tensor, args: ModelArgs) -> Tensor:
+def to_meta_rows(name: str, weight: Tensor, args: ModelSpec) -> Tensor:
     """Return a tensor of Hugging Face's layout, by its name in Meta's, with its rows in Meta's order."""
     num_heads = rotary_heads(name, args)
     return weight if num_heads is None else interleaved_rows(weight, num_heads)
 
 
-def to_hf_rows(name: str, weight: Tensor, args: ModelArgs) -> Tensor:
+def to_hf_rows(name: str, weight: Tensor, args: ModelSpec) -> Tensor:
     """Return a tensor of Meta's layout, by its name there, with its rows in Hugging Face's order."""
     num_heads = rotary_heads(name, args)
     return weight if num_heads is None else half_split_rows(weight, num_heads)
 
 
-def with_hidden_dim(args: ModelArgs, hidden_dim: int) -> ModelArgs:
+def with_hidden_dim(args: ModelSpec, hidden_dim: int) -> ModelSpec:
     """Return `args` with `multiple_of` and `ffn_dim_multiplier` such that the feed-forward is exactly that wide.
 
     Published numbers are preferred; any other width is its ratio to 8/3 of `dim`. ArtifactError for a width below 1.

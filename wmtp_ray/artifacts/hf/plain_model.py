@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vendor.meta_llama.model import ModelArgs, Transformer
+from vendor.meta_llama.model import Transformer
 from wmtp_ray.artifacts.meta_checkpoint import shape_differences
 from wmtp_ray.artifacts.streamed_tensors import DTYPE_NAMES, TensorForm
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
 EMBEDDING, OUTPUT = "tok_embeddings.weight", "output.weight"
 
@@ -23,14 +24,14 @@ class PlainModel:
     `notes` are sentences for the user: what was decided that the source left open.
     """
 
-    args: ModelArgs
+    args: ModelSpec
     forms: Mapping[str, TensorForm]
     read: Callable[[str], Tensor]
     tokenizer_files: Mapping[str, bytes]
     notes: tuple[str, ...] = ()
 
 
-def require_forms(source: Path, args: ModelArgs, forms: Mapping[str, TensorForm]) -> None:
+def require_forms(source: Path, args: ModelSpec, forms: Mapping[str, TensorForm]) -> None:
     """Refuse tensors that are not exactly those of the model `args` describes; ArtifactError names them."""
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in Transformer(args).state_dict().items()}

@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from vendor.meta_llama.model import ModelArgs
 from wmtp_ray.artifacts.hf.added_tokens import added_tokens, with_added_tokens
 from wmtp_ray.data.byte_level_model import ByteLevelModel
 from wmtp_ray.data.chat_template import MORE_TEMPLATES, TEMPLATE
@@ -28,6 +27,7 @@ from wmtp_ray.data.tokenizer_settings import (
     read_object,
 )
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
 SENTENCEPIECE, TOKENIZER_JSON = "tokenizer.model", "tokenizer.json"
 
@@ -97,7 +97,7 @@ def as_json(content: Mapping[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 
 
-def require_row_for_each_id(tokenizer: CodeTokenizer, args: ModelArgs) -> None:
+def require_row_for_each_id(tokenizer: CodeTokenizer, args: ModelSpec) -> None:
     """Refuse a tokenizer with more ids than the model has rows; more rows than ids are padding."""
     if tokenizer.vocab_size > args.vocab_size:
         raise ArtifactError(

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from wmtp_ray import interrupts
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import PARAMS, weights_file
+from wmtp_ray.artifacts.meta_checkpoint import weights_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
@@ -34,6 +34,7 @@ from wmtp_ray.evaluation.progress import EvaluationProgress
 from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
+from wmtp_ray.model.spec import PARAMS
 from wmtp_ray.preflight.needed_resources import evaluation_resources
 from wmtp_ray.preflight.start_checks import check_resources
 from wmtp_ray.tracking.training_record import TrainingRecord, training_of

@@ -5,7 +5,6 @@ from datetime import datetime
 from pathlib import Path
 
 from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
-from wmtp_ray.artifacts.meta_checkpoint import PARAMS
 from wmtp_ray.config.load import Arguments, load_config, load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -19,6 +18,7 @@ from wmtp_ray.evaluation.results import read_results
 from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, judge_samples
 from wmtp_ray.flows.evaluate.evaluate_run import EVALUATIONS, folder_in, policy_of_run, render_results
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
+from wmtp_ray.model.spec import PARAMS
 from wmtp_ray.run_files import CONFIG_FILE
 from wmtp_ray.tracking.training_record import TRAINING_FILE
 from wmtp_ray.training.checkpoint import latest_checkpoint

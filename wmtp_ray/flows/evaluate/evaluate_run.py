@@ -9,7 +9,6 @@ import ray
 from ray.exceptions import RayError
 
 from actors.metrics_sink import MetricsSink
-from wmtp_ray.artifacts.meta_checkpoint import PARAMS
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
@@ -18,6 +17,7 @@ from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
+from wmtp_ray.model.spec import PARAMS
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.mlflow_sink import MISSING

@@ -5,14 +5,11 @@ are made and every step is split once as the run will split it. `--dry-run` ends
 is imported, but for ray when the tokens of a large file are counted for the first time.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from wmtp_ray.artifacts.known_keys import require_known_params
 from wmtp_ray.config.load import check_files, earlier_names
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
@@ -22,6 +19,7 @@ from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
+from wmtp_ray.model.spec import PARAMS, ModelSpec
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
@@ -29,7 +27,6 @@ from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
 LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
-_SHAPE_KEYS = ("dim", "n_layers", "n_heads", "vocab_size", "n_future_tokens")
 
 
 @dataclass(frozen=True)
@@ -47,14 +44,6 @@ class Prepared:
     rendered: str
     left_out: tuple[str, ...] = ()
     estimate: RunEstimate | None = None
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What stage 0 needs to know of a params.json."""
-
-    vocab_size: int
-    num_horizons: int
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -104,7 +93,7 @@ def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, ind
 def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationPlan:
     is_trained = 2 in config.stages or (config.run_dir / "final").is_dir() or (config.run_dir / "checkpoints").is_dir()
     plan = plan_evaluation(config, Asked(tokenizer, is_trained))
-    num_horizons, drafts = read_model_shape(config.model.path).num_horizons, config.evaluation.draft_horizons
+    num_horizons, drafts = ModelSpec.read(config.model.path).num_horizons, config.evaluation.draft_horizons
     if plan.datasets and drafts >= num_horizons:
         raise ConfigError(
             f"evaluation.draft_horizons={drafts}, but the model in {config.model.path} predicts {num_horizons} "
@@ -125,50 +114,34 @@ def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:
 
     A model may have more tokens than its tokenizer (a table padded to a round size), never fewer.
     """
-    shape = read_model_shape(config.model.path)
+    model = _model_with_trunk(config.model.path)
     coefs = config.loss.horizon_coefs
-    if coefs is not None and len(coefs) != shape.num_horizons:
+    if coefs is not None and len(coefs) != model.num_horizons:
         raise ConfigError(
             f"loss.horizon_coefs has {len(coefs)} entries, the model in {config.model.path} predicts "
-            f"{shape.num_horizons} horizons: give {shape.num_horizons}, or null for ones"
+            f"{model.num_horizons} horizons: give {model.num_horizons}, or null for ones"
         )
-    if tokenizer.vocab_size > shape.vocab_size:
+    if tokenizer.vocab_size > model.vocab_size:
         raise ConfigError(
             f"The tokenizer {config.tokenizer.path} has {tokenizer.vocab_size} tokens, the model in "
-            f"{config.model.path} only {shape.vocab_size}: set tokenizer.path to the tokenizer the model was made for"
+            f"{config.model.path} only {model.vocab_size}: set tokenizer.path to the tokenizer the model was made for"
         )
     check_weights(config.model.path)
-    if config.weighting.type == "rho1":
+    if config.needs_reference:
         assert config.reference.path is not None
-        _check_reference(config, config.reference.path, shape)
+        _check_reference(config, config.reference.path, model)
 
 
-def read_model_shape(directory: Path) -> ModelShape:
-    """Read params.json without building the model; ConfigError when it cannot describe one."""
-    path = directory / "params.json"
-    try:
-        params = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+def _model_with_trunk(directory: Path) -> ModelSpec:
+    """Read params.json without building the model; ConfigError when all its layers are prediction heads."""
+    model = ModelSpec.read(directory)
+    if model.num_trunk_blocks < 1:
         raise ConfigError(
-            f"{path} is not JSON ({error}); expected Meta's params.json: put the one that was published with the "
-            "weights there"
-        ) from error
-    found: dict[str, Any] = {"n_future_tokens": 1} | (params if isinstance(params, dict) else {})
-    values = {key: found.get(key) for key in _SHAPE_KEYS}
-    wrong = [f"{key}={value!r}" for key, value in values.items() if type(value) is not int or value < 1]
-    if wrong:
-        raise ConfigError(
-            f"{path} describes no model: found {', '.join(wrong)}, expected whole numbers above 0 (Meta's layout, not "
-            "a config.json of another library, whose models `wmtp import` reads); put the params.json that was "
-            "published with the weights there"
+            f"{directory / PARAMS}: {model.num_horizons} prediction heads leave no trunk of the {model.n_layers} "
+            "layers; expected n_future_tokens below n_layers; put the params.json that was published with the weights "
+            "there"
         )
-    require_known_params(found, path)
-    if found["n_future_tokens"] >= found["n_layers"]:
-        raise ConfigError(
-            f"{path}: {found['n_future_tokens']} prediction heads leave no trunk of the {found['n_layers']} layers; "
-            "expected n_future_tokens below n_layers; put the params.json that was published with the weights there"
-        )
-    return ModelShape(found["vocab_size"], found["n_future_tokens"])
+    return model
 
 
 def check_weights(directory: Path) -> None:
@@ -211,7 +184,7 @@ def _left_out_lines(config: RunConfig) -> list[str]:
     ]
 
 
-def _check_reference(config: RunConfig, directory: Path, ours: ModelShape) -> None:
+def _check_reference(config: RunConfig, directory: Path, ours: ModelSpec) -> None:
     """Excess losses compare token by token, so both models must cut text into the same tokens."""
     their_tokenizer = config.reference.tokenizer_path or config.tokenizer.path
     our_hash, their_hash = tokenizer_hash(config.tokenizer.path), tokenizer_hash(their_tokenizer)
@@ -221,7 +194,7 @@ def _check_reference(config: RunConfig, directory: Path, ours: ModelShape) -> No
             f"{config.tokenizer.path} (SHA-256 {our_hash[:12]}). Rho-1 compares losses token by token: give a "
             "reference that was trained with the policy's tokenizer, as reference.path and reference.tokenizer_path"
         )
-    theirs = read_model_shape(directory)
+    theirs = _model_with_trunk(directory)
     if theirs.vocab_size != ours.vocab_size:
         raise ConfigError(
             f"The reference in {directory} has {theirs.vocab_size} tokens, the policy in {config.model.path} has "

@@ -30,8 +30,9 @@ from actors.policy_worker import RankJob, run_rank
 from actors.reference_scorer import ReferenceScorer
 from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
-from wmtp_ray.artifacts.meta_checkpoint import open_value_path, read_model_args
+from wmtp_ray.artifacts.meta_checkpoint import open_value_path
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
+from wmtp_ray.config.arms import BASELINE
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, WmtpError
@@ -39,6 +40,8 @@ from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.run.prepare import Prepared
 from wmtp_ray.flows.run.run_watch import RunWatch
 from wmtp_ray.flows.run.stop_request import StopRequest, ended_with_ray
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
@@ -62,7 +65,6 @@ from wmtp_ray.training.stages import (
     read_failure,
     read_stage_result,
     stage_directory,
-    value_spec,
 )
 
 _POLL_S = 0.2
@@ -222,7 +224,7 @@ class _Run:
     # ------------------------------------------------------------------------------------------ whom it talks to
 
     def _score_pool(self, config: RunConfig) -> ScorePool:
-        if config.weighting.type == "rho1":
+        if config.needs_reference:
             assert config.reference.path is not None
             return ScorePool(
                 self._start("reference", ReferenceScorer, config.reference.path, config),
@@ -231,12 +233,12 @@ class _Run:
             )
         if not config.uses_critic:
             return ScorePool(None, OneVersion(), None)
-        args, spec = read_model_args(config.model.path), value_spec(config)
+        args, spec = ModelSpec.read(config.model.path), ValueSpec.of(config)
         snapshots = None
         if config.critic.source == "frozen":
             bundle = critic_bundle(config)
             assert bundle is not None, "the schema asks for critic.path, or for stage 1"
-            args = read_model_args(bundle)
+            args = ModelSpec.read(bundle)
             snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
             snapshots.put_streamed(0, *open_value_path(bundle, spec))
         scorers = self._start("critic", self._critic_class, args, spec, config)
@@ -286,7 +288,7 @@ class _Run:
             self._warnings.append(f"{text}. critic.gate=warn: stage 2 went on with its weights")
             return config
         self._warnings.append(f"{text}. critic.gate=uniform: stage 2 ran with uniform weights")
-        return config.model_copy(update={"weighting": config.weighting.model_copy(update={"type": "uniform"})})
+        return config.model_copy(update={"weighting": config.weighting.model_copy(update={"type": BASELINE.name})})
 
     def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
         """Flush the metrics and write result.json; a tracking server that does not answer costs a warning, no more."""
@@ -348,12 +350,12 @@ class _Run:
 def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
     """Warn when the weights could hardly be told from uniform ones, which a default beta does to a good critic."""
     stds = [report.metrics["weight/std"] for report in reports if report.stage == 2 and "weight/std" in report.metrics]
-    if config.weighting.type in ("uniform", "rho1") or not stds or fmean(stds) >= _FLAT_WEIGHT_STD:
+    if config.weighting.arm.shape != "beta" or not stds or fmean(stds) >= _FLAT_WEIGHT_STD:
         return []
     return [
         f"The token weights' standard deviation was {fmean(stds):.3f} on average, below {_FLAT_WEIGHT_STD}: this run "
-        f"can hardly be told from weighting.type=uniform. Lower weighting.beta ({config.weighting.beta}), or set "
-        "weighting.advantage_norm=batch"
+        f"can hardly be told from weighting.type={BASELINE.name}. Lower weighting.beta ({config.weighting.beta}), or "
+        "set weighting.advantage_norm=batch"
     ]
 
 

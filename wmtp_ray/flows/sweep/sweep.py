@@ -12,19 +12,16 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from wmtp_ray.config.arguments import USAGE, Arguments, parse_arguments
-from wmtp_ray.config.layers import CONFIG_DIR, layer_names
+from wmtp_ray.config.arguments import Arguments
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep_points import Point, Trial, listed_points
-from wmtp_ray.errors import ConfigError, Interrupted, TrainingError, WmtpError
+from wmtp_ray.errors import ConfigError, Failed, Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.run.launch_run import DONE, FAILED, REFUSED, say_refusals
 from wmtp_ray.flows.sweep.sweep_outcome import BEST_RECIPE, records_of, table_of, write_outcome
 from wmtp_ray.flows.sweep.sweep_plan import (
     PlannedTrial,
@@ -34,7 +31,7 @@ from wmtp_ray.flows.sweep.sweep_plan import (
     release_sweep_directory,
 )
 from wmtp_ray.flows.sweep.sweep_slots import TRIAL_CPUS, largest_trial, slots
-from wmtp_ray.interrupts import INTERRUPTED, undone_at_end
+from wmtp_ray.interrupts import undone_at_end
 from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.preflight.start_checks import require_start, start_checks
 from wmtp_ray.tracking.sweep_result import SWEEP_FILE, TRIAL_FILE, Ranking, TrialRecord, read_trial
@@ -48,55 +45,40 @@ _FILE_COLUMNS = 140  # of the table, where no terminal says how wide it is
 _TUNE_SETTINGS = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}  # we print our own lines
 
 
-def sweep_command(argv: Sequence[str], now: datetime) -> int:
-    """Do what the words after `wmtp sweep` ask: those of a launch, with sweep=NAME among them."""
-    try:
-        arguments = parse_arguments(argv)
-        if arguments.sweep is None and not arguments.show_help:
-            names = ", ".join(layer_names("sweep", CONFIG_DIR))
-            raise ConfigError(f"no sweep was given; expected sweep=NAME, one of {names}, or sweep=FILE.yaml")
-    except WmtpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
-    if arguments.show_help:
-        print(USAGE)
-        return DONE
-    return sweep(arguments, now)
+def sweep(arguments: Arguments, now: datetime) -> None:
+    """Plan the sweep that a command asks for and, unless it is a dry run, run what is left of it.
+
+    Raises WmtpError before anything is begun; after that Failed when a trial failed or none finished, Interrupted after
+    a stop.
+    """
+    plan = plan_sweep(arguments, now)
+    print(plan.render(), flush=True)
+    checks = start_checks(plan.base, [largest_trial(plan)])
+    if arguments.dry_run:
+        print(f"\n{next(iter(plan.prepared.values())).rendered}", flush=True)
+    require_start(checks)
+    if arguments.dry_run:
+        return
+    claim_sweep_directory(plan)
+    ranking, records = _run(plan)
+    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table_of(plan, ranking))
+    print(f"{ranking.verdict}\nEverything is in {plan.directory}", flush=True)
+    failed = [f"{record.name}: {record.stop_reason}" for record in records if record.status == "failed"]
+    if failed or ranking.best is None:
+        raise Failed("\nfailed: ".join(failed) or "no trial finished")
 
 
-def sweep(arguments: Arguments, now: datetime) -> int:
-    """Do what a command with `sweep=` asks; every mistake of the user ends here as one message."""
-    try:
-        plan = plan_sweep(arguments, now)
-        print(plan.render(), flush=True)
-        checks = start_checks(plan.base, [largest_trial(plan)])
-        if arguments.dry_run:
-            print(f"\n{next(iter(plan.prepared.values())).rendered}", flush=True)
-            return say_refusals(checks)
-        require_start(checks)
-        claim_sweep_directory(plan)
-    except WmtpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
+def _run(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
     try:
         with undone_at_end(lambda: _left(plan)):
-            ranking, records = run_sweep(plan)
+            return run_sweep(plan)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"interrupted: {stop or 'the sweep'}; continue with run_name={plan.name} --resume", file=sys.stderr)
-        return INTERRUPTED
-    except ConfigError as error:
+        raise Interrupted(f"{stop or 'the sweep'}; continue with run_name={plan.name} --resume") from stop
+    except ConfigError:
         release_sweep_directory(plan)
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
+        raise
     except WmtpError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return FAILED
-    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table_of(plan, ranking))
-    print(f"{ranking.verdict}\nEverything is in {plan.directory}")
-    failed = [f"{record.name}: {record.stop_reason}" for record in records if record.status == "failed"]
-    for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
-    return FAILED if failed or ranking.best is None else DONE
+        raise Failed(str(error)) from error
 
 
 def _left(plan: SweepPlan) -> str:

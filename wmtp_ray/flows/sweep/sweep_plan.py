@@ -135,7 +135,7 @@ class SweepPlan:
 def plan_sweep(arguments: Arguments, now: datetime) -> SweepPlan:
     """Load, check and plan every point. Raises a WmtpError that names the first points that cannot run."""
     assert arguments.sweep is not None
-    spec = load_sweep(arguments.sweep, arguments.sweep_overrides)
+    spec = load_sweep(arguments.sweep, arguments.sweep_overrides, own_dir=arguments.config_dir)
     _refuse_swept_words(arguments, spec)
     name = f"{short_name('recipe', arguments.recipe or '')}-{short_name('sweep', arguments.sweep)}-{now:%Y%m%d-%H%M%S}"
     arguments = replace(arguments, run_name=arguments.run_name or (None if arguments.resume else name))

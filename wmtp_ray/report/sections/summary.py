@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wmtp_ray.config.arms import METHOD, arms_of
 from wmtp_ray.intervals import Interval, over_seeds
 from wmtp_ray.report.arms import Arm, caution
 from wmtp_ray.report.blocks import Block, Bullets, Missing, Section, Table, Words, figures, names_of, share, signed
@@ -20,7 +21,6 @@ from wmtp_ray.report.comparison import (
 from wmtp_ray.report.sections.training import training_table
 from wmtp_ray.report.statistics import SeedTest, compare_over_seeds
 
-_CONTROLS = ("shuffled", "matched_random")
 FLAT_STD = 0.05
 
 
@@ -32,7 +32,7 @@ def summary_section(arms: Sequence[Arm], comparisons: Sequence[DatasetComparison
     else:
         blocks.append(training_table(arms))
         sentences = _decisions(arms, comparisons, reference)
-        if reference.weighting != "uniform":
+        if reference.role != "baseline":
             sentences.append(f"No arm has uniform weights, so {reference.name} is what others are compared with.")
         blocks.append(Words(sentences[0], "lead"))
         blocks += [Bullets(tuple(sentences[1:]))] if sentences[1:] else []
@@ -61,7 +61,7 @@ def _decisions(arms: Sequence[Arm], comparisons: Sequence[DatasetComparison], re
         return _by_margin(arms, reference)
     sentences = []
     for comparison in compared:
-        told = sorted(comparison.differences, key=lambda each: each.score.arm.weighting != "td")
+        told = sorted(comparison.differences, key=lambda each: each.score.arm.role != "method")
         sentences += [_sentence(each, comparison) for each in told]
         sentences += _placement(comparison)
     return sentences
@@ -99,8 +99,8 @@ def _one(each: Difference) -> bool:
 def _placement(comparison: DatasetComparison) -> list[str]:
     """Is it where the weights lie, or only how they are distributed? The method against its controls."""
     by_weighting = {each.arm.weighting: each for each in comparison.scores}
-    method = by_weighting.get("td")
-    controls = [by_weighting[name] for name in _CONTROLS if name in by_weighting]
+    method = by_weighting.get(METHOD.name)
+    controls = [by_weighting[arm.name] for arm in arms_of("placement") if arm.name in by_weighting]
     if method is None:
         return []
     return [_placement_sentence(difference_of(method, control), comparison.dataset) for control in controls]
@@ -121,7 +121,7 @@ def _placement_sentence(each: Difference, dataset: str) -> str:
 def _by_margin(arms: Sequence[Arm], reference: Arm) -> list[str]:
     """Without Pass@K: how much likelier correct programs are than incorrect ones, seed by seed."""
     base = held_out_margins(reference)
-    ordered = sorted(arms, key=lambda each: each.weighting != "td")
+    ordered = sorted(arms, key=lambda each: each.role != "method")
     tests = [(arm, compare_over_seeds(base, held_out_margins(arm))) for arm in ordered if arm is not reference]
     sentences = [_margin_sentence(arm, reference, tested) for arm, tested in tests if tested is not None]
     if not sentences:

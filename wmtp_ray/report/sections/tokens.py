@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
+from wmtp_ray.config.arms import most_telling_first
 from wmtp_ray.report.arms import Arm
 from wmtp_ray.report.blocks import Block, Missing, Programs, Section, Words
 from wmtp_ray.report.saved_run import SavedRun
-
-_BEST_FIRST = ("td", "sequence_reward", "shuffled", "matched_random", "rho1", "surprisal", "uniform")
 
 
 def tokens_section(arms: Sequence[Arm]) -> Section:
@@ -18,7 +17,8 @@ def tokens_section(arms: Sequence[Arm]) -> Section:
             "stage 2 writes it at its end, from held-out problems that have correct and incorrect rows; train again"
         )
         return Section("tokens", "Tokens", (Missing(what, remedy, "wmtp launch recipe=verifiable"),))
-    run = min(runs, key=lambda each: _BEST_FIRST.index(each.weighting) if each.weighting in _BEST_FIRST else 99)
+    best = most_telling_first({each.weighting for each in runs})[0]
+    run = next(each for each in runs if each.weighting == best)
     evidence = run.evidence
     assert evidence is not None
     blocks: list[Block] = [

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wmtp_ray.config.arms import arm_named
 from wmtp_ray.report.arms import Arm
 from wmtp_ray.report.blocks import Block, Figure, Missing, Section, Table, Trace, arm_colour, arm_dash, figures, share
 from wmtp_ray.report.curves import curve_figure, how_thinned, rounded, thinned
@@ -42,7 +43,7 @@ def weights_section(arms: Sequence[Arm]) -> Section:
         yaxis={"rangemode": "tozero"},
     )
     blocks += [effective] if effective is not None else []
-    clipped = [arm for arm in weighted if arm.weighting != "rho1"]  # it drops tokens instead
+    clipped = [arm for arm in weighted if arm_named(arm.weighting).shape == "beta"]  # others drop tokens instead
     blocks += [clips] if (clips := _clip_figure(clipped, arms)) is not None else []
     return Section("weights", "Token weights", tuple(blocks))
 

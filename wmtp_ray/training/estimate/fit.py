@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from wmtp_ray.model.spec import TARGETS, ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.training.estimate.hardware import GIB
 from wmtp_ray.training.estimate.memory import (
     FREED_FRAC,
@@ -18,7 +20,6 @@ from wmtp_ray.training.estimate.memory import (
     scorer_memory,
 )
 from wmtp_ray.training.estimate.processes import ADAPTERS_MIB, RANK_MIB, SCORER_MIB, SHARED_MIB
-from wmtp_ray.training.estimate.sizes import TARGETS, ModelSize, ValuePath
 
 _LORA = Lora(rank=16, targets=TARGETS)
 _LORA_WORDS = "'model.lora={rank: 16, alpha: 32, dropout: 0.0, targets: [wq, wk, wv, wo, w1, w2, w3]}'"
@@ -42,8 +43,8 @@ class Device:
 class ScorerWork:
     """A critic (`value` given) or a reference (None) that scores micro-batches of the rank's size."""
 
-    size: ModelSize
-    value: ValuePath | None
+    size: ModelSpec
+    value: ValueSpec | None
     autocast: bool
     has_adapters: bool = False
 
@@ -52,7 +53,7 @@ class ScorerWork:
 class Load:
     """Everything that meets on one device."""
 
-    size: ModelSize
+    size: ModelSpec
     work: RankWork
     scorer: ScorerWork | None
     device: Device

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wmtp_ray.contracts import Int32, Int64
-from wmtp_ray.training.estimate.sizes import MLP_UNITS, ModelSize, Target, ValuePath
+from wmtp_ray.model.spec import ModelSpec, Target
+from wmtp_ray.model.value_spec import ValueSpec
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def count_tokens(prompt_tokens_N: Int32 | Int64, response_tokens_N: Int32 | Int6
 class StepWork:
     """How a step computes; `adapter_parameters` above 0: the model is frozen below LoRA's adapters."""
 
-    value: ValuePath
+    value: ValueSpec
     trains_value: bool
     activation_checkpointing: bool
     adapter_parameters: int
@@ -89,13 +90,13 @@ class StepFlops:
         return self.model + self.recompute + self.looking
 
 
-def step_flops(size: ModelSize, tokens: Tokens, work: StepWork) -> StepFlops:
+def step_flops(size: ModelSpec, tokens: Tokens, work: StepWork) -> StepFlops:
     """Return the FLOPs of the policy's part of a step of stage 2, all ranks together."""
     frozen = 2.0 * size.n_layers * size.block_matrix_parameters * tokens.tokens
     adapters = 2.0 * work.adapter_parameters * tokens.tokens
     attention = _attention(size, tokens, size.n_layers)
     unembedding = 2.0 * size.table_parameters * tokens.supervised_pairs
-    value_head = 2.0 * _value_head_weights(size, work.value) * tokens.tokens
+    value_head = 2.0 * work.value.head_weights(size.dim) * tokens.tokens
     weight_gradients = 1 if work.adapter_parameters else 2
     backward = weight_gradients * (frozen + unembedding) + 2 * (adapters + attention + work.trains_value * value_head)
     looking = frozen + adapters + attention + unembedding if work.looks_first else 0.0
@@ -110,15 +111,15 @@ def step_flops(size: ModelSize, tokens: Tokens, work: StepWork) -> StepFlops:
     )
 
 
-def critic_stage_flops(size: ModelSize, tokens: Tokens, value: ValuePath, *, train_trunk: bool) -> StepFlops:
+def critic_stage_flops(size: ModelSpec, tokens: Tokens, value: ValueSpec, *, train_trunk: bool) -> StepFlops:
     """Return the FLOPs of stage 1: the policy's whole trunk forward, backward through what is trained.
 
     A frozen trunk has no backward at all.
     """
     blocks = 2.0 * size.num_trunk_blocks * size.block_matrix_parameters * tokens.tokens
     attention = _attention(size, tokens, size.num_trunk_blocks)
-    value_head = 2.0 * _value_head_weights(size, value) * tokens.tokens
-    trained_frac = value.num_blocks(size) / size.num_trunk_blocks if train_trunk else 0.0
+    value_head = 2.0 * value.head_weights(size.dim) * tokens.tokens
+    trained_frac = value.num_blocks(size.num_trunk_blocks) / size.num_trunk_blocks if train_trunk else 0.0
     return StepFlops(
         blocks=blocks,
         attention=attention,
@@ -130,33 +131,28 @@ def critic_stage_flops(size: ModelSize, tokens: Tokens, value: ValuePath, *, tra
     )
 
 
-def scorer_flops(size: ModelSize, tokens: Tokens, value: ValuePath | None) -> float:
+def scorer_flops(size: ModelSpec, tokens: Tokens, value: ValueSpec | None) -> float:
     """Return the FLOPs of scoring: a critic's forward (`value` given), or a reference's (None) with its losses."""
     if value is None:
         blocks, unembedded = size.num_trunk_blocks + 1, True
     else:
-        blocks, unembedded = value.critic_blocks(size), value.surprisal
+        blocks, unembedded = value.critic_blocks(size.num_trunk_blocks), value.surprisal
     products = blocks * size.block_matrix_parameters + unembedded * size.table_parameters
-    head = 0 if value is None else _value_head_weights(size, value)
+    head = 0 if value is None else value.head_weights(size.dim)
     return 2.0 * (products + head) * tokens.tokens + _attention(size, tokens, blocks)
 
 
-def adapter_parameters(size: ModelSize, rank: int | None, targets: Sequence[Target]) -> int:
+def adapter_parameters(size: ModelSpec, rank: int | None, targets: Sequence[Target]) -> int:
     """Return LoRA's parameters, 0 where `rank` is None."""
     return 0 if rank is None else size.adapter_parameters(rank, tuple(targets))
 
 
-def _attention(size: ModelSize, tokens: Tokens, blocks: int) -> float:
+def _attention(size: ModelSpec, tokens: Tokens, blocks: int) -> float:
     """Scores and mixing: 2 D each for every causal pair."""
     return 4.0 * size.dim * tokens.causal_pairs * blocks
 
 
-def _value_head_weights(size: ModelSize, value: ValuePath) -> int:
-    inputs = size.dim + int(value.surprisal)
-    return inputs if value.head == "linear" else inputs * MLP_UNITS + MLP_UNITS
-
-
-def _surprisal(size: ModelSize, tokens: Tokens) -> float:
+def _surprisal(size: ModelSpec, tokens: Tokens) -> float:
     """One prediction head and the unembedding of every token, without gradient."""
     one_head = 2.0 * size.block_matrix_parameters * tokens.tokens + _attention(size, tokens, 1)
     return one_head + 2.0 * size.table_parameters * tokens.tokens

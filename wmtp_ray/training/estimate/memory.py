@@ -11,14 +11,16 @@ The peak is looked for at four kinds of moments, because different parts are lar
 Not counted: the CUDA context, NCCL's buffers and the caching allocator's fragmentation (`hardware.py` keeps room for
 them). On a CPU `process_memory` adds Python and its libraries, and what glibc's allocator has freed and keeps. LoRA
 counts the activations of full training, which is more than it keeps.
-Letters in comments, as in `sizes.py`: T tokens of a micro-batch, D, F, K, V, H; N attention heads.
+Letters in comments: T tokens of a micro-batch, D width, F feed-forward width, K key/value width, V vocabulary,
+H horizons; N attention heads.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from wmtp_ray.training.estimate.sizes import MLP_UNITS, ModelSize, Target, ValuePath
+from wmtp_ray.model.spec import ModelSpec, Target
+from wmtp_ray.model.value_spec import MLP_UNITS, ValueSpec
 
 FLOAT, HALF = 4, 2
 MIB = 2**20
@@ -50,7 +52,7 @@ class RankWork:
     num_ranks: int
     lora: Lora | None
     max_logits_mb: float
-    value: ValuePath
+    value: ValueSpec
 
     @property
     def shards(self) -> int:
@@ -88,7 +90,7 @@ class Memory:
         return sum(self.parts.values())
 
 
-def rank_memory(size: ModelSize, work: RankWork) -> Memory:
+def rank_memory(size: ModelSpec, work: RankWork) -> Memory:
     """Return the moment at which a rank of stage 2 holds most."""
     return max(_Moments(size, work).all(), key=lambda memory: memory.total)
 
@@ -108,12 +110,12 @@ def process_memory(memory: Memory, *, base_bytes: int, file_bytes: int, freed_fr
     return max(loaded, at_work, key=lambda each: each.total)
 
 
-def scorer_memory(size: ModelSize, tokens: int, value: ValuePath | None, *, autocast: bool) -> Memory:
+def scorer_memory(size: ModelSpec, tokens: int, value: ValueSpec | None, *, autocast: bool) -> Memory:
     """Return the peak of a critic (`value` given) or of a reference (None) on one micro-batch, without gradient."""
     if value is None:
         parameters, blocks = size.parameters, size.n_layers
     else:
-        parameters, blocks = value.critic_parameters(size), value.critic_blocks(size)
+        parameters, blocks = value.critic_parameters(size), value.critic_blocks(size.num_trunk_blocks)
     makes_logits = value is None or value.surprisal
     copies = HALF * (blocks * size.block_matrix_parameters + makes_logits * size.table_parameters)
     stream = 4 * FLOAT * size.dim
@@ -128,7 +130,7 @@ def scorer_memory(size: ModelSize, tokens: int, value: ValuePath | None, *, auto
     return Memory("scoring", parts)
 
 
-def saved_block_bytes(size: ModelSize, work: RankWork) -> int:
+def saved_block_bytes(size: ModelSpec, work: RankWork) -> int:
     """Return what autograd keeps of one block for one token, the block's input included.
 
     float32: input, normed and scaled of both norms, the residual between them (6 D), queries, attention's output and
@@ -148,7 +150,7 @@ def saved_block_bytes(size: ModelSize, work: RankWork) -> int:
 class _Moments:
     """All moments of one optimizer step."""
 
-    def __init__(self, size: ModelSize, work: RankWork) -> None:
+    def __init__(self, size: ModelSpec, work: RankWork) -> None:
         self._size, self._work = size, work
         self._tokens = work.micro_batch_tokens
         self._block_grads = FLOAT * self._trained_in_a_block() // work.shards
@@ -171,7 +173,7 @@ class _Moments:
         return self._size.adapter_parameters(lora.rank, lora.targets) // self._size.n_layers
 
     def _value_parameters(self) -> int:
-        return self._work.value.head_parameters(self._size)
+        return self._work.value.head_parameters(self._size.dim)
 
     def _trained(self) -> int:
         own = self._size.n_layers * self._trained_in_a_block() + self._value_parameters()

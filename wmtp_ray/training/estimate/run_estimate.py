@@ -4,7 +4,6 @@ Reads params.json and nothing else; asks the machine for its memory only where t
 Memory is stage 2's: stage 1 holds the same weights and keeps no more than stage 2 for any of them.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import numpy as np
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.model.spec import PARAMS, ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.plan.run_plan import CRITIC_STAGE, TRAIN_STAGE, RunPlan
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
 from wmtp_ray.training.estimate.flops import (
@@ -30,7 +31,6 @@ from wmtp_ray.training.estimate.flops import (
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card, machine_memory_bytes
 from wmtp_ray.training.estimate.memory import Lora, RankWork
 from wmtp_ray.training.estimate.processes import machine_bytes
-from wmtp_ray.training.estimate.sizes import ModelSize, ValuePath
 
 ASSUMED_UTILISATION = 0.4  # of the data sheet's peak, recomputed blocks included: what good runs on such cards reach
 _EPS = 1e-9
@@ -61,7 +61,7 @@ def estimate_run(
     config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex | None, *, card: Card | None = None
 ) -> RunEstimate:
     """Estimate a run. `card`: the GPU found; None takes `cluster.gpu_type`. Without plans memory alone is estimated."""
-    size = read_size(config.model.path)
+    size = ModelSpec.read(config.model.path)
     card = card or (CARDS[config.cluster.gpu_type] if config.cluster.gpu_type else None)
     device = _device(config, card)
     load = Load(
@@ -98,11 +98,6 @@ def require_fit(estimate: RunEstimate) -> None:
     )
 
 
-def read_size(directory: Path) -> ModelSize:
-    """Read the params.json that stage 0 has checked."""
-    return ModelSize.from_params(json.loads((directory / "params.json").read_text(encoding="utf-8")))
-
-
 def _weights_bytes(directory: Path) -> int:
     """Of the file that a rank maps; 0 where only params.json is there."""
     files = (directory / name for name in ("model.safetensors", "consolidated.pth"))
@@ -114,24 +109,19 @@ def on_gpu(config: RunConfig) -> bool:
     return config.train.device == "cuda" or (config.train.device == "auto" and config.cluster.gpus_per_worker > 0)
 
 
-def stage_flops(config: RunConfig, size: ModelSize, stage: int, tokens: Tokens) -> StepFlops:
+def stage_flops(config: RunConfig, size: ModelSpec, stage: int, tokens: Tokens) -> StepFlops:
     """Return the FLOPs that the ranks of a stage spend on so many tokens."""
     if stage == CRITIC_STAGE:
-        return critic_stage_flops(size, tokens, value_path(config), train_trunk=config.critic.train_trunk)
+        return critic_stage_flops(size, tokens, ValueSpec.of(config), train_trunk=config.critic.train_trunk)
     lora = config.model.lora
     work = StepWork(
-        value=value_path(config),
+        value=ValueSpec.of(config),
         trains_value=config.train.value_coef > 0.0 or config.critic.anchor_coef > 0.0,
         activation_checkpointing=config.model.activation_checkpointing,
         adapter_parameters=0 if lora is None else adapter_parameters(size, lora.rank, lora.targets),
-        looks_first=config.weighting.type in ("rho1", "surprisal"),
+        looks_first=config.weighting.arm.needs_policy_losses,
     )
     return step_flops(size, tokens, work)
-
-
-def value_path(config: RunConfig) -> ValuePath:
-    """Return the value path that the configuration asks for."""
-    return ValuePath(config.critic.head, config.critic.value_layer, config.critic.features == "surprisal")
 
 
 def _rank_work(config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex | None) -> RankWork:
@@ -153,7 +143,7 @@ def _rank_work(config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex 
         num_ranks=train.num_workers,
         lora=None if lora is None else Lora(lora.rank, lora.targets),
         max_logits_mb=config.loss.max_logits_mb,
-        value=value_path(config),
+        value=ValueSpec.of(config),
     )
 
 
@@ -161,16 +151,16 @@ def _scorer(config: RunConfig) -> ScorerWork | None:
     if TRAIN_STAGE not in config.stages:
         return None
     autocast = config.train.dtype == "bfloat16" and config.cluster.gpus_per_critic > 0
-    if config.weighting.type == "rho1":
+    if config.needs_reference:
         assert config.reference.path is not None
-        return ScorerWork(read_size(config.reference.path), None, autocast)
+        return ScorerWork(ModelSpec.read(config.reference.path), None, autocast)
     if not config.uses_critic:
         return None
     frozen = config.critic.path if config.critic.source == "frozen" else None
-    own = frozen is not None and (frozen / "params.json").exists()
-    size = read_size(frozen if own and frozen else config.model.path)
+    own = frozen is not None and (frozen / PARAMS).exists()
+    size = ModelSpec.read(frozen if own and frozen else config.model.path)
     has_adapters = config.model.lora is not None and config.critic.source == "policy"
-    return ScorerWork(size, value_path(config), autocast, has_adapters)
+    return ScorerWork(size, ValueSpec.of(config), autocast, has_adapters)
 
 
 def _device(config: RunConfig, card: Card | None) -> Device:
@@ -190,7 +180,7 @@ def _device(config: RunConfig, card: Card | None) -> Device:
 
 
 def _stage_work(
-    config: RunConfig, size: ModelSize, plan: RunPlan, index: RowIndex | None, peak: float | None
+    config: RunConfig, size: ModelSpec, plan: RunPlan, index: RowIndex | None, peak: float | None
 ) -> StageWork:
     assert index is not None
     rows = plan.row_ids_P

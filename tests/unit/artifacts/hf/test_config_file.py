@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.hf.config_file import config_from_params, is_tied, params_from_config
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
-ARGS = ModelArgs(dim=16, n_layers=4, n_heads=2, vocab_size=11, n_future_tokens=3, multiple_of=8)
+ARGS = ModelSpec(dim=16, n_layers=4, n_heads=2, vocab_size=11, n_future_tokens=3, multiple_of=8)
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 2048,
@@ -22,7 +22,7 @@ CONFIG: dict[str, Any] = {
 
 
 def test_a_config_becomes_the_model_it_describes() -> None:
-    expected = ModelArgs(
+    expected = ModelSpec(
         dim=2048, n_layers=22, n_heads=32, n_kv_heads=4, vocab_size=32000, norm_eps=1e-5, max_seq_len=2048
     )
     assert params_from_config(CONFIG) == expected

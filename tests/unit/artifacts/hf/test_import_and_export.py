@@ -12,20 +12,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.byte_level_tokenizer import write_byte_level
-from vendor.meta_llama import ModelArgs, Transformer
+from vendor.meta_llama import Transformer
 from wmtp_ray.artifacts.hf.export_model import export_model
 from wmtp_ray.artifacts.hf.import_model import import_model
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_model_args, read_tensors
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer, read_tensors
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
-PLAIN = ModelArgs(
+PLAIN = ModelSpec(
     dim=16, n_layers=3, n_heads=4, n_kv_heads=2, vocab_size=400, multiple_of=8, rope_theta=5e5, max_seq_len=64
 )
 
 
-def random_tensors(args: ModelArgs, *, tied: bool = False) -> dict[str, Tensor]:
+def random_tensors(args: ModelSpec, *, tied: bool = False) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     tensors = {
         name: torch.randn(tensor.shape, generator=generator) for name, tensor in Transformer(args).state_dict().items()
@@ -59,7 +60,7 @@ def test_the_last_block_becomes_every_head_and_the_others_the_trunk(directory: P
     last = {name.removeprefix("layers.2."): tensor for name, tensor in plain.items() if name.startswith("layers.2.")}
     heads = {f"extra_heads.{head}.{name}": tensor for head in range(3) for name, tensor in last.items()}
     assert same(stored(tmp_path / "out"), plain | heads)
-    args = read_model_args(tmp_path / "out")
+    args = ModelSpec.read(tmp_path / "out")
     assert (args.n_layers, args.n_future_tokens, args.num_trunk_blocks, args.max_seq_len) == (6, 4, 2, 64)
     assert imported.args == args
     assert imported.num_parameters == sum(tensor.numel() for tensor in stored(tmp_path / "out").values())
@@ -83,7 +84,7 @@ def test_what_is_exported_is_imported_bit_by_bit(
     export_model(PLAIN, tensors, tokenizer_path, tmp_path / "one")
     import_model(tmp_path / "one", tmp_path / "two", num_horizons=num_horizons)
     two = stored(tmp_path / "two")
-    export_model(read_model_args(tmp_path / "two"), two, tmp_path / "two" / "tokenizer.json", tmp_path / "three")
+    export_model(ModelSpec.read(tmp_path / "two"), two, tmp_path / "two" / "tokenizer.json", tmp_path / "three")
     assert ("lm_head.weight" in stored(tmp_path / "one")) is not tied
     for name in ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors"):
         assert (tmp_path / "three" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor.meta_llama import ModelArgs, Transformer
+from vendor.meta_llama import Transformer
 from wmtp_ray.artifacts.hf.layout import (
     half_split_rows,
     hf_name,
@@ -14,8 +14,9 @@ from wmtp_ray.artifacts.hf.layout import (
     with_hidden_dim,
 )
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
-ARGS = ModelArgs(dim=16, n_layers=4, n_heads=2, vocab_size=11, n_future_tokens=3, multiple_of=8)
+ARGS = ModelSpec(dim=16, n_layers=4, n_heads=2, vocab_size=11, n_future_tokens=3, multiple_of=8)
 
 
 def test_rows_of_a_head_change_places_as_the_page_says() -> None:
@@ -50,11 +51,11 @@ def test_a_tensor_that_llama_does_not_have_is_refused(name: str) -> None:
 
 @given(dim=st.integers(1, 20000), hidden_dim=st.integers(1, 100000))
 def test_every_width_of_the_feed_forward_is_expressed_exactly(dim: int, hidden_dim: int) -> None:
-    args = ModelArgs(dim=2 * dim, n_layers=1, n_heads=1, vocab_size=1)
+    args = ModelSpec(dim=2 * dim, n_layers=1, n_heads=1, vocab_size=1)
     assert with_hidden_dim(args, hidden_dim).hidden_dim == hidden_dim
 
 
 def test_published_widths_get_their_published_numbers() -> None:
-    seven, eight = (ModelArgs(dim=4096, n_layers=32, n_heads=32, vocab_size=1) for _ in range(2))
+    seven, eight = (ModelSpec(dim=4096, n_layers=32, n_heads=32, vocab_size=1) for _ in range(2))
     assert with_hidden_dim(seven, 11008) == seven
     assert with_hidden_dim(eight, 14336) == replace(eight, multiple_of=1024, ffn_dim_multiplier=1.3)

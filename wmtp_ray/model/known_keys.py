@@ -6,16 +6,7 @@ key with a value is an error that names it.
 """
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
-
-from wmtp_ray.errors import ArtifactError
-
-# Of params.json: the fields of `vendor.meta_llama.ModelArgs`, known here without torch.
-PARAMS_KEYS = (
-    *("dim", "n_layers", "n_heads", "vocab_size", "n_kv_heads", "n_future_tokens", "rope_theta", "norm_eps"),
-    *("multiple_of", "ffn_dim_multiplier", "max_seq_len", "max_batch_size"),
-)
 
 Neutral = Mapping[str, tuple[Any, ...]]  # key -> values with which it changes nothing
 
@@ -34,22 +25,6 @@ def deciding_keys(
         for key, value in written.items()
         if value is not None and key not in read and key not in harmless and not _is_one_of(value, neutral.get(key, ()))
     ]
-
-
-def require_known_params(params: Mapping[str, Any], path: Path) -> None:
-    """Raise an ArtifactError for a key of params.json that may change the forward pass and that nobody reads."""
-    if params.get("use_scaled_rope"):
-        raise ArtifactError(
-            f"{path}: found use_scaled_rope, the scaled rotary positions of LLaMA 3.1, expected unscaled ones: no "
-            "others are supported; choose a model without them (LLaMA 2, LLaMA 3.0)"
-        )
-    unknown = deciding_keys(params, read=PARAMS_KEYS, harmless=(), neutral={"use_scaled_rope": (False,)})
-    if unknown:
-        raise ArtifactError(
-            f"{path} describes no model that is known here: found {'; '.join(unknown)}. Known keys: "
-            f"{', '.join(sorted(PARAMS_KEYS))}. Another key may change what the model computes: choose another model, "
-            "or take the key out of the file if it does not"
-        )
 
 
 def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:

@@ -1,0 +1,95 @@
+"""The table of arms is whole: the schema, the recipes and the documents say what it says."""
+
+import re
+from datetime import datetime
+from typing import get_args
+
+import pytest
+import yaml
+
+from tests.documents import KOREAN, ROOT
+from wmtp_ray.config.arms import (
+    ARMS,
+    BASELINE,
+    METHOD,
+    WeightingType,
+    arm_named,
+    arms_of,
+    arms_table,
+    most_telling_first,
+    place_in_reports,
+)
+from wmtp_ray.config.layers import CONFIG_DIR
+from wmtp_ray.config.load import load_config, parse_arguments
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema_nodes import run_schema
+from wmtp_ray.errors import ConfigError
+
+
+def load(*words: str) -> RunConfig:
+    return load_config(parse_arguments(["recipe=verifiable", *words]), config_dir=CONFIG_DIR, now=datetime(2026, 1, 2))
+
+
+def test_the_schema_takes_the_arms_of_the_table_and_no_other():
+    node = run_schema().node_at(("weighting", "type"))
+    assert node is not None
+    assert node["enum"] == list(ARMS) == list(get_args(WeightingType))
+    with pytest.raises(ConfigError, match=r"expected one of uniform, td, rho1"):
+        load("weighting.type=tdd")
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_what_an_arm_asks_of_a_run_follows_from_its_source(arm):
+    given = ("reference.path=elsewhere", "train.value_coef=0") if arm.source == "reference" else ("train.value_coef=0",)
+    config = load(f"weighting.type={arm.name}", *given)
+    assert (config.weighting.arm, config.weighting.needs_values) == (arm, arm.source == "critic")
+    assert (config.uses_critic, config.needs_reference) == (arm.source == "critic", arm.source == "reference")
+    if arm.source == "reference":
+        with pytest.raises(ConfigError, match=f"weighting.type={arm.name} needs a reference model"):
+            load(f"weighting.type={arm.name}", "train.value_coef=0")
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_the_horizon_reading_is_for_arms_that_define_it(arm):
+    words = (f"weighting.type={arm.name}", "weighting.terminal=horizon", "train.value_coef=0", "reference.path=x")
+    if arm.has_horizon_reading:
+        assert load(*words).weighting.terminal == "horizon"
+    else:
+        with pytest.raises(ConfigError, match="it is defined for type=td and td_lambda=0"):
+            load(*words)
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ARMS.values() if arm.recipe], ids=lambda arm: arm.recipe)
+def test_the_recipe_of_an_arm_has_its_weighting_and_its_usual_rows(arm):
+    recipe = yaml.safe_load((CONFIG_DIR / f"recipe.{arm.recipe}.yaml").read_text(encoding="utf-8"))
+    assert (recipe["weighting"]["type"], recipe["data"]["policy_rows"]) == (arm.name, arm.usual_rows)
+
+
+def test_one_arm_is_the_method_and_one_what_it_is_compared_with():
+    assert (BASELINE.name, METHOD.name) == ("uniform", "td")
+    assert [arm.name for arm in arms_of("placement")] == ["shuffled", "matched_random"]
+
+
+def test_an_arm_of_another_version_is_shown_last_and_as_nothing_that_is_compared_for():
+    assert arm_named("of_next_year").role == "other"
+    assert place_in_reports("of_next_year") > max(map(place_in_reports, ARMS))
+    names = ["of_next_year", *ARMS]
+    assert most_telling_first(names) == [
+        "td",
+        "sequence_reward",
+        "shuffled",
+        "matched_random",
+        "rho1",
+        "surprisal",
+        "uniform",
+        "of_next_year",
+    ]
+
+
+def test_the_documents_show_the_table():
+    assert arms_table() in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    controls = [arm.name for arm in ARMS.values() if arm.role not in ("method", "rival")]
+    for readme in (ROOT / "README.md", KOREAN):
+        text = readme.read_text(encoding="utf-8")
+        assert re.findall(r"`weighting\.type=([^`]*\|[^`]*)`", text) == [" | ".join(controls)], readme.name
+        assert [arm.recipe for arm in ARMS.values() if arm.recipe and f"| `{arm.recipe}` |" not in text] == []

@@ -1,0 +1,40 @@
+"""A value path: what may be asked for, and the parameters that it takes."""
+
+from datetime import datetime
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.model.shapes import model_specs
+from wmtp_ray.config.load import load_config, parse_arguments
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_model import ValueHead, ValueModel
+from wmtp_ray.model.value_spec import ValueSpec
+
+
+@pytest.mark.parametrize("asked", [("cubic", 1.0, "none"), ("mlp", 0.0, "none"), ("mlp", 1.1, "none"), ("mlp", 1, "x")])
+def test_a_value_path_that_means_nothing_is_refused(asked):
+    with pytest.raises(ValueError, match=f"no such value path: {asked[0]}"):
+        ValueSpec(*asked)
+
+
+def test_the_value_path_of_a_configuration_is_the_one_it_asks_for():
+    words = ["recipe=verifiable", "critic.head=mlp", "critic.value_layer=0.67", "critic.features=surprisal"]
+    config = load_config(parse_arguments(words), now=datetime(2025, 1, 2))
+    assert ValueSpec.of(config) == ValueSpec("mlp", 0.67, "surprisal")
+
+
+@given(model_specs(), st.sampled_from(["linear", "mlp"]), st.floats(0.1, 1.0), st.sampled_from(["none", "surprisal"]))
+@settings(max_examples=25, deadline=None)
+def test_a_critic_has_the_parameters_of_its_value_path(model: ModelSpec, head, value_layer, features):
+    value = ValueSpec(head, value_layer, features)
+    with torch.device("meta"):
+        critic = ValueModel(model, value)
+        value_head = ValueHead(model.dim, head, value.num_features)
+    weights = [parameter for name, parameter in value_head.named_parameters() if not name.endswith("bias")]
+    assert value.critic_parameters(model) == sum(parameter.numel() for parameter in critic.parameters())
+    assert value.head_parameters(model.dim) == sum(parameter.numel() for parameter in value_head.parameters())
+    assert value.head_weights(model.dim) == sum(weight.numel() for weight in weights)
+    assert value.critic_blocks(model.num_trunk_blocks) == len(critic.layers)

@@ -1,0 +1,54 @@
+"""One parser for all verbs, and the run of one of them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from wmtp_ray.cli import data, evaluation, models, records, training
+from wmtp_ray.cli.ends import exit_code_of
+from wmtp_ray.config.arguments import CommandParser
+from wmtp_ray.errors import ConfigError
+from wmtp_ray.interrupts import say_at_end
+
+
+def main(argv: Sequence[str] | None = None, *, now: datetime | None = None) -> int:
+    """Run one verb; return the exit code (0 done, 2 refused, 1 failed, 130 interrupted)."""
+    say_at_end("interrupted: the same command starts again")
+    return exit_code_of(lambda: _run(list(sys.argv[1:] if argv is None else argv), now or datetime.now()))
+
+
+def _run(line: list[str], now: datetime) -> int | None:
+    arguments = read(line)
+    arguments.now = now
+    code: int | None = arguments.run(arguments)
+    return code
+
+
+def read(line: Sequence[str]) -> argparse.Namespace:
+    """Read a command line: `run` is the verb's function, `line` what follows the verb, `words` what is no flag of it.
+
+    Raises ConfigError for what no parser knows; for the command line of a run that is left to `arguments_of`.
+    """
+    parser = build_parser()
+    arguments = argparse.Namespace()
+    _, rest = parser.parse_known_args(list(line), arguments)
+    arguments.line = list(line[1:])
+    if getattr(arguments, "takes_run", False):
+        arguments.words = rest
+    elif rest:
+        verb = f"{parser.prog} {line[0]}"
+        raise ConfigError(f"{verb}: found {' '.join(rest)}, which it does not know; {verb} --help shows every form")
+    return arguments
+
+
+def build_parser() -> CommandParser:
+    """Return the parser of `wmtp`; each group of verbs has added its own."""
+    parser = CommandParser(prog="wmtp", description="Weighted multi-token prediction on Ray.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    training.add_verbs(verbs)
+    models.add_verbs(verbs)
+    evaluation.add_verbs(verbs)
+    records.add_verbs(verbs)
+    data.add_verbs(verbs)
+    return parser

@@ -1,0 +1,79 @@
+"""`wmtp evaluate`: Pass@K of a policy, or of anyone's samples; comparisons."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from wmtp_ray.cli.verbs import Verbs, absolute
+from wmtp_ray.config.arguments import CommandParser
+from wmtp_ray.config.evaluation import FormatName
+from wmtp_ray.errors import ConfigError, Interrupted
+
+EVALUATION_FLAGS = {
+    "--num-samples": ("evaluation.num_samples", "answers to each problem"),
+    "--temperature": ("evaluation.temperature", "0: greedy"),
+    "--top-p": ("evaluation.top_p", "share of probability that is sampled from"),
+    "--max-new-tokens": ("evaluation.max_new_tokens", "longer answers are cut"),
+    "--limit": ("evaluation.limit", "only the first so many problems"),
+    "--speculate": ("evaluation.draft_horizons", "tokens that the prediction heads draft for a forward to check"),
+    "--batch-size": ("evaluation.batch_size", "answers that a decoder works on at a time"),
+    "--workers": ("evaluation.num_judges", "programs judged at a time"),
+    "--decoders": ("evaluation.num_decoders", "copies of the policy"),
+    "--isolation": ("evaluation.isolation", "auto, namespace, landlock, landlock-weak, seatbelt or rlimits"),
+    "--timeout": ("evaluation.timeout_s", "CPU seconds of a program on its tests"),
+    "--seed": ("seed", "base seed"),
+}
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the verb of this module."""
+    _add_evaluate(verbs.add_parser("evaluate", help="Pass@K of a policy, or of anyone's samples; comparisons"))
+
+
+def _add_evaluate(parser: CommandParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, metavar="RUN|DIR", help="a run's folder, or a model directory")
+    source.add_argument("--samples", type=Path, help="JSONL of task_id with completion or solution: judge these")
+    source.add_argument("--compare", type=Path, nargs=2, metavar="DIR", help="two evaluations of the same problems")
+    parser.add_argument("--dataset", metavar="NAME|FILE", help="humaneval, mbpp, codecontests, or a file of problems")
+    parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (evaluation.formats)")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer (the run's, or the one in DIR)")
+    parser.add_argument("--k", type=_numbers, metavar="K,K,..", help="the K of Pass@K, none above --num-samples")
+    parser.add_argument("--only-sampled", action="store_true", help="with --samples: only problems that have samples")
+    parser.add_argument("--out", type=Path, help="folder (the run's eval/, else evaluations/ in the storage)")
+    parser.add_argument("--preset", metavar="NAME", help="of a machine, as for launch")
+    for flag, (key, meaning) in EVALUATION_FLAGS.items():
+        parser.add_argument(flag, dest=f"key:{key}", metavar="VALUE", help=meaning)
+    parser.add_argument("words", nargs="*", metavar="key=value", help="any other key of configs/defaults.yaml")
+    parser.set_defaults(run=_evaluate)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from wmtp_ray.flows.evaluate.evaluate_command import EvaluationRequest, compare_command, evaluate_command
+
+    if arguments.compare is not None:
+        print(compare_command(*arguments.compare))
+        return
+    if arguments.dataset is None:
+        raise ConfigError("found no --dataset, expected the problems to evaluate on: a name or a file")
+    flags = {name.removeprefix("key:"): value for name, value in vars(arguments).items() if name.startswith("key:")}
+    request = EvaluationRequest(
+        dataset=arguments.dataset,
+        checkpoint=absolute(arguments.checkpoint),
+        samples=absolute(arguments.samples),
+        tokenizer=absolute(arguments.tokenizer),
+        out=absolute(arguments.out),
+        format=arguments.format,
+        ks=arguments.k,
+        preset=arguments.preset,
+        words=(*(f"{key}={value}" for key, value in flags.items() if value is not None), *arguments.words),
+        only_sampled=arguments.only_sampled,
+    )
+    try:
+        print(evaluate_command(request, arguments.now))
+    except KeyboardInterrupt as stop:
+        raise Interrupted("the same command goes on") from stop

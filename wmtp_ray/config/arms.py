@@ -1,0 +1,157 @@
+"""The one table of arms: what the rest of the system must know of each `weighting.type`. Imports neither torch nor ray.
+
+Schema, driver, estimate, token evidence, report and documents read it; no other file asks which arm a run is. To add an
+arm that reads scores that exist: its formula (`wmtp_ray/scoring/scorers.py::FORMULAS`), a row here, its test.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+ScoreSource = Literal["none", "critic", "reference"]
+Rows = Literal["correct_only", "mixed"]
+Shape = Literal["equal", "beta", "excess"]
+# placement: a control with the method's weights in other places; other: an arm of another version's run.
+Role = Literal["baseline", "method", "rival", "control", "placement", "other"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightingArm:
+    """One `weighting.type`.
+
+    `source` says whose scores it reads, beside the policy's own losses where `needs_policy_losses`: these cost one more
+    pass without gradient a step. `shape` says what sharpens its weights: nothing, `weighting.beta` with its clips, or
+    the keys of `rho1`. `has_horizon_reading`: `weighting.terminal=horizon` is defined for it. A report leaves out the
+    `usual_rows`, and calls the arm by the `recipe` that is named after it.
+    """
+
+    name: str
+    role: Role
+    source: ScoreSource
+    needs_policy_losses: bool = False
+    shape: Shape
+    has_horizon_reading: bool = False
+    usual_rows: Rows
+    recipe: str | None = None
+    weight: str
+
+    @property
+    def reads(self) -> str:
+        """Whose scores it reads, in words."""
+        read = [] if self.source == "none" else [f"the {self.source}"]
+        return " and ".join([*read, *(["the policy's own losses"] if self.needs_policy_losses else [])]) or "nobody"
+
+
+# In the order of reports: what others are compared with, the method, its rival, then the controls.
+_ROWS = (
+    WeightingArm(
+        name="uniform",
+        role="baseline",
+        source="none",
+        shape="equal",
+        usual_rows="correct_only",
+        recipe="baseline",
+        weight="1",
+    ),
+    WeightingArm(
+        name="td",
+        role="method",
+        source="critic",
+        shape="beta",
+        usual_rows="mixed",
+        recipe="verifiable",
+        weight="from the critic's TD error of the token",
+        has_horizon_reading=True,
+    ),
+    WeightingArm(
+        name="rho1",
+        role="rival",
+        source="reference",
+        needs_policy_losses=True,
+        shape="excess",
+        usual_rows="correct_only",
+        recipe="rho1_weighted",
+        weight="from the policy's loss in excess of the reference's",
+    ),
+    WeightingArm(
+        name="sequence_reward",
+        role="control",
+        source="critic",
+        shape="beta",
+        usual_rows="mixed",
+        weight="from reward - V(prompt), at every token",
+    ),
+    WeightingArm(
+        name="surprisal",
+        role="control",
+        source="none",
+        needs_policy_losses=True,
+        shape="beta",
+        usual_rows="mixed",
+        weight="from the policy's own loss of the token",
+    ),
+    WeightingArm(
+        name="shuffled",
+        role="placement",
+        source="critic",
+        shape="beta",
+        usual_rows="mixed",
+        weight="the weights of `td`, permuted within each response",
+    ),
+    WeightingArm(
+        name="matched_random",
+        role="placement",
+        source="critic",
+        shape="beta",
+        usual_rows="mixed",
+        weight="drawn with the mean and standard deviation of the weights of `td`",
+    ),
+)
+ARMS: dict[str, WeightingArm] = {arm.name: arm for arm in _ROWS}
+
+if TYPE_CHECKING:
+    WeightingType = str
+else:
+    WeightingType = Literal[tuple(ARMS)]  # what pydantic accepts
+
+
+def arms_of(role: Role) -> tuple[WeightingArm, ...]:
+    """Return the arms of a role, in the order of reports."""
+    return tuple(arm for arm in ARMS.values() if arm.role == role)
+
+
+(BASELINE,), (METHOD,) = arms_of("baseline"), arms_of("method")
+
+
+def arm_named(name: str) -> WeightingArm:
+    """Return the arm of a saved run; for a name that this version does not have, one that nothing is known of."""
+    unknown = WeightingArm(
+        name=name, role="other", source="none", shape="beta", usual_rows="mixed", weight="not known to this version"
+    )
+    return ARMS.get(name, unknown)
+
+
+def place_in_reports(name: str) -> int:
+    """Return an arm's place among others; unknown ones come last."""
+    return list(ARMS).index(name) if name in ARMS else len(ARMS)
+
+
+def most_telling_first(names: Iterable[str]) -> list[str]:
+    """Order arms by how much a run of theirs can show: a critic lets the weights of most other arms be seen too."""
+    sources: tuple[ScoreSource, ...] = ("critic", "reference", "none")
+
+    def rank(name: str) -> tuple[int, bool, int]:
+        arm = arm_named(name)
+        return sources.index(arm.source), arm.role in ("baseline", "other"), place_in_reports(name)
+
+    return sorted(names, key=rank)
+
+
+def arms_table() -> str:
+    """Return the table as the documents show it, in Markdown."""
+    lines = ["| `weighting.type` | recipe | usual rows | scores from | a token's weight |", "|---|---|---|---|---|"]
+    for arm in ARMS.values():
+        recipe = f"`{arm.recipe}`" if arm.recipe is not None else ""
+        rows = arm.usual_rows.replace("_only", "").replace("mixed", "correct and incorrect")
+        lines.append(f"| `{arm.name}` | {recipe} | {rows} | {arm.reads} | {arm.weight} |")
+    return "\n".join(lines)
