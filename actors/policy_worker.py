@@ -8,7 +8,7 @@ is in `wmtp_ray/training` and `wmtp_ray/objective`; this file only moves things 
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any

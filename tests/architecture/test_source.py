@@ -72,6 +72,19 @@ def test_one_module_renames_into_place_and_syncs():
     assert found == {}
 
 
+def test_one_module_prints_tables():
+    """Columns are padded by `text_tables.table`; an overview draws its bars to one width before they are cells."""
+    padding = {
+        relative(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("ljust", "rjust")
+    }
+    assert padding == {"wmtp_ray/text_tables.py", "wmtp_ray/data/overview_text.py"}
+    others = ("rich.table", "tabulate", "prettytable")
+    assert [relative(path) for path in MODULES if any(name in path.read_text("utf-8") for name in others)] == []
+
+
 # Files that read JSON and are no record of ours; every record goes through `saved_records.py`.
 READS_JSON_OF_OTHERS = {
     "wmtp_ray/evaluation/judge/control.py": "messages between the judge's processes, which import nothing of ours",
