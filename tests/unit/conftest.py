@@ -156,17 +156,21 @@ class Nano:
             policy_losses_TH=random.gamma(2.0, 1.0, (length, self.num_horizons)).astype(np.float32),
         )
 
-    def micro_batch(
-        self, rows: Sequence[Row], *, step: int = 0, seed: int = 42, with_policy_losses: bool = False
-    ) -> MicroBatch:
-        """The rows as one micro-batch, with values and reference losses; policy losses only where asked for."""
+    def scored_batch(self, rows: Sequence[Row], *, step: int = 0) -> ScoredBatch:
+        """The rows as one micro-batch, with values and reference losses."""
         batch = collate([row.example for row in rows], step=step, micro_step=0)
         scores = Scores(
             version=0,
             values_BT=np.concatenate([row.values_T for row in rows])[None],
             losses_BT=np.concatenate([row.reference_losses_T for row in rows])[None],
         )
-        micro = to_micro_batch(ScoredBatch(batch, scores, 0, 0.0), step, seed, CPU)
+        return ScoredBatch(batch, scores, 0, 0.0)
+
+    def micro_batch(
+        self, rows: Sequence[Row], *, step: int = 0, seed: int = 42, with_policy_losses: bool = False
+    ) -> MicroBatch:
+        """The scored batch as the training step sees it; policy losses only where asked for."""
+        micro = to_micro_batch(self.scored_batch(rows, step=step), step, seed, CPU)
         if not with_policy_losses:
             return micro
         losses_BTH = torch.zeros(*micro.tensors.tokens_BT.shape, self.num_horizons)
@@ -186,7 +190,7 @@ class Nano:
         *,
         stage: int = 2,
     ) -> TrainingStep:
-        """A stage of `config` over a policy, as `actors/policy_worker.py` builds it."""
+        """A stage of `config` over a policy and any optimizer; simulated ranks average gradients themselves."""
         ranks = ranks or OneRank()
         recipe = {1: critic_stage, 2: policy_stage}[stage](config)
         loss = recipe.build_loss(policy, config)

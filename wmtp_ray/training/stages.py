@@ -1,7 +1,7 @@
 """The two stages that train, as data: which policy they start from, what they minimise, what they find out.
 
 Stage 1 trains the critic's value head (and, with a critic of its own, the trunk below it) and measures its health on
-held-out problems. Stage 2 trains the policy. `actors/policy_worker.py` runs either without knowing which.
+held-out problems. Stage 2 trains the policy. `stage_run.py` runs either without knowing which.
 """
 
 from collections.abc import Callable

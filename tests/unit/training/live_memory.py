@@ -26,9 +26,8 @@ from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
 from wmtp_ray.training.estimate.memory import RankWork
-from wmtp_ray.training.optim import build_optimizer
+from wmtp_ray.training.stage_start import build_training
 from wmtp_ray.training.stages import policy_stage
-from wmtp_ray.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 
@@ -101,15 +100,7 @@ def measured_peak_bytes(case: Case) -> int:
     with LiveMemory() as memory:
         policy = Policy(Transformer(case.args), ValueSpec.of(config))
         policy.transformer.activation_checkpointing = case.activation_checkpointing
-        recipe = policy_stage(config)
-        training = TrainingStep(
-            recipe.build_loss(policy, config),
-            policy,
-            build_optimizer(policy, config.train, 1e-3),
-            recipe.build_scorer(config, case.args.n_future_tokens),
-            config,
-            OneRank(),
-        )
+        training = build_training(policy_stage(config), policy, config, OneRank(), CPU)
         batches = [_micro_batch(case.document_lengths, case.args.vocab_size, n) for n in range(case.num_micro_batches)]
         training.run(batches, 1e-3)
         memory.peak = memory.now

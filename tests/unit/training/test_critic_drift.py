@@ -8,27 +8,35 @@ import torch
 
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.data.collate import collate
+from wmtp_ray.ranks import OneRank
 from wmtp_ray.training.critic_drift import CriticDrift, _kept_positions, build_critic_drift
-from wmtp_ray.training.optim import build_optimizer
+from wmtp_ray.training.loop import StageLoop
+from wmtp_ray.training.stage_start import build_training
+from wmtp_ray.training.stages import policy_stage
 
-NUM_STEPS = 6
+from .plain_ports import ReportList, plain_ports
+
+CPU = torch.device("cpu")
+NUM_STEPS, LEARNING_RATE = 6, 1e-2
 MLP = ("critic.head=mlp", "critic.value_layer=0.5", "critic.features=surprisal")
 
 
 def trained(nano, config, policy, *, start=None, first_step=0, steps=NUM_STEPS, watch=True):
     """Train from `first_step` as a rank does: the watch is built over the start, then the restored state is loaded."""
-    training = nano.training(config, policy, build_optimizer(policy, config.train, 1e-2))
+    training = build_training(policy_stage(config), policy, config, OneRank(), CPU)
     batch = collate([row.example for row in nano.rows(6, seed=9)], step=0, micro_step=0)
     drift = CriticDrift(training.loss, config, [batch]) if watch else None
     if start is not None:
         policy.load_state_dict(start[0])
         training.optimizer.load_state_dict(start[1])
-    found = []
-    for step in range(first_step, steps):
-        training.run([nano.micro_batch(nano.rows(4, seed=step), step=step)], 1e-2)
-        found.append(drift.metrics_after(step + 1, NUM_STEPS) if drift else {})
+    batches = [[nano.scored_batch(nano.rows(4, seed=step), step=step)] for step in range(NUM_STEPS)]
+    reports = ReportList()
+    ports = plain_ports(batches, reports, drift=drift, stop_after=steps - first_step)
+    StageLoop(
+        training, config, ports, OneRank(), steps=range(first_step, NUM_STEPS), peak_learning_rate=LEARNING_RATE
+    ).run()
     state = copy.deepcopy((policy.state_dict(), training.optimizer.state_dict()))
-    return [{name: value for name, value in each.items() if name != "perf/drift_s"} for each in found], state
+    return reports.metrics_of("critic/drift"), state
 
 
 @pytest.mark.parametrize("words", [(), MLP], ids=["linear", "mlp with surprisal below"])

@@ -5,7 +5,7 @@ Two processes over gloo start once, run every job and leave what they saw; the t
 
 import resource
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,25 +17,31 @@ from torch.distributed.tensor import DTensor
 
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.config.schema import LoraConfig, RunConfig
-from wmtp_ray.contracts import TokenBatch
+from wmtp_ray.contracts import ScoredBatch, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.lora import base_tensors
 from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.ranks import OneRank, Ranks, current_ranks
-from wmtp_ray.scoring.contract import MicroBatch
+from wmtp_ray.scoring.contract import to_micro_batch
 from wmtp_ray.training.checkpoint import RunState, find_damage, restore, save_checkpoint
 from wmtp_ray.training.critic_drift import CriticDrift
-from wmtp_ray.training.optim import build_optimizer, learning_rate_at
-from wmtp_ray.training.parallel import distribute
+from wmtp_ray.training.loop import StageLoop
+from wmtp_ray.training.optim import build_optimizer
 from wmtp_ray.training.sharding import shard, whole_tensors
+from wmtp_ray.training.stage_start import build_training
 from wmtp_ray.training.stages import critic_stage, freeze_for_critic, policy_stage
 from wmtp_ray.training.step import TrainingStep
+
+from .plain_ports import CheckpointAt, ReportList, plain_ports
 
 REPOSITORY = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 STEPS, SAVED_AT = 8, 6
 OTHER_STEPS = 3  # of the arms whose long run is like that of td
+RATES = ("train.learning_rate=1e-2", "train.warmup_frac=0.2", "train.min_learning_rate_frac=0.1")
+RATES += ("critic_stage.learning_rate=1e-2", "train.max_grad_norm=0.5")
 ALIKE = 1e-5  # between layouts of ranks, which sum in another order
 ARMS = {
     "td": (2, ("critic.anchor_coef=0.1",)),
@@ -52,13 +58,13 @@ WITH_DDP = ("td", "td_every_micro_batch")
 
 @dataclass(frozen=True)
 class Job:
-    """A run from a given start: each rank's micro-batches of every step, [rank][step][micro_step]."""
+    """A run from a given start: each rank's batches of every step, [rank][step][micro_step]."""
 
     name: str
     stage: int
     config: RunConfig
     policy: Policy
-    micro_batches: list[list[list[MicroBatch]]]
+    batches: list[list[list[ScoredBatch]]]
     num_steps: int
     first_step: int = 0
     load_from: Path | None = None
@@ -90,30 +96,31 @@ class Left:
 
 
 def train(job: Job, ranks: Ranks) -> Seen:
-    """Train to the last step as `actors/policy_worker.py` does; leave what was seen, whole tensors on rank 0."""
-    seen, policy = Seen(), job.policy
+    """Train to the last step with the loop of every run; leave what was seen, whole tensors on rank 0."""
+    seen, policy, reports = Seen(), job.policy, ReportList()
     policy.transformer.activation_checkpointing = job.config.model.activation_checkpointing
     recipe = {1: critic_stage, 2: policy_stage}[job.stage](job.config)
-    module = distribute(recipe.build_loss(policy, job.config), job.config.train, ranks, CPU)
-    optimizer = build_optimizer(policy, job.config.train, 1e-2)
-    scorer = recipe.build_scorer(job.config, policy.transformer.args.n_future_tokens)
-    training = TrainingStep(module, policy, optimizer, scorer, job.config, ranks)
+    training = build_training(recipe, policy, job.config, ranks, CPU)
     assert job.fixed_rows is not None
     drift = CriticDrift(training.loss, job.config, [job.fixed_rows])
     if job.load_from is not None:
-        assert restore(job.load_from, policy, optimizer).step == job.first_step
-    for step in range(job.first_step, job.num_steps):
-        rate = learning_rate_at(step, job.num_steps, peak=1e-2, warmup_frac=0.2, min_frac=0.1)
-        metrics = training.run(job.micro_batches[ranks.rank][step], rate)
-        seen.losses.append(metrics["loss/total"])
-        seen.grad_norms.append(metrics["train/grad_norm"])
-        if job.save_to is not None and step + 1 == SAVED_AT:
-            seen.hashes_around_saving = [local_hash(policy)]
-            save_checkpoint(job.save_to, state_of(SAVED_AT), policy, optimizer, [], ranks, keep=1, keep_best=0)
-            seen.hashes_around_saving.append(local_hash(policy))
+        assert restore(job.load_from, policy, training.optimizer).step == job.first_step
+
+    def save(mean_loss: float) -> None:
+        assert job.save_to is not None
+        state = replace(state_of(SAVED_AT), mean_loss=mean_loss)
+        seen.hashes_around_saving = [local_hash(policy)]
+        save_checkpoint(job.save_to, state, policy, training.optimizer, [], ranks, keep=1, keep_best=0)
+        seen.hashes_around_saving.append(local_hash(policy))
+
+    checkpoints = CheckpointAt(SAVED_AT, save) if job.save_to is not None else None
+    ports = plain_ports(job.batches[ranks.rank], reports, checkpoints=checkpoints)
+    steps, peak = range(job.first_step, job.num_steps), recipe.peak_learning_rate
+    assert StageLoop(training, job.config, ports, ranks, steps=steps, peak_learning_rate=peak).run()
+    seen.losses, seen.grad_norms = reports.metric("loss/total"), reports.metric("train/grad_norm")
     seen.drift = drift.metrics_after(job.num_steps, job.num_steps)
     del seen.drift["perf/drift_s"]
-    first = job.micro_batches[0][0][0].tensors
+    first = BatchTensors.from_batch(job.batches[0][0][0].batch, CPU)
     seen.held_out = (training.loss.values(first), training.loss.pair_losses(first, 1))
     seen.local_numel = sum(local(tensor).numel() for tensor in policy.state_dict().values())
     seen.policy = cloned(whole_tensors(policy.state_dict(), ranks))
@@ -140,7 +147,8 @@ def state_of(step: int) -> RunState:
 def bfloat16_pass(job: Job, ranks: Ranks) -> dict[str, torch.dtype]:
     """Dtypes around one backward of a policy sharded for mixed precision."""
     loss = shard(policy_stage(job.config).build_loss(job.policy, job.config), ranks, CPU, "bfloat16")
-    values_BT = loss.values(job.micro_batches[ranks.rank][0][0].tensors)
+    micro_batches = [to_micro_batch(each, 0, job.config.seed, CPU) for each in job.batches[ranks.rank][0]]
+    values_BT = loss.values(micro_batches[0].tensors)
     training = TrainingStep(
         loss,
         job.policy,
@@ -155,7 +163,7 @@ def bfloat16_pass(job: Job, ranks: Ranks) -> dict[str, torch.dtype]:
         gradients.update({name: p.grad.dtype for name, p in job.policy.named_parameters() if p.grad is not None})
 
     training.optimizer.register_step_pre_hook(look)
-    training.run(job.micro_batches[ranks.rank][0], 1e-3)
+    training.run(micro_batches, 1e-3)
     return {"values": values_BT.dtype, "gathered": whole_dtype(job.policy)} | gradients
 
 
@@ -218,7 +226,7 @@ class Start:
 
     def job(self, arm: str, parallel: str, *, num_ranks: int = 2, **fields) -> Job:
         stage, words = ARMS[arm]
-        config = self.nano.load(*words, "train.max_grad_norm=0.5", f"train.parallel={parallel}")
+        config = self.nano.load(*words, *RATES, f"train.parallel={parallel}", f"train.checkpoint_every={SAVED_AT}")
         policy = self.nano.policy(config)
         if stage == 1:
             freeze_for_critic(policy, config)
@@ -227,17 +235,17 @@ class Start:
         name = fields.pop("name", f"{parallel}/{arm}")
         num_steps = STEPS if arm == "td" or "load_from" in fields else OTHER_STEPS
         fixed_rows = collate([row.example for row in self.rows[:8]], step=0, micro_step=0)
-        micro_batches = self.micro_batches(num_ranks)
-        return Job(name, stage, config, policy, micro_batches, num_steps, fixed_rows=fixed_rows, **fields)
+        batches = self.batches(num_ranks)
+        return Job(name, stage, config, policy, batches, num_steps, fixed_rows=fixed_rows, **fields)
 
-    def micro_batches(self, num_ranks: int) -> list[list[list[MicroBatch]]]:
+    def batches(self, num_ranks: int) -> list[list[list[ScoredBatch]]]:
         """Each step takes 10 rows, pairs together: 2 and 4 on rank 0, 2 and 2 on rank 1, or all in one micro-batch."""
         bounds = [[(0, 2), (2, 6)], [(6, 8), (8, 10)]] if num_ranks == 2 else [[(0, 10)]]
         return [[[self._batch(step, *b) for b in rank] for step in range(STEPS)] for rank in bounds]
 
-    def _batch(self, step: int, begin: int, end: int) -> MicroBatch:
+    def _batch(self, step: int, begin: int, end: int) -> ScoredBatch:
         places = [(10 * step + place) % (len(self.rows) // 10 * 10) for place in range(begin, end)]
-        return self.nano.micro_batch([self.rows[place] for place in places], step=step)
+        return self.nano.scored_batch([self.rows[place] for place in places], step=step)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,224 @@
+"""The loop over plain ports, without Ray: the order of a step, and a run that is stopped and continued."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from wmtp_ray.artifacts.manifest import tensors_sha256
+from wmtp_ray.artifacts.snapshots import SnapshotDirectory, version_of_file
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import ScoredBatch, StepReport
+from wmtp_ray.model.policy import Policy, value_path_state
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.plan.versions import PublishedVersions
+from wmtp_ray.ranks import OneRank
+from wmtp_ray.training.checkpoint import latest_checkpoint, read_state, step_of
+from wmtp_ray.training.limits import no_limit
+from wmtp_ray.training.loop import Ports, StageLoop, seed_step
+from wmtp_ray.training.publishing import PublishedPolicy, open_snapshots
+from wmtp_ray.training.stage_checkpoints import CHECKPOINTS, StageCheckpoints
+from wmtp_ray.training.stage_start import RankStage, build_training, restore_training
+from wmtp_ray.training.stages import policy_stage
+from wmtp_ray.training.step_reports import StepReports
+
+from .plain_ports import CountedLife, GivenSteps, ReportList, StopAfter, plain_ports
+
+CPU = torch.device("cpu")
+NUM_STEPS, STOPPED_AFTER = 7, 4
+WORDS = ("train.checkpoint_every=3", "weighting.advantage_norm=ema", "critic.ema_decay=0.5", "critic.publish_every=2")
+
+
+@dataclass
+class RecordedReports:
+    """A sink that records what it is sent."""
+
+    reports: list[StepReport] = field(default_factory=list)
+    num_flushed: int = 0
+
+    def start_from(self, stage: int, step: int) -> None:
+        self.reports = [each for each in self.reports if (each.stage, each.step) < (stage, step)]
+
+    def send(self, report: StepReport) -> None:
+        self.reports.append(report)
+
+    def recorded(self) -> list[StepReport]:
+        return self.reports
+
+    def flush(self) -> None:
+        self.num_flushed = len(self.reports)
+
+
+@dataclass
+class Attempt:
+    """One start of a stage in a folder, from the newest checkpoint there."""
+
+    stage: RankStage
+    policy: Policy
+    snapshots: SnapshotDirectory
+    ended: bool
+
+
+def steps_of(nano) -> list[list[ScoredBatch]]:
+    """Two micro-batches a step."""
+    rows = [nano.rows(6, seed=step) for step in range(NUM_STEPS)]
+    return [
+        [nano.scored_batch(each, step=step) for each in (rows[step][:2], rows[step][2:])] for step in range(NUM_STEPS)
+    ]
+
+
+def attempt(nano, config: RunConfig, directory: Path, sink: RecordedReports, *, stop_after: int | None) -> Attempt:
+    """Train on a policy of its own, as `stage_run.py` does, but for rows and weights that are generated."""
+    checkpoint, ranks = latest_checkpoint(directory / CHECKPOINTS), OneRank()
+    first_step = step_of(checkpoint) if checkpoint is not None else 0
+    stage = RankStage(config, policy_stage(config), directory, ranks, CPU, NUM_STEPS, "ab12", checkpoint, first_step)
+    policy = nano.policy(config)
+    training = build_training(stage.recipe, policy, config, ranks, CPU)
+    carried = restore_training(training, stage)
+    snapshots = open_snapshots(directory / "snapshots", carried, ranks)
+    versions = PublishedPolicy(policy, snapshots, PublishedVersions(2, 2), config, ranks, no_limit)
+    reports = StepReports(stage, ModelSpec.of(nano.args), sink, peak_flops=1e9)
+    reports.start()
+    checkpoints = StageCheckpoints(stage, training, versions, reports, no_limit)
+    ports = Ports(
+        GivenSteps(steps_of(nano)), reports, versions, checkpoints, StopAfter(stop_after), CountedLife(), drift=None
+    )
+    steps = range(stage.first_step, NUM_STEPS)
+    loop = StageLoop(training, config, ports, ranks, steps=steps, peak_learning_rate=1e-2)
+    return Attempt(stage, policy, snapshots, loop.run())
+
+
+def sha256_of_versions(snapshots: SnapshotDirectory) -> dict[int, str]:
+    return {
+        version_of_file(path): tensors_sha256(snapshots.get(version_of_file(path), 1.0)) for path in snapshots.files()
+    }
+
+
+class TestStopped:
+    """A run that is stopped between two checkpoints and continued, beside one that is not."""
+
+    @pytest.fixture
+    def config(self, nano, tmp_path) -> RunConfig:
+        return nano.load(*WORDS).model_copy(update={"storage_root": tmp_path})
+
+    @pytest.fixture
+    def whole(self, nano, config, tmp_path) -> tuple[Attempt, RecordedReports]:
+        sink = RecordedReports()
+        return attempt(nano, config, tmp_path / "whole", sink, stop_after=None), sink
+
+    def test_a_stopped_run_continues_to_the_same_bits(self, nano, config, whole, tmp_path):
+        sink = RecordedReports()
+        first = attempt(nano, config, tmp_path / "cut", sink, stop_after=STOPPED_AFTER)
+        assert not first.ended
+        assert [report.step for report in sink.reports] == list(range(STOPPED_AFTER))
+        second = attempt(nano, config, tmp_path / "cut", sink, stop_after=None)
+        expected = whole[0]
+        assert (second.stage.first_step, second.ended, expected.ended) == (STOPPED_AFTER, True, True)
+        assert tensors_sha256(second.policy.state_dict()) == tensors_sha256(expected.policy.state_dict())
+        assert tensors_sha256(first.policy.state_dict()) != tensors_sha256(expected.policy.state_dict())
+        assert sha256_of_versions(second.snapshots) == sha256_of_versions(expected.snapshots)
+        for found, wanted in zip(sink.reports, whole[1].reports, strict=True):
+            assert {n: v for n, v in found.metrics.items() if not n.startswith("perf/")} == {
+                n: v for n, v in wanted.metrics.items() if not n.startswith("perf/")
+            }
+
+    def test_checkpoints_come_when_due_at_a_stop_and_at_the_end(self, nano, config, whole, tmp_path):
+        def saved(attempt: Attempt) -> list[tuple[int, float]]:
+            states = [read_state(path) for path in sorted((attempt.stage.directory / CHECKPOINTS).iterdir())]
+            return [(state.step, state.mean_loss) for state in states]
+
+        losses = [report.metrics["loss/total"] for report in whole[1].reports]
+        assert saved(whole[0]) == [
+            (3, pytest.approx(sum(losses[:3]) / 3)),
+            (6, pytest.approx(sum(losses[3:6]) / 3)),
+            (7, pytest.approx(losses[6])),
+        ]
+        cut = attempt(nano, config, tmp_path / "cut", RecordedReports(), stop_after=STOPPED_AFTER)
+        assert [step for step, _ in saved(cut)] == [3, STOPPED_AFTER]
+
+    def test_reports_that_died_with_their_sink_are_sent_again(self, nano, config, tmp_path):
+        """The last report is lost; the file beside the checkpoint that came after it still holds it."""
+        sink = RecordedReports()
+        attempt(nano, config, tmp_path / "cut", sink, stop_after=STOPPED_AFTER)
+        lost = sink.reports.pop()
+        sink.reports.append(replace(lost, step=NUM_STEPS))  # of a step that the next start makes again
+        attempt(nano, config, tmp_path / "cut", sink, stop_after=1)
+        assert [report.step for report in sink.reports] == [0, 1, 2, lost.step, STOPPED_AFTER]
+        assert sink.reports[lost.step] == lost
+
+
+class TestOrder:
+    def test_a_step_talks_to_its_ports_in_this_order(self, nano):
+        """Versions come before the checkpoint, which carries them; the stop is heard before it, so that it is saved."""
+        said: list[str] = []
+
+        class Noting:
+            def __init__(self, name: str, answer: object = None) -> None:
+                self._name, self._answer = name, answer
+
+            def __getattr__(self, call: str):
+                def note(*arguments: object) -> object:
+                    numbers = [f" {each}" for each in arguments if isinstance(each, int)]
+                    said.append(f"{self._name}.{call}{''.join(numbers)}")
+                    return self._answer
+
+                return note
+
+        config = nano.load("train.checkpoint_every=2")
+        batches = [[nano.scored_batch(nano.rows(4), step=step)] for step in range(2)]
+        ports = plain_ports(batches, ReportList())
+        noted = {name: Noting(name) for name in ("versions", "checkpoints", "life", "reports")}
+        ports = replace(ports, **noted, stop=Noting("stop", answer=False), drift=Noting("drift", answer={}))
+        training = build_training(policy_stage(config), nano.policy(config), config, OneRank(), CPU)
+        assert StageLoop(training, config, ports, OneRank(), steps=range(2), peak_learning_rate=1e-3).run()
+        of_step = ["reports.report", "life.show", "versions.publish {}", "stop.is_asked"]
+        assert said == [
+            "versions.publish 0",
+            *(each.format(1) for each in ["drift.metrics_after 1 2", *of_step]),
+            *(each.format(2) for each in ["drift.metrics_after 2 2", *of_step]),
+            "checkpoints.save 2",
+            "life.show",
+        ]
+
+
+class TestPublishing:
+    def test_a_version_is_the_average_of_the_one_before_and_the_policy(self, nano, tmp_path):
+        config = nano.load("critic.ema_decay=0.75")
+        policy = nano.policy(config)
+        versions = PublishedPolicy(
+            policy, SnapshotDirectory(tmp_path), PublishedVersions(4, 2), config, OneRank(), no_limit
+        )
+        expected: dict[str, Tensor] = {}
+        for done in range(5):
+            with torch.no_grad():
+                policy.value_head.output.bias.add_(1.0)
+            versions.publish(done)
+            if done % 2 == 0:
+                now = {name: tensor.clone() for name, tensor in value_path_state(policy).items()}
+                expected = {n: 0.75 * expected[n] + 0.25 * now[n] for n in now} if expected else now
+        found = SnapshotDirectory(tmp_path)
+        assert [version_of_file(path) for path in found.files()] == [0, 2, 4]
+        assert tensors_sha256(found.get(4, 1.0)) == tensors_sha256(expected)
+
+    def test_versions_that_no_step_needs_go_and_the_others_travel(self, nano, tmp_path):
+        config = nano.load("critic.ema_decay=0")
+        versions = PublishedPolicy(
+            nano.policy(config), SnapshotDirectory(tmp_path), PublishedVersions(3, 2), config, OneRank(), no_limit
+        )
+        for done in range(9):
+            versions.publish(done)
+        assert [version_of_file(path) for path in versions.needed_after(8)] == [4, 6, 8]
+        assert [version_of_file(path) for path in versions.needed_after(11)] == [8]
+
+
+def test_what_a_forward_draws_depends_on_run_step_and_rank_alone():
+    def drawn(*key: int) -> float:
+        torch.rand(3)
+        seed_step(*key)
+        return float(torch.rand(1))
+
+    keys = [(1, 0, 0), (1, 1, 0), (1, 0, 1), (2, 0, 0)]
+    assert len({drawn(*key) for key in keys}) == len(keys)
+    assert [drawn(*key) for key in keys] == [drawn(*key) for key in keys]

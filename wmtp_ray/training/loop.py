@@ -1,0 +1,176 @@
+"""The training loop of one rank: a stage, step after step. Read `StageLoop.run` from top to bottom.
+
+    scored batches -> seed -> optimizer step -> report -> publish -> (stop?) -> checkpoint
+
+`step.py` has what happens inside a step. Whom the loop talks to is behind its ports: small objects with one or two
+methods. A run connects them to Ray, to files and to other processes (`actors/policy_worker.py`); a test connects them
+to lists in memory. Every rank runs this loop over its own part of each global batch. Ports may gather over the ranks,
+so all ranks call the same ports in the same order. No Ray, no files.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import ScoredBatch
+from wmtp_ray.ranks import Ranks
+from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
+from wmtp_ray.training.optim import learning_rate_at
+from wmtp_ray.training.step import TrainingStep
+
+
+@dataclass(frozen=True)
+class ScoredStep:
+    """This rank's scored micro-batches of one step, and how long the rank waited for their rows."""
+
+    batches: Sequence[ScoredBatch]
+    data_wait_s: float
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """One step that is done. `metrics` are the same on every rank; the batches and the times are this rank's."""
+
+    step: int
+    scored: ScoredStep
+    metrics: dict[str, float]
+    step_s: float
+
+
+class ScoredSteps(Protocol):
+    """Where batches and their scores come from."""
+
+    def next(self, step: int) -> ScoredStep:
+        """Return this rank's part of `step`; steps are asked for in order."""
+        ...
+
+
+class Reports(Protocol):
+    """Where the metrics go."""
+
+    def report(self, outcome: StepOutcome) -> None: ...
+
+
+class Versions(Protocol):
+    """Where the scorers find the critic."""
+
+    def publish(self, done: int) -> None:
+        """Publish the critic after `done` steps, where the schedule asks for it."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Where a run continues from."""
+
+    def save(self, done: int, mean_loss: float) -> None:
+        """Save the state after `done` steps; `mean_loss` is that of the steps since the checkpoint before."""
+        ...
+
+
+class Stop(Protocol):
+    """Who may end the run early."""
+
+    def is_asked(self) -> bool:
+        """Return whether somebody asked for it; the answer is the same on every rank."""
+        ...
+
+
+class Life(Protocol):
+    """Who wants to know that this rank gets on."""
+
+    def show(self) -> None: ...
+
+
+class Drift(Protocol):
+    """What is measured of the policy between steps."""
+
+    def metrics_after(self, done: int, num_steps: int) -> dict[str, float]:
+        """Return the metrics that are due after `done` of `num_steps` steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everybody the loop talks to."""
+
+    batches: ScoredSteps
+    reports: Reports
+    versions: Versions
+    checkpoints: Checkpoints
+    stop: Stop
+    life: Life
+    drift: Drift | None
+
+
+class StageLoop:
+    """Trains the steps `steps` of a plan whose number of steps is `steps.stop`."""
+
+    def __init__(
+        self,
+        training: TrainingStep,
+        config: RunConfig,
+        ports: Ports,
+        ranks: Ranks,
+        *,
+        steps: range,
+        peak_learning_rate: float,
+    ) -> None:
+        self._training = training
+        self._config = config
+        self._ports = ports
+        self._ranks = ranks
+        self._steps = steps
+        self._peak_learning_rate = peak_learning_rate
+        self._device = next(training.policy.parameters()).device
+
+    def run(self) -> bool:
+        """Train to the end of the plan or until a stop is asked for; return whether the end was reached."""
+        ports, num_steps = self._ports, self._steps.stop
+        losses: list[float] = []  # since the last checkpoint
+        if self._steps.start == 0:
+            ports.versions.publish(0)
+        for step in self._steps:
+            started = time.perf_counter()
+            scored = ports.batches.next(step)
+            seed_step(self._config.seed, step, self._ranks.rank)
+            metrics = self._training.run(self._micro_batches(step, scored), self._learning_rate(step))
+            step_s = time.perf_counter() - started
+            losses.append(metrics["loss/total"])
+            done = step + 1
+            if ports.drift is not None:
+                metrics |= ports.drift.metrics_after(done, num_steps)
+            ports.reports.report(StepOutcome(step, scored, metrics, step_s))
+            ports.life.show()
+            ports.versions.publish(done)
+            is_stopping = ports.stop.is_asked()
+            if is_stopping or done % self._config.train.checkpoint_every == 0 or done == num_steps:
+                ports.checkpoints.save(done, fmean(losses))
+                losses.clear()
+                ports.life.show()
+            if is_stopping:
+                return False
+        return True
+
+    def _micro_batches(self, step: int, scored: ScoredStep) -> list[MicroBatch]:
+        return [to_micro_batch(each, step, self._config.seed, self._device) for each in scored.batches]
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate_at(
+            step,
+            self._steps.stop,
+            peak=self._peak_learning_rate,
+            warmup_frac=self._config.train.warmup_frac,
+            min_frac=self._config.train.min_learning_rate_frac,
+        )
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Key what a forward draws (the adapters' dropout) by run, step and rank, whatever was drawn before."""
+    words = np.random.SeedSequence([seed & (2**63 - 1), step, rank])
+    torch.manual_seed(int(words.generate_state(1)[0]))

@@ -1,0 +1,86 @@
+"""A stage of one rank as a whole: start it, run the loop, finish it. With or without Ray.
+
+| part         | what it does                                                         | module                 |
+|--------------|----------------------------------------------------------------------|------------------------|
+| start_stage  | policy, optimizer and scorer, from the checkpoint where there is one | `stage_start.py`       |
+| StageLoop    | every step, over these ports:                                        | `loop.py`              |
+| batches      | scored rows, from `Outside`                                          |                        |
+| reports      | metrics and throughput, to the sink of `Outside`                     | `step_reports.py`      |
+| versions     | the critic, for the scorers that follow the policy                   | `publishing.py`        |
+| checkpoints  | the state of the run                                                 | `stage_checkpoints.py` |
+| stop, life   | files between a rank and the driver                                  | `run_signs.py`         |
+| finish_stage | final weights, what the stage found out                              | `stage_end.py`         |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.plan.versions import VersionSchedule
+from wmtp_ray.training.limits import Limit
+from wmtp_ray.training.loop import Ports, ScoredSteps, StageLoop
+from wmtp_ray.training.publishing import NoVersions, PublishedPolicy, open_snapshots
+from wmtp_ray.training.run_signs import LifeFile, StopFile
+from wmtp_ray.training.stage_checkpoints import StageCheckpoints
+from wmtp_ray.training.stage_end import finish_stage
+from wmtp_ray.training.stage_start import RankStage, StageStart, start_stage
+from wmtp_ray.training.step import TrainingStep
+from wmtp_ray.training.step_reports import ReportSink, StepReports
+from wmtp_ray.training.throughput import measured_peak_flops
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Whom a stage talks to beyond its own process.
+
+    `connect_scores` returns the batches; it is told the folder of the versions that this rank publishes, None where
+    it publishes none. `follows` is the schedule of the scorers that follow the policy, None where none does.
+    """
+
+    connect_scores: Callable[[Path | None], ScoredSteps]
+    follows: VersionSchedule | None
+    sink: ReportSink
+    limit: Limit
+
+
+def run_stage(stage: RankStage, outside: Outside) -> None:
+    """Train a stage to its end, or until a stop is asked for. Every rank calls it."""
+    start = start_stage(stage)
+    reports = _reports(stage, start.training, outside.sink)
+    ports = _ports(stage, start, reports, outside)
+    reports.start()
+    steps = range(stage.first_step, stage.num_steps)
+    peak = stage.recipe.peak_learning_rate
+    loop = StageLoop(start.training, stage.config, ports, stage.ranks, steps=steps, peak_learning_rate=peak)
+    if loop.run():
+        finish_stage(stage, start.training, reports.flush)
+
+
+def _ports(stage: RankStage, start: StageStart, reports: StepReports, outside: Outside) -> Ports:
+    versions = _versions(stage, start, outside)
+    return Ports(
+        batches=outside.connect_scores(versions.directory),
+        reports=reports,
+        versions=versions,
+        checkpoints=StageCheckpoints(stage, start.training, versions, reports, outside.limit),
+        stop=StopFile(stage.config.run_dir, stage.ranks),
+        life=LifeFile(stage.config.run_dir, stage.role),
+        drift=start.drift,
+    )
+
+
+def _versions(stage: RankStage, start: StageStart, outside: Outside) -> NoVersions | PublishedPolicy:
+    if outside.follows is None:
+        return NoVersions()
+    snapshots = open_snapshots(stage.directory / "snapshots", start.carried, stage.ranks)
+    policy, config = start.training.policy, stage.config
+    return PublishedPolicy(policy, snapshots, outside.follows, config, stage.ranks, outside.limit)
+
+
+def _reports(stage: RankStage, training: TrainingStep, sink: ReportSink) -> StepReports:
+    size = ModelSpec.of(training.policy.transformer.args)
+    dtype = torch.bfloat16 if stage.config.train.dtype == "bfloat16" else torch.float32
+    return StepReports(stage, size, sink, peak_flops=measured_peak_flops(stage.device, dtype))
