@@ -72,6 +72,20 @@ def test_one_module_renames_into_place_and_syncs():
     assert found == {}
 
 
+def test_one_module_sums_the_resources_of_a_run():
+    """Elsewhere a share goes to one actor as it is; nobody multiplies or adds shares."""
+    shares = {f"{name}_per_{actor}" for name in ("cpus", "gpus") for actor in ("worker", "critic", "decoder", "judge")}
+    summing = {
+        relative(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult)
+        for operand in (node.left, node.right)
+        if isinstance(operand, ast.Attribute) and operand.attr in shares
+    }
+    assert summing == {"wmtp_ray/preflight/needed_resources.py"}
+
+
 def test_one_module_prints_tables():
     """Columns are padded by `text_tables.table`; an overview draws its bars to one width before they are cells."""
     padding = {

@@ -27,8 +27,9 @@ from wmtp_ray.flows.sweep.sweep_plan import (
     plan_sweep,
     release_sweep_directory,
 )
-from wmtp_ray.flows.sweep.sweep_slots import TRIAL_CPUS, largest_trial, slots
+from wmtp_ray.flows.sweep.sweep_slots import largest_of, slots
 from wmtp_ray.interrupts import undone_at_end
+from wmtp_ray.preflight.needed_resources import TRIAL_CPUS
 from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.preflight.start_checks import require_start, start_checks
 from wmtp_ray.tracking.sweep_result import SWEEP_FILE, TRIAL_FILE, Ranking, TrialRecord, read_trial
@@ -49,7 +50,7 @@ def sweep(arguments: Arguments, now: datetime) -> None:
     """
     plan = plan_sweep(arguments, now)
     print(plan.render(), flush=True)
-    checks = start_checks(plan.base, [largest_trial(plan)])
+    checks = start_checks(plan.base, [largest_of(plan)])
     if arguments.dry_run:
         print(f"\n{next(iter(plan.prepared.values())).rendered}", flush=True)
     require_start(checks)
