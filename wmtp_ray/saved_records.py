@@ -12,6 +12,7 @@ A number that is not finite is written as null, as JSON has neither NaN nor infi
 
 import json
 import re
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,11 @@ _KINDS = {
 def encode_record(record: object) -> bytes:
     """Spell a record as indented JSON, with a line break at its end."""
     return msgspec.json.format(msgspec.json.encode(record, enc_hook=_plain), indent=2) + b"\n"
+
+
+def encode_line(record: object) -> bytes:
+    """Spell a record as one line of a JSONL file."""
+    return msgspec.json.encode(record, enc_hook=_plain) + b"\n"
 
 
 def write_record(path: Path, record: object) -> None:
@@ -95,8 +101,10 @@ def is_json(content: bytes) -> bool:
 
 
 def _plain(value: object) -> object:
-    """What a field may hold beside its own type: a float of numpy, a path."""
-    if isinstance(value, float):
+    """What a field may hold beside its own type: a number of numpy, a path."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
         return float(value)
     if isinstance(value, Path):
         return str(value)

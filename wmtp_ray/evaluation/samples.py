@@ -14,13 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from wmtp_ray.config.evaluation import ProblemKind
 from wmtp_ray.durable_files import append_durably, atomic_write
 from wmtp_ray.evaluation.judging import Judgement
 from wmtp_ray.evaluation.prompts import answer_key
-from wmtp_ray.saved_records import convert_record, decode_record
+from wmtp_ray.saved_records import convert_record, decode_record, encode_line
 
 SAMPLES = "samples.jsonl"
 VERDICTS = "verdicts.jsonl"
@@ -75,7 +73,7 @@ class JsonLines:
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records and wait until they are on the disk."""
-        append_durably(self._file, b"".join(_line(record) for record in records))
+        append_durably(self._file, b"".join(encode_line(record) for record in records))
 
     def close(self) -> None:
         """Close the file; the object takes no more records."""
@@ -84,7 +82,7 @@ class JsonLines:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write a whole file of records, replacing an older one at once."""
-    atomic_write(path, b"".join(_line(record) for record in records))
+    atomic_write(path, b"".join(encode_line(record) for record in records))
 
 
 def sample_record(sample: Sample, kind: ProblemKind) -> Record:
@@ -109,7 +107,3 @@ def judgement_record(judgement: Judgement) -> Record:
 def judgement_of(record: Record, where: object) -> Judgement:
     """Read what `judgement_record` wrote; ArtifactError that names `where` and the field."""
     return convert_record(record, Judgement, where, REMEDY)
-
-
-def _line(record: Record) -> bytes:
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

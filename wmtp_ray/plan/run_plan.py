@@ -25,7 +25,7 @@ from wmtp_ray.config.critic import CriticStageConfig
 from wmtp_ray.config.sampling import DifficultySource
 from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import Bool, Int64, RowIndex
-from wmtp_ray.durable_files import atomic_file, atomic_write
+from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import candidate_rows, held_out_problems
 from wmtp_ray.plan.curriculum import draw_curriculum, rows_by_bin
@@ -33,7 +33,7 @@ from wmtp_ray.plan.packed_steps import PackedStage, pack_stage
 from wmtp_ray.plan.packing import deal_sequences, split_step
 from wmtp_ray.plan.phases import PlannedPhase, StageRows
 from wmtp_ray.plan.stage1 import draw_critic_stage, require_pairs
-from wmtp_ray.saved_records import convert_record, read_record
+from wmtp_ray.saved_records import convert_record, read_record, write_record
 
 PLAN_VERSION = 3  # raise it when the same index, configuration and seeds would give another plan
 CRITIC_STAGE, TRAIN_STAGE = 1, 2
@@ -318,8 +318,7 @@ def save(plan: RunPlan, directory: Path) -> None:
     prefix = _prefix(plan.stage)
     with atomic_file(directory / f"{prefix}plan.npz") as arrays, arrays.open("wb") as file:
         np.savez(file, **{name: getattr(plan, name) for name in _ARRAYS})
-    facts = json.dumps({**_facts(plan), "digest": plan.digest}, indent=2)
-    atomic_write(directory / f"{prefix}plan.json", f"{facts}\n".encode())
+    write_record(directory / f"{prefix}plan.json", {**_facts(plan), "digest": plan.digest})
 
 
 def load_plan(directory: Path, stage: int) -> RunPlan:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import orjson
 from msgspec import Struct
 
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.durable_files import append_durably, atomic_write
-from wmtp_ray.saved_records import decode_record, is_json
+from wmtp_ray.saved_records import decode_record, encode_line, is_json
 
 FILE_NAME = "metrics.jsonl"
 RESERVED_KEYS = frozenset({"stage", "step", "time"})
@@ -45,7 +44,7 @@ class JsonlSink:
         position = (report.stage, report.step)
         now_s = time.time()
         values = {"stage": report.stage, "step": report.step, "time": now_s, **report.metrics}
-        line = orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+        line = encode_line(values)
         if self._last is not None and position <= self._last:
             self._file.close()
             self._rewrite(end=None, added={position: line})
