@@ -87,10 +87,9 @@ def quickstart(storage_root: Path, now: datetime) -> None:
     summary = _summary(base, arms, time.perf_counter() - started)
     write_summary(storage_root / FILE_NAME, summary)
     critic = summary.arms[METHOD].critic_health
-    console.print(*([critic_table(critic)] if critic is not None else []))
-    console.print(run_table({name: each.result for name, each in arms.items()}))
-    console.print(loss_table(losses))
-    console.print(pass_table(summary.arms))
+    tables = [critic_table(critic)] if critic is not None else []
+    tables += [run_table({name: each.result for name, each in arms.items()}), loss_table(losses)]
+    print(*tables, pass_table(summary.arms), "", sep="\n", flush=True)
     for sentence in summary.verdict:
         console.print(sentence, highlight=False)
     console.print(f"Written: {storage_root / FILE_NAME}", soft_wrap=True)

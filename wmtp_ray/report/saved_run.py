@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
-from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
+from wmtp_ray.saved_records import read_record
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.result import FILE_NAME as RESULT_FILE
 from wmtp_ray.tracking.result import RunResult, read_result
@@ -42,6 +41,13 @@ class Health:
 
     metrics: dict[str, float]
     failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _StageHealth:
+    """What the report reads of stage_result.json."""
+
+    health: Health | None
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,6 @@ def _read_health(path: Path) -> Iterator[tuple[int, Health]]:
         file = path / folder / STAGE_RESULT_FILE
         if not file.is_file():
             continue
-        try:
-            health = orjson.loads(file.read_bytes())["health"]
-            if health is not None:
-                yield stage, Health(dict(health["metrics"]), tuple(health["failures"]))
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{file} is not what a stage writes ({error!r}); restore it or leave it out") from error
+        health = read_record(file, _StageHealth, "restore it, or leave the run out").health
+        if health is not None:
+            yield stage, health

@@ -22,15 +22,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-import orjson
-
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.tags import OF_THE_RUN
-from wmtp_ray.durable_files import atomic_write
-from wmtp_ray.errors import ArtifactError
 from wmtp_ray.run_files import CONFIG_FILE
+from wmtp_ray.saved_records import decode_record, encode_line, is_json, read_record, write_record
 
 FILE_NAME = "decisions.json"
 _PACKAGES = ("wmtp_ray", "torch", "ray", "numpy")
@@ -119,16 +115,8 @@ class Decisions:
 def read_decisions(run_dir: Path) -> Decisions:
     """Read what has been decided so far; ArtifactError for a file of another form."""
     path = run_dir / FILE_NAME
-    decided = decisions_from(_json(path), path) if path.is_file() else Decisions()
+    decided = read_record(path, Decisions, "restore the file, or remove it") if path.is_file() else Decisions()
     return replace(decided, places=tuple(_places(run_dir)))
-
-
-def decisions_from(values: Any, path: Path) -> Decisions:
-    """Return what `path` says of decisions, from its JSON."""
-    try:
-        return msgspec.convert(values, Decisions)
-    except msgspec.ValidationError as error:
-        raise ArtifactError(f"{path} is not what a run writes ({error}); restore it, or remove it") from error
 
 
 def note_start(config: RunConfig, done_before: tuple[int, ...]) -> None:
@@ -158,7 +146,7 @@ def note_place(run_dir: Path, place: Place) -> None:
     """Add where this process computes. Several do so at once: a line is written by one call."""
     descriptor = os.open(run_dir / _PLACES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(descriptor, msgspec.json.encode(place) + b"\n")
+        os.write(descriptor, encode_line(place))
     finally:
         os.close(descriptor)
 
@@ -167,10 +155,8 @@ def _places(run_dir: Path) -> Iterator[Place]:
     """A line that a full disk has cut says nothing."""
     path = run_dir / _PLACES
     for line in path.read_bytes().splitlines() if path.is_file() else ():
-        try:
-            yield msgspec.json.decode(line, type=Place)
-        except msgspec.MsgspecError:
-            continue
+        if is_json(line):
+            yield decode_record(line, Place, path, "remove the file")
 
 
 def _versions() -> dict[str, str]:
@@ -199,16 +185,8 @@ def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _write(run_dir: Path, decided: Decisions) -> None:
-    content = orjson.dumps(replace(decided, places=()), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     run_dir.mkdir(parents=True, exist_ok=True)
-    atomic_write(run_dir / FILE_NAME, content)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise ArtifactError(f"{path} is not what a run writes ({error}); restore it, or remove it") from error
+    write_record(run_dir / FILE_NAME, replace(decided, places=()))
 
 
 def _spelled(values: Mapping[str, Any]) -> str:

@@ -1,15 +1,12 @@
 """result.json: how a run ended, in one file that appears whole or not at all."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.tracking.decisions import Decisions, decisions_from
-from wmtp_ray.tracking.memory_use import MemoryUse, Peak
+from wmtp_ray.saved_records import read_record, write_record
+from wmtp_ray.tracking.decisions import Decisions
+from wmtp_ray.tracking.memory_use import MemoryUse
 from wmtp_ray.tracking.mlflow_run import RunStatus
 
 FILE_NAME = "result.json"
@@ -40,27 +37,13 @@ class RunResult:
 def write_result(run_dir: Path, result: RunResult) -> Path:
     """Write `run_dir/result.json`, replacing an earlier one at once."""
     path = run_dir / FILE_NAME
-    atomic_write(path, orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_record(path, result)
     return path
 
 
 def read_result(run_dir: Path) -> RunResult:
-    """Read what `write_result` wrote; ArtifactError when the run has none."""
+    """Read what `write_result` wrote; ArtifactError when the run has none or one of another form."""
     path = run_dir / FILE_NAME
     if not path.exists():
         raise ArtifactError(f"{path} does not exist; expected the result of a run that has ended: check the run's name")
-    values = orjson.loads(path.read_bytes())
-    memory, decided = values.get("memory"), values.get("decisions")
-    return RunResult(
-        **values
-        | {
-            "warnings": tuple(values["warnings"]),
-            "memory": memory and _memory_use(memory),
-            "decisions": decided and decisions_from(decided, path),
-        }
-    )
-
-
-def _memory_use(values: dict[str, Any]) -> MemoryUse:
-    machine = values["machine"]
-    return MemoryUse(Peak(**values["rank"]), Peak(**machine) if machine is not None else None)
+    return read_record(path, RunResult, "restore the file, or start the run again with --resume: it writes a new one")

@@ -17,7 +17,6 @@ from wmtp_ray.tracking.decisions import (
     EvaluatedAs,
     GateDecision,
     Place,
-    decisions_from,
     note_evaluation,
     note_gate,
     note_place,
@@ -118,7 +117,7 @@ def test_a_line_that_a_full_disk_has_cut_costs_itself_alone(tmp_path: Path) -> N
 @pytest.mark.parametrize("content", ["{", '{"weighting": 3}', '{"gate": {"outcome": "perhaps", "critic": "x"}}'])
 def test_a_damaged_record_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "decisions.json").write_text(content)
-    with pytest.raises(ArtifactError, match=r"decisions\.json is not what a run writes"):
+    with pytest.raises(ArtifactError, match=r"decisions\.json.*(damaged|found).*restore the file, or remove it"):
         read_decisions(tmp_path)
 
 
@@ -128,7 +127,6 @@ def test_result_json_repeats_them(tmp_path: Path) -> None:
     decided = read_decisions(tmp_path)
     write_result(tmp_path, RunResult("FINISHED", 1, {}, None, {}, (), weighting="uniform", decisions=decided))
     assert read_result(tmp_path).decisions == decided
-    assert decisions_from({}, tmp_path) == Decisions()
 
 
 def test_mlflow_is_told_and_a_search_finds_the_run_by_what_it_ran_with(

@@ -1,5 +1,6 @@
 """How a sweep ranks its points, and what it may say about the first."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from wmtp_ray.config.sweep import Objective
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.tracking.sweep_result import (
+    SWEEP_FILE,
     TrialRecord,
     TrialStatus,
     rank,
@@ -87,8 +89,9 @@ class TestFiles:
     def test_a_sweep_holds_space_trials_points_and_the_best(self, tmp_path: Path) -> None:
         found = [*records(p0=[2.0, 3.0], p1=[1.0, 1.5]), record(2, 0, None, "failed")]
         ranking = rank(found, LOWEST)
-        write_sweep(tmp_path, {"space": {"weighting.beta": [0, 1, 2]}}, found, ranking, ["the index"])
-        content = read_sweep(tmp_path)
+        spec = {"objective": LOWEST.model_dump(mode="json"), "search": "grid", "space": {"weighting.beta": [0, 1, 2]}}
+        write_sweep(tmp_path, spec, found, ranking, ["the index"])
+        content = json.loads((tmp_path / SWEEP_FILE).read_bytes())
         assert content["space"] == {"weighting.beta": [0, 1, 2]}
         assert [trial["name"] for trial in content["trials"]] == [each.name for each in found]
         assert [point["point"] for point in content["points"]] == [1, 0, 2]
@@ -98,6 +101,11 @@ class TestFiles:
         assert content["points"][2]["mean"] is None
         assert content["shared"] == ["the index"]
         assert content["verdict"] == ranking.verdict
+        read = read_sweep(tmp_path)
+        assert (read.objective.metric, read.objective.mode, read.search) == (METRIC, "min", "grid")
+        assert [each.name for each in read.trials] == [each.name for each in found]
+        assert [each.mean for each in read.points] == [1.25, 2.5, None]
+        assert (read.space, read.shared, read.verdict) == (spec["space"], ("the index",), ranking.verdict)
 
     def test_a_folder_without_a_sweep_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="expected the folder of a sweep"):
