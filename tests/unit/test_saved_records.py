@@ -51,7 +51,6 @@ from wmtp_ray.training.checkpoint import RunState, WrittenFile, read_state
 from wmtp_ray.training.critic_health import HealthFindings
 from wmtp_ray.training.stages import StageResult, read_stage_result
 
-RESULT = "result.json"
 TRAINING = TrainingRecord("r", "p", 6, 600, 2, "td", "d", Start("/m", "w", None), {"seed": 1})
 TRACE = TokenTrace(3, 2, ("a", "b"), (0.5, 1.0), {"td": (1.0, 2.0)}, 0.5, (0.25, 0.5), (0.0, 0.25), (0, 1))
 DIGEST = FileDigest("s", 3)
