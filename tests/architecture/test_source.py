@@ -108,7 +108,7 @@ READS_JSON_OF_OTHERS = {
     "wmtp_ray/data/json_lines.py": "rows of benchmarks, anybody's",
     "wmtp_ray/data/legacy_metadata.py": "labels beside a training file",
     "wmtp_ray/data/repeated_heads.py": "parts of a row",
-    "wmtp_ray/flows/sample_data.py": "a row, to be written again with all that it holds",
+    "wmtp_ray/data/sample_data.py": "a row, to be written again with all that it holds",
     "wmtp_ray/data/index_file.py": "a list inside the metadata of a Parquet file",
     "wmtp_ray/data/validation/checksums.py": "manifests of any tool, of which it looks for a hash",
     "wmtp_ray/data/tokenizer_settings.py": "tokenizer_config.json and the like",

@@ -9,9 +9,9 @@ import pytest
 
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.data.index import build_index, ensure_index, index_path_of, write_index
+from wmtp_ray.data.inspect_data import inspect_data
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError, DataError
-from wmtp_ray.flows.data.inspect_data import inspect_data
 
 SMALL_STEPS = ["train.batch_rows=4", "critic_stage.batch_rows=4", "data.valid_problems_frac=0.1"]
 
@@ -84,7 +84,7 @@ def test_mistakes_are_refused(jsonl: Path, counted: Path) -> None:
 
 def test_neither_torch_nor_ray_is_imported(counted: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from wmtp_ray.flows.data.inspect_data import inspect_data; "
+        "import sys; from pathlib import Path; from wmtp_ray.data.inspect_data import inspect_data; "
         f"inspect_data(Path({str(counted)!r}), index_path=None, words={SMALL_STEPS!r}, picture=None); "
         "sys.exit(str({'torch', 'ray', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules) or ''))"
     )

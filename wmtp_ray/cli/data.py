@@ -79,7 +79,7 @@ def _index(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from wmtp_ray.flows.data.inspect_data import inspect_data
+    from wmtp_ray.data.inspect_data import inspect_data
 
     file = _sibling(arguments.file, arguments.dataset_suffix)
     files = {"picture": arguments.picture, "counts": arguments.json}
@@ -88,7 +88,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _sample(arguments: argparse.Namespace) -> None:
-    from wmtp_ray.flows.sample_data import sample_data
+    from wmtp_ray.data.sample_data import sample_data
 
     sizes = {"num_problems": arguments.problems, "rows_per_problem": arguments.rows_per_problem}
     print(sample_data(arguments.file, arguments.out, **sizes, seed=arguments.seed))

@@ -57,7 +57,7 @@ def _logs(arguments: argparse.Namespace) -> None:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    from wmtp_ray.flows.sync_tracking import sync_tracking
+    from wmtp_ray.tracking.sync_tracking import sync_tracking
 
     report = sync_tracking(arguments.folder.absolute())
     print(report.render())

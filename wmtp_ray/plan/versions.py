@@ -12,6 +12,8 @@ stalest user of version 5: 13 - 5 = K + N - 1 = 8.
 from dataclasses import dataclass
 from typing import Protocol
 
+from wmtp_ray.config.schema import RunConfig
+
 
 class VersionSchedule(Protocol):
     """What scoring asks of a schedule."""
@@ -71,3 +73,10 @@ class OneVersion:
 
     def staleness(self, step: int) -> int:
         return 0
+
+
+def version_schedule(config: RunConfig) -> VersionSchedule:
+    """Return which version of the scoring model belongs to which step of a run."""
+    if config.uses_critic and config.critic.source == "policy":
+        return PublishedVersions(config.critic.lookahead_steps, config.critic.publish_every)
+    return OneVersion()

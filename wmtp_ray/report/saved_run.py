@@ -3,7 +3,6 @@
 config.yaml is read as it is, not against today's schema: a report is for runs of any age.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import numpy.typing as npt
 
 from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
-from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
-from wmtp_ray.saved_records import read_record
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.result import RunResult, read_result
+from wmtp_ray.tracking.stage_health import Health, read_health
 from wmtp_ray.tracking.token_evidence import TokenEvidence, read_token_evidence
 from wmtp_ray.tracking.training_record import TrainingRecord, read_settings, record_of_run
 
@@ -31,21 +30,6 @@ class Curves:
 
     steps: Column
     metrics: dict[str, Column]
-
-
-@dataclass(frozen=True)
-class Health:
-    """The critic's health as a stage left it: metrics by name, and each criterion of the gate that failed."""
-
-    metrics: dict[str, float]
-    failures: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _StageHealth:
-    """What the report reads of stage_result.json."""
-
-    health: Health | None
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ def read_run(path: Path, name: str | None = None) -> SavedRun:
         path=path,
         config=read_settings(RunFolder(path).config),
         curves=_read_curves(path),
-        health=dict(_read_health(path)),
+        health=read_health(path),
         evaluations={each.parent.name: read_results(each) for each in sorted(path.glob(f"eval/*/{RESULTS_FILE}"))},
         result=read_result(path) if RunFolder(path).result.is_file() else None,
         evidence=read_token_evidence(path),
@@ -113,13 +97,3 @@ def _read_curves(path: Path) -> dict[int, Curves]:
         columns = {name: np.array([report.metrics.get(name, np.nan) for report in own], np.float64) for name in names}
         curves[stage] = Curves(np.array([report.step for report in own], np.float64), columns)
     return curves
-
-
-def _read_health(path: Path) -> Iterator[tuple[int, Health]]:
-    for stage in (CRITIC_STAGE, TRAIN_STAGE):
-        file = RunFolder(path).stage(stage).stage_result
-        if not file.is_file():
-            continue
-        health = read_record(file, _StageHealth, "restore it, or leave the run out").health
-        if health is not None:
-            yield stage, health

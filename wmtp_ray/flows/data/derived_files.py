@@ -14,14 +14,14 @@ from pathlib import Path
 from wmtp_ray.config.earlier_names import FILES
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import index_path_of, load_index, load_or_build_index, write_index
+from wmtp_ray.data.inspect_data import inspect_data
 from wmtp_ray.data.row_schema import schema_text
+from wmtp_ray.data.sample_data import copy_rows
 from wmtp_ray.data.small_rows import draw_small
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import DataError
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
-from wmtp_ray.flows.data.inspect_data import inspect_data
-from wmtp_ray.flows.sample_data import copy_rows
 
 SMALL_ROWS = {"train_small.jsonl": 100, "validation_small.jsonl": 32}
 VALID_NAMES = ("valid.jsonl", FILES["valid.jsonl"])

@@ -23,7 +23,7 @@ from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
-from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
+from wmtp_ray.plan.versions import VersionSchedule, version_schedule
 from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
@@ -101,13 +101,6 @@ def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationP
             f"horizons, of which {num_horizons - 1} can draft: give at most so many"
         )
     return plan
-
-
-def version_schedule(config: RunConfig) -> VersionSchedule:
-    """Return which version of the scoring model belongs to which step."""
-    if config.uses_critic and config.critic.source == "policy":
-        return PublishedVersions(config.critic.lookahead_steps, config.critic.publish_every)
-    return OneVersion()
 
 
 def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:

@@ -26,7 +26,8 @@ from wmtp_ray.config.sweep_points import Point, Trial, corner_points, listed_poi
 from wmtp_ray.config.sweep_sharing import critic_values, plan_key, shares_critic
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.run.prepare import Prepared, prepare, version_schedule
+from wmtp_ray.flows.run.prepare import Prepared, prepare
+from wmtp_ray.plan.versions import version_schedule
 from wmtp_ray.preflight.run_directory import check_plans, check_run_directory
 from wmtp_ray.run_folder import SweepFolder
 

@@ -24,7 +24,7 @@ from wmtp_ray.report.blocks import (
     figures,
 )
 from wmtp_ray.report.curves import curve_figure
-from wmtp_ray.report.saved_run import Health
+from wmtp_ray.tracking.stage_health import Health
 
 PERCENTS = (25, 50, 75, 100)
 BASELINES = (

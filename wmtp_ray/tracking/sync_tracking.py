@@ -7,13 +7,14 @@ from pathlib import Path
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import read_mlflow_run_id
 from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.mlflow_sync import Saved, SyncReport, sync
 from wmtp_ray.tracking.processes import GONE, find_process, state_here
 from wmtp_ray.tracking.result import RunResult, read_result, write_result
+from wmtp_ray.tracking.stage_health import read_health
 from wmtp_ray.tracking.tracker import mlflow_target, tracked_artifacts
 
 
@@ -38,13 +39,9 @@ def sync_tracking(run_dir: Path) -> SyncReport:
 
 def _numbers(config: RunConfig, run_dir: Path, result: RunResult | None) -> dict[str, float]:
     """Return the numbers of the run as a whole that training and evaluation gave MLflow: critic's health, Pass@K."""
-    from wmtp_ray.training.stages import read_stage_result  # torch
-
     numbers: dict[str, float] = {}
-    for stage in (CRITIC_STAGE, TRAIN_STAGE):
-        done = read_stage_result(RunFolder(run_dir).stage(stage).path)
-        if done is not None and done.health is not None:
-            numbers |= {f"stage{stage}/{name}": value for name, value in done.health.metrics.items()}
+    for stage, health in read_health(run_dir).items():
+        numbers |= {f"stage{stage}/{name}": value for name, value in health.metrics.items()}
     reports = read_reports(run_dir)
     of_steps = reports[-1].metrics.keys() if reports else set()
     found = result.metrics if result is not None else {}
