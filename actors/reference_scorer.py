@@ -10,7 +10,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import reference_losses
-from wmtp_ray.plan.run_plan import TRAIN_STAGE
+from wmtp_ray.run_folder import TRAIN_STAGE
 from wmtp_ray.tracking.run_log import log_stage, log_step
 from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
 

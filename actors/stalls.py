@@ -26,9 +26,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.processes import (
     GONE,
-    STACKS,
     RunProcess,
     dump_stacks_here,
     find_process,
@@ -62,7 +62,7 @@ def report_stall(run_dir: Path, what: str) -> dict[str, str]:
     # Readers come and go with Ray Data's work.
     states = {role: state for role, state in states.items() if not (role.startswith("reader_") and state == GONE)}
     listed = ", ".join(f"{role} {state}" for role, state in sorted(states.items()))
-    _LOG.warning("%s (%s; stacks in %s/)", what, listed, STACKS)
+    _LOG.warning("%s (%s; stacks in %s/)", what, listed, RunFolder(run_dir).stacks.name)
     return states
 
 

@@ -46,6 +46,8 @@ from wmtp_ray.config.layers import (
 )
 from wmtp_ray.config.schema import SUFFIX, RunConfig
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.run_folder import runs_of
 
 __all__ = [
     "CONFIG_DIR",
@@ -145,13 +147,14 @@ def _layers(arguments: Arguments, dirs: Sequence[Path], now: datetime) -> tuple[
 
 
 def _micro_model() -> Layer:
-    models = "${storage_root}/models_v2"
+    models = Path("${storage_root}/models_v2")
+    policy = ModelFolder(models / "micro-mtp")
     return Layer(
         COMMAND_LINE,
         {
-            "model": {"path": f"{models}/micro-mtp"},
-            "tokenizer": {"path": f"{models}/micro-mtp/tokenizer.model"},
-            "reference": {"path": f"{models}/micro-ref", "tokenizer_path": None},
+            "model": {"path": str(policy.path)},
+            "tokenizer": {"path": str(policy.tokenizer.model)},
+            "reference": {"path": str(models / "micro-ref"), "tokenizer_path": None},
         },
     )
 
@@ -190,6 +193,6 @@ def _make_paths_absolute(values: dict[str, Any], base: Path) -> None:
 
 
 def _resume_needs_a_name(config: RunConfig) -> str:
-    runs = sorted(path.name for path in (config.storage_root / "runs").glob("*") if path.is_dir())
-    found = f"{config.storage_root / 'runs'} holds: {', '.join(runs)}" if runs else "no run has been saved yet"
+    runs = sorted(path.name for path in runs_of(config.storage_root).glob("*") if path.is_dir())
+    found = f"{runs_of(config.storage_root)} holds: {', '.join(runs)}" if runs else "no run has been saved yet"
     return f"--resume was given without the name of the run; expected run_name=NAME ({found})"

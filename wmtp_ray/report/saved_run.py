@@ -15,16 +15,13 @@ import orjson
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
-from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
+from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
 from wmtp_ray.tracking.metrics_file import read_reports
-from wmtp_ray.tracking.result import FILE_NAME as RESULT_FILE
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.token_evidence import TokenEvidence, read_token_evidence
 from wmtp_ray.tracking.training_record import TrainingRecord, read_settings, record_of_run
 
 Column = npt.NDArray[np.float64]
-
-_STAGE_FOLDERS = {1: "critic", 2: "."}
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class SavedRun:
 
 def is_run(path: Path) -> bool:
     """Say whether a folder is one of a run that was started."""
-    return (path / CONFIG_FILE).is_file()
+    return RunFolder(path).config.is_file()
 
 
 def read_run(path: Path, name: str | None = None) -> SavedRun:
@@ -79,11 +76,11 @@ def read_run(path: Path, name: str | None = None) -> SavedRun:
     return SavedRun(
         name=name or path.name,
         path=path,
-        config=read_settings(path / CONFIG_FILE),
+        config=read_settings(RunFolder(path).config),
         curves=_read_curves(path),
         health=dict(_read_health(path)),
         evaluations={each.parent.name: read_results(each) for each in sorted(path.glob(f"eval/*/{RESULTS_FILE}"))},
-        result=read_result(path) if (path / RESULT_FILE).is_file() else None,
+        result=read_result(path) if RunFolder(path).result.is_file() else None,
         evidence=read_token_evidence(path),
         training=record_of_run(path),
     )
@@ -101,8 +98,8 @@ def _read_curves(path: Path) -> dict[int, Curves]:
 
 
 def _read_health(path: Path) -> Iterator[tuple[int, Health]]:
-    for stage, folder in _STAGE_FOLDERS.items():
-        file = path / folder / STAGE_RESULT_FILE
+    for stage in (CRITIC_STAGE, TRAIN_STAGE):
+        file = RunFolder(path).stage(stage).stage_result
         if not file.is_file():
             continue
         try:

@@ -7,7 +7,8 @@ from typing import Any
 
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.report.saved_run import SavedRun, is_run, read_run
-from wmtp_ray.tracking.sweep_result import SWEEP_FILE, read_sweep
+from wmtp_ray.run_folder import SweepFolder
+from wmtp_ray.tracking.sweep_result import read_sweep
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class SavedSweep:
 
 def is_sweep(path: Path) -> bool:
     """Say whether a folder is one of a sweep that has begun."""
-    return (path / SWEEP_FILE).is_file()
+    return SweepFolder(path).result.is_file()
 
 
 def read_saved_sweep(path: Path) -> SavedSweep:
@@ -68,7 +69,7 @@ def read_saved_sweep(path: Path) -> SavedSweep:
         )
     except (KeyError, TypeError) as error:
         raise ArtifactError(
-            f"{path / SWEEP_FILE} is not what a sweep writes ({error!r}); run it on with wmtp sweep ... --resume"
+            f"{SweepFolder(path).result} is not what a sweep writes ({error!r}); run it on with wmtp sweep ... --resume"
         ) from error
 
 

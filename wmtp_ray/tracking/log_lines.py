@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wmtp_ray.tracking.run_log import LOG_SUFFIX, LOGS
+from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.tracking.run_log import LOG_SUFFIX
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # from the mildest on
 _BEGIN = re.compile(
@@ -36,7 +37,7 @@ class LogTail:
     """Reads the logs of a run as they grow; `from_end`: only what comes after it was made."""
 
     def __init__(self, run_dir: Path, *, from_end: bool = False) -> None:
-        self._logs = run_dir / LOGS
+        self._logs = RunFolder(run_dir).logs
         self._read_bytes: dict[Path, int] = {}
         if from_end:
             self._read_bytes = {path: path.stat().st_size for path in self._files()}

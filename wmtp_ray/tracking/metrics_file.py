@@ -15,8 +15,8 @@ import orjson
 
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.durable_files import append_durably, atomic_write
+from wmtp_ray.run_folder import RunFolder
 
-FILE_NAME = "metrics.jsonl"
 RESERVED_KEYS = frozenset({"stage", "step", "time"})
 NAN = float("nan")
 Position = tuple[int, int]  # (stage, step)
@@ -32,7 +32,7 @@ class JsonlSink:
 
     def __init__(self, run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        self.path = run_dir / FILE_NAME
+        self.path = RunFolder(run_dir).metrics
         self._last: Position | None = None
         self._rewrite(end=None)
         self._file = self.path.open("ab")
@@ -94,7 +94,7 @@ def read_reports(run_dir: Path) -> list[StepReport]:
 
 def read_timed_reports(run_dir: Path) -> list[tuple[StepReport, float]]:
     """Return all whole lines as reports, each with its time in seconds since the epoch."""
-    path = run_dir / FILE_NAME
+    path = RunFolder(run_dir).metrics
     lines = [line for line, _ in _whole_lines(path.read_bytes())] if path.is_file() else []
     values = [orjson.loads(line) for line in lines]
     return [(report_of(each), each["time"]) for each in values]

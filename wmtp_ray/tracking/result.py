@@ -8,10 +8,9 @@ import orjson
 
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.memory_use import MemoryUse, Peak
 from wmtp_ray.tracking.mlflow_run import RunStatus
-
-FILE_NAME = "result.json"
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,14 @@ class RunResult:
 
 def write_result(run_dir: Path, result: RunResult) -> Path:
     """Write `run_dir/result.json`, replacing an earlier one at once."""
-    path = run_dir / FILE_NAME
+    path = RunFolder(run_dir).result
     atomic_write(path, orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     return path
 
 
 def read_result(run_dir: Path) -> RunResult:
     """Read what `write_result` wrote; ArtifactError when the run has none."""
-    path = run_dir / FILE_NAME
+    path = RunFolder(run_dir).result
     if not path.exists():
         raise ArtifactError(f"{path} does not exist; expected the result of a run that has ended: check the run's name")
     values = orjson.loads(path.read_bytes())

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LOGS = "logs"
+from wmtp_ray.run_folder import RunFolder
+
 LOG_SUFFIX = ".log"
 DRIVER = "driver"
 STARTED, ENDED = "Started: ", "Ended: "  # begin the driver's first and last line of a start of a run
@@ -98,12 +99,17 @@ class _LineFile(logging.Handler):
         super().close()
 
 
+def log_file(run_dir: Path, process: str) -> Path:
+    """Return the log of a process."""
+    return RunFolder(run_dir).logs / f"{process}{LOG_SUFFIX}"
+
+
 _opened: list[_LineFile] = []  # the last one is in use
 
 
 def open_log(run_dir: Path, process: str) -> bool:
     """Have this process log to `run_dir/logs/<process>.log` until it opens another log; whether it did not before."""
-    path = run_dir / LOGS / f"{process}{LOG_SUFFIX}"
+    path = log_file(run_dir, process)
     if _is_open(path):
         return False
     if _opened:
@@ -115,7 +121,7 @@ def open_log(run_dir: Path, process: str) -> bool:
 @contextmanager
 def opened_log(run_dir: Path, process: str) -> Iterator[None]:
     """Have this process log to `run_dir/logs/<process>.log` inside the block, unless it does so already."""
-    path = run_dir / LOGS / f"{process}{LOG_SUFFIX}"
+    path = log_file(run_dir, process)
     if _is_open(path):
         yield
         return
@@ -129,7 +135,7 @@ def opened_log(run_dir: Path, process: str) -> Iterator[None]:
 @contextmanager
 def driver_log(run_dir: Path) -> Iterator[None]:
     """Log the driver's part of a run, from a line that says which process it is to one that says how it ended."""
-    if _is_open(run_dir / LOGS / f"{DRIVER}{LOG_SUFFIX}"):
+    if _is_open(log_file(run_dir, DRIVER)):
         yield
         return
     with opened_log(run_dir, DRIVER):

@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.log_lines import LogLine, LogTail, chosen
-from wmtp_ray.tracking.run_log import DRIVER, ENDED, LOGS, STARTED
+from wmtp_ray.tracking.run_log import DRIVER, ENDED, STARTED
 
 _LOOK_S = 0.2
 _START = re.compile(rf"{STARTED}process (?P<pid>\d+) on (?P<host>\S+)")
@@ -81,12 +82,11 @@ def _require_logs(run_dir: Path, processes: list[str], wanted: WantedLines, *, f
         raise ArtifactError(f"There is no run {run_dir}; {beside}. Name a run's folder, storage/runs/NAME")
     if follow:
         return
+    logs = RunFolder(run_dir).logs
     if not processes:
         raise ArtifactError(
-            f"{run_dir / LOGS} holds no log: the run has not started, or an earlier version wrote it. --follow waits "
+            f"{logs} holds no log: the run has not started, or an earlier version wrote it. --follow waits "
             "for the first line"
         )
     if wanted.process is not None and wanted.process not in processes:
-        raise ArtifactError(
-            f"No process {wanted.process!r} has a log in {run_dir / LOGS}; choose one of {', '.join(processes)}"
-        )
+        raise ArtifactError(f"No process {wanted.process!r} has a log in {logs}; choose one of {', '.join(processes)}")

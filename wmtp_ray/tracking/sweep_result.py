@@ -17,8 +17,8 @@ from wmtp_ray.config.sweep import Objective
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.intervals import CONFIDENCE, Interval, over_seeds
+from wmtp_ray.run_folder import RunFolder, SweepFolder
 
-TRIAL_FILE, SWEEP_FILE = "trial.json", "sweep.json"
 TrialStatus = Literal["finished", "stopped", "failed", "unfinished"]
 
 
@@ -97,12 +97,12 @@ def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
 
 def write_trial(run_dir: Path, record: TrialRecord) -> None:
     """Leave a trial's record in its run's folder; from then on the trial is over."""
-    atomic_write(run_dir / TRIAL_FILE, orjson.dumps(asdict(record), option=_JSON))
+    atomic_write(RunFolder(run_dir).trial, orjson.dumps(asdict(record), option=_JSON))
 
 
 def read_trial(run_dir: Path) -> TrialRecord | None:
     """Return the record of a trial that is over, else None."""
-    path = run_dir / TRIAL_FILE
+    path = RunFolder(run_dir).trial
     if not path.is_file():
         return None
     values = orjson.loads(path.read_bytes())
@@ -123,12 +123,12 @@ def write_sweep(
         "best": _point_json(best) if best else None,
         "verdict": ranking.verdict,
     }
-    atomic_write(directory / SWEEP_FILE, orjson.dumps(content, option=_JSON))
+    atomic_write(SweepFolder(directory).result, orjson.dumps(content, option=_JSON))
 
 
 def read_sweep(directory: Path) -> dict[str, Any]:
     """Read sweep.json; ArtifactError when the folder has none."""
-    path = directory / SWEEP_FILE
+    path = SweepFolder(directory).result
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; expected the folder of a sweep that has begun")
     content: dict[str, Any] = orjson.loads(path.read_bytes())

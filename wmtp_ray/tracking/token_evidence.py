@@ -14,8 +14,8 @@ import orjson
 
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.run_folder import StageFolder
 
-FILE_NAME = "token_evidence.json"
 _LISTS = ("tokens", "losses", "values", "td_errors", "edit")
 
 
@@ -74,14 +74,14 @@ class TokenEvidence:
 
 def write_token_evidence(directory: Path, evidence: TokenEvidence) -> Path:
     """Write `directory/token_evidence.json`, replacing an earlier one at once."""
-    path = directory / FILE_NAME
+    path = StageFolder(directory).token_evidence
     atomic_write(path, orjson.dumps(asdict(evidence), option=orjson.OPT_APPEND_NEWLINE))
     return path
 
 
 def read_token_evidence(directory: Path) -> TokenEvidence | None:
     """Read what `write_token_evidence` wrote, None where there is none; ArtifactError for a file of another form."""
-    path = directory / FILE_NAME
+    path = StageFolder(directory).token_evidence
     if not path.is_file():
         return None
     try:

@@ -18,13 +18,10 @@ from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
+from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.run_folder import TRAIN_STAGE, RunFolder, StageFolder
 from wmtp_ray.tracking.metrics_file import read_reports
 
-START_FILE = "start.json"
-TRAINING_FILE = "training.json"
-_PLAN = "plan.json"
-_WEIGHTS = ("model.safetensors", "consolidated.pth")
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -62,7 +59,7 @@ class TrainingRecord:
 
 def write_start(config: RunConfig) -> None:
     """Leave start.json: what stage 2 starts from and with. A resumed run keeps what it was started with."""
-    path = config.run_dir / START_FILE
+    path = config.folder.start
     if path.is_file():
         return
     weights_sha256 = _weights_sha256(config.model.path)
@@ -75,7 +72,7 @@ def write_start(config: RunConfig) -> None:
 def write_training(directory: Path, record: TrainingRecord) -> None:
     """Leave training.json beside a policy, with the hash of the weights that it speaks of."""
     content = {"weights_sha256": _weights_sha256(directory), "training": asdict(record)}
-    atomic_write(directory / TRAINING_FILE, orjson.dumps(content, option=_OPTIONS))
+    atomic_write(ModelFolder(directory).training, orjson.dumps(content, option=_OPTIONS))
 
 
 def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | None:
@@ -84,7 +81,7 @@ def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | Non
     None for a directory that no run has left, and where the weights are others than those that the run left.
     """
     model = model.absolute()
-    written = model / TRAINING_FILE
+    written = ModelFolder(model).training
     if written.is_file():
         recorded, training = _parsed(written, lambda v: (v["weights_sha256"], training_from(v["training"])))
         return training if weights_sha256 in (None, recorded) else None
@@ -98,9 +95,9 @@ def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | Non
 
 def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
     """Read the training of a run from its folder, up to `step` (None: as far as it came)."""
-    settings = settings_of(read_settings(run_dir / CONFIG_FILE))
+    settings = settings_of(read_settings(RunFolder(run_dir).config))
     steps, tokens = _extent(run_dir, step)
-    start_file = run_dir / START_FILE
+    start_file = RunFolder(run_dir).start
     if start_file.is_file():
         weighting, start = _parsed(start_file, lambda values: (str(values["weighting"]), _start_from(values["start"])))
     else:
@@ -120,7 +117,7 @@ def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
 
 def _is_trained_run(folder: Path) -> bool:
     """A config.yaml alone may be anybody's; the plan is ours."""
-    return (folder / CONFIG_FILE).is_file() and (folder / _PLAN).is_file()
+    return RunFolder(folder).config.is_file() and RunFolder(folder).plan(TRAIN_STAGE).is_file()
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -178,8 +175,8 @@ def _extent(run_dir: Path, step: int | None) -> tuple[int, int | None]:
 def _critic_steps(run_dir: Path, settings: dict[str, Any]) -> int:
     """Count the steps of the critic's stage 1: this run's, else those of the run that made critic.path."""
     given = settings.get("critic.path")
-    folders = [run_dir / "critic", *([Path(str(given)).parent] if given is not None else [])]
-    for path in (folder / STAGE_RESULT_FILE for folder in folders):
+    folders = [RunFolder(run_dir).critic.path, *([Path(str(given)).parent] if given is not None else [])]
+    for path in (StageFolder(folder).stage_result for folder in folders):
         if path.is_file():
             return int(_parsed(path, lambda values: values.get("steps", 0)))
     return 0
@@ -187,18 +184,18 @@ def _critic_steps(run_dir: Path, settings: dict[str, Any]) -> int:
 
 def _policy_sha256(run_dir: Path, steps: int) -> str | None:
     """Return the hash of the run's last policy, if it is the one after so many steps."""
-    path = run_dir / STAGE_RESULT_FILE
+    path = StageFolder(run_dir).stage_result
     found = _parsed(path, lambda values: values) if path.is_file() else {}
     return found.get("policy_sha256") if found.get("steps") == steps else None
 
 
 def _plan(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / _PLAN
+    path = RunFolder(run_dir).plan(TRAIN_STAGE)
     return dict(_parsed(path, lambda values: values)) if path.is_file() else {}
 
 
 def _weights_sha256(model: Path) -> str | None:
-    weights = next((model / name for name in _WEIGHTS if (model / name).is_file()), None)
+    weights = ModelFolder(model).find_weights()
     return None if weights is None else file_sha256(weights)
 
 

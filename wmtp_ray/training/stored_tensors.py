@@ -31,7 +31,6 @@ from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import (
     HEAD,
     TRANSFORMER,
-    VALUE_HEAD,
     describe_policy,
     described_value_spec,
     policy_tensors,
@@ -45,11 +44,11 @@ from wmtp_ray.model.lora import AdapterSpec, adapter_tensors, merge_adapters
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.model_folder import ModelFolder
 
 SHARDS = "shards"
 _POLICY = "policy"
 _OPTIMIZER = "optimizer.safetensors"
-_ADAPTERS, _ADAPTER_SPEC = "adapters.safetensors", "adapters.json"
 _WEIGHTS, _MOMENTS = "weights/", "moments/"
 
 
@@ -62,7 +61,7 @@ def describe(checkpoint: Path, policy: Policy) -> None:
     """Write what tensors are of: the model's shape, the value path, the adapters."""
     describe_policy(checkpoint / _POLICY, policy.transformer.args, policy.spec)
     if policy.adapters is not None:
-        (checkpoint / _POLICY / _ADAPTER_SPEC).write_text(json.dumps(asdict(policy.adapters), indent=1))
+        ModelFolder(checkpoint / _POLICY).lora_spec.write_text(json.dumps(asdict(policy.adapters), indent=1))
 
 
 def write_whole(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
@@ -73,8 +72,8 @@ def write_whole(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimiz
         write_policy(directory, policy.transformer.args, policy.spec, state)
     else:
         head = policy.value_head.state_dict()
-        write_tensors(directory / _ADAPTERS, adapter_tensors(state), torch.float32)
-        write_tensors(directory / VALUE_HEAD, head, torch.float32)
+        write_tensors(ModelFolder(directory).lora_weights, adapter_tensors(state), torch.float32)
+        write_tensors(ModelFolder(directory).value_head, head, torch.float32)
     write_tensors(checkpoint / _OPTIMIZER, _moments(policy, optimizer), torch.float32)
 
 
@@ -145,8 +144,9 @@ def _whole_tensors(checkpoint: Path) -> dict[str, Tensor]:
     if _stored_adapters(directory) is None:
         weights = policy_tensors(directory)
     else:
-        head = read_tensors(directory / VALUE_HEAD)
-        weights = read_tensors(directory / _ADAPTERS) | {HEAD + name: tensor for name, tensor in head.items()}
+        folder = ModelFolder(directory)
+        head = read_tensors(folder.value_head)
+        weights = read_tensors(folder.lora_weights) | {HEAD + name: tensor for name, tensor in head.items()}
     return _prefixed(weights, _WEIGHTS) | read_tensors(checkpoint / _OPTIMIZER)
 
 
@@ -174,7 +174,7 @@ def _prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _stored_adapters(directory: Path) -> AdapterSpec | None:
-    path = directory / _ADAPTER_SPEC
+    path = ModelFolder(directory).lora_spec
     if not path.exists():
         return None
     fields = json.loads(path.read_text())

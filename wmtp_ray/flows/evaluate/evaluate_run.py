@@ -18,7 +18,8 @@ from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
-from wmtp_ray.model.spec import PARAMS
+from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.mlflow_sink import MISSING
@@ -28,7 +29,6 @@ from wmtp_ray.tracking.run_warnings import RunWarnings
 from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
 from wmtp_ray.training.export_policy import export_policy
 
-EVALUATIONS = "eval"
 _LOG = logging.getLogger(__name__)
 _STAGE = 3
 
@@ -48,11 +48,11 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
             _LOG.info("Evaluation on %s", ", ".join(each.name for each in plan.datasets))
             model = policy_of_run(config.run_dir) or config.model.path  # not trained, without stage 2
             policy = PolicyFiles(model, config.tokenizer.path)
-            place = folder_in(config.run_dir / EVALUATIONS)
+            place = folder_in(config.folder.evaluations)
             with warned:
                 done = evaluate_policy(config, plan, policy, place, config.run_dir)
             found = [each.results for each in done]
-        status = "FINISHED" if (config.run_dir / "final").is_dir() else result.status
+        status = "FINISHED" if config.folder.final.is_dir() else result.status
     except KeyboardInterrupt:
         status = "KILLED"
         raise
@@ -81,12 +81,13 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
 
 def policy_of_run(run_dir: Path) -> Path | None:
     """Return the model directory of a run's policy: its end, else its newest whole checkpoint; None without any."""
-    if (run_dir / "final" / PARAMS).is_file():
-        return run_dir / "final"
-    checkpoint = latest_checkpoint(run_dir / "checkpoints")
+    folder = RunFolder(run_dir)
+    if ModelFolder(folder.final).params.is_file():
+        return folder.final
+    checkpoint = latest_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return None
-    exported = run_dir / "exported" / checkpoint.name
+    exported = folder.exported / checkpoint.name
     if not exported.is_dir():
         exported.parent.mkdir(exist_ok=True)
         with atomic_directory(exported) as temporary:

@@ -28,7 +28,7 @@ def stage_trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
         ),
         run_config=RayRunConfig(
             name=f"stage_{job.recipe.stage}_{uuid.uuid4().hex[:8]}",
-            storage_path=str(config.run_dir / "ray"),
+            storage_path=str(config.folder.ray),
             failure_config=FailureConfig(max_failures=config.train.max_restarts),
         ),
     )

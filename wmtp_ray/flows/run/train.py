@@ -42,6 +42,7 @@ from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.preflight.needed_resources import training_resources
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -166,7 +167,7 @@ class _Run:
         clear_failure(directory)
         log_stage(recipe.stage)
         _LOG.info("%d steps, %d ranks", self._prepared.plans[recipe.stage].num_steps, config.train.num_workers)
-        _warn(*check_checkpoints(directory / "checkpoints"))
+        _warn(*check_checkpoints(StageFolder(directory).checkpoints))
         started = time.perf_counter()
         if recipe.stage == 2:
             write_start(config)
@@ -182,7 +183,7 @@ class _Run:
         if result is None:
             raise Interrupted(f"stage {recipe.stage} stopped before its end")
         if recipe.stage == 2:
-            write_training(directory / "final", record_of_run(config.run_dir))
+            write_training(StageFolder(directory).final, record_of_run(config.run_dir))
         return result
 
     def _fit(self, config: RunConfig, job: RankJob) -> None:
@@ -249,7 +250,7 @@ class _Run:
             bundle = critic_bundle(config)
             assert bundle is not None, "the schema asks for critic.path, or for stage 1"
             args = ModelSpec.read(bundle)
-            snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
+            snapshots = SnapshotDirectory(config.folder.frozen_critic)
             snapshots.put_streamed(0, *open_value_path(bundle, spec))
         scorers = self._start("critic", self._critic_class, args, spec, config)
         return ScorePool(scorers, self._prepared.schedule, snapshots)
