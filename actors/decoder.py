@@ -10,7 +10,8 @@ from wmtp_ray.artifacts.meta_checkpoint import load_transformer
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings, decode
-from wmtp_ray.training.parallel import choose_device
+from wmtp_ray.tracking.decisions import Place, note_place
+from wmtp_ray.training.parallel import choose_device, device_words
 
 
 class Decoder:
@@ -25,6 +26,7 @@ class Decoder:
         dtype = torch.bfloat16 if is_half else torch.float32
         self._model = load_transformer(model, dtype=dtype).to(device).eval().requires_grad_(False)
         self._tokenizer = CodeTokenizer(tokenizer)
+        note_place(directory, Place(f"decoder_{number}", device_words(device), str(dtype).removeprefix("torch.")))
         self._batch_size = config.evaluation.batch_size
 
     def ready(self) -> bool:

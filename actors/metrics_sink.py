@@ -42,6 +42,10 @@ class MetricsSink:
         """Record numbers of the run as a whole (the critic's health, Pass@K)."""
         self._tracker.set_result(metrics)
 
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Record what was decided while the run ran."""
+        self._tracker.set_tags(tags)
+
     def close(self, status: RunStatus) -> list[str]:
         """Flush and end; return what could not be recorded, in sentences for the user."""
         for path in tracked_artifacts(self._config.run_dir):

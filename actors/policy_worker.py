@@ -29,10 +29,11 @@ from wmtp_ray.plan.run_plan import RunPlan, load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
 from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.tracking.decisions import note_place
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state
 from wmtp_ray.training.loop import ScoredStep, ScoredSteps
-from wmtp_ray.training.parallel import choose_device
+from wmtp_ray.training.parallel import choose_device, place_of_ranks
 from wmtp_ray.training.stage_run import Outside, run_stage
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.stages import StageRecipe, read_failure, write_failure
@@ -101,6 +102,8 @@ def _train(job: RankJob, ranks: Ranks) -> None:
         checkpoint=checkpoint,
         first_step=read_state(checkpoint).step if checkpoint is not None else 0,
     )
+    if ranks.rank == 0:
+        note_place(config.run_dir, place_of_ranks(device, config, number, stage.first_step, ranks))
     stream = _stream(stage, plan)  # reads its first rows while the policy is built
     outside = Outside(
         connect_scores=partial(_connect_scores, job, stage, stream),

@@ -33,6 +33,7 @@ from wmtp_ray.data.index_file import file_fingerprint
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError, WmtpError
 from wmtp_ray.plan.run_plan import PlannedBatch
+from wmtp_ray.preflight.needed_resources import DATA_TASK_CPUS
 
 _STEPS_READY = 2
 _BLOCKS_PER_CHAPTER = 64  # an execution takes a fraction of a second to start; its blocks wait in the object store
@@ -152,7 +153,7 @@ def _tokenised(tables: list[pa.Table], arguments: tuple[Any, ...]) -> Iterator[p
         fn_args=arguments,
         batch_format="pyarrow",
         batch_size=None,
-        num_cpus=0.1,
+        num_cpus=DATA_TASK_CPUS,
         compute=ray.data.TaskPoolStrategy(size=min(_READERS, len(tables))),  # it warns of more tasks than blocks
     )
     for block in tokenised.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):

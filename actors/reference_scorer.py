@@ -11,8 +11,9 @@ from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import reference_losses
 from wmtp_ray.run_folder import TRAIN_STAGE
+from wmtp_ray.tracking.decisions import Place, note_place
 from wmtp_ray.tracking.run_log import log_stage, log_step
-from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
+from wmtp_ray.training.parallel import choose_device, device_words, forward_precision, scorer_device
 
 
 class ReferenceScorer:
@@ -25,6 +26,7 @@ class ReferenceScorer:
         self._device = choose_device(scorer_device(config), local_rank=0)
         self._dtype = config.train.dtype if self._device.type == "cuda" else "float32"
         self._model = load_transformer(directory).to(self._device).eval().requires_grad_(False)
+        note_place(config.run_dir, Place(f"reference_{number}", device_words(self._device), self._dtype))
         enter_run(config.run_dir, f"reference_{number}", is_ready=True)
 
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:

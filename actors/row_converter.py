@@ -18,8 +18,9 @@ from wmtp_ray.data.codecontests import problem_line, read_problems, rows_of
 from wmtp_ray.data.dataset_manifest import FORMAT, FileDigest
 from wmtp_ray.data.kept_rows import Counts, RowLimits, keep_rows, total
 from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.durable_files import atomic_file, atomic_write
+from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import WmtpError
+from wmtp_ray.saved_records import read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _convert(part: SourcePart, files: PartFiles, settings: PartSettings) -> Part
             problems.write(problem_line(problem) + b"\n")
             counts.append(replace(kept.counts, problems_renamed=int(number in names)))
     receipt = PartReceipt(_digest(files.rows), _digest(files.problems), total(counts))
-    atomic_write(files.receipt, msgspec.json.encode(receipt))
+    write_record(files.receipt, receipt)
     return receipt
 
 
@@ -142,7 +143,7 @@ def _verified(files: PartFiles) -> PartReceipt | None:
     """The receipt of a part whose files are what it says, None otherwise."""
     if not all(path.exists() for path in (files.receipt, files.rows, files.problems)):
         return None
-    receipt = msgspec.json.decode(files.receipt.read_bytes(), type=PartReceipt)
+    receipt = read_record(files.receipt, PartReceipt, "remove the file: the part is converted again")
     whole = (_digest(files.rows), _digest(files.problems)) == (receipt.rows, receipt.problems)
     return receipt if whole else None
 

@@ -19,8 +19,9 @@ from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_model import ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.run_folder import TRAIN_STAGE
+from wmtp_ray.tracking.decisions import Place, note_place
 from wmtp_ray.tracking.run_log import log_stage, log_step
-from wmtp_ray.training.parallel import choose_device, forward_precision, scorer_device
+from wmtp_ray.training.parallel import choose_device, device_words, forward_precision, scorer_device
 
 
 class ValueCritic:
@@ -35,6 +36,7 @@ class ValueCritic:
         self._dtype = config.train.dtype if self._device.type == "cuda" else "float32"
         self._deadline_s = config.deadlines.score_s
         self._loaded: tuple[str, int] | None = None
+        note_place(config.run_dir, Place(f"critic_{number}", device_words(self._device), self._dtype))
         enter_run(config.run_dir, f"critic_{number}", is_ready=True)
 
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:

@@ -1,8 +1,9 @@
 """Every path inside a run's folder and a sweep's: this is the one place that spells them. It reads and writes nothing.
 
     storage/runs/<run>/  config.yaml  plan.json plan.npz  stage1_plan.json stage1_plan.npz
-                         start.json  metrics.jsonl  result.json  report.html  eval/<dataset>/  exported/step_<n>/
-                         stop_requested  mlflow_run_id  processes/  stacks/  logs/  ray/  snapshots_frozen/
+                         start.json  decisions.json places.jsonl  metrics.jsonl  result.json  report.html
+                         eval/<dataset>/  exported/step_<n>/
+                         stop_requested  mlflow_run_id  processes/  logs/  stacks/  ray/  snapshots_frozen/
                          and what a stage leaves, of stage 2; critic/ holds the same of stage 1:
                          checkpoints/step_<n>/  final/  snapshots/  stage_result.json  failure.txt
                          reports_of_checkpoint.json  token_evidence.json
@@ -99,6 +100,16 @@ class RunFolder(StageFolder):
         return self.path / "start.json"
 
     @property
+    def decisions(self) -> Path:
+        """What was decided while the run ran."""
+        return self.path / "decisions.json"
+
+    @property
+    def places(self) -> Path:
+        """Where the processes computed, a line for each start of one; `decisions` are told with them."""
+        return self.path / "places.jsonl"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -141,7 +152,7 @@ class RunFolder(StageFolder):
 
     @property
     def logs(self) -> Path:
-        """A log for each process that has said something."""
+        """What each process has said, a file for each."""
         return self.path / "logs"
 
     @property

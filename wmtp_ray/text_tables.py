@@ -1,12 +1,17 @@
-"""Tables and bars for a terminal: aligned columns of plain text, and bars of block characters. Measures nothing."""
+"""The one way to print a table: aligned columns of plain text, the same in a terminal, a pipe and a file.
 
+Also bars of block characters. Measures nothing.
+"""
+
+import textwrap
 from collections.abc import Sequence
 
+_COLUMNS = 80  # of text around a table; a table is as wide as its cells, so that no cell is broken
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
-    """Align cells in columns, indented by two; `left` are the columns of words, all others are right-aligned."""
+def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,), indent: int = 2) -> str:
+    """Align cells in columns, two blanks apart; `left` are the columns of words, all others are right-aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -14,8 +19,14 @@ def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
             cell.ljust(width) if place in left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
+        lines.append((" " * indent + "  ".join(cells)).rstrip())
     return "\n".join(lines)
+
+
+def titled_table(title: str, rows: Sequence[Sequence[str]], caption: str = "", *, left: Sequence[int] = (0,)) -> str:
+    """Return a table, whose first row is its header, under a title and above a caption, with a blank line on top."""
+    words = [textwrap.fill(caption, _COLUMNS)] if caption else []
+    return "\n".join(["", title, table(rows, left=left), *words])
 
 
 def bar(frac: float, width: int) -> str:

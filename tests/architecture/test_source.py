@@ -72,6 +72,67 @@ def test_one_module_renames_into_place_and_syncs():
     assert found == {}
 
 
+def test_one_module_sums_the_resources_of_a_run():
+    """Elsewhere a share goes to one actor as it is; nobody multiplies or adds shares."""
+    shares = {f"{name}_per_{actor}" for name in ("cpus", "gpus") for actor in ("worker", "critic", "decoder", "judge")}
+    summing = {
+        relative(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult)
+        for operand in (node.left, node.right)
+        if isinstance(operand, ast.Attribute) and operand.attr in shares
+    }
+    assert summing == {"wmtp_ray/preflight/needed_resources.py"}
+
+
+def test_one_module_prints_tables():
+    """Columns are padded by `text_tables.table`; an overview draws its bars to one width before they are cells."""
+    padding = {
+        relative(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("ljust", "rjust")
+    }
+    assert padding == {"wmtp_ray/text_tables.py", "wmtp_ray/data/overview_text.py"}
+    others = ("rich.table", "tabulate", "prettytable")
+    assert [relative(path) for path in MODULES if any(name in path.read_text("utf-8") for name in others)] == []
+
+
+# Files that read JSON and are no record of ours; every record goes through `saved_records.py`.
+READS_JSON_OF_OTHERS = {
+    "wmtp_ray/evaluation/judge/control.py": "messages between the judge's processes, which import nothing of ours",
+    "wmtp_ray/evaluation/judge/isolation.py": "likewise",
+    "wmtp_ray/evaluation/judge/outcome.py": "likewise",
+    "wmtp_ray/data/records.py": "rows of a training file",
+    "wmtp_ray/data/json_lines.py": "rows of benchmarks, anybody's",
+    "wmtp_ray/data/legacy_metadata.py": "labels beside a training file",
+    "wmtp_ray/data/repeated_heads.py": "parts of a row",
+    "wmtp_ray/flows/sample_data.py": "a row, to be written again with all that it holds",
+    "wmtp_ray/data/index_file.py": "a list inside the metadata of a Parquet file",
+    "wmtp_ray/data/validation/checksums.py": "manifests of any tool, of which it looks for a hash",
+    "wmtp_ray/data/tokenizer_settings.py": "tokenizer_config.json and the like",
+    "wmtp_ray/artifacts/hf/export_tokenizer.py": "tokenizer.json",
+    "wmtp_ray/model/json_object.py": "params.json and what lies beside it in a model directory",
+    "wmtp_ray/flows/data/convert_parts.py": "messages of Ray Data's tasks",
+    "actors/row_converter.py": "likewise",
+}
+
+
+def reads_json(path: Path) -> bool:
+    """Whether a file calls `json.loads`, `json.load`, `orjson.loads`, `msgspec.json.decode`, or makes a decoder."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    readers = {"json.load", "json.loads", "orjson.loads", "msgspec.json.decode", "msgspec.json.Decoder"}
+    return any(ast.unparse(call.func) in readers for call in calls)
+
+
+def test_every_record_is_read_by_one_module():
+    found = {relative(path) for path in MODULES if reads_json(path)}
+    assert "wmtp_ray/saved_records.py" in found
+    assert found - {"wmtp_ray/saved_records.py"} - READS_JSON_OF_OTHERS.keys() == set()
+    assert READS_JSON_OF_OTHERS.keys() - found == set(), "left in the list though they read no JSON any more"
+
+
 def test_every_module_says_what_it_is():
     silent = [relative(path) for path in DOCUMENTED if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
     assert silent == []

@@ -12,6 +12,7 @@ from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.errors import Interrupted
 from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.tracking.decisions import read_decisions
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.training.checkpoint import read_state
 from wmtp_ray.training.export_policy import export_policy
@@ -93,6 +94,9 @@ def test_ranks_may_come_and_go_between_two_starts(
         states = [read_state(path) for path in (config.run_dir / "checkpoints").glob("step_*")]
         saved_by |= {state.step: state.world_size for state in states}
     assert set(saved_by.values()) == {1, 2}
+    decided = read_decisions(config.run_dir)
+    assert [start.changed for start in decided.starts] == [{}, {"train.num_workers": 1}, {}], "beside config.yaml"
+    assert decided.tags()["ran.num_ranks"] == "2, 1, 2"
     assert losses(config) == pytest.approx(losses(sharded[0]), abs=1e-6)
     for line, other in zip(metrics_of(config.run_dir), metrics_of(sharded[0].run_dir), strict=True):
         assert (line["step"], line["perf/tokens"]) == (other["step"], other["perf/tokens"])

@@ -1,6 +1,7 @@
 """The recipes through the whole line: a reference on two ranks, a critic of its own from stage 1, the gate."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,16 @@ import pytest
 from tests.flows.world import configured, metrics_of, run
 from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
-from wmtp_ray.config.schema import ClusterConfig
+from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective.baseline_standing import standing_words
+from wmtp_ray.report.arms import group_runs
 from wmtp_ray.report.saved_run import read_run
+from wmtp_ray.tracking.decisions import read_decisions
+from wmtp_ray.tracking.mlflow_run import default_uri
+from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.tracking.training_record import record_of_run, training_of
-from wmtp_ray.training.stages import read_stage_result
+from wmtp_ray.training.stages import read_stage_result, write_stage_result
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -61,7 +66,6 @@ def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, clust
     assert all(line["weight/std"] == 0.0 for line in lines if line["stage"] == 2), "the gate chose uniform weights"
     assert any("critic.gate=uniform" in warning for warning in result.warnings)
     assert not any("Lower weighting.beta" in warning for warning in result.warnings), "uniform weights are meant"
-    assert result.weighting == read_run(config.run_dir).weighting == "uniform", "what ran is what is on the record"
     assert any("MLflow" in warning for warning in result.warnings), "a dead tracking server is said, and no more"
     _assert_only_the_critic_moved_in_stage_1(config.run_dir / "critic" / "final", config.model.path)
     training = training_of(config.run_dir / "final", None)
@@ -73,6 +77,50 @@ def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, clust
     assert training.supervised_tokens == planned == round(reported)
     assert stage_1.health.beside_baselines == standing_words(stage_1.health.metrics)
     assert any(each.startswith(("It does not beat: ", "It beats: ")) for each in stage_1.health.beside_baselines)
+    _assert_all_records_say_what_ran(config, result)
+    _assert_a_resumed_run_keeps_it(configured(world, "frozen-critic", *overrides, "tracking.mlflow_uri=null"))
+
+
+def _assert_all_records_say_what_ran(config: RunConfig, result: RunResult) -> None:
+    """config.yaml says what was asked for, everything else what ran, and where."""
+    saved, decided = read_run(config.run_dir), result.decisions
+    assert decided is not None
+    assert decided == read_decisions(config.run_dir)
+    assert saved.config["weighting.type"] == "td"
+    assert decided.gate is not None
+    assert (decided.gate.outcome, decided.gate.critic) == ("fell back", str(config.run_dir / "critic" / "final"))
+    assert result.weighting == decided.weighting == saved.weighting == "uniform"
+    assert saved.evidence is not None
+    assert saved.evidence.weighting == "uniform"
+    ranks = [(each.stage, each.step, each.num_ranks, each.device) for each in decided.places if each.role == "ranks"]
+    assert ranks == [(1, 0, 1, "cpu"), (2, 0, 1, "cpu")]
+    (arm,) = group_runs([saved])
+    assert (arm.name, arm.role) == ("uniform on mixed rows", "baseline")
+
+
+def _assert_a_resumed_run_keeps_it(config: RunConfig) -> None:
+    """Though its critic's file now says that it was healthy. MLflow, which answers this time, is told too."""
+    from mlflow import MlflowClient
+
+    stage_1 = read_stage_result(config.run_dir / "critic")
+    assert stage_1 is not None
+    assert stage_1.health is not None
+    write_stage_result(config.run_dir / "critic", replace(stage_1, health=replace(stage_1.health, failures=[])))
+    result = run(config)
+    write_stage_result(config.run_dir / "critic", stage_1)  # others read it
+    assert result.weighting == "uniform"
+    assert any("critic.gate=uniform: stage 2 ran with uniform" in warning for warning in result.warnings)
+    assert not any("Lower weighting.beta" in warning for warning in result.warnings)
+    assert result.decisions is not None
+    assert [start.done_before for start in result.decisions.starts] == [(), (1, 2)]
+    assert result.decisions.starts[1].changed == {"tracking.mlflow_uri": None}
+    client = MlflowClient(tracking_uri=default_uri(config.storage_root))
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id], "tags.`ran.weighting` = 'uniform'")
+    assert (found.data.params["weighting.type"], found.info.run_name) == ("td", "frozen-critic")
+    assert found.data.tags["ran.gate"].startswith("fell back; ")
+    assert found.data.tags["ran.device"] == "cpu"
 
 
 def test_critic_of_another_run_is_judged_by_what_it_recorded_and_does_not_age(

@@ -28,7 +28,7 @@ from wmtp_ray.flows.sweep.sweep_plan import (
     plan_sweep,
     release_sweep_directory,
 )
-from wmtp_ray.flows.sweep.sweep_slots import slots_of, trial_resources
+from wmtp_ray.preflight.needed_resources import SHARED_DATA_CPUS, Resources, trial_resources, trials_at_once
 from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.tracking.result import read_result
 from wmtp_ray.tracking.sweep_result import TrialRecord, read_trial
@@ -159,7 +159,7 @@ class TestSlots:
     def test_trials_fit_on_whole_nodes_with_room_left_for_data(
         self, nodes: list[tuple[float, float]], cpus: float, gpus: float, fit: int
     ) -> None:
-        assert slots_of(nodes, cpus=cpus, gpus=gpus) == fit
+        assert trials_at_once(nodes, Resources("A trial", cpus + SHARED_DATA_CPUS, gpus, "")) == fit
 
     def test_a_trial_holds_what_its_larger_stage_starts(self, world: Path) -> None:
         words = (

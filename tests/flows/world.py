@@ -20,15 +20,15 @@ from actors.value_critic import ValueCritic
 from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
-from wmtp_ray.config.load import Arguments, dump_config, load_config
+from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.data.rows import parse_row
 from wmtp_ray.data.tokenizer import render_row
-from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.train import train
+from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.tracking.processes import process_id
 from wmtp_ray.tracking.result import RunResult
 
@@ -84,8 +84,7 @@ def configured(root: Path, run_name: str, *overrides: str, recipe: str = "verifi
 def run(config: RunConfig, critic_class: type[ValueCritic] = ValueCritic) -> RunResult:
     """Run in this process, on the Ray it is connected to."""
     prepared = prepare(config)
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    atomic_write(config.run_dir / "config.yaml", dump_config(config).encode())
+    claim_run_directory(config)
     return train(config, prepared, critic_class=critic_class)
 
 

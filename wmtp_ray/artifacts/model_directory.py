@@ -27,8 +27,7 @@ from wmtp_ray.artifacts.model_record import (
     adapter_text,
     damaged_files,
     digest_of,
-    encode_record,
-    read_record,
+    read_model_record,
 )
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
 from wmtp_ray.data.dataset_manifest import FileDigest
@@ -37,6 +36,7 @@ from wmtp_ray.durable_files import atomic_directory, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import WEIGHTS, ModelFolder, TokenizerFolder
+from wmtp_ray.saved_records import write_record
 
 _SHARED = "shared"  # a tokenizer's home beside the models that it serves
 _TEMPORARY = re.compile(r"[0-9a-f]{32}")
@@ -101,7 +101,7 @@ def write_model(out: Path, model: ModelToWrite, now: datetime, say: Say, *, dry_
 
 def keep_place(out: Path, now: datetime, say: Say, *, dry_run: bool) -> None:
     """Write a directory for a reward model that may come later: its metadata.json says that it is optional."""
-    found = read_record(out)
+    found = read_model_record(out)
     if found is not None and found.status == "optional":
         say(f"{out}: is one already: nothing to do")
         return
@@ -112,7 +112,7 @@ def keep_place(out: Path, now: datetime, say: Say, *, dry_run: bool) -> None:
     say(f"{out}: a place for a reward model, optional")
     if not dry_run:
         record = ModelRecord("reward", "optional", "none", "none", 0, now.isoformat("T", "seconds"), {}, {}, {}, None)
-        atomic_write(ModelFolder(out).metadata, encode_record(record))
+        write_record(ModelFolder(out).metadata, record)
 
 
 def share_tokenizer(directory: Path, say: Say) -> None:
@@ -154,7 +154,7 @@ def _looked_at(out: Path, model: ModelToWrite, source: dict[str, FileDigest]) ->
     """Return the damaged files of the same model in `out`, None where there is nothing yet."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    found = read_record(out) if out.is_dir() else None
+    found = read_model_record(out) if out.is_dir() else None
     wanted = (model.kind, source, dict(model.settings), model.tokenizer_shared_with)
     if found is None or (found.kind, found.source, found.settings, found.tokenizer_shared_with) != wanted:
         what = "something else" if found is None else f"another model ({found.kind} {found.version})"
@@ -231,4 +231,4 @@ def _describe(staged: Path, model: ModelToWrite, source: dict[str, FileDigest], 
         files={folder.name_of(path): digest_of(path) for path in sorted(staged.rglob("*")) if path.is_file()},
         tokenizer_shared_with=model.tokenizer_shared_with,
     )
-    atomic_write(folder.metadata, encode_record(record))
+    write_record(folder.metadata, record)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import yaml
 
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.data.dataset_manifest import FileDigest
-from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.saved_records import read_record
 
 FORMAT = 1  # raised whenever the same source and settings give other files
 
@@ -56,22 +55,12 @@ def digest_of(path: Path) -> FileDigest:
     return FileDigest(file_sha256(path), path.stat().st_size)
 
 
-def encode_record(record: ModelRecord) -> bytes:
-    """Spell it as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
-
-
-def read_record(directory: Path) -> ModelRecord | None:
+def read_model_record(directory: Path) -> ModelRecord | None:
     """Read metadata.json, None where there is none; ArtifactError when it is of another form."""
     path = ModelFolder(directory).metadata
     if not path.exists():
         return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ModelRecord)
-    except msgspec.DecodeError as error:
-        raise ArtifactError(
-            f"{path} is no record of a converted model ({error}); remove the file, or name another folder with --out"
-        ) from error
+    return read_record(path, ModelRecord, "remove the file, or name another folder with --out")
 
 
 def damaged_files(directory: Path, record: ModelRecord) -> list[str]:

@@ -14,11 +14,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import orjson
-
 from wmtp_ray.artifacts.storage_sync import SUMS, SourceFile, sums_text
-from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.saved_records import read_record, write_record
 
 COMMAND = "vessl"
 NOTES = ".vessl_sync.json"
@@ -37,8 +35,10 @@ class VesslVolume:
         self._url = url.rstrip("/")
         self._notes_path = storage / NOTES
         self._asks = asks
-        notes = orjson.loads(self._notes_path.read_bytes()) if self._notes_path.exists() else {}
-        self._notes: dict[str, dict[str, str]] = notes
+        self._notes: dict[str, dict[str, str]] = {}
+        if self._notes_path.exists():
+            remedy = "remove the file: what the volume holds is then sent again"
+            self._notes = read_record(self._notes_path, dict[str, dict[str, str]], remedy)
         self._sent = self._notes.setdefault(self._url, {})
         self._listed: dict[str, str] | None = None
 
@@ -55,7 +55,7 @@ class VesslVolume:
     def put(self, file: SourceFile) -> None:
         _run(copy_command(file.path, self._url, file.name))
         self._sent[file.name] = file.sha256
-        atomic_write(self._notes_path, orjson.dumps(self._notes, option=orjson.OPT_INDENT_2))
+        write_record(self._notes_path, self._notes)
 
     def finish(self, files: Sequence[SourceFile]) -> None:
         with tempfile.TemporaryDirectory() as directory:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wmtp_ray.config.effects import EVALUATION, PLAN, setting
 from wmtp_ray.config.section import Count, Positive, Section
 
 ProblemKind = Literal["humaneval", "mbpp", "codecontests", "instruction"]
@@ -15,31 +16,39 @@ Isolation = Literal["namespace", "landlock", "landlock-weak", "seatbelt", "rlimi
 class EvaluationConfig(Section):
     """Stage 3, and `wmtp evaluate`: Pass@K of a policy on problems with tests."""
 
-    files: dict[str, Path] = Field(description="Problems by the name of their data set.")
-    datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
-        description="Names in evaluation.files to evaluate in stage 3; None: those whose file exists."
+    files: dict[str, Path] = setting(PLAN | EVALUATION, "Problems by the name of their data set.")
+    datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = setting(
+        PLAN | EVALUATION, "Names in evaluation.files to evaluate in stage 3; None: those whose file exists."
     )
-    formats: dict[ProblemKind, FormatName] = Field(
-        description="How a problem of each kind is put; auto: by tokenizer and model."
+    formats: dict[ProblemKind, FormatName] = setting(
+        PLAN | EVALUATION, "How a problem of each kind is put; auto: by tokenizer and model."
     )
-    limit: Count | None = Field(description="Only the first so many problems of a data set; None: all.")
-    num_samples: Count = Field(description="Answers to each problem.")
-    k: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(description="The K of Pass@K; none above num_samples.")
-    temperature: Annotated[float, Field(ge=0.0)] = Field(description="0: the likeliest token (greedy).")
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Share of probability that is sampled from.")
-    max_new_tokens: Count = Field(description="Longer answers are cut.")
-    draft_horizons: Annotated[int, Field(ge=0)] = Field(
-        description="Tokens that the prediction heads draft for one forward to check; 0: none."
+    limit: Count | None = setting(PLAN | EVALUATION, "Only the first so many problems of a data set; None: all.")
+    num_samples: Count = setting(PLAN | EVALUATION, "Answers to each problem.")
+    k: Annotated[tuple[Count, ...], Field(min_length=1)] = setting(
+        PLAN | EVALUATION, "The K of Pass@K; none above num_samples."
     )
-    batch_size: Count = Field(description="Answers that one decoder works on at a time.")
-    num_decoders: Count = Field(description="Actors that each hold the policy.")
-    num_judges: Count = Field(description="Actors that judge programs, each one at a time.")
-    isolation: Literal["auto"] | Isolation = Field(description="What holds programs; auto: the best that works here.")
-    isolation_required: Isolation | None = Field(
-        description="Refuse below it; None: isolation, or with auto landlock (macOS: seatbelt)."
+    temperature: Annotated[float, Field(ge=0.0)] = setting(PLAN | EVALUATION, "0: the likeliest token (greedy).")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = setting(
+        PLAN | EVALUATION, "Share of probability that is sampled from."
     )
-    timeout_s: Positive = Field(description="CPU seconds of a program on its tests, where a problem has no limit.")
-    memory_limit_mb: Positive = Field(description="Memory of a program, MiB, where a problem has no limit.")
+    max_new_tokens: Count = setting(PLAN | EVALUATION, "Longer answers are cut.")
+    draft_horizons: Annotated[int, Field(ge=0)] = setting(
+        PLAN | EVALUATION, "Tokens that the prediction heads draft for one forward to check; 0: none."
+    )
+    batch_size: Count = setting(PLAN | EVALUATION, "Answers that one decoder works on at a time.")
+    num_decoders: Count = setting(PLAN | EVALUATION, "Actors that each hold the policy.")
+    num_judges: Count = setting(PLAN | EVALUATION, "Actors that judge programs, each one at a time.")
+    isolation: Literal["auto"] | Isolation = setting(
+        PLAN | EVALUATION, "What holds programs; auto: the best that works here."
+    )
+    isolation_required: Isolation | None = setting(
+        PLAN | EVALUATION, "Refuse below it; None: isolation, or with auto landlock (macOS: seatbelt)."
+    )
+    timeout_s: Positive = setting(
+        PLAN | EVALUATION, "CPU seconds of a program on its tests, where a problem has no limit."
+    )
+    memory_limit_mb: Positive = setting(PLAN | EVALUATION, "Memory of a program, MiB, where a problem has no limit.")
 
     @model_validator(mode="after")
     def _k_fits_the_samples(self) -> Self:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wmtp_ray.config.effects import PLAN, STAGE_1, STAGE_2, setting
 from wmtp_ray.config.section import Count, Section
 
 DifficultySource = Literal["raw", "cf_rating", "quantile"]
@@ -25,8 +26,10 @@ GREATEST_PERCENTILE = 100
 class DifficultyScale(Section):
     """Bins and range in the numbers of one source; only those of `data.difficulty_source` are read."""
 
-    bins: DifficultyBins = Field(description="What train.sampling.difficulty_bins is unless it is given.")
-    range: DifficultyRange = Field(description="What critic_stage.sampling.difficulty_range is unless it is given.")
+    bins: DifficultyBins = setting(PLAN | STAGE_2, "What train.sampling.difficulty_bins is unless it is given.")
+    range: DifficultyRange = setting(
+        PLAN | STAGE_1, "What critic_stage.sampling.difficulty_range is unless it is given."
+    )
 
 
 class DifficultyScales(Section):
@@ -40,14 +43,16 @@ class DifficultyScales(Section):
 class Stage1Sampling(Section):
     """Rows of the critic's pretraining, drawn within problems."""
 
-    n_samples: Count = Field(description="Rows to draw at most.")
-    balance_correct: bool = Field(description="Draw correct and incorrect rows of a problem in `correct_ratio`.")
-    correct_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="Share of correct rows.")
-    difficulty_range: DifficultyRange = Field(
-        description="Inclusive, in numbers of data.difficulty_source; from 0 on it takes unknown ones too."
+    n_samples: Count = setting(PLAN | STAGE_1, "Rows to draw at most.")
+    balance_correct: bool = setting(PLAN | STAGE_1, "Draw correct and incorrect rows of a problem in `correct_ratio`.")
+    correct_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = setting(PLAN | STAGE_1, "Share of correct rows.")
+    difficulty_range: DifficultyRange = setting(
+        PLAN | STAGE_1, "Inclusive, in numbers of data.difficulty_source; from 0 on it takes unknown ones too."
     )
-    max_rows_per_problem: Count = Field(description="Cap per problem, so that a few problems cannot own the critic.")
-    seed: int = Field(description="Seed of the draw.")
+    max_rows_per_problem: Count = setting(
+        PLAN | STAGE_1, "Cap per problem, so that a few problems cannot own the critic."
+    )
+    seed: int = setting(PLAN | STAGE_1, "Seed of the draw.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -60,25 +65,25 @@ class Stage1Sampling(Section):
 class CurriculumPhase(Section):
     """One phase of the difficulty schedule."""
 
-    epoch_range: tuple[float, float] = Field(description="Start and end as fractions of the run, [0, 1].")
-    difficulty_weights: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
-        description="Share of each bin; `unknown` is the bin of rows without a difficulty."
+    epoch_range: tuple[float, float] = setting(PLAN | STAGE_2, "Start and end as fractions of the run, [0, 1].")
+    difficulty_weights: dict[str, Annotated[float, Field(ge=0.0)]] = setting(
+        PLAN | STAGE_2, "Share of each bin; `unknown` is the bin of rows without a difficulty."
     )
 
 
 class Stage2Sampling(Section):
     """Rows of the policy's training: a curriculum over difficulty bins."""
 
-    n_samples: Count = Field(description="Rows to draw in an epoch at most.")
-    max_rows_per_problem: Count | None = Field(
-        description="Cap per problem, drawn by seed: a few problems own a large share of the rows; None: no cap."
+    n_samples: Count = setting(PLAN | STAGE_2, "Rows to draw in an epoch at most.")
+    max_rows_per_problem: Count | None = setting(
+        PLAN | STAGE_2, "Cap per problem, drawn by seed: a few problems own a large share of the rows; None: no cap."
     )
-    curriculum_learning: bool = Field(description="False: one phase, rows drawn uniformly from all of them.")
-    difficulty_schedule: tuple[CurriculumPhase, ...] = Field(description="Phases, in order, covering [0, 1].")
-    difficulty_bins: DifficultyBins = Field(
-        description="Inclusive ranges in numbers of data.difficulty_source, by name."
+    curriculum_learning: bool = setting(PLAN | STAGE_2, "False: one phase, rows drawn uniformly from all of them.")
+    difficulty_schedule: tuple[CurriculumPhase, ...] = setting(PLAN | STAGE_2, "Phases, in order, covering [0, 1].")
+    difficulty_bins: DifficultyBins = setting(
+        PLAN | STAGE_2, "Inclusive ranges in numbers of data.difficulty_source, by name."
     )
-    seed: int = Field(description="Seed of the draw and of the order.")
+    seed: int = setting(PLAN | STAGE_2, "Seed of the draw and of the order.")
 
     @property
     def drawn_bins(self) -> DifficultyBins:

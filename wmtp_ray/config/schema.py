@@ -5,6 +5,7 @@ each has one home. Validation is pydantic's; messages for people are made in `co
 nor ray.
 """
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -13,7 +14,11 @@ from pydantic import Field, model_validator
 
 from wmtp_ray.config.arms import ARMS, WeightingArm, WeightingType
 from wmtp_ray.config.critic import CriticConfig, CriticStageConfig
+from wmtp_ray.config.effects import EVALUATION, MACHINE, NAME, PACE, PLAN, ROUNDING, STAGE_2, TRAINING, Effects, setting
 from wmtp_ray.config.evaluation import EvaluationConfig
+from wmtp_ray.config.machine import ClusterConfig as ClusterConfig
+from wmtp_ray.config.machine import DeadlinesConfig, TrackingConfig
+from wmtp_ray.config.machine import GpuType as GpuType
 from wmtp_ray.config.sampling import (
     DifficultyScales,
     DifficultySource,
@@ -21,7 +26,7 @@ from wmtp_ray.config.sampling import (
     Stage2Sampling,
     check_difficulties,
 )
-from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Seconds, Section
+from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Section
 from wmtp_ray.config.storage_root import StorageRoot
 from wmtp_ray.config.tags import Tags
 from wmtp_ray.run_folder import RunFolder, runs_of
@@ -35,11 +40,11 @@ SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
 class LoraConfig(Section):
     """Low-rank adapters: a matrix W learns as W + alpha / rank * B A, of which A and B alone are trained."""
 
-    rank: Count = Field(description="Inner width of B A.")
-    alpha: Count = Field(description="B A counts alpha / rank times.")
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(description="Dropout of an adapter's input.")
-    targets: Annotated[tuple[Literal["wq", "wk", "wv", "wo", "w1", "w2", "w3"], ...], Field(min_length=1)] = Field(
-        description="Matrices with an adapter, in every block, those of the prediction heads included."
+    rank: Count = setting(PLAN | STAGE_2, "Inner width of B A.")
+    alpha: Count = setting(PLAN | STAGE_2, "B A counts alpha / rank times.")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(PLAN | STAGE_2, "Dropout of an adapter's input.")
+    targets: Annotated[tuple[Literal["wq", "wk", "wv", "wo", "w1", "w2", "w3"], ...], Field(min_length=1)] = setting(
+        PLAN | STAGE_2, "Matrices with an adapter, in every block, those of the prediction heads included."
     )
 
     @model_validator(mode="after")
@@ -52,37 +57,51 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     """The policy's weights: a directory with params.json and model.safetensors or consolidated.pth."""
 
-    path: Path = Field(description="Directory in Meta's layout (params.json beside the weights).")
-    activation_checkpointing: bool = Field(description="Recompute each block in the backward pass; saves memory.")
-    lora: LoraConfig | None = Field(description="Stage 2 trains adapters and the value head alone; None: all weights.")
+    path: Path = setting(PLAN | TRAINING | EVALUATION, "Directory in Meta's layout (params.json beside the weights).")
+    activation_checkpointing: bool = setting(
+        PLAN | TRAINING | PACE, "Recompute each block in the backward pass; saves memory."
+    )
+    lora: LoraConfig | None = setting(
+        PLAN | STAGE_2, "Stage 2 trains adapters and the value head alone; None: all weights."
+    )
 
 
 class TokenizerConfig(Section):
     """The tokenizer shared by policy, critic and reference."""
 
-    path: Path = Field(description="tokenizer.model (SentencePiece) or tokenizer.json (byte-level BPE) of the policy.")
+    path: Path = setting(
+        PLAN | TRAINING | EVALUATION,
+        "tokenizer.model (SentencePiece) or tokenizer.json (byte-level BPE) of the policy.",
+    )
 
 
 class DataConfig(Section):
     """Where rows come from and which of them the policy may see."""
 
-    train_file: Path = Field(description="JSONL in the row schema.")
-    index_file: Path | None = Field(description="Index of train_file, or a directory for it; None: beside it.")
-    valid_file: Path | None = Field(description="Held-out JSONL for the critic's health; None: split off by problem.")
-    valid_problems_frac: Fraction = Field(description="Share of problems held out when valid_file is None.")
-    suffix: Annotated[str, Field(pattern=SUFFIX)] | None = Field(
-        description="small: train_small.jsonl is read for train.jsonl, validation_small.jsonl for valid.jsonl.",
-        json_schema_extra={"expected": "letters, digits and dashes, such as small, or null"},
+    train_file: Path = setting(PLAN | TRAINING, "JSONL in the row schema.")
+    index_file: Path | None = setting(
+        PLAN | TRAINING | PACE, "Index of train_file, or a directory for it; None: beside it."
     )
-    policy_rows: Literal["correct_only", "mixed"] = Field(description="Rows that stage 2 draws from.")
-    languages: tuple[Language, ...] | None = Field(description="Only rows in these languages; None: all rows.")
-    difficulty_source: DifficultySource = Field(
-        description="What difficulty counts in: the data's own code, the Codeforces rating, or a percentile."
+    valid_file: Path | None = setting(
+        PLAN | TRAINING, "Held-out JSONL for the critic's health; None: split off by problem."
+    )
+    valid_problems_frac: Fraction = setting(PLAN | TRAINING, "Share of problems held out when valid_file is None.")
+    suffix: Annotated[str, Field(pattern=SUFFIX)] | None = setting(
+        PLAN | TRAINING,
+        "small: train_small.jsonl is read for train.jsonl, validation_small.jsonl for valid.jsonl.",
+        expected="letters, digits and dashes, such as small, or null",
+    )
+    policy_rows: Literal["correct_only", "mixed"] = setting(PLAN | STAGE_2, "Rows that stage 2 draws from.")
+    languages: tuple[Language, ...] | None = setting(PLAN | TRAINING, "Only rows in these languages; None: all rows.")
+    difficulty_source: DifficultySource = setting(
+        PLAN | TRAINING, "What difficulty counts in: the data's own code, the Codeforces rating, or a percentile."
     )
     difficulty_scales: DifficultyScales
-    max_tokens: Annotated[int, Field(ge=8)] = Field(description="Longer rows are dropped and counted, never cut.")
-    on_error: Literal["fail", "skip"] = Field(description="What the index does with a malformed line.")
-    read_ahead_rows: Count = Field(description="Rows in one block of the stream; bounds the memory of a rank.")
+    max_tokens: Annotated[int, Field(ge=8)] = setting(
+        PLAN | TRAINING, "Longer rows are dropped and counted, never cut."
+    )
+    on_error: Literal["fail", "skip"] = setting(PLAN | TRAINING, "What the index does with a malformed line.")
+    read_ahead_rows: Count = setting(TRAINING | PACE, "Rows in one block of the stream; bounds the memory of a rank.")
 
     @model_validator(mode="after")
     def _languages_leave_rows(self) -> Self:
@@ -94,16 +113,16 @@ class DataConfig(Section):
 class WeightingConfig(Section):
     """How a token's weight is made: clip(exp(advantage / beta), clip_min, clip_max)."""
 
-    type: WeightingType = Field(description="The arm: the method, its baseline or one of its controls.")
-    beta: Positive = Field(description="Temperature of the exponential; smaller is sharper.")
-    clip_min: Positive = Field(description="Lower clip of a weight; above 0, which would drop the token.")
-    clip_max: Positive = Field(description="Upper clip of a weight.")
-    terminal: Literal["sequence", "horizon"] = Field(description="Where the reward enters: end of text or of window.")
-    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Discount per token.")
-    td_lambda: Fraction = Field(description="0 = TD(0); 1 = Monte Carlo advantage (GAE's lambda).")
-    advantage_norm: Literal["none", "batch", "ema"] = Field(description="Whitening over the global batch.")
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(description="Decay of `advantage_norm: ema`.")
-    weigh_terminal: bool = Field(description="False: the terminal token's weight is 1.")
+    type: WeightingType = setting(PLAN | STAGE_2, "The arm: the method, its baseline or one of its controls.")
+    beta: Positive = setting(STAGE_2, "Temperature of the exponential; smaller is sharper.")
+    clip_min: Positive = setting(STAGE_2, "Lower clip of a weight; above 0, which would drop the token.")
+    clip_max: Positive = setting(STAGE_2, "Upper clip of a weight.")
+    terminal: Literal["sequence", "horizon"] = setting(STAGE_2, "Where the reward enters: end of text or of window.")
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = setting(TRAINING, "Discount per token.")
+    td_lambda: Fraction = setting(STAGE_2, "0 = TD(0); 1 = Monte Carlo advantage (GAE's lambda).")
+    advantage_norm: Literal["none", "batch", "ema"] = setting(STAGE_2, "Whitening over the global batch.")
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(STAGE_2, "Decay of `advantage_norm: ema`.")
+    weigh_terminal: bool = setting(STAGE_2, "False: the terminal token's weight is 1.")
 
     @property
     def arm(self) -> WeightingArm:
@@ -147,24 +166,26 @@ class WeightingConfig(Section):
 class Rho1Config(Section):
     """Excess-loss selection against a reference model."""
 
-    mode: Literal["topk", "weighted"] = Field(description="topk: keep or drop (the paper); weighted: soft weights.")
-    keep_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="Share of pairs kept per horizon.")
-    temperature: Positive = Field(description="Of `weighted`: clip(exp(excess / temperature)).")
+    mode: Literal["topk", "weighted"] = setting(STAGE_2, "topk: keep or drop (the paper); weighted: soft weights.")
+    keep_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = setting(STAGE_2, "Share of pairs kept per horizon.")
+    temperature: Positive = setting(STAGE_2, "Of `weighted`: clip(exp(excess / temperature)).")
 
 
 class ReferenceConfig(Section):
     """The reference model of rho1; its tokenizer must be the policy's."""
 
-    path: Path | None = Field(description="Directory in Meta's layout; None where no arm needs a reference.")
-    tokenizer_path: Path | None = Field(description="Its tokenizer.model; None: the policy's own file.")
+    path: Path | None = setting(PLAN | STAGE_2, "Directory in Meta's layout; None where no arm needs a reference.")
+    tokenizer_path: Path | None = setting(PLAN | STAGE_2, "Its tokenizer.model; None: the policy's own file.")
 
 
 class LossConfig(Section):
     """The policy's loss."""
 
-    normalizer: Literal["tokens", "weights"] = Field(description="Denominator: supervised pairs, or their weights.")
-    horizon_coefs: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(description="Per horizon; None = ones.")
-    max_logits_mb: Positive = Field(description="What logits may take beside the gradients, MiB.")
+    normalizer: Literal["tokens", "weights"] = setting(STAGE_2, "Denominator: supervised pairs, or their weights.")
+    horizon_coefs: tuple[Annotated[float, Field(ge=0.0)], ...] | None = setting(
+        PLAN | STAGE_2, "Per horizon; None = ones."
+    )
+    max_logits_mb: Positive = setting(PLAN | TRAINING | ROUNDING, "What logits may take beside the gradients, MiB.")
 
 
 class ValueCoefs(Section):
@@ -174,45 +195,55 @@ class ValueCoefs(Section):
     nothing. Set `train.value_coef` to have one all the same; its metrics are named `policy_head/...`.
     """
 
-    policy: Annotated[float, Field(ge=0.0)] = Field(description="The policy's own value path scores.")
-    frozen: Annotated[float, Field(ge=0.0)] = Field(description="Another critic scores.")
+    policy: Annotated[float, Field(ge=0.0)] = setting(PLAN | STAGE_2, "The policy's own value path scores.")
+    frozen: Annotated[float, Field(ge=0.0)] = setting(PLAN | STAGE_2, "Another critic scores.")
 
 
 class TrainConfig(Section):
     """Stage 2: the optimizer, its schedule and its batches."""
 
-    epochs: Epochs = Field(
-        description="Passes over the drawn rows, 0.1 for a tenth of one; the difficulty schedule spans all of them."
+    epochs: Epochs = setting(
+        PLAN | STAGE_2, "Passes over the drawn rows, 0.1 for a tenth of one; the difficulty schedule spans all of them."
     )
-    max_steps: Count | None = Field(description="Upper bound of optimizer steps; phases and schedule shrink with it.")
-    batch_rows: Count = Field(description="Rows of an optimizer step, all ranks together.")
-    batch_sequences: Count | None = Field(
-        description="Packed sequences of micro_batch_tokens in a step, instead of batch_rows rows; None: rows."
+    max_steps: Count | None = setting(
+        PLAN | STAGE_2, "Upper bound of optimizer steps; phases and schedule shrink with it."
     )
-    micro_batch_tokens: Count = Field(description="Tokens of one forward on one rank, at most.")
-    learning_rate: Positive = Field(description="Peak learning rate of AdamW.")
-    min_learning_rate_frac: Fraction = Field(description="Cosine ends at this share of the peak.")
-    warmup_frac: Fraction = Field(description="Share of the steps that warm up linearly.")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="AdamW's, on matrices only.")
-    adam_betas: tuple[Fraction, Fraction] = Field(description="AdamW's.")
-    max_grad_norm: Positive = Field(description="Global gradient-norm clip.")
-    value_coef: Annotated[float, Field(ge=0.0)] = Field(description="Weight of the value loss of the policy's head.")
+    batch_rows: Count = setting(PLAN | STAGE_2, "Rows of an optimizer step, all ranks together.")
+    batch_sequences: Count | None = setting(
+        PLAN | STAGE_2, "Packed sequences of micro_batch_tokens in a step, instead of batch_rows rows; None: rows."
+    )
+    micro_batch_tokens: Count = setting(PLAN | TRAINING | ROUNDING, "Tokens of one forward on one rank, at most.")
+    learning_rate: Positive = setting(STAGE_2, "Peak learning rate of AdamW.")
+    min_learning_rate_frac: Fraction = setting(TRAINING, "Cosine ends at this share of the peak.")
+    warmup_frac: Fraction = setting(TRAINING, "Share of the steps that warm up linearly.")
+    weight_decay: Annotated[float, Field(ge=0.0)] = setting(TRAINING, "AdamW's, on matrices only.")
+    adam_betas: tuple[Fraction, Fraction] = setting(TRAINING, "AdamW's.")
+    max_grad_norm: Positive = setting(TRAINING, "Global gradient-norm clip.")
+    value_coef: Annotated[float, Field(ge=0.0)] = setting(STAGE_2, "Weight of the value loss of the policy's head.")
     value_coef_by_source: ValueCoefs
-    num_workers: Count = Field(description="Ranks.")
-    device: Literal["auto", "cpu", "mps", "cuda"] = Field(description="auto: cuda, then mps, then cpu.")
-    dtype: Literal["float32", "bfloat16"] = Field(description="Of the forward pass; bfloat16 on CUDA only.")
-    checkpoint_every: Count = Field(description="Steps between checkpoints.")
-    keep_checkpoints: Count = Field(description="Newest checkpoints kept.")
-    keep_best_checkpoints: Annotated[int, Field(ge=0)] = Field(
-        description="Kept beside the newest: those of the lowest loss, averaged since the checkpoint before."
+    num_workers: Count = setting(PLAN | TRAINING | ROUNDING, "Ranks.")
+    device: Literal["auto", "cpu", "mps", "cuda"] = setting(
+        PLAN | TRAINING | EVALUATION | ROUNDING, "auto: cuda, then mps, then cpu."
     )
-    max_restarts: Annotated[int, Field(ge=0)] = Field(description="Restarts of the ranks after one of them died.")
+    dtype: Literal["float32", "bfloat16"] = setting(
+        PLAN | TRAINING | EVALUATION, "Of the forward pass; bfloat16 on CUDA only."
+    )
+    checkpoint_every: Count = setting(TRAINING | PACE, "Steps between checkpoints.")
+    keep_checkpoints: Count = setting(TRAINING | PACE, "Newest checkpoints kept.")
+    keep_best_checkpoints: Annotated[int, Field(ge=0)] = setting(
+        TRAINING | PACE, "Kept beside the newest: those of the lowest loss, averaged since the checkpoint before."
+    )
+    max_restarts: Annotated[int, Field(ge=0)] = setting(
+        TRAINING | PACE, "Restarts of the ranks after one of them died."
+    )
     sampling: Stage2Sampling
-    parallel: Literal["ddp", "fsdp2"] = Field(
-        description="Several ranks each hold all weights (ddp), or a share of weights, gradients and optimizer (fsdp2)."
+    parallel: Literal["ddp", "fsdp2"] = setting(
+        PLAN | TRAINING | ROUNDING,
+        "Several ranks each hold all weights (ddp), or a share of weights, gradients and optimizer (fsdp2).",
     )
-    reduce_gradients: Literal["step", "micro_batch"] = Field(
-        description="How often ranks meet; micro_batch with fsdp2: gradients stay sharded between micro-batches too."
+    reduce_gradients: Literal["step", "micro_batch"] = setting(
+        PLAN | TRAINING | ROUNDING,
+        "How often ranks meet; micro_batch with fsdp2: gradients stay sharded between micro-batches too.",
     )
 
     @model_validator(mode="after")
@@ -222,86 +253,23 @@ class TrainConfig(Section):
         return self
 
 
-GpuType = Literal["A10-24GB", "L4-24GB", "L40S-48GB", "A100-40GB", "A100-80GB", "H100-80GB", "H200-141GB"]
-
-
-class ClusterConfig(Section):
-    """What the run asks of Ray."""
-
-    num_cpus: Count | None = Field(description="CPUs a local ray.init() declares; None: what Ray finds.")
-    cpus_per_worker: Positive = Field(description="CPU share of a rank; leave some for data, critic and driver.")
-    gpus_per_worker: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a rank.")
-    cpus_per_critic: Annotated[float, Field(ge=0.0)] = Field(description="CPU share of a critic or reference actor.")
-    gpus_per_critic: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a critic or reference actor.")
-    cpus_per_decoder: Annotated[float, Field(ge=0.0)] = Field(description="CPU share of a decoder in stage 3.")
-    gpus_per_decoder: Annotated[float, Field(ge=0.0)] = Field(description="GPU share of a decoder in stage 3.")
-    cpus_per_judge: Annotated[float, Field(ge=0.0)] = Field(description="CPU share of a judge in stage 3.")
-    threads_per_worker: Count = Field(description="torch threads of a rank; part of what makes a run repeatable.")
-    threads_per_critic: Count = Field(description="torch threads of a critic or reference actor.")
-    gpu_type: GpuType | None = Field(description="GPUs that the run is estimated for and must fit; None: not known.")
-
-
-class DeadlinesConfig(Section):
-    """After how many seconds a wait says what it waits for, dumps all stacks, and retries or fails: docs/faults.md."""
-
-    data_s: Seconds = Field(description="A rank waits for its next rows.")
-    score_s: Seconds = Field(
-        description="A rank waits for a score, then starts the scorer anew; a critic waits for its version."
-    )
-    publish_s: Seconds = Field(description="Rank 0 writes a version of the critic.")
-    checkpoint_s: Seconds = Field(description="A rank writes its part of a checkpoint.")
-    collective_s: Seconds = Field(
-        description="A collective of the ranks; above data_s and score_s, in which others may be meanwhile."
-    )
-    step_s: Seconds = Field(
-        description="The driver waits for a sign of life of the ranks; above all the others, which can be parts of it."
-    )
-    start_s: Seconds = Field(description="The ranks are placed and start; a scorer loads its model.")
-    stop_s: Seconds = Field(description="The ranks checkpoint after the driver was asked to stop.")
-    tracking_s: Seconds = Field(description="The metrics actor answers; it flushes at the end.")
-    evaluation_s: Seconds = Field(description="Stage 3 waits for the next answer or verdict.")
-
-
-class TrackingConfig(Section):
-    """Where metrics go beside metrics.jsonl."""
-
-    mlflow: bool = Field(description="Log to MLflow as well.")
-    mlflow_uri: str | None = Field(description="None: an sqlite file in storage_root.")
-    experiment: str = Field(
-        min_length=1,
-        max_length=500,
-        description="MLflow experiment.",
-        json_schema_extra={"expected": "text of 1 to 500 characters"},
-    )
-    progress: bool = Field(description="Draw the progress line.")
-
-    @model_validator(mode="after")
-    def _uri_means_the_same_everywhere(self) -> Self:
-        uri = self.mlflow_uri or ""
-        if uri.startswith(("file:", "/", ".")) or (uri.startswith("sqlite:") and not uri.startswith("sqlite:////")):
-            raise ValueError(
-                f"mlflow_uri={uri} is a relative file or MLflow's retired file store; give an absolute "
-                "sqlite:////DIR/mlflow.db, a server's http://HOST:PORT, or null for a file in storage_root"
-            )
-        return self
-
-
 class RunConfig(Section):
     """A whole run, resolved."""
 
-    recipe: str = Field(description="Name of configs/recipe.<name>.yaml.")
-    preset: str | None = Field(description="Name of configs/preset.<name>.yaml.")
-    run_name: str = Field(
+    recipe: str = setting(PLAN | TRAINING, "Name of configs/recipe.<name>.yaml.")
+    preset: str | None = setting(MACHINE, "Name of configs/preset.<name>.yaml.")
+    run_name: str = setting(
+        NAME,
+        "Folder under storage_root/runs; SWEEP/TRIAL for a trial of a sweep.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$",
-        description="Folder under storage_root/runs; SWEEP/TRIAL for a trial of a sweep.",
-        json_schema_extra={"expected": "letters, digits, dots, dashes and underscores, a letter or digit first"},
+        expected="letters, digits, dots, dashes and underscores, a letter or digit first",
     )
-    tags: Tags = Field(description="Free tags, logged.")
-    stages: tuple[Annotated[int, Field(ge=0, le=3)], ...] = Field(
-        description="0 prepare, 1 critic, 2 train, 3 evaluate."
+    tags: Tags = setting(MACHINE, "Free tags, logged.")
+    stages: tuple[Annotated[int, Field(ge=0, le=3)], ...] = setting(
+        PLAN | NAME, "0 prepare, 1 critic, 2 train, 3 evaluate."
     )
-    seed: int = Field(description="Base seed of everything random that has none of its own.")
-    storage_root: StorageRoot = Field(description="Absolute home of models, datasets and runs.")
+    seed: int = setting(PLAN | TRAINING | EVALUATION, "Base seed of everything random that has none of its own.")
+    storage_root: StorageRoot = setting(PLAN | NAME, "Absolute home of models, datasets and runs.")
     model: ModelConfig
     tokenizer: TokenizerConfig
     data: DataConfig
@@ -383,3 +351,9 @@ class RunConfig(Section):
         if self.train.dtype == "bfloat16" and self.train.device in ("cpu", "mps"):
             raise ValueError(f"train.dtype=bfloat16 with train.device={self.train.device}; use float32 there")
         return self
+
+
+@functools.cache
+def effects() -> Effects:
+    """Return what every setting of a run affects."""
+    return Effects(RunConfig)

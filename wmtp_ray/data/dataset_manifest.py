@@ -5,12 +5,12 @@ in several runs, as long as they are converted alike.
 """
 
 from dataclasses import dataclass, field
-
-import msgspec
+from pathlib import Path
 
 from wmtp_ray.data.kept_rows import Counts
 from wmtp_ray.data.source_files import Origin
 from wmtp_ray.errors import DataError
+from wmtp_ray.saved_records import decode_record
 
 FILE_NAME = "manifest.json"
 FORMAT = 2  # raised whenever the same source and parameters give other bytes
@@ -66,20 +66,10 @@ class DatasetManifest:
     files: dict[str, FileDigest] = field(default_factory=dict)
 
 
-def encode_manifest(manifest: DatasetManifest) -> bytes:
-    """Spell it as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
-def decode_manifest(content: bytes, place: str) -> DatasetManifest:
-    """Inverse of `encode_manifest`; raises DataError that names `place`."""
-    try:
-        return msgspec.json.decode(content, type=DatasetManifest)
-    except msgspec.DecodeError as error:
-        raise DataError(
-            f"{place}: found no manifest of a converted data set ({error}), expected one or no such file; delete it or "
-            "name another folder with --out"
-        ) from error
+def read_manifest(path: Path) -> DatasetManifest:
+    """Read manifest.json; DataError when it is of another form."""
+    remedy = "delete it, or name another folder with --out"
+    return decode_record(path.read_bytes(), DatasetManifest, path, remedy, DataError)
 
 
 def require_same_conversion(manifest: DatasetManifest, asked: Conversion, place: str) -> None:

@@ -13,6 +13,7 @@ from wmtp_ray.evaluation.formats import Asked, choose_format, without_shown
 from wmtp_ray.evaluation.judge import Judge
 from wmtp_ray.evaluation.problems import ProblemSet, read_problems
 from wmtp_ray.evaluation.prompts import PromptFormat
+from wmtp_ray.tracking.decisions import EvaluatedAs
 
 HOW_TO_GET = "`python scripts/setup_datasets.py humaneval|mbpp|codecontests --help` says how to get them"
 
@@ -34,11 +35,23 @@ class PlannedDataset:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """All data sets, the isolation level that programs will have ("" without any), and what the user should know."""
+    """All data sets, the isolation level that programs will have ("" without any), and what the user should know.
+
+    `absent` names the data sets that are left out, since their files do not exist and nobody asked for them by name.
+    """
 
     datasets: tuple[PlannedDataset, ...]
     isolation_level: str
     warnings: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+
+    @property
+    def evaluated_as(self) -> dict[str, EvaluatedAs]:
+        """What `auto` came to, for the record."""
+        return {
+            each.name: EvaluatedAs(each.prompt_format.name, each.format_reason, self.isolation_level)
+            for each in self.datasets
+        }
 
     def render(self, settings: EvaluationConfig) -> str:
         """Describe it for the plan of a run."""
@@ -54,6 +67,8 @@ class EvaluationPlan:
                 f"{settings.top_p:g}, at most {settings.max_new_tokens} tokens; programs are held by isolation level "
                 f"{self.isolation_level}"
             )
+            if self.absent:
+                lines.append(f"  not evaluated, since there is no file: {', '.join(self.absent)}")
         return "\n".join([*lines, *(f"  {warning}" for warning in self.warnings)])
 
 
@@ -75,10 +90,10 @@ def plan_evaluation(config: RunConfig, asked: Asked | None) -> EvaluationPlan:
         )
     present = [(name, path) for name, path in named.items() if name not in absent]
     if not present:
-        return EvaluationPlan((), "", (_nothing(list(absent.values())),))
+        return EvaluationPlan((), "", (_nothing(list(absent.values())),), tuple(absent))
     datasets = tuple(_planned(name, path, settings, asked) for name, path in present)
     left_out = (f"{each.name}: left out are {part}" for each in datasets for part in each.problems.left_out)
-    return EvaluationPlan(datasets, found_isolation(settings), tuple(left_out))
+    return EvaluationPlan(datasets, found_isolation(settings), tuple(left_out), tuple(absent))
 
 
 def found_isolation(settings: EvaluationConfig) -> str:

@@ -9,14 +9,15 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from wmtp_ray.config.evaluation import EvaluationConfig
-from wmtp_ray.durable_files import atomic_write
-from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.problems import ProblemSet
 from wmtp_ray.evaluation.prompts import PromptFormat
+from wmtp_ray.saved_records import read_record, write_record
 
 FILE_NAME = "evaluation.json"
 KEY_CHARS = 12
@@ -98,6 +99,14 @@ class EvaluationIdentity:
         return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
+@dataclass(frozen=True)
+class ClaimedEvaluation:
+    """The content of evaluation.json: the key counts, the identity is for people."""
+
+    key: str
+    identity: dict[str, Any]
+
+
 def identify(
     problems: ProblemSet,
     answers: DecodingIdentity | GivenSamples,
@@ -138,8 +147,7 @@ def claim_directory(directory: Path, identity: EvaluationIdentity) -> None:
             f"policy, data set, setting or version ({FILE_NAME} says which). Give another --out, or remove the folder"
         )
     if found is None:
-        content = {"key": identity.key, "identity": asdict(identity)}
-        atomic_write(directory / FILE_NAME, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        write_record(directory / FILE_NAME, ClaimedEvaluation(identity.key, asdict(identity)))
 
 
 def free_directory(directory: Path, identity: EvaluationIdentity) -> Path:
@@ -154,8 +162,4 @@ def key_in(directory: Path) -> str | None:
     path = directory / FILE_NAME
     if not path.is_file():
         return None
-    try:
-        key: str = orjson.loads(path.read_bytes())["key"]
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is not what an evaluation writes ({error}); remove the folder") from error
-    return key
+    return read_record(path, ClaimedEvaluation, "remove the folder and evaluate again").key

@@ -35,13 +35,13 @@ class Ledger:
         self._samples_file = JsonLines(directory / SAMPLES)
         self._verdicts_file = JsonLines(directory / VERDICTS)
         self.samples: dict[Place, Sample] = {}
-        for record in self._samples_file.records:
-            sample = sample_of(record, kind)
+        for number, record in enumerate(self._samples_file.records, start=1):
+            sample = sample_of(record, kind, f"{self._samples_file.path}:{number}")
             self.samples[sample.place] = sample
         self.judgements: dict[Place, Judgement] = {}
-        for record in self._verdicts_file.records:
-            if record["status"] != INFRASTRUCTURE:
-                judgement = judgement_of(record)
+        for number, record in enumerate(self._verdicts_file.records, start=1):
+            judgement = judgement_of(record, f"{self._verdicts_file.path}:{number}")
+            if judgement.status != INFRASTRUCTURE:
                 self.judgements[judgement.task_id, judgement.sample] = judgement
 
     def add_samples(self, samples: Sequence[Sample]) -> None:

@@ -6,19 +6,17 @@ fewer than K judged samples for that reason is left out of Pass@K and named.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.identity import EvaluationIdentity
 from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, estimate_pass_at_k
 from wmtp_ray.evaluation.samples import Place, Sample
-from wmtp_ray.tracking.training_record import TrainingRecord, training_from
+from wmtp_ray.saved_records import read_record, write_record
+from wmtp_ray.tracking.training_record import TrainingRecord
 
 FILE_NAME = "results.json"
 EMPTY_FRAC_WARNED = 0.1
@@ -174,7 +172,7 @@ def summarise(
 def write_results(directory: Path, results: EvaluationResults) -> Path:
     """Write `directory/results.json`, replacing an earlier one at once."""
     path = directory / FILE_NAME
-    atomic_write(path, orjson.dumps(asdict(results), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_record(path, results)
     return path
 
 
@@ -186,34 +184,8 @@ def read_results(directory: Path) -> EvaluationResults:
     path = directory if directory.is_file() else directory / FILE_NAME
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; expected the folder of an evaluation that is done")
-    try:
-        values = orjson.loads(path.read_bytes())
-        speed, answers = values.pop("decoding"), values.pop("answers", None)
-        sources = values.pop("sources")
-        problems = tuple(
-            ProblemResult(**each | {"verdicts": tuple(each["verdicts"])}) for each in values.pop("problems")
-        )
-        return EvaluationResults(
-            key=values.pop("key"),
-            identity=values.pop("identity"),
-            sources=_sources_from(sources),
-            pass_at_k=_estimates(problems, [int(k) for k in values.pop("pass_at_k")])[0],
-            problems=problems,
-            decoding=DecodingSpeed(**speed | {"accepted_frac": tuple(speed["accepted_frac"])}) if speed else None,
-            excluded=tuple(values.pop("excluded")),
-            warnings=tuple(values.pop("warnings")),
-            answers=_read_counts(answers) if answers else None,
-            **values,
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is not what an evaluation writes ({error!r}); evaluate again") from error
-
-
-def _sources_from(values: dict[str, Any]) -> Sources:
-    """Earlier versions recorded no training."""
-    training = values.get("training")
-    parsed = {"left_out": tuple(values["left_out"]), "training": training and training_from(training)}
-    return Sources(**values | parsed)
+    results = read_record(path, EvaluationResults, "evaluate again")
+    return replace(results, pass_at_k=_estimates(results.problems, [int(k) for k in results.pass_at_k])[0])
 
 
 def _problem_results(task_ids: Sequence[str], judgements: Mapping[Place, Judgement]) -> tuple[ProblemResult, ...]:
@@ -269,10 +241,6 @@ def _about_empty(counts: AnswerCounts) -> list[str]:
         f"{counts.num_empty} of {counts.num_answers} answers are empty: Pass@K says little about the policy; look at "
         "raw_completion in samples.jsonl, and try another --format (docs/evaluation.md has a table)"
     ]
-
-
-def _read_counts(values: dict[str, Any]) -> AnswerCounts:
-    return AnswerCounts(**values | {"examples": tuple(ExampleAnswer(**each) for each in values["examples"])})
 
 
 def _speed(samples: Sequence[Sample]) -> DecodingSpeed | None:

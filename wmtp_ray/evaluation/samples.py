@@ -14,18 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from wmtp_ray.config.evaluation import ProblemKind
 from wmtp_ray.durable_files import append_durably, atomic_write
-from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.judging import Judgement
 from wmtp_ray.evaluation.prompts import answer_key
+from wmtp_ray.saved_records import convert_record, decode_record, encode_line
 
 SAMPLES = "samples.jsonl"
 VERDICTS = "verdicts.jsonl"
 Place = tuple[str, int]  # (task_id, sample)
 Record = dict[str, Any]  # a JSON object
+REMEDY = "remove the folder and evaluate again"
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,17 @@ class JsonLines:
         self.path = path
         content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        self.records: list[Record] = [_record(line, path) for line in whole.splitlines()]
+        self.records = [
+            decode_record(line, Record, f"{path}:{number}", REMEDY)
+            for number, line in enumerate(whole.splitlines(), start=1)
+        ]
         self._file = path.open("ab")
         if len(whole) < len(content):
             self._file.truncate(len(whole))
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records and wait until they are on the disk."""
-        append_durably(self._file, b"".join(_line(record) for record in records))
+        append_durably(self._file, b"".join(encode_line(record) for record in records))
 
     def close(self) -> None:
         """Close the file; the object takes no more records."""
@@ -80,7 +82,7 @@ class JsonLines:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write a whole file of records, replacing an older one at once."""
-    atomic_write(path, b"".join(_line(record) for record in records))
+    atomic_write(path, b"".join(encode_line(record) for record in records))
 
 
 def sample_record(sample: Sample, kind: ProblemKind) -> Record:
@@ -90,11 +92,11 @@ def sample_record(sample: Sample, kind: ProblemKind) -> Record:
     return {"task_id": fields.pop("task_id"), answer_key(kind): answer, **fields}
 
 
-def sample_of(record: Record, kind: ProblemKind) -> Sample:
-    """Read what `sample_record` wrote."""
-    fields = dict(record)
-    fields |= {name: tuple(fields[name]) for name in ("drafted", "accepted")}
-    return Sample(answer=fields.pop(answer_key(kind)), **fields)
+def sample_of(record: Record, kind: ProblemKind, where: object) -> Sample:
+    """Read what `sample_record` wrote; ArtifactError that names `where` and the field."""
+    key = answer_key(kind)
+    fields = {"answer" if name == key else name: value for name, value in record.items()}
+    return convert_record(fields, Sample, where, REMEDY)
 
 
 def judgement_record(judgement: Judgement) -> Record:
@@ -102,18 +104,6 @@ def judgement_record(judgement: Judgement) -> Record:
     return asdict(judgement)
 
 
-def judgement_of(record: Record) -> Judgement:
-    """Read what `judgement_record` wrote."""
-    return Judgement(**record)
-
-
-def _line(record: Record) -> bytes:
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _record(line: bytes, path: Path) -> Record:
-    try:
-        record: Record = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise ArtifactError(f"{path}: found a damaged line ({error}); remove the folder and evaluate again") from error
-    return record
+def judgement_of(record: Record, where: object) -> Judgement:
+    """Read what `judgement_record` wrote; ArtifactError that names `where` and the field."""
+    return convert_record(record, Judgement, where, REMEDY)

@@ -30,6 +30,7 @@ from wmtp_ray.preflight.ray_place import check_ray_can_start, joins_a_cluster
 from wmtp_ray.preflight.run_directory import check_plans, check_run_directory
 from wmtp_ray.preflight.start_checks import start_checks
 from wmtp_ray.preflight.writable import why_not_writable
+from wmtp_ray.text_tables import table
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card
 from wmtp_ray.training.estimate.render import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
@@ -53,15 +54,15 @@ class DoctorReport:
 
     def render(self) -> str:
         """Write one line for each finding, what to do below it, and the estimate."""
-        width = max(len(finding.subject) for finding in self.findings)
-        lines = []
+        rows = []
         for finding in self.findings:
-            lines.append(f"[{_MARKS[finding.level]}] {finding.subject:<{width}}  {finding.found}")
+            rows.append([f"[{_MARKS[finding.level]}] {finding.subject}", finding.found])
             if finding.remedy:
-                lines.append(f"{'':>{width + 11}}-> {finding.remedy}")
+                rows.append(["", f"-> {finding.remedy}"])
         problems = sum(finding.level == "problem" for finding in self.findings)
         verdict = "A run can start." if self.ok else f"{problems} problem{'s' * (problems > 1)} would stop a run."
-        return "\n".join([*lines, *([f"\n{self.estimate}"] if self.estimate else []), f"\n{verdict}"])
+        parts = [table(rows, left=(0, 1), indent=0), self.estimate, verdict]
+        return "\n\n".join(part for part in parts if part)
 
 
 def doctor(words: Sequence[str]) -> DoctorReport:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
+from wmtp_ray.config.arms import arm_named
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
@@ -86,10 +87,9 @@ def quickstart(storage_root: Path, now: datetime) -> None:
     summary = _summary(base, arms, time.perf_counter() - started)
     write_summary(storage_root / FILE_NAME, summary)
     critic = summary.arms[METHOD].critic_health
-    console.print(*([critic_table(critic)] if critic is not None else []))
-    console.print(run_table({name: each.result for name, each in arms.items()}))
-    console.print(loss_table(losses))
-    console.print(pass_table(summary.arms))
+    tables = [critic_table(critic)] if critic is not None else []
+    tables += [run_table({name: each.result for name, each in arms.items()}), loss_table(losses)]
+    print(*tables, pass_table(summary.arms), "", sep="\n", flush=True)
     for sentence in summary.verdict:
         console.print(sentence, highlight=False)
     console.print(f"Written: {storage_root / FILE_NAME}", soft_wrap=True)
@@ -160,14 +160,14 @@ def _arm(run: _Finished) -> QuickstartArm:
         steps=training.steps,
         supervised_tokens=training.supervised_tokens,
         greedy=None if run.evaluation is None else share_of(run.evaluation.pass_at_k["1"]),
-        critic_health=_critic(run.config),
+        critic_health=_critic(run.config, training.weighting),
         seconds=run.seconds,
     )
 
 
-def _critic(config: RunConfig) -> CriticFindings | None:
+def _critic(config: RunConfig, weighting: str) -> CriticFindings | None:
     """Return the health of the critic that weighed the run's tokens, as its stage 1 measured it."""
-    bundle = critic_bundle(config) if config.weighting.needs_values else None
+    bundle = critic_bundle(config) if arm_named(weighting).source == "critic" else None
     stage_1 = None if bundle is None else read_stage_result(bundle.parent)
     if stage_1 is None or stage_1.health is None:
         return None

@@ -29,7 +29,7 @@ def render(plan: RunPlan, index: RowIndex, *, staleness_bound: int | None) -> st
         f"Phases: rows, and in brackets the share that was asked for\n{table(_phases(plan))}",
         f"Difficulty of the planned rows, in rows by {DIFFICULTY_NUMBERS[plan.difficulty_source]}\n"
         + _words(_difficulties(plan, index)),
-        f"Where the rows of the file went\n{_words(_account(plan))}",
+        f"Where the rows of the file went\n{table(_account(plan), left=(1,))}",
     ]
     if plan.warnings:
         sections.append("\n".join(["Warnings", *(f"  ! {warning}" for warning in plan.warnings)]))
@@ -111,11 +111,9 @@ def _account(plan: RunPlan) -> list[list[str]]:
     lines.append((counts.available_rows - counts.rows_per_epoch, "available, not drawn"))
     lines.append((counts.rows_per_epoch, "drawn for an epoch"))
     account = [*lines, (counts.index_rows, "in the file")]
-    width = max(len(f"{rows:,}") for rows, _ in account)
-    text = [[f"{rows:>{width},}", reason] for rows, reason in account]
     if counts.incomplete_rows:
-        text.append([f"{counts.incomplete_rows:>{width},}", "rows short of one more step at the end, not shown"])
-    return text
+        account.append((counts.incomplete_rows, "rows short of one more step at the end, not shown"))
+    return [[f"{rows:,}", reason] for rows, reason in account]
 
 
 def _words(rows: Sequence[Sequence[str]]) -> str:

@@ -16,15 +16,16 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import msgspec
 import numpy as np
 
 from wmtp_ray.config.critic import CriticStageConfig
 from wmtp_ray.config.sampling import DifficultySource
 from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import Bool, Int64, RowIndex
-from wmtp_ray.durable_files import atomic_file, atomic_write
+from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import candidate_rows, held_out_problems
 from wmtp_ray.plan.curriculum import draw_curriculum, rows_by_bin
@@ -33,9 +34,10 @@ from wmtp_ray.plan.packing import deal_sequences, split_step
 from wmtp_ray.plan.phases import PlannedPhase, StageRows
 from wmtp_ray.plan.stage1 import draw_critic_stage, require_pairs
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
+from wmtp_ray.saved_records import convert_record, read_record, write_record
 
 PLAN_VERSION = 3  # raise it when the same index, configuration and seeds would give another plan
-
+_REMEDY = "start a new run under another run_name"
 _ARRAYS = ("row_ids_P", "step_starts_S", "sequence_starts_Q")
 
 
@@ -316,28 +318,30 @@ def save(plan: RunPlan, directory: Path) -> None:
     folder = RunFolder(directory)
     with atomic_file(folder.plan_arrays(plan.stage)) as arrays, arrays.open("wb") as file:
         np.savez(file, **{name: getattr(plan, name) for name in _ARRAYS})
-    facts = json.dumps({**_facts(plan), "digest": plan.digest}, indent=2)
-    atomic_write(folder.plan(plan.stage), f"{facts}\n".encode())
+    write_record(folder.plan(plan.stage), {**_facts(plan), "digest": plan.digest})
 
 
 def load_plan(directory: Path, stage: int) -> RunPlan:
     """Read what `save` wrote. Raises ArtifactError when it is missing, torn, altered or of another PLAN_VERSION."""
     path = RunFolder(directory).plan(stage)
+    if not path.is_file():
+        raise ArtifactError(f"no plan at {path}; plan the run before loading its plan")
+    facts = read_record(path, dict[str, Any], _REMEDY)
+    if facts.pop("plan_version", None) != PLAN_VERSION:
+        raise ArtifactError(f"{path} is not of plan version {PLAN_VERSION}, which this code makes; start a new run")
+    convert_record(facts, _PLAN_FILE, path, _REMEDY)
+    digest = facts.pop("digest")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts.pop("plan_version") != PLAN_VERSION:
-            raise ArtifactError(f"{path} is not of plan version {PLAN_VERSION}, which this code makes; start a new run")
-        digest = facts.pop("digest")
         with np.load(RunFolder(directory).plan_arrays(stage), allow_pickle=False) as arrays:
             plan = _plan_of_facts(facts, {name: arrays[name] for name in _ARRAYS})
     except FileNotFoundError as error:
         raise ArtifactError(f"no plan at {error.filename}; plan the run before loading its plan") from error
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"the plan {path} is torn ({error}); start a new run under another run_name") from error
+        raise ArtifactError(f"the plan {path} is torn ({error}); {_REMEDY}") from error
     if plan.digest != digest:
         raise ArtifactError(
             f"the plan {path} has the digest {plan.digest[:12]} but says {digest[:12]}: it or its .npz was altered; "
-            "restore both files, or start a new run under another run_name"
+            f"restore both files, or {_REMEDY}"
         )
     return plan
 
@@ -354,6 +358,13 @@ def _facts(plan: RunPlan) -> dict[str, Any]:
 
 def _fact_names() -> list[str]:
     return [field.name for field in fields(RunPlan) if field.name not in _ARRAYS]
+
+
+# The types that plan.json is held against. The plan is made of the values as they were written: its digest speaks of
+# these, and 1 is not 1.0 to it.
+_PLAN_FILE = msgspec.defstruct(
+    "PlanFile", [("digest", str), *((name, get_type_hints(RunPlan)[name]) for name in _fact_names())]
+)
 
 
 def _plan_of_facts(facts: dict[str, Any], arrays: dict[str, Int64]) -> RunPlan:

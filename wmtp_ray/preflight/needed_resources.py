@@ -1,10 +1,19 @@
-"""CPUs and GPUs that a run holds at a time, stage by stage: one place for launch, doctor and the joined cluster."""
+"""CPUs and GPUs that runs hold at a time, stage by stage: the one sum that everybody asks.
 
+Asked by launch, doctor, the joined cluster, the evaluation and the sweep; asks no cluster itself.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wmtp_ray.config.schema import RunConfig
 
-DATA_CPUS = 0.1  # Ray Data needs part of a CPU too, or no row ever comes
+DATA_TASK_CPUS = 0.1  # of a task of Ray Data: a run without room for one gets no row
+TRIAL_CPUS = 0.1  # of Tune's actor
+# Kept free for the tasks of Ray Data, which all trials share: without room for one they would wait for rows together,
+# and none would give anything back.
+SHARED_DATA_CPUS = 0.2
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -24,14 +33,12 @@ class Resources:
 
 
 def training_resources(config: RunConfig) -> Resources:
-    """Return what the ranks and the scorers of stages 1 and 2 hold together."""
-    cluster = config.cluster
-    scorers = config.critic.pool_size if config.uses_critic or config.needs_reference else 0
-    ranks = config.train.num_workers
+    """Return what the ranks and the scorers of stages 1 and 2 hold together, with a task of Ray Data."""
+    cpus, gpus = _training_actors(config)
     return Resources(
         "The run",
-        ranks * cluster.cpus_per_worker + scorers * cluster.cpus_per_critic + DATA_CPUS,
-        ranks * cluster.gpus_per_worker + scorers * cluster.gpus_per_critic,
+        cpus + DATA_TASK_CPUS,
+        gpus,
         "cluster.NAME_per_worker, cluster.NAME_per_critic, critic.pool_size, train.num_workers",
     )
 
@@ -53,6 +60,44 @@ def needed_resources(config: RunConfig) -> list[Resources]:
     needed = [training_resources(config)] if set(config.stages) & {1, 2} else []
     evaluates = 3 in config.stages and _has_problems(config)
     return [*needed, evaluation_resources(config, with_decoders=True)] if evaluates else needed
+
+
+def trial_resources(config: RunConfig) -> tuple[float, float]:
+    """Return CPUs and GPUs that a trial may hold at a time: Tune's actor, and what stage 2 or stage 3 starts."""
+    needed = [_training_actors(config)]
+    if 3 in config.stages:
+        evaluation = evaluation_resources(config, with_decoders=True)
+        needed.append((evaluation.cpus, evaluation.gpus))
+    return TRIAL_CPUS + max(cpus for cpus, _ in needed), max(gpus for _, gpus in needed)
+
+
+def largest_trial(configs: Sequence[RunConfig]) -> Resources:
+    """Return what the largest of these trials holds, alone on the cluster, with what all trials share."""
+    needed = [trial_resources(config) for config in configs]
+    cpus, gpus = max(cpus for cpus, _ in needed), max(gpus for _, gpus in needed)
+    return Resources("A trial", cpus + SHARED_DATA_CPUS, gpus, training_resources(configs[0]).knobs)
+
+
+def trials_at_once(nodes: Sequence[tuple[float, float]], largest: Resources) -> int:
+    """Return how many trials like the largest fit on whole nodes of so many CPUs and GPUs, what they share kept free.
+
+    At least one: a trial larger than a node is spread over several, alone. A trial of 1.1 CPUs on a node of 4: 3; one
+    of 1.1 CPUs and half a GPU on two nodes of 3 CPUs and 1 GPU: 4.
+    """
+    cpus, gpus = largest.cpus - SHARED_DATA_CPUS, largest.gpus
+    left = sorted(nodes, reverse=True)
+    left[0] = (left[0][0] - SHARED_DATA_CPUS, left[0][1])
+    by_node = [min(cpu / cpus, gpu / gpus if gpus else cpu / cpus) for cpu, gpu in left]
+    return max(sum(int(max(each, 0.0) + _ROUNDING) for each in by_node), 1)
+
+
+def _training_actors(config: RunConfig) -> tuple[float, float]:
+    cluster, ranks = config.cluster, config.train.num_workers
+    scorers = config.critic.pool_size if config.uses_critic or config.needs_reference else 0
+    return (
+        ranks * cluster.cpus_per_worker + scorers * cluster.cpus_per_critic,
+        ranks * cluster.gpus_per_worker + scorers * cluster.gpus_per_critic,
+    )
 
 
 def _has_problems(config: RunConfig) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wmtp_ray.config.load import dump_config, load_resolved
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError, ConfigError, PlanError
 from wmtp_ray.plan.run_plan import RunPlan, load_plan
@@ -67,24 +67,6 @@ def claim_run_directory(config: RunConfig) -> None:
         ) from error
 
 
-_FREE_SECTIONS = {"cluster", "deadlines", "evaluation", "tracking", "tags", "preset"}  # the machine, and stage 3
-_MACHINE_KEYS = {
-    "critic.mode",
-    "critic.pool_size",
-    "data.index_file",
-    "data.read_ahead_rows",
-    "train.num_workers",
-    "train.parallel",
-    "train.reduce_gradients",
-    "train.micro_batch_tokens",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.keep_best_checkpoints",
-    "train.max_restarts",
-    "train.device",
-}
-
-
 def _require_same(saved: RunConfig, asked: RunConfig) -> None:
     """A resumed run must be the run it continues; what concerns only the machine or the evaluation may change."""
     before, after = _flat(saved), _flat(asked)
@@ -101,9 +83,8 @@ def _require_same(saved: RunConfig, asked: RunConfig) -> None:
 
 def _flat(config: RunConfig) -> dict[str, object]:
     """Return the dotted keys that a resumed run may not change, with their values."""
-    sections = config.model_dump(mode="json", exclude=_FREE_SECTIONS)
-    values = dict(_leaves(sections, ""))
-    return {key: value for key, value in values.items() if key not in _MACHINE_KEYS}
+    values = dict(_leaves(config.model_dump(mode="json"), ""))
+    return {key: value for key, value in values.items() if not effects().may_change_on_resume(key)}
 
 
 def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:

@@ -1,6 +1,7 @@
 """Runs grouped into arms: what was compared, under short names that are all different.
 
 Two runs belong to one arm if their configurations differ in seeds, names, the machine, and the critic of a seed alone.
+What counts is what ran: a run that critic.gate sent back to uniform weights is no run of the method.
 An arm is called after what makes it one: its recipe or its weighting, the rows where they are unusual, then whatever
 else tells it from an arm of the same name: `verifiable beta=0.2`.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wmtp_ray.config.arms import BASELINE, Role, arm_named, place_in_reports
+from wmtp_ray.config.schema import effects
 from wmtp_ray.report.saved_run import SavedRun
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.training_difference import (
@@ -21,8 +23,6 @@ from wmtp_ray.tracking.training_difference import (
 )
 
 CRITIC = "critic.path"
-_MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
-_UNTOLD_KEYS = {*SEED_KEYS, "run_name", "preset", "stages", "storage_root", "tags"}
 _WORDS_OF_NAME = 3
 _VALUE_CHARS = 24
 
@@ -51,12 +51,8 @@ class Arm:
 
 
 def settings_of(run: SavedRun) -> dict[str, Any]:
-    """Return the configuration without seeds, names, and what only concerns the machine."""
-    return {
-        key: value
-        for key, value in run.config.items()
-        if key not in _UNTOLD_KEYS and not key.startswith(_MACHINE_SECTIONS)
-    }
+    """Return the configuration as it ran, without seeds, names, and what only concerns the machine."""
+    return {k: value for k, value in run.settings.items() if effects().is_of_training(k) and k not in SEED_KEYS}
 
 
 def differing_keys(runs: Sequence[SavedRun]) -> list[str]:
@@ -145,7 +141,7 @@ def _names(first_runs: Sequence[SavedRun]) -> list[str]:
         places = [place for place, each in enumerate(plain) if each == name]
         keys = _telling_keys([first_runs[place] for place in places])
         for place in places:
-            words = [f"{key.rpartition('.')[2]}={_short(first_runs[place].config.get(key))}" for key in keys]
+            words = [f"{key.rpartition('.')[2]}={_short(first_runs[place].settings.get(key))}" for key in keys]
             names[place] = " ".join([name, *words])
     seen: Counter[str] = Counter()
     for place, name in enumerate(names):
@@ -159,9 +155,9 @@ def _telling_keys(runs: Sequence[SavedRun]) -> list[str]:
     keys = differing_keys(runs)
     if len(keys) <= _WORDS_OF_NAME:
         return keys
-    keys.sort(key=lambda key: max(len(str(run.config.get(key))) for run in runs))
+    keys.sort(key=lambda key: max(len(str(run.settings.get(key))) for run in runs))
     for count in range(1, _WORDS_OF_NAME):
-        if len({repr([run.config.get(key) for key in keys[:count]]) for run in runs}) == len(runs):
+        if len({repr([run.settings.get(key) for key in keys[:count]]) for run in runs}) == len(runs):
             return keys[:count]
     return keys[:_WORDS_OF_NAME]
 

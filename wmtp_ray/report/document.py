@@ -33,7 +33,7 @@ def render_document(runs: Sequence[SavedRun], sweeps: Sequence[SavedSweep], made
 
 def runs_of_best_points(sweep: SavedSweep) -> list[SavedRun]:
     """Return the trials' runs of the points that stand first in the ranking."""
-    return [run for point in sweep.points[:MOST_SWEPT_POINTS] for run in sweep.runs.get(point.number, ())]
+    return [run for point in sweep.points[:MOST_SWEPT_POINTS] for run in sweep.runs.get(point.point, ())]
 
 
 def _title(runs: Sequence[SavedRun], arms: Sequence[Arm], sweeps: Sequence[SavedSweep]) -> str:

@@ -5,16 +5,14 @@ much, or that nothing can be told, and why that is to be expected of these data.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import orjson
-
 from wmtp_ray.config import arms
-from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.evaluation.compare import compare, trained_policy
 from wmtp_ray.evaluation.pass_at_k import Estimate
 from wmtp_ray.evaluation.results import EvaluationResults
+from wmtp_ray.saved_records import write_record
 from wmtp_ray.tracking.training_difference import training_difference
 
 FILE_NAME = "quickstart.json"
@@ -72,7 +70,7 @@ class QuickstartSummary:
 
 def write_summary(path: Path, summary: QuickstartSummary) -> None:
     """Write quickstart.json."""
-    atomic_write(path, orjson.dumps(asdict(summary), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_record(path, summary)
 
 
 def share_of(found: Estimate) -> Share:

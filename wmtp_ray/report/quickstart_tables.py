@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from rich.table import Table
-
 from wmtp_ray.intervals import RULE
 from wmtp_ray.objective.baseline_standing import baseline_standings
 from wmtp_ray.report.quickstart_summary import CriticFindings, QuickstartArm
+from wmtp_ray.text_tables import titled_table
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.training.held_out import HeldOutLosses
 
@@ -25,67 +24,56 @@ _RUN_NUMBERS = {
 }
 
 
-def critic_table(critic: CriticFindings) -> Table:
+def critic_table(critic: CriticFindings) -> str:
     """What the critic can tell, and what predictors tell that see next to nothing of a program."""
     verdict = "fails" if critic.failures else "passes"
-    lost = [each.name for each in baseline_standings(critic.metrics) if each.lost]
+    standings = baseline_standings(critic.metrics)
+    lost = [each.name for each in standings if each.lost]
     caption = f"It {verdict} the gate" + (f", and does not beat {', '.join(lost)}." if lost else ".")
-    table = Table(
-        "on held-out problems", "found", "chance", title="The critic before it weighs anything", caption=caption
-    )
+    rows = [["on held-out problems", "found", "chance"]]
     for key, label in _CRITIC_NUMBERS.items():
         if f"critic/{key}" in critic.metrics:
-            table.add_row(label, f"{critic.metrics[f'critic/{key}']:.3f}", "0.5")
-    for standing in baseline_standings(critic.metrics):
+            rows.append([label, f"{critic.metrics[f'critic/{key}']:.3f}", "0.5"])
+    for standing in standings:
         for measure in standing.measures:
             if measure.name == "pair accuracy":
-                table.add_row(f"    by {standing.name}", f"{measure.baseline:.3f}", "0.5")
-    return table
+                rows.append([f"    by {standing.name}", f"{measure.baseline:.3f}", "0.5"])
+    return titled_table("The critic before it weighs anything", rows, caption)
 
 
-def run_table(results: Mapping[str, RunResult]) -> Table:
+def run_table(results: Mapping[str, RunResult]) -> str:
     """How each arm's training went."""
-    table = Table("", *results, title="The runs")
-    table.add_row("steps", *(str(result.steps) for result in results.values()))
+    rows = [["", *results], ["steps", *(str(result.steps) for result in results.values())]]
     for key, label in _RUN_NUMBERS.items():
-        table.add_row(label, *(_cell(result.metrics.get(key)) for result in results.values()))
-    return table
+        rows.append([label, *(_cell(result.metrics.get(key)) for result in results.values())])
+    return titled_table("The runs", rows)
 
 
-def loss_table(losses: Mapping[str, HeldOutLosses]) -> Table:
+def loss_table(losses: Mapping[str, HeldOutLosses]) -> str:
     """How likely each model finds correct and incorrect programs."""
-    table = Table(
-        "model",
-        "correct programs",
-        "incorrect programs",
-        "margin",
-        title="Loss per token on problems never seen",
-        caption="Lower is likelier. A positive margin: correct programs are likelier than incorrect ones. base and "
-        "baseline read correct programs alone, the other arms incorrect ones too.",
-    )
+    rows = [["model", "correct programs", "incorrect programs", "margin"]]
     for name, each in losses.items():
-        table.add_row(name, f"{each.correct:.3f}", f"{each.incorrect:.3f}", f"{each.incorrect - each.correct:+.3f}")
-    return table
-
-
-def pass_table(arms: Mapping[str, QuickstartArm]) -> Table:
-    """How many held-out problems each arm solves, beside how much training it had."""
-    table = Table(
-        "arm",
-        "steps",
-        "supervised tokens",
-        "Pass@1",
-        "95 % interval",
-        title="Held-out problems solved by the program that the model writes",
-        caption="Greedy; every program is run on ten inputs. Steps and tokens are those since the base, from which "
-        f"every arm starts. Intervals: {RULE}.",
+        rows.append([name, f"{each.correct:.3f}", f"{each.incorrect:.3f}", f"{each.incorrect - each.correct:+.3f}"])
+    caption = (
+        "Lower is likelier. A positive margin: correct programs are likelier than incorrect ones. base and baseline "
+        "read correct programs alone, the other arms incorrect ones too."
     )
+    return titled_table("Loss per token on problems never seen", rows, caption)
+
+
+def pass_table(arms: Mapping[str, QuickstartArm]) -> str:
+    """How many held-out problems each arm solves, beside how much training it had."""
+    rows = [["arm", "steps", "supervised tokens", "Pass@1", "95 % interval"]]
     for name, arm in arms.items():
         tokens = "-" if arm.supervised_tokens is None else f"{arm.supervised_tokens:,}"
         found = arm.greedy
         numbers = ("-", "-") if found is None else (f"{found.estimate:.3f}", f"[{found.low:.3f}, {found.high:.3f}]")
-        table.add_row(name, str(arm.steps), tokens, *numbers)
-    return table
+        rows.append([name, str(arm.steps), tokens, *numbers])
+    caption = (
+        "Greedy; every program is run on ten inputs. Steps and tokens are those since the base, from which every arm "
+        f"starts. Intervals: {RULE}."
+    )
+    return titled_table("Held-out problems solved by the program that the model writes", rows, caption)
 
 
 def _cell(value: float | None) -> str:

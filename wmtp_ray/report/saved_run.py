@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
-from wmtp_ray.errors import ArtifactError
 from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
+from wmtp_ray.saved_records import read_record
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.token_evidence import TokenEvidence, read_token_evidence
 from wmtp_ray.tracking.training_record import TrainingRecord, read_settings, record_of_run
 
 Column = npt.NDArray[np.float64]
+
+WEIGHTING = "weighting.type"
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,15 @@ class Health:
 
 
 @dataclass(frozen=True)
+class _StageHealth:
+    """What the report reads of stage_result.json."""
+
+    health: Health | None
+
+
+@dataclass(frozen=True)
 class SavedRun:
-    """One run's folder. `config` has dotted keys; `evaluations` are by the folder's name below eval/."""
+    """One run's folder. `config` is what was asked for, by dotted key; `evaluations` are by the folder below eval/."""
 
     name: str
     path: Path
@@ -57,7 +65,17 @@ class SavedRun:
     @property
     def weighting(self) -> str:
         """The arm that the run was: what stage 2 ran with (critic.gate=uniform may fall back), else as configured."""
-        return self.training.weighting if self.training is not None else str(self.config.get("weighting.type"))
+        return self.training.weighting if self.training is not None else str(self.config.get(WEIGHTING))
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether stage 2 ran with another weighting than the one that was asked for."""
+        return self.training is not None and self.weighting != str(self.config.get(WEIGHTING))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as it ran: with the weighting that stage 2 ran with."""
+        return self.config | {WEIGHTING: self.weighting} if self.fell_back else self.config
 
     @property
     def seed(self) -> int | None:
@@ -102,9 +120,6 @@ def _read_health(path: Path) -> Iterator[tuple[int, Health]]:
         file = RunFolder(path).stage(stage).stage_result
         if not file.is_file():
             continue
-        try:
-            health = orjson.loads(file.read_bytes())["health"]
-            if health is not None:
-                yield stage, Health(dict(health["metrics"]), tuple(health["failures"]))
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{file} is not what a stage writes ({error!r}); restore it or leave it out") from error
+        health = read_record(file, _StageHealth, "restore it, or leave the run out").health
+        if health is not None:
+            yield stage, health

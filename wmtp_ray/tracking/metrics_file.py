@@ -9,16 +9,17 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-import orjson
+from msgspec import Struct
 
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.durable_files import append_durably, atomic_write
 from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.saved_records import decode_record, encode_line, is_json
 
 RESERVED_KEYS = frozenset({"stage", "step", "time"})
 NAN = float("nan")
+_REMEDY = "take the line out: the report then lacks that step"
 Position = tuple[int, int]  # (stage, step)
 
 
@@ -43,7 +44,7 @@ class JsonlSink:
         position = (report.stage, report.step)
         now_s = time.time()
         values = {"stage": report.stage, "step": report.step, "time": now_s, **report.metrics}
-        line = orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+        line = encode_line(values)
         if self._last is not None and position <= self._last:
             self._file.close()
             self._rewrite(end=None, added={position: line})
@@ -68,23 +69,29 @@ class JsonlSink:
     def _rewrite(self, end: Position | None, added: Mapping[Position, bytes] = MappingProxyType({})) -> None:
         """Keep the whole lines before `end` (all for None) and `added`, in order; leave a file alone that is so."""
         data = self.path.read_bytes() if self.path.exists() else b""
-        lines = {position: line for line, position in _whole_lines(data) if end is None or position < end} | dict(added)
+        lines = {
+            position: line for line, position in _whole_lines(data, self.path) if end is None or position < end
+        } | dict(added)
         self._last = max(lines, default=None)
         new_data = b"".join(lines[position] for position in sorted(lines))
         if new_data != data:
             atomic_write(self.path, new_data)
 
 
-def _whole_lines(data: bytes) -> Iterator[tuple[bytes, Position]]:
+class _Line(Struct):
+    """What every line of metrics.jsonl has beside its metrics."""
+
+    stage: int
+    step: int
+    time: float
+
+
+def _whole_lines(data: bytes, path: Path) -> Iterator[tuple[bytes, Position]]:
     """Every line that was written to its end, with its position; a torn one is skipped."""
-    for line in data.splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            continue
-        try:
-            values = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            continue
-        yield line, (values["stage"], values["step"])
+    for number, line in enumerate(data.splitlines(keepends=True), start=1):
+        if line.endswith(b"\n") and is_json(line):
+            found = decode_record(line, _Line, f"{path}:{number}", _REMEDY)
+            yield line, (found.stage, found.step)
 
 
 def read_reports(run_dir: Path) -> list[StepReport]:
@@ -95,12 +102,17 @@ def read_reports(run_dir: Path) -> list[StepReport]:
 def read_timed_reports(run_dir: Path) -> list[tuple[StepReport, float]]:
     """Return all whole lines as reports, each with its time in seconds since the epoch."""
     path = RunFolder(run_dir).metrics
-    lines = [line for line, _ in _whole_lines(path.read_bytes())] if path.is_file() else []
-    values = [orjson.loads(line) for line in lines]
-    return [(report_of(each), each["time"]) for each in values]
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return [
+        report_of(line, f"{path}:{number}")
+        for number, line in enumerate(lines, start=1)
+        if line.endswith(b"\n") and is_json(line)
+    ]
 
 
-def report_of(values: dict[str, Any]) -> StepReport:
-    """Turn the values of one line into a report, null as NaN."""
+def report_of(line: bytes, where: object) -> tuple[StepReport, float]:
+    """Turn one line into a report, null as NaN, and its time; ArtifactError names `where` and the field."""
+    found = decode_record(line, _Line, where, _REMEDY)
+    values = decode_record(line, dict[str, float | None], where, _REMEDY)
     metrics = {key: NAN if value is None else value for key, value in values.items() if key not in RESERVED_KEYS}
-    return StepReport(stage=values["stage"], step=values["step"], metrics=metrics)
+    return StepReport(stage=found.stage, step=found.step, metrics=metrics), found.time

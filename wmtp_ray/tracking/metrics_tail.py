@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import orjson
-
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.metrics_file import report_of
@@ -30,7 +28,7 @@ class MetricsTail:
         except FileNotFoundError:
             return []
         self._read_bytes += len(whole) + 1 if whole else 0
-        reports = [report_of(orjson.loads(line)) for line in whole.splitlines()]
+        reports = [report_of(line, self._path)[0] for line in whole.splitlines()]
         return [report for report in reports if report.stage == self._stage and self._is_new(report.step)]
 
     def _go_on_in(self, descriptor: int) -> None:

@@ -9,14 +9,14 @@ It changes nothing in MLflow. The run's own folder has most of it too (`metrics.
 
 import csv
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
-
 from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.saved_records import write_record
 from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
 from wmtp_ray.tracking.mlflow_run import SQLITE_PREFIX, connect
 
@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 RUN, METRICS, ARTIFACTS = "run.json", "metrics.csv", "artifacts"
 _RUN_ID = re.compile("[0-9a-f]{32}")
 _SHOWN = 10
+
+
+@dataclass(frozen=True)
+class ExportedRun:
+    """The content of run.json; times are ISO dates, `metrics` holds the last value of each."""
+
+    run_id: str
+    run_name: str
+    experiment_id: str
+    status: str
+    started: str | None
+    ended: str | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float | None]
 
 
 def export_mlflow_run(uri: str, run: str, out: Path) -> int:
@@ -43,7 +58,7 @@ def export_mlflow_run(uri: str, run: str, out: Path) -> int:
         client = connect(uri)
         found = _find(client, run)
         with atomic_directory(out) as staged:
-            (staged / RUN).write_bytes(_described(found))
+            write_record(staged / RUN, _described(found))
             num_points = _write_metrics(client, found, staged / METRICS)
             (staged / ARTIFACTS).mkdir()
             for entry in client.list_artifacts(found.info.run_id):
@@ -77,20 +92,19 @@ def _find(client: "MlflowClient", wanted: str) -> "Run":
     raise ArtifactError(f"there is no run with the id or name {wanted}; give one of those, the newest are: {names}")
 
 
-def _described(run: "Run") -> bytes:
+def _described(run: "Run") -> ExportedRun:
     info, data = run.info, run.data
-    content = {
-        "run_id": info.run_id,
-        "run_name": info.run_name,
-        "experiment_id": info.experiment_id,
-        "status": info.status,
-        "started": _iso(info.start_time),
-        "ended": _iso(info.end_time),
-        "params": data.params,
-        "tags": data.tags,
-        "metrics": data.metrics,
-    }
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return ExportedRun(
+        run_id=info.run_id,
+        run_name=info.run_name,
+        experiment_id=info.experiment_id,
+        status=info.status,
+        started=_iso(info.start_time),
+        ended=_iso(info.end_time),
+        params=data.params,
+        tags=data.tags,
+        metrics={**data.metrics},
+    )
 
 
 def _iso(time_ms: int | None) -> str | None:

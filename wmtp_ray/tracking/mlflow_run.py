@@ -85,10 +85,10 @@ class MlflowRun:
         self._had = run.data
         self._steps: dict[str, frozenset[int]] = {}
         params = fit("parameter", flat_params(target.params), MAX_PARAM_CHARS)
-        tags = fit("tag", target.tags, MAX_TAG_CHARS)
-        self.notes += params.changes + tags.changes
+        self.notes += params.changes
         self._params = self._new_params(params.values)
-        self._tags = {key: text for key, text in tags.values.items() if self._had.tags.get(key) != text}
+        self._tags: dict[str, str] = {}
+        self.add_tags(target.tags)
 
     @classmethod
     def open(cls, target: MlflowTarget) -> Self:
@@ -122,6 +122,12 @@ class MlflowRun:
         if self.status != "RUNNING":
             self._client.update_run(self.run_id, status="RUNNING")
             self.status = "RUNNING"
+
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Have tags logged with the next `log_params` that the run does not have, or has otherwise."""
+        fitted = fit("tag", tags, MAX_TAG_CHARS)
+        self.notes += [change for change in fitted.changes if change not in self.notes]
+        self._tags |= {key: text for key, text in fitted.values.items() if self._had.tags.get(key) != text}
 
     def log_params(self) -> None:
         """Log the parameters and tags that the run does not have yet; does nothing when called again."""

@@ -54,6 +54,7 @@ class MlflowSink:
         self._run: MlflowRun | None = None
         self._waiting: deque[Recorded] = deque(maxlen=MAX_WAITING_STEPS)
         self._numbers: dict[str, MetricPoint] = {}
+        self._tags: dict[str, str] = {}
         self._began_ms = milliseconds(time.time())
         self._sent: set[Position] = set()  # steps that MLflow has, for sure
         self._is_behind = True  # metrics.jsonl may have steps that are neither sent nor waiting
@@ -85,6 +86,12 @@ class MlflowSink:
         points = number_points(metrics, time.time_ns() // 1_000_000)
         with self._wake:
             self._numbers |= {point.key: point for point in points}
+            self._wake.notify_all()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Queue tags, in place of those of the same names."""
+        with self._wake:
+            self._tags |= tags
             self._wake.notify_all()
 
     def add_artifact(self, path: Path) -> None:
@@ -138,7 +145,7 @@ class MlflowSink:
             counts += run.lost if run is not None else Counter()
         described = MlflowRun.described(self._target) if run is None else (run.num_params, run.num_tags)
         counts["parameter"] += described[0]
-        counts["tag"] += described[1]
+        counts["tag"] += described[1] + len(self._tags)
         words = counted(counts)
         if self._final_status is not None and not (self._ended and self._is_whole()):
             words = f"{words}, the status {self._final_status}" if words else f"the status {self._final_status}"
@@ -162,7 +169,7 @@ class MlflowSink:
 
     def _has_work(self) -> bool:
         """While MLflow is away there is always something: to find out when it is back."""
-        return bool(self._waiting or self._numbers or self._outage)
+        return bool(self._waiting or self._numbers or self._tags or self._outage)
 
     def _attempt(self, *, closing: bool) -> bool:
         """Send everything that waits, and end the run when closing; False when the server did not take it."""
@@ -201,6 +208,9 @@ class MlflowSink:
 
     def _send(self) -> None:
         run = self._opened()
+        with self._wake:
+            tags, self._tags = self._tags, {}
+        run.add_tags(tags)
         run.log_params()
         if self._is_behind:
             self._catch_up(run)

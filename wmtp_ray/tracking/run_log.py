@@ -99,17 +99,12 @@ class _LineFile(logging.Handler):
         super().close()
 
 
-def log_file(run_dir: Path, process: str) -> Path:
-    """Return the log of a process."""
-    return RunFolder(run_dir).logs / f"{process}{LOG_SUFFIX}"
-
-
 _opened: list[_LineFile] = []  # the last one is in use
 
 
 def open_log(run_dir: Path, process: str) -> bool:
     """Have this process log to `run_dir/logs/<process>.log` until it opens another log; whether it did not before."""
-    path = log_file(run_dir, process)
+    path = RunFolder(run_dir).logs / f"{process}{LOG_SUFFIX}"
     if _is_open(path):
         return False
     if _opened:
@@ -121,7 +116,7 @@ def open_log(run_dir: Path, process: str) -> bool:
 @contextmanager
 def opened_log(run_dir: Path, process: str) -> Iterator[None]:
     """Have this process log to `run_dir/logs/<process>.log` inside the block, unless it does so already."""
-    path = log_file(run_dir, process)
+    path = RunFolder(run_dir).logs / f"{process}{LOG_SUFFIX}"
     if _is_open(path):
         yield
         return
@@ -135,7 +130,7 @@ def opened_log(run_dir: Path, process: str) -> Iterator[None]:
 @contextmanager
 def driver_log(run_dir: Path) -> Iterator[None]:
     """Log the driver's part of a run, from a line that says which process it is to one that says how it ended."""
-    if _is_open(log_file(run_dir, DRIVER)):
+    if _is_open(RunFolder(run_dir).logs / f"{DRIVER}{LOG_SUFFIX}"):
         yield
         return
     with opened_log(run_dir, DRIVER):

@@ -82,11 +82,13 @@ def _require_logs(run_dir: Path, processes: list[str], wanted: WantedLines, *, f
         raise ArtifactError(f"There is no run {run_dir}; {beside}. Name a run's folder, storage/runs/NAME")
     if follow:
         return
-    logs = RunFolder(run_dir).logs
     if not processes:
         raise ArtifactError(
-            f"{logs} holds no log: the run has not started, or an earlier version wrote it. --follow waits "
-            "for the first line"
+            f"{RunFolder(run_dir).logs} holds no log: the run has not started, or an earlier version wrote it. "
+            "--follow waits for the first line"
         )
     if wanted.process is not None and wanted.process not in processes:
-        raise ArtifactError(f"No process {wanted.process!r} has a log in {logs}; choose one of {', '.join(processes)}")
+        raise ArtifactError(
+            f"No process {wanted.process!r} has a log in {RunFolder(run_dir).logs}; choose one of "
+            f"{', '.join(processes)}"
+        )

@@ -7,17 +7,15 @@ left are the lucky ones. Starts nothing and measures nothing.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from wmtp_ray.config.sweep import Objective
-from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.intervals import CONFIDENCE, Interval, over_seeds
 from wmtp_ray.run_folder import RunFolder, SweepFolder
+from wmtp_ray.saved_records import read_record, write_record
 
 TrialStatus = Literal["finished", "stopped", "failed", "unfinished"]
 
@@ -26,7 +24,8 @@ TrialStatus = Literal["finished", "stopped", "failed", "unfinished"]
 class TrialRecord:
     """How a trial ended. `run_dir` is relative to the sweep's folder; metrics that are no finite number are None.
 
-    stopped: by early stopping or a rule, which `stop_reason` names; failed: `stop_reason` is the error.
+    stopped: by early stopping or a rule, which `stop_reason` names; failed: `stop_reason` is the error. `fell_back_to`
+    names the weighting that stage 2 ran with where it is not the one that was asked for (critic.gate=uniform).
     """
 
     name: str
@@ -39,6 +38,7 @@ class TrialRecord:
     metrics: dict[str, float | None]
     run_dir: str
     notes: tuple[str, ...]
+    fell_back_to: str | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -61,6 +61,66 @@ class PointSummary:
     def is_complete(self) -> bool:
         """Whether every seed finished and has the objective."""
         return len(self.values) == self.num_seeds
+
+
+@dataclass(frozen=True)
+class SavedPoint:
+    """A point in sweep.json; `mean` is None where no seed finished with the objective, `values` by finished seed."""
+
+    point: int
+    overrides: dict[str, Any]
+    mean: float | None
+    low: float | None
+    high: float | None
+    values: dict[int, float]
+    statuses: dict[str, int]
+    seeds: tuple[int, ...] = ()
+    num_seeds: int = 0
+
+
+@dataclass(frozen=True)
+class SweepFindings:
+    """What sweep.json says beside the resolved sweep; points stand from best to worst."""
+
+    interval: str
+    shared: tuple[str, ...]
+    trials: tuple[TrialRecord, ...]
+    points: tuple[SavedPoint, ...]
+    best: SavedPoint | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class SavedObjective:
+    """What the points were ranked by."""
+
+    metric: str
+    mode: Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class SavedTrial:
+    """A trial in sweep.json, as far as it is read again."""
+
+    name: str
+    point: int
+    status: TrialStatus
+    stop_reason: str | None
+    run_dir: str
+
+
+@dataclass(frozen=True)
+class SavedSweepFile:
+    """sweep.json, as far as it is read again."""
+
+    objective: SavedObjective
+    search: str
+    space: dict[str, Any]
+    interval: str
+    shared: tuple[str, ...]
+    trials: tuple[SavedTrial, ...]
+    points: tuple[SavedPoint, ...]
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -92,12 +152,12 @@ def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
     sign = 1.0 if objective.mode == "min" else -1.0
     points = [_summary(number, trials, objective.metric) for number, trials in by_point.items()]
     points.sort(key=lambda p: (not p.is_complete, sign * p.objective.value if p.objective else math.inf, p.point))
-    return Ranking(tuple(points), _verdict(points, objective))
+    return Ranking(tuple(points), " ".join([_verdict(points, objective), *_fallen_back(records)]))
 
 
 def write_trial(run_dir: Path, record: TrialRecord) -> None:
     """Leave a trial's record in its run's folder; from then on the trial is over."""
-    atomic_write(RunFolder(run_dir).trial, orjson.dumps(asdict(record), option=_JSON))
+    write_record(RunFolder(run_dir).trial, record)
 
 
 def read_trial(run_dir: Path) -> TrialRecord | None:
@@ -105,37 +165,31 @@ def read_trial(run_dir: Path) -> TrialRecord | None:
     path = RunFolder(run_dir).trial
     if not path.is_file():
         return None
-    values = orjson.loads(path.read_bytes())
-    return TrialRecord(**values | {"notes": tuple(values["notes"])})
+    return read_record(path, TrialRecord, "remove it, and go on with wmtp sweep ... --resume: the trial runs again")
 
 
 def write_sweep(
     directory: Path, spec: dict[str, Any], records: Sequence[TrialRecord], ranking: Ranking, shared: Sequence[str]
 ) -> None:
     """Write sweep.json, replacing an earlier one at once. `spec` is the resolved sweep, `shared` what was done once."""
-    best = ranking.best
-    content = {
-        **spec,
-        "interval": f"Student's t over seeds, {CONFIDENCE:.0%}",
-        "shared": list(shared),
-        "trials": [asdict(record) for record in records],
-        "points": [_point_json(point) for point in ranking.points],
-        "best": _point_json(best) if best else None,
-        "verdict": ranking.verdict,
-    }
-    atomic_write(SweepFolder(directory).result, orjson.dumps(content, option=_JSON))
+    found = SweepFindings(
+        interval=f"Student's t over seeds, {CONFIDENCE:.0%}",
+        shared=tuple(shared),
+        trials=tuple(records),
+        points=tuple(map(_saved_point, ranking.points)),
+        best=_saved_point(ranking.best) if ranking.best else None,
+        verdict=ranking.verdict,
+    )
+    own = {field.name: getattr(found, field.name) for field in fields(found)}
+    write_record(SweepFolder(directory).result, spec | own)
 
 
-def read_sweep(directory: Path) -> dict[str, Any]:
-    """Read sweep.json; ArtifactError when the folder has none."""
+def read_sweep(directory: Path) -> SavedSweepFile:
+    """Read sweep.json; ArtifactError when the folder has none or one of another form."""
     path = SweepFolder(directory).result
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; expected the folder of a sweep that has begun")
-    content: dict[str, Any] = orjson.loads(path.read_bytes())
-    return content
-
-
-_JSON = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    return read_record(path, SavedSweepFile, "go on with wmtp sweep ... --resume: it writes a new one")
 
 
 def _summary(number: int, trials: Sequence[TrialRecord], metric: str) -> PointSummary:
@@ -167,6 +221,18 @@ def _verdict(points: Sequence[PointSummary], objective: Objective) -> str:
     return f"{text}Point {first.point} is first, but {overlap}."
 
 
+def _fallen_back(records: Sequence[TrialRecord]) -> list[str]:
+    """Name the trials that did not run with the weighting of their point: the swept values of it had no effect."""
+    fallen = [record for record in records if record.fell_back_to is not None]
+    if not fallen:
+        return []
+    names = ", ".join(record.name.rpartition("/")[2] for record in fallen)
+    return [
+        f"{len(fallen)} of {len(records)} trials ran with {fallen[0].fell_back_to} weights (critic.gate): {names}. "
+        "Their swept values of weighting had no effect."
+    ]
+
+
 def _paired(first: PointSummary, second: PointSummary) -> str:
     """Compare the two seed by seed, which takes out what a seed does to both."""
     seeds = [seed for seed in first.values if seed in second.values]
@@ -177,8 +243,16 @@ def _paired(first: PointSummary, second: PointSummary) -> str:
     return f" (difference over the same {len(seeds)} seeds {rendered(difference)}, {end})"
 
 
-def _point_json(point: PointSummary) -> dict[str, Any]:
+def _saved_point(point: PointSummary) -> SavedPoint:
     found = point.objective
-    interval = {"mean": found and found.value, "low": found and found.low, "high": found and found.high}
-    rest = {"seeds": sorted(point.values), "num_seeds": point.num_seeds, "statuses": point.statuses}
-    return {"point": point.point, "overrides": point.overrides, **interval, "values": point.values, **rest}
+    return SavedPoint(
+        point=point.point,
+        overrides=point.overrides,
+        mean=None if found is None else found.value,
+        low=None if found is None else found.low,
+        high=None if found is None else found.high,
+        values=point.values,
+        seeds=tuple(sorted(point.values)),
+        num_seeds=point.num_seeds,
+        statuses=point.statuses,
+    )

@@ -6,17 +6,11 @@
 The file's form alone: `training/token_evidence.py` fills it, `report/` shows it. Numpy and torch stay out.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from wmtp_ray.durable_files import atomic_write
-from wmtp_ray.errors import ArtifactError
 from wmtp_ray.run_folder import StageFolder
-
-_LISTS = ("tokens", "losses", "values", "td_errors", "edit")
+from wmtp_ray.saved_records import read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ class TokenEvidence:
 def write_token_evidence(directory: Path, evidence: TokenEvidence) -> Path:
     """Write `directory/token_evidence.json`, replacing an earlier one at once."""
     path = StageFolder(directory).token_evidence
-    atomic_write(path, orjson.dumps(asdict(evidence), option=orjson.OPT_APPEND_NEWLINE))
+    write_record(path, evidence)
     return path
 
 
@@ -84,22 +78,4 @@ def read_token_evidence(directory: Path) -> TokenEvidence | None:
     path = StageFolder(directory).token_evidence
     if not path.is_file():
         return None
-    try:
-        values = orjson.loads(path.read_bytes())
-        held_out = values.pop("held_out")
-        pairs = tuple(_pair(each) for each in values.pop("pairs"))
-        return TokenEvidence(held_out=HeldOutLoss(**held_out) if held_out else None, pairs=pairs, **values)
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} is not what a run writes ({error!r}); remove it, the rest of the run can be read without it"
-        ) from error
-
-
-def _pair(values: dict[str, Any]) -> ProgramPair:
-    return ProgramPair(**values | {name: _trace(values[name]) for name in ("correct", "incorrect")})
-
-
-def _trace(values: dict[str, Any]) -> TokenTrace:
-    tuples = {name: None if values[name] is None else tuple(values[name]) for name in _LISTS}
-    weights = {name: tuple(each) for name, each in values["weights"].items()}
-    return TokenTrace(**values | tuples | {"weights": weights})
+    return read_record(path, TokenEvidence, "remove it: the rest of the run can be read without it")

@@ -9,6 +9,7 @@ from pathlib import Path
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.run_folder import TRAIN_STAGE, RunFolder
+from wmtp_ray.tracking.decisions import read_decisions
 from wmtp_ray.tracking.metrics_file import JsonlSink
 from wmtp_ray.tracking.mlflow_points import Recorded, milliseconds
 from wmtp_ray.tracking.mlflow_run import MlflowTarget, RunStatus, default_uri
@@ -45,6 +46,11 @@ class Tracker:
         if self._mlflow is not None:
             self._mlflow.set_result(metrics)
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record what was decided while the run ran; decisions.json is `tracking/decisions.py`'s part."""
+        if self._mlflow is not None:
+            self._mlflow.set_tags(tags)
+
     def add_artifact(self, path: Path) -> None:
         """Have MLflow keep a file or folder when the run ends."""
         if self._mlflow is not None:
@@ -74,13 +80,16 @@ def open_tracker(config: RunConfig, *, mlflow_run_id: str | None) -> Tracker:
 
 
 def mlflow_target(config: RunConfig, run_id: str | None) -> MlflowTarget:
-    """Return where and as what a run is written; its tags are tags there, and no parameters too."""
+    """Return where and as what a run is written; its tags are tags there, and no parameters too.
+
+    What was decided so far while the run ran is among the tags.
+    """
     return MlflowTarget(
         uri=config.tracking.mlflow_uri or default_uri(config.storage_root),
         experiment=config.tracking.experiment,
         run_name=config.run_name,
         params=config.model_dump(mode="json", exclude={"tags"}),
-        tags={"recipe": config.recipe, **config.tags},
+        tags={"recipe": config.recipe, **config.tags, **read_decisions(config.run_dir).tags()},
         run_id=run_id,
     )
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wmtp_ray.config.effects import PACE
+from wmtp_ray.config.schema import effects
 from wmtp_ray.tracking.training_record import Start, TrainingRecord
 
 TOKENS_TOLERANCE = 0.05  # rows differ in length, so equal steps give almost equal tokens
@@ -16,7 +18,7 @@ SEED_KEYS = ("seed", "train.sampling.seed", "critic_stage.sampling.seed")
 _ROWS = "data.policy_rows"
 _METHOD = ("weighting.", "rho1.", "reference.", "critic.", "critic_stage.")
 _METHOD_KEYS = ("recipe", "train.value_coef")
-# By hash, by count, or without effect on the policy.
+# By hash or by count; what cannot change the policy is not told at all.
 _TOLD_ELSEWHERE = (
     "model.path",
     "tokenizer.path",
@@ -24,14 +26,8 @@ _TOLD_ELSEWHERE = (
     "weighting.type",
     *SEED_KEYS,
     "data.train_file",
-    "data.index_file",
-    "data.read_ahead_rows",
     "train.max_steps",
     "train.epochs",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.keep_best_checkpoints",
-    "train.max_restarts",
 )
 _HASH_CHARS = 8
 _VALUE_CHARS = 40
@@ -257,7 +253,8 @@ def _differing_keys(before: TrainedPolicy, after: TrainedPolicy) -> list[str]:
     if before.training is None or after.training is None:
         return []
     one, two = before.training.settings, after.training.settings
-    return [key for key in one | two if key not in _TOLD_ELSEWHERE and one.get(key) != two.get(key)]
+    differing = [key for key in one | two if one.get(key) != two.get(key)]
+    return [key for key in differing if key not in _TOLD_ELSEWHERE and not effects().of(key) & PACE]
 
 
 def _setting(policy: TrainedPolicy, key: str) -> str:

@@ -7,22 +7,21 @@ of earlier versions the same is read from their other files, with what these kno
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import yaml
 
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.durable_files import atomic_write
+from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import TRAIN_STAGE, RunFolder, StageFolder
+from wmtp_ray.saved_records import read_record, write_record
 from wmtp_ray.tracking.metrics_file import read_reports
 
-_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+_REMEDY = "restore the file, or remove it: the run's other files tell what they know"
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,49 @@ class TrainingRecord:
     settings: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class StartRecord:
+    """The content of start.json: what stage 2 weights with, and the policy that it starts from."""
+
+    weighting: str
+    start: Start
+
+
+@dataclass(frozen=True)
+class PolicyTraining:
+    """The content of training.json: the hash of the weights that it speaks of, and how they were trained."""
+
+    weights_sha256: str | None
+    training: TrainingRecord
+
+
+@dataclass(frozen=True)
+class _PlannedPhase:
+    end_step: int
+
+
+@dataclass(frozen=True)
+class _PlannedCounts:
+    supervised_tokens: int
+
+
+@dataclass(frozen=True)
+class _PlanFacts:
+    """What a plan.json of any version may say of the training."""
+
+    dataset_fingerprint: str | None = None
+    phases: tuple[_PlannedPhase, ...] = ()
+    counts: _PlannedCounts | None = None
+
+
+@dataclass(frozen=True)
+class _StageFacts:
+    """What a stage_result.json of any version may say of the training."""
+
+    steps: int = 0
+    policy_sha256: str | None = None
+
+
 def write_start(config: RunConfig) -> None:
     """Leave start.json: what stage 2 starts from and with. A resumed run keeps what it was started with."""
     path = config.folder.start
@@ -65,14 +107,18 @@ def write_start(config: RunConfig) -> None:
     weights_sha256 = _weights_sha256(config.model.path)
     training = training_of(config.model.path, weights_sha256)
     start = Start(str(config.model.path.absolute()), weights_sha256, training)
-    content = {"weighting": config.weighting.type, "start": asdict(start)}
-    atomic_write(path, orjson.dumps(content, option=_OPTIONS))
+    write_record(path, StartRecord(config.weighting.type, start))
+
+
+def weighting_begun_with(run_dir: Path) -> str | None:
+    """Return what stage 2 began with, None where it has not begun."""
+    path = RunFolder(run_dir).start
+    return read_record(path, StartRecord, _REMEDY).weighting if path.is_file() else None
 
 
 def write_training(directory: Path, record: TrainingRecord) -> None:
     """Leave training.json beside a policy, with the hash of the weights that it speaks of."""
-    content = {"weights_sha256": _weights_sha256(directory), "training": asdict(record)}
-    atomic_write(ModelFolder(directory).training, orjson.dumps(content, option=_OPTIONS))
+    write_record(ModelFolder(directory).training, PolicyTraining(_weights_sha256(directory), record))
 
 
 def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | None:
@@ -83,8 +129,8 @@ def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | Non
     model = model.absolute()
     written = ModelFolder(model).training
     if written.is_file():
-        recorded, training = _parsed(written, lambda v: (v["weights_sha256"], training_from(v["training"])))
-        return training if weights_sha256 in (None, recorded) else None
+        found = read_record(written, PolicyTraining, _REMEDY)
+        return found.training if weights_sha256 in (None, found.weights_sha256) else None
     if model.name == "final" and _is_trained_run(model.parent):
         return record_of_run(model.parent)
     checkpoint = re.fullmatch(r"step_(\d+)", model.name)
@@ -99,7 +145,8 @@ def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
     steps, tokens = _extent(run_dir, step)
     start_file = RunFolder(run_dir).start
     if start_file.is_file():
-        weighting, start = _parsed(start_file, lambda values: (str(values["weighting"]), _start_from(values["start"])))
+        begun = read_record(start_file, StartRecord, _REMEDY)
+        weighting, start = begun.weighting, begun.start
     else:
         weighting, start = str(settings.get("weighting.type")), _start_by_path(run_dir, settings)
     return TrainingRecord(
@@ -109,7 +156,7 @@ def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
         supervised_tokens=tokens,
         critic_steps=_critic_steps(run_dir, settings),
         weighting=weighting,
-        dataset_fingerprint=_plan(run_dir).get("dataset_fingerprint"),
+        dataset_fingerprint=_planned(run_dir).dataset_fingerprint,
         start=start,
         settings=settings,
     )
@@ -133,23 +180,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     return dict(_leaves(values, ""))
 
 
-_MACHINE_SECTIONS = ("cluster.", "deadlines.", "tracking.", "tags", "evaluation.")
-_NAMES = {"run_name", "preset", "stages", "storage_root"}
-
-
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     """Leave out names and what only concerns the machine or the evaluation."""
-    return {key: value for key, value in config.items() if key not in _NAMES and not key.startswith(_MACHINE_SECTIONS)}
-
-
-def training_from(values: dict[str, Any]) -> TrainingRecord:
-    """Return what `write_training` wrote, from its JSON."""
-    return TrainingRecord(**values | {"start": _start_from(values["start"])})
-
-
-def _start_from(values: dict[str, Any]) -> Start:
-    before = values["training"]
-    return Start(**values | {"training": None if before is None else training_from(before)})
+    return {key: value for key, value in config.items() if effects().is_of_training(key)}
 
 
 def _start_by_path(run_dir: Path, settings: dict[str, Any]) -> Start:
@@ -161,12 +194,12 @@ def _start_by_path(run_dir: Path, settings: dict[str, Any]) -> Start:
 
 def _extent(run_dir: Path, step: int | None) -> tuple[int, int | None]:
     """Return the steps of stage 2 and their supervised tokens: the plan's, or of a part of it those reported."""
-    plan = _plan(run_dir)
-    planned = plan["phases"][-1]["end_step"] if plan.get("phases") else None
+    plan = _planned(run_dir)
+    planned = plan.phases[-1].end_step if plan.phases else None
     reports = [each for each in read_reports(run_dir) if each.stage == 2 and (step is None or each.step < step)]
     steps = step if step is not None else max((each.step + 1 for each in reports), default=0)
-    if planned is not None and steps == planned and "counts" in plan:
-        return steps, int(plan["counts"]["supervised_tokens"])
+    if planned is not None and steps == planned and plan.counts is not None:
+        return steps, plan.counts.supervised_tokens
     rates = [(each.metrics.get("perf/supervised_tokens_per_s"), each.metrics.get("perf/step_s")) for each in reports]
     known = [rate * seconds for rate, seconds in rates if rate is not None and seconds is not None]
     return steps, sum(map(round, known)) if len(known) == steps else None
@@ -178,35 +211,25 @@ def _critic_steps(run_dir: Path, settings: dict[str, Any]) -> int:
     folders = [RunFolder(run_dir).critic.path, *([Path(str(given)).parent] if given is not None else [])]
     for path in (StageFolder(folder).stage_result for folder in folders):
         if path.is_file():
-            return int(_parsed(path, lambda values: values.get("steps", 0)))
+            return read_record(path, _StageFacts, _REMEDY).steps
     return 0
 
 
 def _policy_sha256(run_dir: Path, steps: int) -> str | None:
     """Return the hash of the run's last policy, if it is the one after so many steps."""
     path = StageFolder(run_dir).stage_result
-    found = _parsed(path, lambda values: values) if path.is_file() else {}
-    return found.get("policy_sha256") if found.get("steps") == steps else None
+    found = read_record(path, _StageFacts, _REMEDY) if path.is_file() else None
+    return found.policy_sha256 if found is not None and found.steps == steps else None
 
 
-def _plan(run_dir: Path) -> dict[str, Any]:
+def _planned(run_dir: Path) -> _PlanFacts:
     path = RunFolder(run_dir).plan(TRAIN_STAGE)
-    return dict(_parsed(path, lambda values: values)) if path.is_file() else {}
+    return read_record(path, _PlanFacts, _REMEDY) if path.is_file() else _PlanFacts()
 
 
 def _weights_sha256(model: Path) -> str | None:
     weights = ModelFolder(model).find_weights()
     return None if weights is None else file_sha256(weights)
-
-
-def _parsed(path: Path, read: Any) -> Any:
-    try:
-        return read(orjson.loads(path.read_bytes()))
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} is not what a run writes ({error!r}); restore the file, or remove it: the run's other files tell "
-            "what they know"
-        ) from error
 
 
 def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

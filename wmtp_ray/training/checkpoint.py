@@ -13,13 +13,13 @@ a warning and the one before is used. With FSDP2 every rank writes its shards fi
 run's folder is shared. This module decides nothing about when to save.
 """
 
-import json
 import math
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,18 +30,31 @@ from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.ranks import Ranks
+from wmtp_ray.saved_records import read_record, write_exact_record, write_record
 from wmtp_ray.training.stored_tensors import SHARDS, describe, is_sharded, read_into, write_shards, write_whole
 
 _PREFIX = "step_"
 _MANIFEST = "manifest.json"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file of a checkpoint as it was written."""
+
+    num_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
 class RunState:
     """What a checkpoint knows beside tensors. `step` steps are done; the next one is number `step`.
 
-    `mean_loss` is the mean total loss of the steps since the checkpoint before.
+    `mean_loss` is the mean total loss of the steps since the checkpoint before. A field that this version does not know
+    is refused: without it the run would not go on as the one that wrote it.
     """
+
+    REFUSES_UNKNOWN_FIELDS: ClassVar = True
 
     stage: int
     step: int
@@ -150,15 +163,14 @@ def check_checkpoints(root: Path) -> list[str]:
 def find_damage(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, or None."""
     try:
-        manifest = json.loads((checkpoint / _MANIFEST).read_text())
-        expected = {name: (entry["num_bytes"], entry["sha256"]) for name, entry in manifest.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{_MANIFEST} cannot be read: {error}"
+        expected = read_record(checkpoint / _MANIFEST, dict[str, WrittenFile], "it is passed over")
+    except ArtifactError as error:
+        return str(error)
     unlisted = sorted(set(_files(checkpoint)) - expected.keys() - {_MANIFEST})
     if unlisted:
         return f"{unlisted[0]} is not in {_MANIFEST}"
-    for name, (num_bytes, sha256) in expected.items():
-        if (damage := _file_damage(checkpoint / name, name, num_bytes, sha256)) is not None:
+    for name, written in expected.items():
+        if (damage := _file_damage(checkpoint / name, name, written)) is not None:
             return damage
     return None
 
@@ -167,17 +179,17 @@ def _mean_loss(checkpoint: Path) -> float:
     """The score that retention orders by; a checkpoint that cannot say is the worst."""
     try:
         return read_state(checkpoint).mean_loss
-    except (OSError, ValueError, TypeError):
+    except ArtifactError:
         return math.inf
 
 
-def _file_damage(path: Path, name: str, num_bytes: int, sha256: str) -> str | None:
+def _file_damage(path: Path, name: str, written: WrittenFile) -> str | None:
     try:
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != num_bytes:
-            return f"{name} has {path.stat().st_size} bytes, {num_bytes} were written"
-        if file_sha256(path) != sha256:
+        if path.stat().st_size != written.num_bytes:
+            return f"{name} has {path.stat().st_size} bytes, {written.num_bytes} were written"
+        if file_sha256(path) != written.sha256:
             return f"{name} has another SHA-256 than when it was written"
     except OSError as error:  # a sector that cannot be read, say
         return f"{name} cannot be read: {error}"
@@ -186,7 +198,7 @@ def _file_damage(path: Path, name: str, num_bytes: int, sha256: str) -> str | No
 
 def read_state(checkpoint: Path) -> RunState:
     """Return the checkpoint's state.json."""
-    return RunState(**json.loads((checkpoint / "state.json").read_text()))
+    return read_record(checkpoint / _STATE, RunState, "restore the checkpoint from a copy, or remove its folder")
 
 
 def restore(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> RunState:
@@ -221,10 +233,10 @@ def _write(
     torch.save(torch.get_rng_state(), directory / "rng.pt")
     for snapshot in snapshots:
         shutil.copy2(snapshot, directory / "snapshots" / snapshot.name)
-    (directory / "state.json").write_text(json.dumps(asdict(state), indent=1))
+    write_exact_record(directory / _STATE, state)
     files = _files(directory).items()
-    manifest = {name: {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)} for name, path in files}
-    (directory / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+    manifest = {name: WrittenFile(path.stat().st_size, file_sha256(path)) for name, path in files}
+    write_record(directory / _MANIFEST, manifest)
 
 
 def _files(directory: Path) -> dict[str, Path]:

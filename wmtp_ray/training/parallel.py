@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wmtp_ray.config.schema import RunConfig, TrainConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.ranks import Ranks
+from wmtp_ray.tracking.decisions import Place
 from wmtp_ray.training.losses import StageLoss
 from wmtp_ray.training.sharding import shard
 
@@ -91,6 +92,17 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
             "choose one of these or train.device=auto"
         )
     return torch.device(wanted, local_rank % torch.cuda.device_count()) if wanted == "cuda" else torch.device(wanted)
+
+
+def device_words(device: torch.device) -> str:
+    """Name a device, for the record: cpu, cuda:0 (NVIDIA H200)."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def place_of_ranks(device: torch.device, config: RunConfig, stage: int, step: int, ranks: Ranks) -> Place:
+    """Return what is on record of a start of the ranks: what `train.device=auto` came to, and how many they are."""
+    where = device_words(device)
+    return Place("ranks", where, config.train.dtype, stage=stage, step=step, num_ranks=ranks.world_size)
 
 
 def scorer_device(config: RunConfig) -> str:

@@ -4,9 +4,8 @@ Stage 1 trains the critic's value head (and, with a critic of its own, the trunk
 held-out problems. Stage 2 trains the policy. `stage_run.py` runs either without knowing which.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wmtp_ray.artifacts.manifest import file_sha256
@@ -17,6 +16,7 @@ from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import current_ranks
 from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.saved_records import read_record, write_exact_record
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
 from wmtp_ray.tracking.token_evidence import TokenEvidence, write_token_evidence
@@ -86,7 +86,7 @@ def freeze_for_critic(policy: Policy, config: RunConfig) -> None:
 
 def write_stage_result(directory: Path, result: StageResult) -> None:
     """Leave the result where the driver and a resumed run find it."""
-    atomic_write(StageFolder(directory).stage_result, json.dumps(asdict(result), indent=1).encode())
+    write_exact_record(StageFolder(directory).stage_result, result)
 
 
 def read_stage_result(directory: Path) -> StageResult | None:
@@ -94,9 +94,7 @@ def read_stage_result(directory: Path) -> StageResult | None:
     path = StageFolder(directory).stage_result
     if not path.is_file():
         return None
-    fields = json.loads(path.read_text())
-    health = fields.pop("health")
-    return StageResult(**fields, health=HealthFindings(**health) if health else None)
+    return read_record(path, StageResult, "remove it, and start the run again with --resume: the stage ends anew")
 
 
 def write_failure(directory: Path, message: str) -> None:

@@ -5,17 +5,16 @@ it has not recorded; so the reports since the last checkpoint are kept in a file
 from that checkpoint sends again what is missing.
 """
 
-import json
 from contextlib import suppress
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from typing import Protocol
 
 import torch
 
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.saved_records import read_record, write_exact_record
 from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.run_estimate import stage_flops
 from wmtp_ray.training.loop import StepOutcome
@@ -67,7 +66,7 @@ class StepReports:
         if not self._kept.is_file():
             return
         known = {(report.stage, report.step) for report in self._sink.recorded()}
-        for report in (StepReport(**fields) for fields in json.loads(self._kept.read_text())):
+        for report in read_record(self._kept, list[StepReport], "remove it: metrics.jsonl then lacks these steps"):
             if report.step < first_step and (report.stage, report.step) not in known:
                 self._sink.send(report)
 
@@ -84,7 +83,7 @@ class StepReports:
         if self._stage.ranks.rank != 0:
             return
         with suppress(OSError):  # a full disk is the checkpoint's to name
-            atomic_write(self._kept, json.dumps([asdict(each) for each in self._since_checkpoint]).encode())
+            write_exact_record(self._kept, self._since_checkpoint)
         self._since_checkpoint.clear()
 
     def flush(self) -> None:

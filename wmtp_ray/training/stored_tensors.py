@@ -13,10 +13,8 @@ optimizer's hyperparameters are not stored, the configuration is their home. Nam
 are `checkpoint.py`'s.
 """
 
-import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -45,6 +43,7 @@ from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.saved_records import read_record, write_record
 
 SHARDS = "shards"
 _POLICY = "policy"
@@ -61,7 +60,7 @@ def describe(checkpoint: Path, policy: Policy) -> None:
     """Write what tensors are of: the model's shape, the value path, the adapters."""
     describe_policy(checkpoint / _POLICY, policy.transformer.args, policy.spec)
     if policy.adapters is not None:
-        ModelFolder(checkpoint / _POLICY).lora_spec.write_text(json.dumps(asdict(policy.adapters), indent=1))
+        write_record(ModelFolder(checkpoint / _POLICY).lora_spec, policy.adapters)
 
 
 def write_whole(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
@@ -177,8 +176,7 @@ def _stored_adapters(directory: Path) -> AdapterSpec | None:
     path = ModelFolder(directory).lora_spec
     if not path.exists():
         return None
-    fields = json.loads(path.read_text())
-    return AdapterSpec(**(fields | {"targets": tuple(fields["targets"])}))
+    return read_record(path, AdapterSpec, "restore the checkpoint from a copy, or remove its folder")
 
 
 def _require_fit(directory: Path, policy: Policy) -> None:

@@ -19,7 +19,7 @@ from wmtp_ray.artifacts.convert_checkpoint import check_rotary_frequencies, open
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer
 from wmtp_ray.artifacts.model_directory import write_model
-from wmtp_ray.artifacts.model_record import read_record
+from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
@@ -83,7 +83,7 @@ def test_the_directory_loads_strictly_and_describes_itself(source, tmp_path, tok
     assert adapter["prediction_heads"] == {1: "layers.2", 2: "extra_heads.0"}
     assert adapter["attention"] == {"n_heads": 4, "n_kv_heads": 2, "head_dim": 4}
     assert adapter["rope"]["theta"] == 5e5
-    record = read_record(out)
+    record = read_model_record(out)
     assert record is not None
     assert (record.kind, record.version, record.dtype) == ("policy", "7B_1T_4", "bfloat16+float32")
     assert record.created == "2026-01-02T00:00:00"
@@ -201,7 +201,7 @@ def test_a_byte_level_tokenizer_keeps_its_name_and_brings_its_settings(source, t
     written = CodeTokenizer(tmp_path / "out" / "tokenizer.json")
     assert written.sha256 == CodeTokenizer(path).sha256
     assert yaml.safe_load((tmp_path / "out" / "meta_adapter.yaml").read_text())["tokenizer"] == "tokenizer.json"
-    record = read_record(tmp_path / "out")
+    record = read_model_record(tmp_path / "out")
     assert record is not None
     assert {"tokenizer.json", "tokenizer_config.json"} <= record.files.keys()
 

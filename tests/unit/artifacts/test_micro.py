@@ -12,7 +12,7 @@ from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, save_transformer
 from wmtp_ray.artifacts.micro import MicroShape, make_micro_model, micro_args, open_random, open_slice
 from wmtp_ray.artifacts.model_directory import write_model
-from wmtp_ray.artifacts.model_record import read_record
+from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
 
@@ -151,6 +151,6 @@ def test_a_random_miniature_is_the_seeds_and_records_it(tmp_path, tokenizer):
         write_model(tmp_path / name, open_random(args, seed, tokenizer), datetime(2026, 1, 1), print, dry_run=False)
     one, same, other = (file_sha256(tmp_path / name / "model.safetensors") for name in ("one", "same", "other"))
     assert one == same != other
-    record = read_record(tmp_path / "one")
+    record = read_model_record(tmp_path / "one")
     assert record is not None
     assert (record.dtype, record.settings["seed"], record.settings["n_layers"]) == ("float16", 3, 4)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vendor.meta_llama import Transformer
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.model_directory import ModelToWrite, keep_place, narrowed, share_tokenizer, write_model
-from wmtp_ray.artifacts.model_record import read_record
+from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
@@ -114,7 +114,7 @@ def test_values_that_change_between_two_readings_are_found(write, model, tensors
     """NaN equals itself here, and 0.0 differs from -0.0: bits are compared."""
     tensors["norm.weight"] = torch.full((16,), float("nan"))
     out = write(replace(model, read=tensors.__getitem__))
-    assert read_record(out) is not None
+    assert read_model_record(out) is not None
     readings = iter([torch.zeros(16), -torch.zeros(16)])
     other = replace(model, settings={}, read=lambda name: next(readings) if name == "norm.weight" else tensors[name])
     with pytest.raises(ArtifactError, match=r"does not hold what was written: norm\.weight"):
@@ -135,7 +135,7 @@ def test_a_place_for_a_reward_model_is_optional_and_takes_no_models_place(write,
     keep_place(tmp_path / "reward", now, said.append, dry_run=True)
     assert not (tmp_path / "reward").exists()
     keep_place(tmp_path / "reward", now, said.append, dry_run=False)
-    record = read_record(tmp_path / "reward")
+    record = read_model_record(tmp_path / "reward")
     assert record is not None
     assert (record.kind, record.status, record.files) == ("reward", "optional", {})
     keep_place(tmp_path / "reward", now, said.append, dry_run=False)
@@ -168,5 +168,8 @@ def test_narrowing_refuses_to_make_numbers_infinite():
 def test_a_record_of_another_form_is_refused(write):
     out = write()
     (out / "metadata.json").write_text('{"version": 3}')
-    with pytest.raises(ArtifactError, match="no record of a converted model"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"metadata\.json: found a whole number in the field version, expected text; remove the file",
+    ):
         write()

@@ -15,7 +15,7 @@ from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, save_transformer
 from wmtp_ray.artifacts.model_directory import write_model
-from wmtp_ray.artifacts.model_record import SharedTokenizer, read_record
+from wmtp_ray.artifacts.model_record import SharedTokenizer, read_model_record
 from wmtp_ray.artifacts.reference_shards import open_reference
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.errors import ArtifactError
@@ -80,7 +80,7 @@ def test_the_record_names_the_policy_whose_tokenizer_it_shares(reference, policy
     write_shards(tmp_path / "rho-1b", reference, tokenizer, suffix="safetensors")
     out = tmp_path / "models" / "rho"
     convert(tmp_path / "rho-1b", out, policy)
-    record = read_record(out)
+    record = read_model_record(out)
     assert record is not None
     assert (record.kind, record.version, record.dtype) == ("reference", "r1", "float16")
     assert record.tokenizer_shared_with == SharedTokenizer("../policy", file_sha256(tokenizer))

@@ -99,7 +99,7 @@ def test_results_come_back_as_they_were_written(tmp_path):
     assert read_results(tmp_path) == results == read_results(path)
     assert results.identity["judge"]["isolation"] == "landlock"
     path.write_text("{}")
-    with pytest.raises(ArtifactError, match="is not what an evaluation writes"):
+    with pytest.raises(ArtifactError, match="the field key is missing; evaluate again"):
         read_results(tmp_path)
     with pytest.raises(ArtifactError, match="does not exist; expected the folder"):
         read_results(tmp_path / "absent")

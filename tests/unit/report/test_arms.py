@@ -1,5 +1,6 @@
 """Which runs are one arm, and what arms are called."""
 
+import json
 from pathlib import Path
 
 from wmtp_ray.report.arms import differing_keys, group_runs, reference_arm
@@ -75,3 +76,30 @@ def test_seeds_may_have_a_critic_each_and_two_critics_of_one_seed_are_two_arms(t
 def test_keys_that_one_run_lacks_differ(tmp_path: Path) -> None:
     runs = [read(tmp_path, "a"), read(tmp_path, "b", loss__normalizer="weights", seed=2)]
     assert differing_keys(runs) == ["loss.normalizer"]
+
+
+def fallen(root: Path, name: str, seed: int) -> SavedRun:
+    """A run of the method that critic.gate sent back to uniform weights."""
+    run = write_run(root, name, seed=seed, num_steps=1)
+    begun = {"path": "/models/nano", "weights_sha256": "nano", "training": None}
+    (run / "start.json").write_text(json.dumps({"weighting": "uniform", "start": begun}))
+    return read_run(run)
+
+
+def test_a_run_that_fell_back_to_uniform_weights_is_no_run_of_the_method(tmp_path: Path) -> None:
+    method, base = read(tmp_path, "method", seed=1), read(tmp_path, "base", "uniform", seed=1)
+    back = fallen(tmp_path, "back", seed=2)
+    assert (back.fell_back, method.fell_back, base.fell_back) == (True, False, False)
+    arms = group_runs([method, back, base])
+    assert [(arm.name, [run.name for run in arm.runs]) for arm in arms] == [
+        ("baseline", ["base"]),
+        ("uniform on mixed rows", ["back"]),
+        ("verifiable", ["method"]),
+    ]
+    assert differing_keys([method, back]) == ["weighting.type"]
+
+
+def test_it_is_one_arm_with_a_control_that_asked_for_the_same(tmp_path: Path) -> None:
+    asked = {"recipe": "verifiable", "data__policy_rows": "mixed"}
+    (arm,) = group_runs([fallen(tmp_path, "back", 2), read(tmp_path, "control", "uniform", 1, **asked)])
+    assert [run.name for run in arm.runs] == ["control", "back"]

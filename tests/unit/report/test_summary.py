@@ -119,3 +119,17 @@ def test_the_reference_is_the_uniform_arm_that_trained_as_the_others_did(tmp_pat
         ]
     )
     assert reference_arm(arms).runs[0].name == "b-baseline"
+
+
+def test_a_run_that_fell_back_is_told_and_counts_as_what_it_ran_with(tmp_path: Path) -> None:
+    trained(tmp_path, "back", "td", HARD)
+    begun = {"path": "/models/nano", "weights_sha256": "nano", "training": None}
+    (tmp_path / "back" / "start.json").write_text(json.dumps({"weighting": "uniform", "start": begun}))
+    back = read_run(tmp_path / "back")
+    told = (
+        "back was asked for weighting.type=td and ran with uniform weights (critic.gate): it counts as uniform on "
+        "mixed rows."
+    )
+    for runs in ([back], [back, trained(tmp_path, "method", "td", GAIN)]):
+        bullets = [text for block in summary_of(*runs).blocks if isinstance(block, Bullets) for text in block.items]
+        assert told in bullets

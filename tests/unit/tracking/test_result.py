@@ -24,6 +24,7 @@ def test_keys_are_those_that_outside_code_reads(tmp_path):
         "warnings",
         "memory",
         "weighting",
+        "decisions",
     ]
 
 

@@ -1,5 +1,7 @@
 """How a sweep ranks its points, and what it may say about the first."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from wmtp_ray.config.sweep import Objective
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.run_folder import SweepFolder
 from wmtp_ray.tracking.sweep_result import (
     TrialRecord,
     TrialStatus,
@@ -86,8 +89,9 @@ class TestFiles:
     def test_a_sweep_holds_space_trials_points_and_the_best(self, tmp_path: Path) -> None:
         found = [*records(p0=[2.0, 3.0], p1=[1.0, 1.5]), record(2, 0, None, "failed")]
         ranking = rank(found, LOWEST)
-        write_sweep(tmp_path, {"space": {"weighting.beta": [0, 1, 2]}}, found, ranking, ["the index"])
-        content = read_sweep(tmp_path)
+        spec = {"objective": LOWEST.model_dump(mode="json"), "search": "grid", "space": {"weighting.beta": [0, 1, 2]}}
+        write_sweep(tmp_path, spec, found, ranking, ["the index"])
+        content = json.loads((SweepFolder(tmp_path).result).read_bytes())
         assert content["space"] == {"weighting.beta": [0, 1, 2]}
         assert [trial["name"] for trial in content["trials"]] == [each.name for each in found]
         assert [point["point"] for point in content["points"]] == [1, 0, 2]
@@ -97,6 +101,11 @@ class TestFiles:
         assert content["points"][2]["mean"] is None
         assert content["shared"] == ["the index"]
         assert content["verdict"] == ranking.verdict
+        read = read_sweep(tmp_path)
+        assert (read.objective.metric, read.objective.mode, read.search) == (METRIC, "min", "grid")
+        assert [each.name for each in read.trials] == [each.name for each in found]
+        assert [each.mean for each in read.points] == [1.25, 2.5, None]
+        assert (read.space, read.shared, read.verdict) == (spec["space"], ("the index",), ranking.verdict)
 
     def test_a_folder_without_a_sweep_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="expected the folder of a sweep"):
@@ -104,3 +113,19 @@ class TestFiles:
 
 
 _STATUSES: tuple[TrialStatus, ...] = ("finished", "stopped", "failed", "unfinished")
+
+
+def test_trials_that_fell_back_to_uniform_weights_are_named_beside_the_verdict() -> None:
+    found = records(p1=[1.0, 1.1], p2=[2.0, 2.1])
+    assert "uniform" not in rank(found, LOWEST).verdict
+    fallen = replace(found[0], name="sweep/point_001-seed_0", fell_back_to="uniform")
+    verdict = rank([fallen, *found[1:]], LOWEST).verdict
+    assert verdict.startswith(rank(found, LOWEST).verdict)
+    assert "1 of 4 trials ran with uniform weights (critic.gate): point_001-seed_0." in verdict
+
+
+def test_the_weighting_of_a_trial_is_read_back(tmp_path: Path) -> None:
+    write_trial(tmp_path, replace(record(1, 1, 0.5), fell_back_to="uniform"))
+    trial = read_trial(tmp_path)
+    assert trial is not None
+    assert trial.fell_back_to == "uniform"

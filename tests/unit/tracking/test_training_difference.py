@@ -115,3 +115,11 @@ def test_the_method_is_no_confound_and_another_setting_is_named() -> None:
     assert training_difference(one, faster).caution == "Not only the method differs, but train.learning_rate too."
     other_rows = replace(record("B", ROOT), dataset_fingerprint="others")
     assert training_difference(one, policy("B", other_rows)).further_keys == ("file of rows",)
+
+
+def test_the_weighting_that_is_told_is_the_one_that_ran() -> None:
+    """critic.gate=uniform: both were asked for td."""
+    asked = {"weighting.type": "td"}
+    method = policy("A", replace(record("A", ROOT, weighting="td"), settings=asked))
+    back = policy("B", replace(record("B", ROOT, weighting="uniform"), settings=asked))
+    assert cells_of(method, back)["weighting"] == ("td", "uniform")

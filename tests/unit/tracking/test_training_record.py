@@ -118,5 +118,5 @@ def test_a_damaged_record_is_refused_by_name(tmp_path: Path, start: Path) -> Non
     run = tmp_path / "runs" / "h"
     write_trained_run(run, start)
     (run / "start.json").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"start\.json is not what a run writes"):
+    with pytest.raises(ArtifactError, match=r"start\.json: the field weighting is missing; restore"):
         record_of_run(run)

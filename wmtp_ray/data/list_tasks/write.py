@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +27,7 @@ from wmtp_ray.data.list_tasks.problems import (
 from wmtp_ray.data.list_tasks.programs import ENTRY_POINT, STYLES
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.saved_records import write_record
 
 SOURCE = "list_tasks"
 PYTHON_3 = 3  # the row schema's language code
@@ -83,6 +84,15 @@ class ListTasksFiles:
 
 
 @dataclass(frozen=True)
+class ListTasksManifest:
+    """The content of manifest.json: what was asked for, counts of each split, each file's SHA-256."""
+
+    config: ListTasks
+    splits: dict[str, dict[str, Any]]
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
 class AnsweredProblem:
     """A problem with its correct programs, then its incorrect ones."""
 
@@ -116,15 +126,13 @@ def write_list_tasks(directory: Path, config: ListTasks) -> ListTasksFiles:
         ),
         manifest=directory / "manifest.json",
     )
-    manifest = {
-        "config": asdict(config),
-        "splits": {"train": split_counts(train), "valid": split_counts(valid)},
-        "sha256": {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in (files.train, files.valid, files.train_problems, files.valid_problems)
-        },
-    }
-    atomic_write(files.manifest, f"{json.dumps(manifest, indent=2)}\n".encode())
+    written = (files.train, files.valid, files.train_problems, files.valid_problems)
+    manifest = ListTasksManifest(
+        config=config,
+        splits={"train": split_counts(train), "valid": split_counts(valid)},
+        sha256={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in written},
+    )
+    write_record(files.manifest, manifest)
     return files
 
 

@@ -26,8 +26,7 @@ from wmtp_ray.data.dataset_manifest import (
     FileDigest,
     SourceRecord,
     SplitRecord,
-    decode_manifest,
-    encode_manifest,
+    read_manifest,
     require_same_conversion,
 )
 from wmtp_ray.data.kept_rows import LANGUAGES, Counts, RowLimits, keep_rows, total
@@ -39,6 +38,7 @@ from wmtp_ray.errors import DataError
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.data.convert_parts import concatenate_parts, convert_parts, list_parts, remove_parts
 from wmtp_ray.flows.data.derived_files import write_derived
+from wmtp_ray.saved_records import write_record
 
 SPLITS = ("train", "valid", "test")  # of code_contests
 MBPP = "google-research-datasets/mbpp"
@@ -159,7 +159,7 @@ def _bring_up_to_date(
     known: dict[str, SplitRecord] = {}
     derived: dict[str, FileDigest] = {}
     if path.exists():
-        manifest = decode_manifest(path.read_bytes(), str(path))
+        manifest = read_manifest(path)
         require_same_conversion(manifest, conversion, str(path))
         known, derived = manifest.splits, manifest.files
     stale = [split for split in sources if not _is_whole(out, known.get(split), sources[split])]
@@ -172,7 +172,7 @@ def _bring_up_to_date(
     if rows is not None:
         derived = _derived(out, splits, rows)
     content = DatasetManifest(conversion, now.isoformat("T", "seconds"), splits, derived)
-    atomic_write(path, encode_manifest(content))
+    write_record(path, content)
     for split, record in converted.items():
         say(_described(split, record))
     say(f"{path}: written")

@@ -21,6 +21,7 @@ from wmtp_ray.intervals import RULE
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.text_tables import table
+from wmtp_ray.tracking.decisions import note_evaluation, read_decisions
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.result import RunResult, write_result
@@ -42,6 +43,7 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
     found: list[EvaluationResults] = []
     status: RunStatus = "FAILED"
     warned = RunWarnings(config.run_dir, DRIVER)
+    note_evaluation(config.run_dir, plan.evaluated_as, plan.absent)
     try:
         log_stage(_STAGE)
         if plan.datasets:
@@ -72,6 +74,7 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
             metrics={**result.metrics, **metrics},
             seconds_per_stage=result.seconds_per_stage | seconds,
             warnings=tuple(dict.fromkeys((*of_training, *plan.warnings, *warnings, *problems))),
+            decisions=read_decisions(config.run_dir),
         )
         write_result(config.run_dir, result)
     if found:
@@ -120,6 +123,7 @@ def _track(config: RunConfig, metrics: dict[str, float], status: RunStatus) -> l
     """Add the numbers and files to the run's MLflow run; returns what could not be recorded."""
     sink: Any = ray.remote(MetricsSink).options(num_cpus=0).remote(config)
     sink.set_result.remote(metrics)
+    sink.set_tags.remote(read_decisions(config.run_dir).tags())
     deadline_s = config.deadlines.start_s + config.deadlines.tracking_s
     try:
         problems: list[str] = ray.get(sink.close.remote(status), timeout=deadline_s)

@@ -6,6 +6,7 @@ from wmtp_ray.flows.evaluate.evaluate_run import evaluate_run
 from wmtp_ray.flows.evaluate.evaluation_workers import require_evaluation_resources
 from wmtp_ray.flows.run.prepare import Prepared
 from wmtp_ray.flows.run.train import train
+from wmtp_ray.tracking.decisions import note_start
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.run_log import driver_log
 
@@ -19,6 +20,8 @@ def run_stages(config: RunConfig, prepared: Prepared) -> RunResult:
         if prepared.evaluation is not None and prepared.evaluation.datasets:
             require_evaluation_resources(config, with_decoders=True)  # not after hours of training
         keeps_result = config.stages == (3,) and config.folder.result.exists()
+        if keeps_result:
+            note_start(config, done_before=())
         result = read_result(config.run_dir) if keeps_result else train(config, prepared)
         if prepared.evaluation is None:
             return result

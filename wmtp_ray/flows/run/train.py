@@ -38,11 +38,11 @@ from wmtp_ray.flows.run.stage_trainer import stage_trainer
 from wmtp_ray.flows.run.stop_request import StopRequest, ended_with_ray
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
-from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.preflight.needed_resources import training_resources
 from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.tracking.decisions import note_gate, note_start, note_weighting, read_decisions
 from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -51,8 +51,9 @@ from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.tracking.run_log import DRIVER, driver_log, log_stage
 from wmtp_ray.tracking.run_warnings import RunWarnings, show_warnings
-from wmtp_ray.tracking.training_record import record_of_run, write_start, write_training
+from wmtp_ray.tracking.training_record import record_of_run, weighting_begun_with, write_start, write_training
 from wmtp_ray.training.checkpoint import check_checkpoints
+from wmtp_ray.training.critic_gate import Gated, gate_critic, gate_given_critic
 from wmtp_ray.training.process_memory import measured_as
 from wmtp_ray.training.stages import (
     StageRecipe,
@@ -136,6 +137,8 @@ class _Run:
         status: RunStatus = "FAILED"
         config = self._config
         stages: list[StageResult] = []
+        done = tuple(n for n in self._prepared.plans if read_stage_result(stage_directory(config, n)) is not None)
+        note_start(config, done)
         try:
             config = self._applied = self._judge_given_critic(config)
             for recipe in self._recipes():
@@ -143,8 +146,9 @@ class _Run:
                 if (health := stages[-1].health) is not None:
                     prefix = f"stage{recipe.stage}/"
                     self._metrics.set_result.remote({prefix + name: value for name, value in health.metrics.items()})
-                if recipe.stage == 1:
-                    config = self._applied = self._apply_gate(config, stages[-1])
+                if recipe.stage == 1 and stages[-1].health is not None:
+                    critic = config.folder.critic.final
+                    config = self._applied = self._pass_gate(gate_critic(config, stages[-1].health, critic))
             status = "FINISHED"
         except Interrupted:
             status = "KILLED"
@@ -171,6 +175,8 @@ class _Run:
         started = time.perf_counter()
         if recipe.stage == 2:
             write_start(config)
+            note_weighting(config.run_dir, weighting_begun_with(config.run_dir) or config.weighting.type)
+            self._metrics.set_tags.remote(read_decisions(config.run_dir).tags())
         pool = self._score_pool(config) if recipe.stage == 2 else ScorePool(None, OneVersion(), None)
         job = RankJob(config, recipe, directory, pool.scorers, pool.schedule, pool.snapshots, self._metrics)
         try:
@@ -267,42 +273,22 @@ class _Run:
     # --------------------------------------------------------------------------------------------- around stages
 
     def _judge_given_critic(self, config: RunConfig) -> RunConfig:
-        """Hold a critic that comes from another run against the gate, by the health that its stage 1 recorded."""
+        """Hold a critic that comes from another run against the gate."""
         if 1 in self._prepared.plans or config.critic.path is None or not config.weighting.needs_values:
             return config
-        recorded = read_stage_result(config.critic.path.parent)
-        if recorded is None or recorded.health is None:
-            _warn(
-                f"No critic health is recorded beside {config.critic.path}: critic.gate={config.critic.gate} could not "
-                "judge it. Run stage 1 to measure it"
-            )
-            return config
-        return self._apply_gate(config, recorded)
+        return self._pass_gate(gate_given_critic(config, config.critic.path))
 
-    def _apply_gate(self, config: RunConfig, stage_1: StageResult) -> RunConfig:
-        """Let stage 2 go on, fall back to uniform weights, or stop, when the critic is unhealthy (`critic.gate`)."""
-        if stage_1.health is None:
-            return config
-        failures, metrics = stage_1.health.failures, stage_1.health.metrics
-        print(gate_words(failures, metrics), flush=True)
-        if not failures:
-            if lost := [each.name for each in baseline_standings(metrics) if each.lost]:
-                _warn(f"The critic passes the gate, but does not beat {', '.join(lost)}")
-            return config
-        text = "The critic is unhealthy: " + "; ".join(failures)
-        if config.critic.gate == "stop":
-            raise WmtpError(f"{text}. critic.gate=stop ends the run here; see stage_result.json beside the critic")
-        if 2 not in config.stages:
-            _warn(text)
-            return config
-        if config.critic.gate == "warn":
-            _warn(f"{text}. critic.gate=warn: stage 2 went on with its weights")
-            return config
-        _warn(f"{text}. critic.gate=uniform: stage 2 ran with uniform weights")
-        return config.model_copy(update={"weighting": config.weighting.model_copy(update={"type": BASELINE.name})})
+    def _pass_gate(self, gated: Gated) -> RunConfig:
+        """Write the gate's decision down, tell it, and return what stage 2 runs with; WmtpError where it stops."""
+        note_gate(self._config.run_dir, gated.decision)
+        if gated.decision.outcome == "stopped":
+            raise WmtpError(gated.warnings[0])
+        _warn(*gated.warnings)
+        return gated.config
 
     def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
         """Flush the metrics and write result.json; a tracking server that does not answer costs a warning, no more."""
+        self._metrics.set_tags.remote(read_decisions(self._config.run_dir).tags())
         result = self._write_result(status, stages, self._close_metrics(status))
         drop_empty_stacks(self._config.run_dir)
         return result
@@ -314,6 +300,7 @@ class _Run:
         memory = self._memory_use(policy) if policy is not None else None
         _warn(*_flat_weights(self._applied, reports), *(memory.warnings() if memory is not None else []), *problems)
         self._warned.new()
+        decisions = read_decisions(self._config.run_dir)
         result = RunResult(
             status=status,
             steps=last.step + 1 if last is not None else 0,
@@ -322,7 +309,8 @@ class _Run:
             seconds_per_stage=self._seconds,
             warnings=tuple(self._warned.texts),
             memory=memory,
-            weighting=self._applied.weighting.type if 2 in self._config.stages else None,
+            weighting=decisions.weighting,
+            decisions=decisions,
         )
         write_result(self._config.run_dir, result)
         log_stage(None)

@@ -9,13 +9,10 @@ know less: they come late and leave out what early stopping has compared.
 """
 
 import os
-import sys
 import threading
 import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from wmtp_ray.config.arguments import Arguments
 from wmtp_ray.config.schema import RunConfig
@@ -30,8 +27,9 @@ from wmtp_ray.flows.sweep.sweep_plan import (
     plan_sweep,
     release_sweep_directory,
 )
-from wmtp_ray.flows.sweep.sweep_slots import TRIAL_CPUS, largest_trial, slots
+from wmtp_ray.flows.sweep.sweep_slots import largest_of, slots
 from wmtp_ray.interrupts import undone_at_end
+from wmtp_ray.preflight.needed_resources import TRIAL_CPUS
 from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.preflight.start_checks import require_start, start_checks
 from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, read_trial
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from wmtp_ray.flows.sweep.sweep_trial import TrialBrief
 
 _POLL_S = 0.5
-_FILE_COLUMNS = 140  # of the table, where no terminal says how wide it is
 _TUNE_SETTINGS = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}  # we print our own lines
 
 
@@ -53,7 +50,7 @@ def sweep(arguments: Arguments, now: datetime) -> None:
     """
     plan = plan_sweep(arguments, now)
     print(plan.render(), flush=True)
-    checks = start_checks(plan.base, [largest_trial(plan)])
+    checks = start_checks(plan.base, [largest_of(plan)])
     if arguments.dry_run:
         print(f"\n{next(iter(plan.prepared.values())).rendered}", flush=True)
     require_start(checks)
@@ -61,8 +58,7 @@ def sweep(arguments: Arguments, now: datetime) -> None:
         return
     claim_sweep_directory(plan)
     ranking, records = _run(plan)
-    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table_of(plan, ranking))
-    print(f"{ranking.verdict}\nEverything is in {plan.directory}", flush=True)
+    print(f"{table_of(plan, ranking)}\n{ranking.verdict}\nEverything is in {plan.directory}", flush=True)
     failed = [f"{record.name}: {record.stop_reason}" for record in records if record.status == "failed"]
     if failed or ranking.best is None:
         raise Failed("\nfailed: ".join(failed) or "no trial finished")

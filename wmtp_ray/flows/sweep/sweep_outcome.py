@@ -1,16 +1,15 @@
 """What stands at the end of a sweep, and after each trial: sweep.json, recipe.best.yaml, the table."""
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
-
-from rich.table import Column, Table
 
 from wmtp_ray.config.recipe_file import dump_recipe
 from wmtp_ray.config.sweep_points import Point, Trial
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
+from wmtp_ray.saved_records import decode_record
+from wmtp_ray.text_tables import titled_table
 from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, rank, read_trial, rendered, write_sweep
 
 
@@ -23,7 +22,9 @@ def records_of(plan: SweepPlan) -> list[TrialRecord]:
 def read_points(path: Path) -> list[Point]:
     """Return the points that optuna has proposed so far."""
     lines = path.read_bytes().splitlines() if path.is_file() else []
-    return [Point(number, json.loads(line)) for number, line in enumerate(lines)]
+    remedy = "remove the line, and go on with wmtp sweep ... --resume: optuna proposes another point"
+    kind = dict[str, Any]
+    return [Point(n, decode_record(line, kind, f"{path}:{n + 1}", remedy)) for n, line in enumerate(lines)]
 
 
 def _proposed(plan: SweepPlan) -> list[Trial]:
@@ -61,23 +62,17 @@ def _best_recipe(plan: SweepPlan, ranking: Ranking) -> str:
     return dump_recipe(asked, comment, always=tuple(best.overrides))
 
 
-def table_of(plan: SweepPlan, ranking: Ranking) -> Table:
-    """Return the points from best to worst, for a terminal."""
+def table_of(plan: SweepPlan, ranking: Ranking) -> str:
+    """Return the points from best to worst, as text."""
     objective = plan.spec.objective
-    table = Table(
-        "point",
-        *_short_names(plan),
-        Column(f"{objective.metric} ({objective.mode})", no_wrap=True),
-        "trials",
-        title=f"Sweep {plan.name}",
-        caption="Mean over seeds with Student's t interval, 95 %. Only points that finished with every seed compete.",
-    )
+    rows = [["point", *_short_names(plan), f"{objective.metric} ({objective.mode})", "trials"]]
     for point in ranking.points:
         values = [_cell(point.overrides[key]) for key in plan.spec.space]
         found = rendered(point.objective) if point.objective is not None else "-"
         statuses = ", ".join(f"{count} {status}" for status, count in point.statuses.items())
-        table.add_row(f"{point.point:03d}", *values, found, statuses)
-    return table
+        rows.append([f"{point.point:03d}", *values, found, statuses])
+    caption = "Mean over seeds with Student's t interval, 95 %. Only points that finished with every seed compete."
+    return titled_table(f"Sweep {plan.name}", rows, caption, left=(0, len(rows[0]) - 2, len(rows[0]) - 1))
 
 
 def _short_names(plan: SweepPlan) -> list[str]:

@@ -5,7 +5,6 @@ of those before. Either way a trial that is over is not asked for again, and aft
 the same order: those of TPE are kept in points.jsonl as they are proposed.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +21,7 @@ from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.flows.sweep.sweep_outcome import read_points
 from wmtp_ray.run_folder import SweepFolder
+from wmtp_ray.saved_records import encode_line
 from wmtp_ray.tracking.sweep_result import TrialRecord
 
 _MAX_REFUSED = 100  # proposals in a row that do not load
@@ -104,7 +104,7 @@ class TpePoints:
                 self._study.tell(self._asked.pop(point.number), state=TrialState.FAIL)
                 continue
             self._proposed.append(point)
-            lines = [json.dumps(each.values).encode() + b"\n" for each in self._proposed]
+            lines = [encode_line(each.values) for each in self._proposed]
             atomic_write(self._file, b"".join(lines))
             return point
         raise ConfigError(f"{_MAX_REFUSED} points in a row do not load, the last because {refusal}; narrow sweep.space")

@@ -28,6 +28,7 @@ from wmtp_ray.flows.sweep.sweep_plan import own_part
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.metrics_tail import MetricsTail
 from wmtp_ray.tracking.sweep_result import TrialRecord, TrialStatus, read_trial, write_trial
+from wmtp_ray.tracking.training_record import weighting_begun_with
 from wmtp_ray.tracking.trial_watch import ComparedWindow, RuleWatch
 from wmtp_ray.training.held_out import measure_held_out_problems
 from wmtp_ray.training.stages import read_stage_result, stage_directory
@@ -108,6 +109,11 @@ def _measured(config: RunConfig) -> dict[str, float | None]:
     if stage is not None and stage.health is not None:
         found |= {f"stage2/{name}": value for name, value in stage.health.metrics.items()}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def _fell_back_to(config: RunConfig) -> str | None:
+    begun_with = weighting_begun_with(config.run_dir)
+    return begun_with if begun_with != config.weighting.type else None
 
 
 class SweepTrial(Trainable):
@@ -200,6 +206,7 @@ class SweepTrial(Trainable):
             metrics=metrics or {k: v if math.isfinite(v) else None for k, v in shown.items()},
             run_dir=brief.name,
             notes=tuple(self._rules.notes()),
+            fell_back_to=_fell_back_to(self._run_config),
         )
         write_trial(self._run_config.run_dir, record)
         self._is_over = True

@@ -17,18 +17,19 @@ def configuration_section(arms: Sequence[Arm]) -> Section:
     if len(runs) == 1:
         values = tuple((key, _shown(value)) for key, value in runs[0].config.items())
         caption = f"The resolved configuration of {runs[0].name} (config.yaml)."
-        return Section("configuration", "Configuration", (Table(caption, ("key", "value"), values, (0, 1)),))
+        whole = Table(caption, ("key", "value"), values, (0, 1))
+        return Section("configuration", "Configuration", (whole, *_decided(runs)))
     blocks: list[Block] = []
     first = [arm.runs[0] for arm in arms]
     keys = differing_keys(first)
     if keys:
-        rows = tuple((key, *(_shown(run.config.get(key, "–")) for run in first)) for key in keys)
+        rows = tuple((key, *(_shown(run.settings.get(key, "–")) for run in first)) for key in keys)
         columns = tuple(range(len(arms) + 1))
         caption = "What differs between the arms; all other settings are equal. Seeds, names and machine aside."
         blocks.append(Table(caption, ("key", *(arm.name for arm in arms)), rows, columns))
     else:
         blocks.append(Words("The runs differ in their seeds alone."))
-    blocks.append(_runs_table(arms))
+    blocks += [_runs_table(arms), *_decided(runs)]
     return Section("configuration", "Configuration", tuple(blocks))
 
 
@@ -50,6 +51,17 @@ def warnings_section(arms: Sequence[Arm]) -> Section:
     if not blocks:
         blocks.append(Words("The runs gave no warning."))
     return Section("warnings", "Warnings", tuple(blocks))
+
+
+def _decided(runs: Sequence[SavedRun]) -> list[Table]:
+    """What was decided while the runs ran; runs of earlier versions have no record of it."""
+    known = {run.name: run.result.decisions.tags() for run in runs if run.result and run.result.decisions}
+    names = list(dict.fromkeys(name for told in known.values() for name in told))
+    if not names:
+        return []
+    rows = tuple((run, *(_shown(told.get(name, "–")) for name in names)) for run, told in known.items())
+    header = ("run", *(name.removeprefix("ran.").replace("_", " ") for name in names))
+    return [Table("What was decided while the runs ran.", header, rows, tuple(range(len(header))))]
 
 
 def _runs_table(arms: Sequence[Arm]) -> Table:

@@ -18,6 +18,7 @@ from wmtp_ray.report.comparison import (
     held_out_losses,
     held_out_margins,
 )
+from wmtp_ray.report.saved_run import WEIGHTING
 from wmtp_ray.report.sections.training import training_table
 from wmtp_ray.report.statistics import SeedTest, compare_over_seeds
 
@@ -29,11 +30,13 @@ def summary_section(arms: Sequence[Arm], comparisons: Sequence[DatasetComparison
     blocks: list[Block] = []
     if len(arms) == 1:
         blocks.append(Words(_alone(arms[0], comparisons), "lead"))
+        blocks += [Bullets(tuple(found))] if (found := _fallen_back(arms)) else []
     else:
         blocks.append(training_table(arms))
         sentences = _decisions(arms, comparisons, reference)
         if reference.role != "baseline":
             sentences.append(f"No arm has uniform weights, so {reference.name} is what others are compared with.")
+        sentences += _fallen_back(arms)
         blocks.append(Words(sentences[0], "lead"))
         blocks += [Bullets(tuple(sentences[1:]))] if sentences[1:] else []
     blocks.append(_table(arms, comparisons))
@@ -42,6 +45,16 @@ def summary_section(arms: Sequence[Arm], comparisons: Sequence[DatasetComparison
         remedy = "stage 2 writes it at its end, where held-out problems have correct and incorrect rows; train again"
         blocks.append(Missing(what, remedy, "wmtp launch recipe=..."))
     return Section("summary", "Summary", tuple(blocks))
+
+
+def _fallen_back(arms: Sequence[Arm]) -> list[str]:
+    return [
+        f"{run.name} was asked for {WEIGHTING}={run.config.get(WEIGHTING)} and ran with {run.weighting} weights "
+        f"(critic.gate): it counts as {arm.name}."
+        for arm in arms
+        for run in arm.runs
+        if run.fell_back
+    ]
 
 
 def _alone(arm: Arm, comparisons: Sequence[DatasetComparison]) -> str:

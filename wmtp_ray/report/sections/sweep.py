@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from wmtp_ray.report.blocks import Block, Bullets, Figure, Missing, Section, Table, Trace, Words, categories, figures
-from wmtp_ray.report.saved_sweep import SavedSweep, SweepPoint
+from wmtp_ray.report.saved_sweep import SavedSweep
+from wmtp_ray.tracking.sweep_result import SavedPoint
 
 MOST_POINTS = 30
 # More steps or tokens, or another start: said before the verdict.
@@ -52,7 +53,7 @@ def _table(sweep: SavedSweep) -> Table:
     keys = list(sweep.space)
     rows = tuple(
         (
-            str(point.number),
+            str(point.point),
             *(_shown(point.overrides.get(key, "–")) for key in keys),
             figures(point.mean),
             "–" if point.low is None or point.high is None else f"{point.low:.4f} to {point.high:.4f}",
@@ -68,8 +69,8 @@ def _table(sweep: SavedSweep) -> Table:
     return Table(caption + more, header, rows, (0, len(header) - 1))
 
 
-def _ranking(sweep: SavedSweep, ranked: Sequence[SweepPoint]) -> Figure:
-    names = [f"point {point.number}" for point in ranked]
+def _ranking(sweep: SavedSweep, ranked: Sequence[SavedPoint]) -> Figure:
+    names = [f"point {point.point}" for point in ranked]
     seeds = [(value, name) for point, name in zip(ranked, names, strict=True) for value in point.values.values()]
     traces: tuple[Trace, ...] = (
         {
@@ -92,7 +93,7 @@ def _ranking(sweep: SavedSweep, ranked: Sequence[SweepPoint]) -> Figure:
     return Figure("The points", caption, traces, sweep.metric, "", layout)
 
 
-def _by_key(sweep: SavedSweep, ranked: Sequence[SweepPoint], key: str) -> Figure:
+def _by_key(sweep: SavedSweep, ranked: Sequence[SavedPoint], key: str) -> Figure:
     values = [point.overrides.get(key) for point in ranked]
     is_range = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
     trace: Trace = {
@@ -100,7 +101,7 @@ def _by_key(sweep: SavedSweep, ranked: Sequence[SweepPoint], key: str) -> Figure
         "mode": "markers",
         "x": values if is_range else [str(value) for value in values],
         "y": [point.mean for point in ranked],
-        "text": [f"point {point.number}" for point in ranked],
+        "text": [f"point {point.point}" for point in ranked],
         "marker": {"color": "@arm-2", "size": 9, "opacity": 0.8},
     }
     caption = "Each dot is a point, mean over its seeds; the other keys vary within a column."

@@ -18,7 +18,7 @@ def training_table(arms: Sequence[Arm]) -> Table:
     rows = [(label, *(_joined([each[label] for each in of_arm]) for of_arm in cells)) for label in cells[0][0]]
     keys = [key for key in differing_keys([arm.runs[0] for arm in arms]) if key not in _TOLD]
     for key in keys[:_MOST_KEYS]:
-        rows.append((key, *(_joined([_shown(run.config.get(key)) for run in arm.runs]) for arm in arms)))
+        rows.append((key, *(_joined([_shown(run.settings.get(key)) for run in arm.runs]) for arm in arms)))
     more = f" {len(keys) - _MOST_KEYS} more settings differ: see Configuration." if len(keys) > _MOST_KEYS else ""
     caption = (
         'What differs in training. Steps and tokens are those of a run itself; "60 after 240": its start had been '
