@@ -1,9 +1,11 @@
 """Who may import whom, and what may be defined where."""
 
 import ast
+import logging
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -36,6 +38,17 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
+@pytest.fixture
+def loggers_stay_on() -> Iterator[None]:
+    """import-linter configures logging for a process of its own, and disables every logger that is there."""
+    loggers = [each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    on = [each for each in loggers if not each.disabled]
+    yield
+    for each in on:
+        each.disabled = False
+
+
+@pytest.mark.usefixtures("loggers_stay_on")
 def test_the_contracts_of_the_layers_hold(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     status = lint_imports(no_cache=True)
