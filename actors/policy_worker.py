@@ -27,12 +27,12 @@ from wmtp_ray.errors import WmtpError
 from wmtp_ray.plan.run_plan import RunPlan, load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.decisions import note_place
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state
 from wmtp_ray.training.loop import ScoredStep, ScoredSteps
 from wmtp_ray.training.parallel import choose_device, place_of_ranks
-from wmtp_ray.training.stage_checkpoints import CHECKPOINTS
 from wmtp_ray.training.stage_run import Outside, run_stage
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.stages import StageRecipe, read_failure, write_failure
@@ -84,7 +84,7 @@ def _train(job: RankJob, ranks: Ranks) -> None:
     enter_run(config.run_dir, f"rank_{ranks.rank}")
     device = choose_device(config.train.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     plan = load_plan(config.run_dir, number)
-    checkpoint = latest_checkpoint(job.stage_dir / CHECKPOINTS)
+    checkpoint = latest_checkpoint(StageFolder(job.stage_dir).checkpoints)
     stage = RankStage(
         config,
         job.recipe,

@@ -30,7 +30,8 @@ from actors.stalls import ScorerWatch, report_stall
 from wmtp_ray.contracts import ScoredBatch, Scores, TokenBatch
 from wmtp_ray.errors import TrainingError
 from wmtp_ray.plan.versions import VersionSchedule
-from wmtp_ray.tracking.processes import STACKS, RunProcess
+from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.tracking.processes import RunProcess
 
 _SCORERS_TRIED = 3  # for one batch, each for a deadline
 _LOOK_S = 0.5  # how often a late scorer is looked at
@@ -143,8 +144,8 @@ class ScoreAhead:
                 self._pool.replace(pending.scorer, scorer, what)
         report_stall(self._pool.run_dir, what)
         raise TrainingError(
-            f"{what}, and no other is tried: the stacks are in {self._pool.run_dir / STACKS}. If it is slow and does "
-            "not hang, raise deadlines.score_s or critic.pool_size; --resume continues from the last checkpoint"
+            f"{what}, and no other is tried; stacks: {RunFolder(self._pool.run_dir).stacks}. If it is slow and "
+            "does not hang, raise deadlines.score_s or critic.pool_size; --resume continues from the last checkpoint"
         )
 
     def _ready_scorer(self, pending: _Pending, hung: RunProcess | None) -> RunProcess | None:

@@ -24,10 +24,10 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.incidents import note_incident
 from wmtp_ray.tracking.processes import (
     GONE,
-    STACKS,
     RunProcess,
     dump_stacks_here,
     find_process,
@@ -53,7 +53,7 @@ def report_stall(run_dir: Path, what: str) -> dict[str, str]:
     states = {role: state for role, state in states.items() if not (role.startswith("reader_") and state == GONE)}
     listed = ", ".join(f"{role} {state}" for role, state in sorted(states.items()))
     with suppress(OSError):
-        note_incident(run_dir, f"{what} ({listed}; stacks in {STACKS}/)")
+        note_incident(run_dir, f"{what} ({listed}; stacks in {RunFolder(run_dir).stacks.name}/)")
     return states
 
 

@@ -11,11 +11,11 @@ from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.errors import Interrupted
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.decisions import read_decisions
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.training.checkpoint import read_state
 from wmtp_ray.training.export_policy import export_policy
-from wmtp_ray.training.stages import STOP_FILE
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -139,7 +139,7 @@ def run_until(config: RunConfig, step: int) -> None:
     def ask() -> None:
         while not over.wait(0.02):
             if len(metrics_of(config.run_dir)) > step:
-                (config.run_dir / STOP_FILE).touch()
+                (RunFolder(config.run_dir).stop_request).touch()
                 return
 
     asking = threading.Thread(target=ask)

@@ -20,7 +20,7 @@ from wmtp_ray.config.schema import ClusterConfig
 from wmtp_ray.config.sweep import SweepSpec, load_sweep
 from wmtp_ray.config.sweep_points import Point, Trial
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.sweep.sweep_outcome import POINTS_FILE, read_points
+from wmtp_ray.flows.sweep.sweep_outcome import read_points
 from wmtp_ray.flows.sweep.sweep_plan import (
     SweepPlan,
     claim_sweep_directory,
@@ -212,7 +212,7 @@ class TestTpe:
         assert [point.number for point in found] == list(range(12))
         later = found[6:]
         assert sum(point.values["b"] == 1 for point in later) >= 4, "the better choice is preferred"
-        assert read_points(tmp_path / "whole" / POINTS_FILE) == found
+        assert read_points(tmp_path / "whole" / "points.jsonl") == found
         again = TpePoints(self.spec(), tmp_path / "whole", accept)
         assert [again.next() for _ in range(12)] == found, "a restart asks for the same points"
         assert again.next() is None

@@ -35,11 +35,8 @@ from wmtp_ray.model.lora import AdapterSpec
 from wmtp_ray.report.quickstart_summary import CriticFindings, QuickstartArm, QuickstartSummary, Share
 from wmtp_ray.saved_records import decode_record, read_record, write_exact_record, write_record
 from wmtp_ray.tracking.memory_use import MemoryUse, Peak
-from wmtp_ray.tracking.result import FILE_NAME as RESULT
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.sweep_result import (
-    SWEEP_FILE,
-    TRIAL_FILE,
     SavedObjective,
     SavedPoint,
     SavedSweepFile,
@@ -48,13 +45,13 @@ from wmtp_ray.tracking.sweep_result import (
     read_sweep,
     read_trial,
 )
-from wmtp_ray.tracking.token_evidence import FILE_NAME as EVIDENCE
 from wmtp_ray.tracking.token_evidence import HeldOutLoss, ProgramPair, TokenEvidence, TokenTrace, read_token_evidence
 from wmtp_ray.tracking.training_record import PolicyTraining, Start, StartRecord, TrainingRecord
 from wmtp_ray.training.checkpoint import RunState, WrittenFile, read_state
 from wmtp_ray.training.critic_health import HealthFindings
-from wmtp_ray.training.stages import STAGE_RESULT_FILE, StageResult, read_stage_result
+from wmtp_ray.training.stages import StageResult, read_stage_result
 
+RESULT = "result.json"
 TRAINING = TrainingRecord("r", "p", 6, 600, 2, "td", "d", Start("/m", "w", None), {"seed": 1})
 TRACE = TokenTrace(3, 2, ("a", "b"), (0.5, 1.0), {"td": (1.0, 2.0)}, 0.5, (0.25, 0.5), (0.0, 0.25), (0, 1))
 DIGEST = FileDigest("s", 3)
@@ -92,7 +89,7 @@ KINDS = [
         read_result,
     ),
     Kind(
-        STAGE_RESULT_FILE,
+        "stage_result.json",
         StageResult(1, 9, "p", HealthFindings({"auc": 0.5}, ["low"], ["length"]), 7),
         read_stage_result,
     ),
@@ -100,7 +97,7 @@ KINDS = [
     Kind("start.json", StartRecord("td", Start("/m", "w", TRAINING))),
     Kind("training.json", PolicyTraining("w", TRAINING)),
     Kind(
-        EVIDENCE,
+        "token_evidence.json",
         TokenEvidence("td", 0.5, 2.0, HeldOutLoss(0.5, 0.75, 8, 4), (ProgramPair("p", "q", True, TRACE, TRACE),)),
         read_token_evidence,
     ),
@@ -108,9 +105,9 @@ KINDS = [
     Kind(RESULTS, results_of(), read_results),
     Kind("sample", Sample("a", 0, "x", "y", "stop", 3, 2, (1, 2), (1, 1))),
     Kind("quickstart.json", QuickstartSummary(ARM, {"baseline": ARM}, {"a minus b": SHARE}, ("so",), 1.5)),
-    Kind(TRIAL_FILE, TRIAL, read_trial),
+    Kind("trial.json", TRIAL, read_trial),
     Kind(
-        SWEEP_FILE,
+        "sweep.json",
         SavedSweepFile(
             SavedObjective("loss", "min"), "grid", {"weighting.beta": [0.5]}, "t over seeds", ("index",),
             (SavedTrial("t", 1, "stopped", "rule", "t"),), (POINT,), "verdict",

@@ -46,6 +46,7 @@ from wmtp_ray.config.layers import (
 )
 from wmtp_ray.config.schema import SUFFIX, RunConfig
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.run_folder import runs_of
 
 __all__ = [
     "CONFIG_DIR",
@@ -190,6 +191,6 @@ def _make_paths_absolute(values: dict[str, Any], base: Path) -> None:
 
 
 def _resume_needs_a_name(config: RunConfig) -> str:
-    runs = sorted(path.name for path in (config.storage_root / "runs").glob("*") if path.is_dir())
-    found = f"{config.storage_root / 'runs'} holds: {', '.join(runs)}" if runs else "no run has been saved yet"
+    runs = sorted(path.name for path in runs_of(config.storage_root).glob("*") if path.is_dir())
+    found = f"{runs_of(config.storage_root)} holds: {', '.join(runs)}" if runs else "no run has been saved yet"
     return f"--resume was given without the name of the run; expected run_name=NAME ({found})"

@@ -29,6 +29,7 @@ from wmtp_ray.config.sampling import (
 from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Section
 from wmtp_ray.config.storage_root import StorageRoot
 from wmtp_ray.config.tags import Tags
+from wmtp_ray.run_folder import RunFolder, runs_of
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
 
@@ -287,7 +288,12 @@ class RunConfig(Section):
     @property
     def run_dir(self) -> Path:
         """Everything this run writes."""
-        return self.storage_root / "runs" / self.run_name
+        return runs_of(self.storage_root) / self.run_name
+
+    @property
+    def folder(self) -> RunFolder:
+        """The paths inside `run_dir`."""
+        return RunFolder(self.run_dir)
 
     @property
     def uses_critic(self) -> bool:

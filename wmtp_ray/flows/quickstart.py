@@ -23,7 +23,6 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.evaluate.evaluate_run import EVALUATIONS
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.run_stages import run_stages
 from wmtp_ray.model.spec import ModelSpec
@@ -81,7 +80,7 @@ def quickstart(storage_root: Path, now: datetime) -> None:
         arms = {name: _run(config) for name, config in quickstart_arms(base_config, now)}
     console.print("[bold]4/4[/] held-out problems")
     models = {"random": base_config.model.path} | {
-        name: each.config.run_dir / "final" for name, each in ({"base": base} | arms).items()
+        name: each.config.folder.final for name, each in ({"base": base} | arms).items()
     }
     losses = {name: measure_held_out(path, arms[METHOD].config, files.valid) for name, path in models.items()}
     summary = _summary(base, arms, time.perf_counter() - started)
@@ -113,12 +112,12 @@ def quickstart_base(storage_root: Path, now: datetime) -> RunConfig:
 
 def quickstart_arms(base: RunConfig, now: datetime) -> Iterator[tuple[str, RunConfig]]:
     """Yield the arms in the order in which they run: the control takes the critic that the method has trained."""
-    shared = (f"model.path={base.run_dir / 'final'}", f"train.max_steps={ARM_STEPS}", *FROM_BASE)
+    shared = (f"model.path={base.folder.final}", f"train.max_steps={ARM_STEPS}", *FROM_BASE)
     root = base.storage_root
     yield BASELINE, _configured(BASELINE, "baseline", root, now, *shared)
     method = _configured(METHOD, "verifiable", root, now, *shared)
     yield METHOD, method
-    control = (f"weighting.type={CONTROL}", f"critic.path={method.run_dir / 'critic' / 'final'}", "stages=[0,2,3]")
+    control = (f"weighting.type={CONTROL}", f"critic.path={method.folder.critic.final}", "stages=[0,2,3]")
     yield CONTROL, _configured(CONTROL, "verifiable", root, now, *shared, *control)
 
 
@@ -137,7 +136,7 @@ def _run(config: RunConfig) -> _Finished:
     evaluation = None
     if 3 in config.stages:
         (dataset,) = config.evaluation.datasets or ()
-        evaluation = read_results(config.run_dir / EVALUATIONS / dataset)
+        evaluation = read_results(config.folder.evaluations / dataset)
     return _Finished(config, result, evaluation, time.perf_counter() - started)
 
 

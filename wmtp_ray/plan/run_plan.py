@@ -33,10 +33,12 @@ from wmtp_ray.plan.packed_steps import PackedStage, pack_stage
 from wmtp_ray.plan.packing import deal_sequences, split_step
 from wmtp_ray.plan.phases import PlannedPhase, StageRows
 from wmtp_ray.plan.stage1 import draw_critic_stage, require_pairs
+from wmtp_ray.run_folder import CRITIC_STAGE as CRITIC_STAGE
+from wmtp_ray.run_folder import TRAIN_STAGE as TRAIN_STAGE
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.saved_records import convert_record, read_record, write_record
 
 PLAN_VERSION = 3  # raise it when the same index, configuration and seeds would give another plan
-CRITIC_STAGE, TRAIN_STAGE = 1, 2
 _REMEDY = "start a new run under another run_name"
 _ARRAYS = ("row_ids_P", "step_starts_S", "sequence_starts_Q")
 
@@ -315,15 +317,15 @@ def _require_same_data(plan: RunPlan, index: RowIndex) -> None:
 
 def save(plan: RunPlan, directory: Path) -> None:
     """Write plan.json and plan.npz (stage 1: stage1_plan.*) into an existing directory, each atomically."""
-    prefix = _prefix(plan.stage)
-    with atomic_file(directory / f"{prefix}plan.npz") as arrays, arrays.open("wb") as file:
+    folder = RunFolder(directory)
+    with atomic_file(folder.plan_arrays(plan.stage)) as arrays, arrays.open("wb") as file:
         np.savez(file, **{name: getattr(plan, name) for name in _ARRAYS})
-    write_record(directory / f"{prefix}plan.json", {**_facts(plan), "digest": plan.digest})
+    write_record(folder.plan(plan.stage), {**_facts(plan), "digest": plan.digest})
 
 
 def load_plan(directory: Path, stage: int) -> RunPlan:
     """Read what `save` wrote. Raises ArtifactError when it is missing, torn, altered or of another PLAN_VERSION."""
-    path = directory / f"{_prefix(stage)}plan.json"
+    path = RunFolder(directory).plan(stage)
     if not path.is_file():
         raise ArtifactError(f"no plan at {path}; plan the run before loading its plan")
     facts = read_record(path, dict[str, Any], _REMEDY)
@@ -332,7 +334,7 @@ def load_plan(directory: Path, stage: int) -> RunPlan:
     convert_record(facts, _PLAN_FILE, path, _REMEDY)
     digest = facts.pop("digest")
     try:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        with np.load(RunFolder(directory).plan_arrays(stage), allow_pickle=False) as arrays:
             plan = _plan_of_facts(facts, {name: arrays[name] for name in _ARRAYS})
     except FileNotFoundError as error:
         raise ArtifactError(f"no plan at {error.filename}; plan the run before loading its plan") from error
@@ -344,10 +346,6 @@ def load_plan(directory: Path, stage: int) -> RunPlan:
             f"restore both files, or {_REMEDY}"
         )
     return plan
-
-
-def _prefix(stage: int) -> str:
-    return f"stage{stage}_" if stage == CRITIC_STAGE else ""
 
 
 def _facts(plan: RunPlan) -> dict[str, Any]:

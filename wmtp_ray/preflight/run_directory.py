@@ -9,12 +9,11 @@ from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError, ConfigError, PlanError
 from wmtp_ray.plan.run_plan import RunPlan, load_plan
-from wmtp_ray.run_files import CONFIG_FILE
 
 
 def check_run_directory(config: RunConfig, *, resume: bool) -> None:
     """An existing run is continued only when asked, and only with the same configuration; evaluated without asking."""
-    saved = config.run_dir / CONFIG_FILE
+    saved = config.folder.config
     if saved.exists() and not resume and config.stages != (3,):
         raise ConfigError(
             f"The run {config.run_name} exists in {config.run_dir}; add --resume to continue it, or choose another "
@@ -55,7 +54,7 @@ def _what_moved(before: RunPlan, now: RunPlan) -> str:
 
 def claim_run_directory(config: RunConfig) -> None:
     """Make the run's folder and say in it what was asked for; a resumed run keeps what it was started with."""
-    saved = config.run_dir / CONFIG_FILE
+    saved = config.folder.config
     if saved.exists():
         return
     try:
@@ -77,7 +76,7 @@ def _require_same(saved: RunConfig, asked: RunConfig) -> None:
     if changed:
         lines = "".join(f"\n  {key}: found {after.get(key)}, started with {before.get(key)}" for key in changed)
         raise ConfigError(
-            f"--resume with another configuration than the run was started with ({saved.run_dir / CONFIG_FILE}):"
+            f"--resume with another configuration than the run was started with ({saved.folder.config}):"
             f"{lines}\ngive the same values, or start a new run_name"
         )
 
@@ -98,5 +97,5 @@ def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]
 
 def release_run_directory(config: RunConfig) -> None:
     """Give up a folder in which nothing has been trained, so that the mended command can start the same run."""
-    if not any((config.run_dir / name).exists() for name in ("metrics.jsonl", "checkpoints", "critic", "eval")):
+    if not config.folder.is_begun:
         shutil.rmtree(config.run_dir, ignore_errors=True)

@@ -14,6 +14,7 @@ from typing import Any
 from wmtp_ray.config.arms import BASELINE, Role, arm_named, place_in_reports
 from wmtp_ray.config.schema import effects
 from wmtp_ray.report.saved_run import SavedRun
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.training_difference import (
     SEED_KEYS,
     TrainedPolicy,
@@ -118,7 +119,7 @@ def _training_differences(arm: Arm, base: Arm, dataset: str | None) -> list[Trai
 def _trained(run: SavedRun, name: str, dataset: str | None) -> TrainedPolicy:
     evaluation = run.evaluations.get(dataset) if dataset is not None else None
     evaluated = evaluation.sources.training if evaluation is not None else None
-    return TrainedPolicy(name, str((run.path / "final").absolute()), None, evaluated or run.training)
+    return TrainedPolicy(name, str(RunFolder(run.path).final.absolute()), None, evaluated or run.training)
 
 
 def _split_by_critic(group: list[SavedRun]) -> list[list[SavedRun]]:

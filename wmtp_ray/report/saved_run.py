@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
-from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
+from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
 from wmtp_ray.saved_records import read_record
 from wmtp_ray.tracking.metrics_file import read_reports
-from wmtp_ray.tracking.result import FILE_NAME as RESULT_FILE
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.token_evidence import TokenEvidence, read_token_evidence
 from wmtp_ray.tracking.training_record import TrainingRecord, read_settings, record_of_run
@@ -24,7 +23,6 @@ from wmtp_ray.tracking.training_record import TrainingRecord, read_settings, rec
 Column = npt.NDArray[np.float64]
 
 WEIGHTING = "weighting.type"
-_STAGE_FOLDERS = {1: "critic", 2: "."}
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class SavedRun:
 
 def is_run(path: Path) -> bool:
     """Say whether a folder is one of a run that was started."""
-    return (path / CONFIG_FILE).is_file()
+    return RunFolder(path).config.is_file()
 
 
 def read_run(path: Path, name: str | None = None) -> SavedRun:
@@ -96,11 +94,11 @@ def read_run(path: Path, name: str | None = None) -> SavedRun:
     return SavedRun(
         name=name or path.name,
         path=path,
-        config=read_settings(path / CONFIG_FILE),
+        config=read_settings(RunFolder(path).config),
         curves=_read_curves(path),
         health=dict(_read_health(path)),
         evaluations={each.parent.name: read_results(each) for each in sorted(path.glob(f"eval/*/{RESULTS_FILE}"))},
-        result=read_result(path) if (path / RESULT_FILE).is_file() else None,
+        result=read_result(path) if RunFolder(path).result.is_file() else None,
         evidence=read_token_evidence(path),
         training=record_of_run(path),
     )
@@ -118,8 +116,8 @@ def _read_curves(path: Path) -> dict[int, Curves]:
 
 
 def _read_health(path: Path) -> Iterator[tuple[int, Health]]:
-    for stage, folder in _STAGE_FOLDERS.items():
-        file = path / folder / STAGE_RESULT_FILE
+    for stage in (CRITIC_STAGE, TRAIN_STAGE):
+        file = RunFolder(path).stage(stage).stage_result
         if not file.is_file():
             continue
         health = read_record(file, _StageHealth, "restore it, or leave the run out").health

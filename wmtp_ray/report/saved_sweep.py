@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from wmtp_ray.report.saved_run import SavedRun, is_run, read_run
-from wmtp_ray.tracking.sweep_result import SWEEP_FILE, SavedPoint, SavedTrial, read_sweep
+from wmtp_ray.run_folder import SweepFolder
+from wmtp_ray.tracking.sweep_result import SavedPoint, SavedTrial, read_sweep
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class SavedSweep:
 
 def is_sweep(path: Path) -> bool:
     """Say whether a folder is one of a sweep that has begun."""
-    return (path / SWEEP_FILE).is_file()
+    return SweepFolder(path).result.is_file()
 
 
 def read_saved_sweep(path: Path) -> SavedSweep:

@@ -11,8 +11,7 @@ from wmtp_ray.report.blocks import names_of
 from wmtp_ray.report.document import render_document
 from wmtp_ray.report.saved_run import SavedRun, is_run, read_run
 from wmtp_ray.report.saved_sweep import is_sweep, read_saved_sweep
-
-FILE_NAME = "report.html"
+from wmtp_ray.run_folder import RunFolder
 
 
 def write_report(paths: Sequence[Path], out: Path | None, now: datetime) -> Path:
@@ -28,7 +27,7 @@ def write_report(paths: Sequence[Path], out: Path | None, now: datetime) -> Path
     runs = _read_runs([path for path in folders if not is_sweep(path)])
     made = f"Made {now:%Y-%m-%d %H:%M} by wmtp report from {names_of([path.name for path in folders], 20)}."
     page = render_document(runs, sweeps, made).encode("utf-8")
-    target = folders[0] / FILE_NAME if out is None else out
+    target = RunFolder(folders[0]).report if out is None else out
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, page)

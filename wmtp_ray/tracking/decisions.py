@@ -25,12 +25,10 @@ from typing import Any, Literal
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.tags import OF_THE_RUN
-from wmtp_ray.run_files import CONFIG_FILE
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.saved_records import decode_record, encode_line, is_json, read_record, write_record
 
-FILE_NAME = "decisions.json"
 _PACKAGES = ("wmtp_ray", "torch", "ray", "numpy")
-_PLACES = "places.jsonl"  # lines of `Place`, of which many processes write
 
 GateOutcome = Literal["passed", "warned", "fell back", "stopped", "unhealthy", "not measured"]
 
@@ -114,7 +112,7 @@ class Decisions:
 
 def read_decisions(run_dir: Path) -> Decisions:
     """Read what has been decided so far; ArtifactError for a file of another form."""
-    path = run_dir / FILE_NAME
+    path = RunFolder(run_dir).decisions
     decided = read_record(path, Decisions, "restore the file, or remove it") if path.is_file() else Decisions()
     return replace(decided, places=tuple(_places(run_dir)))
 
@@ -144,7 +142,7 @@ def note_evaluation(run_dir: Path, evaluation: dict[str, EvaluatedAs], not_evalu
 
 def note_place(run_dir: Path, place: Place) -> None:
     """Add where this process computes. Several do so at once: a line is written by one call."""
-    descriptor = os.open(run_dir / _PLACES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(RunFolder(run_dir).places, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, encode_line(place))
     finally:
@@ -153,7 +151,7 @@ def note_place(run_dir: Path, place: Place) -> None:
 
 def _places(run_dir: Path) -> Iterator[Place]:
     """A line that a full disk has cut says nothing."""
-    path = run_dir / _PLACES
+    path = RunFolder(run_dir).places
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         if is_json(line):
             yield decode_record(line, Place, path, "remove the file")
@@ -169,7 +167,7 @@ def _versions() -> dict[str, str]:
 
 
 def _changed(config: RunConfig) -> dict[str, Any]:
-    saved = config.run_dir / CONFIG_FILE
+    saved = config.folder.config
     if not saved.is_file():
         return {}
     before, after = (dict(_leaves(each.model_dump(mode="json"), "")) for each in (load_resolved(saved), config))
@@ -186,7 +184,7 @@ def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _write(run_dir: Path, decided: Decisions) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_record(run_dir / FILE_NAME, replace(decided, places=()))
+    write_record(RunFolder(run_dir).decisions, replace(decided, places=()))
 
 
 def _spelled(values: Mapping[str, Any]) -> str:

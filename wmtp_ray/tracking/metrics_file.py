@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.durable_files import append_durably, atomic_write
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.saved_records import decode_record, encode_line, is_json
 
-FILE_NAME = "metrics.jsonl"
 RESERVED_KEYS = frozenset({"stage", "step", "time"})
 NAN = float("nan")
 _REMEDY = "take the line out: the report then lacks that step"
@@ -33,7 +33,7 @@ class JsonlSink:
 
     def __init__(self, run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        self.path = run_dir / FILE_NAME
+        self.path = RunFolder(run_dir).metrics
         self._last: Position | None = None
         self._rewrite(end=None)
         self._file = self.path.open("ab")
@@ -101,7 +101,7 @@ def read_reports(run_dir: Path) -> list[StepReport]:
 
 def read_timed_reports(run_dir: Path) -> list[tuple[StepReport, float]]:
     """Return all whole lines as reports, each with its time in seconds since the epoch."""
-    path = run_dir / FILE_NAME
+    path = RunFolder(run_dir).metrics
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     return [
         report_of(line, f"{path}:{number}")

@@ -4,14 +4,15 @@ import os
 from pathlib import Path
 
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.tracking.metrics_file import FILE_NAME, report_of
+from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.tracking.metrics_file import report_of
 
 
 class MetricsTail:
     """Returns each step of one stage once, also when the run goes back to a checkpoint and writes steps again."""
 
     def __init__(self, run_dir: Path, stage: int) -> None:
-        self._path = run_dir / FILE_NAME
+        self._path = RunFolder(run_dir).metrics
         self._stage = stage
         self._file_id: int | None = None
         self._read_bytes = 0

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.mlflow_errors import (
     SQLITE_PREFIX,
     cause_of,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["SQLITE_PREFIX", "flat_params", "metric_key"]
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-RUN_ID_FILE = "mlflow_run_id"
 MAX_METRICS_PER_CALL = 1000  # MLflow's own limits
 MAX_PARAMS_PER_CALL = 100
 CLIENT_SETTINGS = {  # MLflow's defaults wait for minutes; what the user has set in the environment stays
@@ -254,7 +254,7 @@ def default_uri(storage_root: Path) -> str:
 
 def read_mlflow_run_id(run_dir: Path) -> str | None:
     """Return MLflow's id of this run, or None before its server has answered."""
-    path = run_dir / RUN_ID_FILE
+    path = RunFolder(run_dir).mlflow_run_id
     return path.read_text() if path.is_file() else None
 
 

@@ -21,11 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wmtp_ray.durable_files import atomic_write
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.incidents import note_incident
 from wmtp_ray.tracking.metrics_file import Position
 from wmtp_ray.tracking.mlflow_errors import Cause, cause_of, without_password
 from wmtp_ray.tracking.mlflow_points import Recorded, batches, milliseconds, number_points, recorded_in
-from wmtp_ray.tracking.mlflow_run import RUN_ID_FILE, MetricPoint, MlflowRun, MlflowTarget, RunStatus
+from wmtp_ray.tracking.mlflow_run import MetricPoint, MlflowRun, MlflowTarget, RunStatus
 
 MAX_WAITING_STEPS = 4096
 FIRST_RETRY_S = 1.0
@@ -227,7 +228,7 @@ class MlflowSink:
     def _opened(self) -> MlflowRun:
         if self._run is None:
             run = MlflowRun.open(self._target)
-            atomic_write(self._run_dir / RUN_ID_FILE, run.run_id.encode())
+            atomic_write(RunFolder(self._run_dir).mlflow_run_id, run.run_id.encode())
             run.set_running()
             self._run = run
         return self._run

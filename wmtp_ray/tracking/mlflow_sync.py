@@ -10,9 +10,10 @@ from pathlib import Path
 
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError, TrackingError
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
 from wmtp_ray.tracking.mlflow_points import batches, number_points, recorded_in
-from wmtp_ray.tracking.mlflow_run import RUN_ID_FILE, MlflowRun, MlflowTarget, RunStatus
+from wmtp_ray.tracking.mlflow_run import MlflowRun, MlflowTarget, RunStatus
 from wmtp_ray.tracking.mlflow_sink import counted
 
 
@@ -68,7 +69,7 @@ def sync(target: MlflowTarget, run_dir: Path, saved: Saved) -> SyncReport:
 
 def _sync(target: MlflowTarget, run_dir: Path, saved: Saved, report: SyncReport) -> None:
     run = MlflowRun.open(target)
-    atomic_write(run_dir / RUN_ID_FILE, run.run_id.encode())
+    atomic_write(RunFolder(run_dir).mlflow_run_id, run.run_id.encode())
     report.run_id, report.notes, report.lost = run.run_id, run.notes, run.lost
     described = Counter(parameter=run.num_params, tag=run.num_tags)
     run.log_params()

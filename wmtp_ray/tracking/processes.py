@@ -21,10 +21,9 @@ from pathlib import Path
 import psutil
 
 from wmtp_ray.durable_files import atomic_write
+from wmtp_ray.run_folder import RunFolder
 
-STACKS = "stacks"
 GONE = "gone"
-_PROCESSES = "processes"
 _STACK_SIGNAL = signal.SIGUSR2
 _SAME_START_S = 1.0  # two readings of one process's start differ by rounding; another process started later
 _WRITING_S = 0.5  # what a process may take to write its stacks
@@ -45,13 +44,13 @@ class RunProcess:
 
 def record_process(run_dir: Path, role: str, *, node_id: str, is_ready: bool = False) -> None:
     """Write this process down under its role, in place of the one it succeeds, able to write its stacks."""
-    for folder in (_PROCESSES, STACKS):
-        (run_dir / folder).mkdir(parents=True, exist_ok=True)
+    for folder in (RunFolder(run_dir).processes, RunFolder(run_dir).stacks):
+        folder.mkdir(parents=True, exist_ok=True)
     # First: the signal would end a process that has no handler. faulthandler keeps the file open.
     faulthandler.register(_STACK_SIGNAL, file=stack_file(run_dir, role).open("ab"), all_threads=True)
     started_s = psutil.Process().create_time()
     text = f"{os.getpid()} {socket.gethostname()} {node_id} {started_s:.3f} {int(is_ready)}\n"
-    atomic_write(run_dir / _PROCESSES / role, text.encode())
+    atomic_write(RunFolder(run_dir).processes / role, text.encode())
 
 
 def forget_processes(run_dir: Path) -> None:
@@ -63,7 +62,7 @@ def forget_processes(run_dir: Path) -> None:
 def find_process(run_dir: Path, role: str) -> RunProcess | None:
     """Return the process recorded for a role, or None before it has started."""
     try:
-        pid, host, node_id, started_s, is_ready = (run_dir / _PROCESSES / role).read_text().split()
+        pid, host, node_id, started_s, is_ready = (RunFolder(run_dir).processes / role).read_text().split()
     except FileNotFoundError:
         return None
     return RunProcess(role, int(pid), host, node_id, float(started_s), is_ready == "1")
@@ -77,13 +76,13 @@ def find_processes(run_dir: Path) -> list[RunProcess]:
 
 def process_id(run_dir: Path, role: str) -> int:
     """Return the process id recorded for a role; raises FileNotFoundError before it has started."""
-    return int((run_dir / _PROCESSES / role).read_text().split()[0])
+    return int((RunFolder(run_dir).processes / role).read_text().split()[0])
 
 
 def show_life(run_dir: Path, role: str) -> None:
     """Leave a sign of life of a role."""
     with suppress(FileNotFoundError):  # the driver has started anew and forgotten this process
-        os.utime(run_dir / _PROCESSES / role)
+        os.utime(RunFolder(run_dir).processes / role)
 
 
 def signs_of_life(run_dir: Path, prefix: str) -> dict[str, int]:
@@ -116,7 +115,7 @@ def kill_here(process: RunProcess) -> None:
 
 def stack_file(run_dir: Path, role: str) -> Path:
     """Return where a role's stacks are."""
-    return run_dir / STACKS / f"{role}.txt"
+    return RunFolder(run_dir).stacks / f"{role}.txt"
 
 
 def dump_stacks_here(run_dir: Path, processes: Iterable[RunProcess], reason: str) -> dict[str, str]:
@@ -138,11 +137,11 @@ def dump_stacks_here(run_dir: Path, processes: Iterable[RunProcess], reason: str
 
 def drop_empty_stacks(run_dir: Path) -> None:
     """Remove the files of processes that were never asked."""
-    for path in (run_dir / STACKS).glob("*.txt"):
+    for path in RunFolder(run_dir).stacks.glob("*.txt"):
         if path.stat().st_size == 0:
             path.unlink()
     with suppress(OSError):  # there are stacks in it, or it was never made
-        (run_dir / STACKS).rmdir()
+        RunFolder(run_dir).stacks.rmdir()
 
 
 def _wait_until_written(path: Path, num_bytes_before: int) -> None:
@@ -162,4 +161,4 @@ def _append(path: Path, text: str) -> None:
 
 
 def _record_files(run_dir: Path) -> list[Path]:
-    return sorted(path for path in (run_dir / _PROCESSES).glob("*") if not path.name.startswith("."))
+    return sorted(path for path in RunFolder(run_dir).processes.glob("*") if not path.name.startswith("."))

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.saved_records import read_record, write_record
 from wmtp_ray.tracking.decisions import Decisions
 from wmtp_ray.tracking.memory_use import MemoryUse
 from wmtp_ray.tracking.mlflow_run import RunStatus
-
-FILE_NAME = "result.json"
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,14 @@ class RunResult:
 
 def write_result(run_dir: Path, result: RunResult) -> Path:
     """Write `run_dir/result.json`, replacing an earlier one at once."""
-    path = run_dir / FILE_NAME
+    path = RunFolder(run_dir).result
     write_record(path, result)
     return path
 
 
 def read_result(run_dir: Path) -> RunResult:
     """Read what `write_result` wrote; ArtifactError when the run has none or one of another form."""
-    path = run_dir / FILE_NAME
+    path = RunFolder(run_dir).result
     if not path.exists():
         raise ArtifactError(f"{path} does not exist; expected the result of a run that has ended: check the run's name")
     return read_record(path, RunResult, "restore the file, or start the run again with --resume: it writes a new one")

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from wmtp_ray.config.sweep import Objective
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.intervals import CONFIDENCE, Interval, over_seeds
+from wmtp_ray.run_folder import RunFolder, SweepFolder
 from wmtp_ray.saved_records import read_record, write_record
 
-TRIAL_FILE, SWEEP_FILE = "trial.json", "sweep.json"
 TrialStatus = Literal["finished", "stopped", "failed", "unfinished"]
 
 
@@ -157,12 +157,12 @@ def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
 
 def write_trial(run_dir: Path, record: TrialRecord) -> None:
     """Leave a trial's record in its run's folder; from then on the trial is over."""
-    write_record(run_dir / TRIAL_FILE, record)
+    write_record(RunFolder(run_dir).trial, record)
 
 
 def read_trial(run_dir: Path) -> TrialRecord | None:
     """Return the record of a trial that is over, else None."""
-    path = run_dir / TRIAL_FILE
+    path = RunFolder(run_dir).trial
     if not path.is_file():
         return None
     return read_record(path, TrialRecord, "remove it, and go on with wmtp sweep ... --resume: the trial runs again")
@@ -180,12 +180,14 @@ def write_sweep(
         best=_saved_point(ranking.best) if ranking.best else None,
         verdict=ranking.verdict,
     )
-    write_record(directory / SWEEP_FILE, spec | {field.name: getattr(found, field.name) for field in fields(found)})
+    write_record(
+        SweepFolder(directory).result, spec | {field.name: getattr(found, field.name) for field in fields(found)}
+    )
 
 
 def read_sweep(directory: Path) -> SavedSweepFile:
     """Read sweep.json; ArtifactError when the folder has none or one of another form."""
-    path = directory / SWEEP_FILE
+    path = SweepFolder(directory).result
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; expected the folder of a sweep that has begun")
     return read_record(path, SavedSweepFile, "go on with wmtp sweep ... --resume: it writes a new one")

@@ -9,9 +9,8 @@ The file's form alone: `training/token_evidence.py` fills it, `report/` shows it
 from dataclasses import dataclass
 from pathlib import Path
 
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.saved_records import read_record, write_record
-
-FILE_NAME = "token_evidence.json"
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,14 @@ class TokenEvidence:
 
 def write_token_evidence(directory: Path, evidence: TokenEvidence) -> Path:
     """Write `directory/token_evidence.json`, replacing an earlier one at once."""
-    path = directory / FILE_NAME
+    path = StageFolder(directory).token_evidence
     write_record(path, evidence)
     return path
 
 
 def read_token_evidence(directory: Path) -> TokenEvidence | None:
     """Read what `write_token_evidence` wrote, None where there is none; ArtifactError for a file of another form."""
-    path = directory / FILE_NAME
+    path = StageFolder(directory).token_evidence
     if not path.is_file():
         return None
     return read_record(path, TokenEvidence, "remove it: the rest of the run can be read without it")

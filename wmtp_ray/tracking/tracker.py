@@ -8,14 +8,12 @@ from pathlib import Path
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
+from wmtp_ray.run_folder import TRAIN_STAGE, RunFolder
 from wmtp_ray.tracking.decisions import read_decisions
 from wmtp_ray.tracking.metrics_file import JsonlSink
 from wmtp_ray.tracking.mlflow_points import Recorded, milliseconds
 from wmtp_ray.tracking.mlflow_run import MlflowTarget, RunStatus, default_uri
 from wmtp_ray.tracking.mlflow_sink import MlflowSink
-
-_ARTIFACTS = (CONFIG_FILE, "plan.json", f"critic/{STAGE_RESULT_FILE}", "eval")  # what MLflow keeps beside the metrics
 
 
 class Tracker:
@@ -98,4 +96,6 @@ def mlflow_target(config: RunConfig, run_id: str | None) -> MlflowTarget:
 
 def tracked_artifacts(run_dir: Path) -> list[Path]:
     """Return the files and folders that MLflow keeps of a run, those that there are."""
-    return [path for path in map(run_dir.joinpath, _ARTIFACTS) if path.exists()]
+    folder = RunFolder(run_dir)
+    kept = (folder.config, folder.plan(TRAIN_STAGE), folder.critic.stage_result, folder.evaluations)
+    return [path for path in kept if path.exists()]

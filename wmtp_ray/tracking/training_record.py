@@ -16,13 +16,11 @@ import yaml
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.run_files import CONFIG_FILE, STAGE_RESULT_FILE
+from wmtp_ray.run_folder import TRAIN_STAGE, RunFolder, StageFolder
 from wmtp_ray.saved_records import read_record, write_record
 from wmtp_ray.tracking.metrics_file import read_reports
 
-START_FILE = "start.json"
 TRAINING_FILE = "training.json"
-_PLAN = "plan.json"
 _WEIGHTS = ("model.safetensors", "consolidated.pth")
 _REMEDY = "restore the file, or remove it: the run's other files tell what they know"
 
@@ -104,7 +102,7 @@ class _StageFacts:
 
 def write_start(config: RunConfig) -> None:
     """Leave start.json: what stage 2 starts from and with. A resumed run keeps what it was started with."""
-    path = config.run_dir / START_FILE
+    path = config.folder.start
     if path.is_file():
         return
     weights_sha256 = _weights_sha256(config.model.path)
@@ -115,7 +113,7 @@ def write_start(config: RunConfig) -> None:
 
 def weighting_begun_with(run_dir: Path) -> str | None:
     """Return what stage 2 began with, None where it has not begun."""
-    path = run_dir / START_FILE
+    path = RunFolder(run_dir).start
     return read_record(path, StartRecord, _REMEDY).weighting if path.is_file() else None
 
 
@@ -144,9 +142,9 @@ def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | Non
 
 def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
     """Read the training of a run from its folder, up to `step` (None: as far as it came)."""
-    settings = settings_of(read_settings(run_dir / CONFIG_FILE))
+    settings = settings_of(read_settings(RunFolder(run_dir).config))
     steps, tokens = _extent(run_dir, step)
-    start_file = run_dir / START_FILE
+    start_file = RunFolder(run_dir).start
     if start_file.is_file():
         begun = read_record(start_file, StartRecord, _REMEDY)
         weighting, start = begun.weighting, begun.start
@@ -167,7 +165,7 @@ def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
 
 def _is_trained_run(folder: Path) -> bool:
     """A config.yaml alone may be anybody's; the plan is ours."""
-    return (folder / CONFIG_FILE).is_file() and (folder / _PLAN).is_file()
+    return RunFolder(folder).config.is_file() and RunFolder(folder).plan(TRAIN_STAGE).is_file()
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -211,8 +209,8 @@ def _extent(run_dir: Path, step: int | None) -> tuple[int, int | None]:
 def _critic_steps(run_dir: Path, settings: dict[str, Any]) -> int:
     """Count the steps of the critic's stage 1: this run's, else those of the run that made critic.path."""
     given = settings.get("critic.path")
-    folders = [run_dir / "critic", *([Path(str(given)).parent] if given is not None else [])]
-    for path in (folder / STAGE_RESULT_FILE for folder in folders):
+    folders = [RunFolder(run_dir).critic.path, *([Path(str(given)).parent] if given is not None else [])]
+    for path in (StageFolder(folder).stage_result for folder in folders):
         if path.is_file():
             return read_record(path, _StageFacts, _REMEDY).steps
     return 0
@@ -220,13 +218,13 @@ def _critic_steps(run_dir: Path, settings: dict[str, Any]) -> int:
 
 def _policy_sha256(run_dir: Path, steps: int) -> str | None:
     """Return the hash of the run's last policy, if it is the one after so many steps."""
-    path = run_dir / STAGE_RESULT_FILE
+    path = StageFolder(run_dir).stage_result
     found = read_record(path, _StageFacts, _REMEDY) if path.is_file() else None
     return found.policy_sha256 if found is not None and found.steps == steps else None
 
 
 def _planned(run_dir: Path) -> _PlanFacts:
-    path = run_dir / _PLAN
+    path = RunFolder(run_dir).plan(TRAIN_STAGE)
     return read_record(path, _PlanFacts, _REMEDY) if path.is_file() else _PlanFacts()
 
 

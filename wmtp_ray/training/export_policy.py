@@ -25,7 +25,7 @@ from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import PARAMS, ModelSpec
-from wmtp_ray.run_files import CONFIG_FILE
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.training_record import record_of_run, write_training
 from wmtp_ray.training.checkpoint import find_damage, latest_checkpoint, list_checkpoints, step_of
 from wmtp_ray.training.stored_tensors import stored_form, whole_policy_tensors
@@ -41,8 +41,8 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     """
     if (out / PARAMS).exists():
         raise ArtifactError(f"{out} holds a model already; give an empty directory, or remove it first")
-    checkpoint = _checkpoint(run_dir / "checkpoints", step)
-    config = load_resolved(run_dir / CONFIG_FILE)
+    checkpoint = _checkpoint(RunFolder(run_dir).checkpoints, step)
+    config = load_resolved(RunFolder(run_dir).config)
     args, spec = stored_form(checkpoint)
     tensors = whole_policy_tensors(checkpoint, base=config.model.path)
     write_policy(out, args, spec, tensors)
@@ -57,7 +57,7 @@ def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | No
     model. `dtype` None keeps the tensors' own. Raises ArtifactError where there is no such checkpoint, model or
     tokenizer.
     """
-    is_run = (source / CONFIG_FILE).exists()
+    is_run = RunFolder(source).config.exists()
     if step is not None and not is_run:
         raise ArtifactError(f"{source} is no run (it has no config.yaml), so it has no step {step}; leave --step out")
     args, tensors, own_tokenizer = _of_run(source, step) if is_run else _of_directory(source)
@@ -68,8 +68,8 @@ def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | No
 
 
 def _of_run(run_dir: Path, step: int | None) -> tuple[ModelSpec, dict[str, Tensor], Path | None]:
-    checkpoint = _checkpoint(run_dir / "checkpoints", step)
-    config = load_resolved(run_dir / CONFIG_FILE)
+    checkpoint = _checkpoint(RunFolder(run_dir).checkpoints, step)
+    config = load_resolved(RunFolder(run_dir).config)
     args, _ = stored_form(checkpoint)
     policy = whole_policy_tensors(checkpoint, base=config.model.path)
     return args, without_prefix(policy, TRANSFORMER), config.tokenizer.path

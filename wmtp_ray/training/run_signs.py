@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 
 from wmtp_ray.ranks import Ranks
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.processes import show_life
-from wmtp_ray.training.stages import STOP_FILE
 
 
 class StopFile:
     """The driver's request to stop. Rank 0 looks for it and all ranks hear of it at the same step."""
 
     def __init__(self, run_dir: Path, ranks: Ranks) -> None:
-        self._file = run_dir / STOP_FILE
+        self._file = RunFolder(run_dir).stop_request
         self._ranks = ranks
 
     def is_asked(self) -> bool:

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Protocol
 
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.mlflow_run import read_mlflow_run_id
 from wmtp_ray.training.checkpoint import RunState, save_checkpoint
 from wmtp_ray.training.limits import Limit
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.step import TrainingStep
-
-CHECKPOINTS = "checkpoints"  # in the folder of a stage
 
 
 class CarriedVersions(Protocol):
@@ -49,7 +48,7 @@ class StageCheckpoints:
         with self._limit(what, config.deadlines.checkpoint_s):
             self._reports.keep()
             save_checkpoint(
-                self._stage.directory / CHECKPOINTS,
+                StageFolder(self._stage.directory).checkpoints,
                 state,
                 self._training.policy,
                 self._training.optimizer,

@@ -6,6 +6,7 @@ import torch
 
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import write_policy
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.training.process_memory import give_back_freed_memory, peak_bytes
 from wmtp_ray.training.sharding import whole_tensors
 from wmtp_ray.training.stage_start import RankStage
@@ -30,6 +31,6 @@ def finish_stage(stage: RankStage, training: TrainingStep, flush_reports: Callab
         return
     flush_reports()
     state = policy.merged(state)
-    write_policy(stage.directory / "final", policy.transformer.args, policy.spec, state)
+    write_policy(StageFolder(stage.directory).final, policy.transformer.args, policy.spec, state)
     result = StageResult(stage.recipe.stage, stage.num_steps, tensors_sha256(state), health, peak_bytes=largest or None)
     write_stage_result(stage.directory, result)

@@ -20,6 +20,7 @@ import torch
 
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import VersionSchedule
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.training.limits import Limit
 from wmtp_ray.training.loop import Ports, ScoredSteps, StageLoop
 from wmtp_ray.training.publishing import NoVersions, PublishedPolicy, open_snapshots
@@ -75,7 +76,7 @@ def _ports(stage: RankStage, start: StageStart, reports: StepReports, outside: O
 def _versions(stage: RankStage, start: StageStart, outside: Outside) -> NoVersions | PublishedPolicy:
     if outside.follows is None:
         return NoVersions()
-    snapshots = open_snapshots(stage.directory / "snapshots", start.carried, stage.ranks)
+    snapshots = open_snapshots(StageFolder(stage.directory).snapshots, start.carried, stage.ranks)
     policy, config = start.training.policy, stage.config
     return PublishedPolicy(policy, snapshots, outside.follows, config, stage.ranks, outside.limit)
 

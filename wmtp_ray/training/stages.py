@@ -15,7 +15,7 @@ from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import current_ranks
-from wmtp_ray.run_files import STAGE_RESULT_FILE
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.saved_records import read_record, write_exact_record
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
@@ -24,9 +24,6 @@ from wmtp_ray.training.critic_drift import CriticDrift, build_critic_drift
 from wmtp_ray.training.critic_health import HealthFindings, health_of, held_out_rows, judge_held_out, measure_health
 from wmtp_ray.training.losses import CriticLoss, PolicyLoss, StageLoss
 from wmtp_ray.training.token_evidence import collect_token_evidence, held_out_loss
-
-STOP_FILE = "stop_requested"
-_FAILURE = "failure.txt"
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,12 @@ def policy_stage(config: RunConfig) -> StageRecipe:
 
 def stage_directory(config: RunConfig, stage: int) -> Path:
     """Stage 2 owns the run's folder, stage 1 the folder `critic` in it."""
-    return config.run_dir / "critic" if stage == 1 else config.run_dir
+    return config.folder.stage(stage).path
 
 
 def critic_bundle(config: RunConfig) -> Path | None:
     """Return the critic that stage 2 starts with: what this run's stage 1 left, else `critic.path`, else None."""
-    own = stage_directory(config, 1) / "final"
+    own = config.folder.critic.final
     return own if own.is_dir() else config.critic.path
 
 
@@ -89,12 +86,12 @@ def freeze_for_critic(policy: Policy, config: RunConfig) -> None:
 
 def write_stage_result(directory: Path, result: StageResult) -> None:
     """Leave the result where the driver and a resumed run find it."""
-    write_exact_record(directory / STAGE_RESULT_FILE, result)
+    write_exact_record(StageFolder(directory).stage_result, result)
 
 
 def read_stage_result(directory: Path) -> StageResult | None:
     """Return the result of a stage that is done, else None."""
-    path = directory / STAGE_RESULT_FILE
+    path = StageFolder(directory).stage_result
     if not path.is_file():
         return None
     return read_record(path, StageResult, "remove it, and start the run again with --resume: the stage ends anew")
@@ -102,18 +99,18 @@ def read_stage_result(directory: Path) -> StageResult | None:
 
 def write_failure(directory: Path, message: str) -> None:
     """Leave the reason a rank gave up for: a restart would only meet it again."""
-    atomic_write(directory / _FAILURE, message.encode())
+    atomic_write(StageFolder(directory).failure, message.encode())
 
 
 def read_failure(directory: Path) -> str | None:
     """Return the reason, or None where no rank gave up."""
-    path = directory / _FAILURE
+    path = StageFolder(directory).failure
     return path.read_text() if path.is_file() else None
 
 
 def clear_failure(directory: Path) -> None:
     """Forget the reason: a new start may find the disk freed."""
-    (directory / _FAILURE).unlink(missing_ok=True)
+    StageFolder(directory).failure.unlink(missing_ok=True)
 
 
 def _critic_start(config: RunConfig) -> Policy:

@@ -13,14 +13,13 @@ import torch
 
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.saved_records import read_record, write_exact_record
 from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.run_estimate import stage_flops
 from wmtp_ray.training.loop import StepOutcome
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.throughput import tokens_of
-
-_KEPT = "reports_of_checkpoint.json"  # of the steps since the checkpoint before
 
 
 class ReportSink(Protocol):
@@ -54,7 +53,7 @@ class StepReports:
         self._size = size
         self._sink = sink
         self._peak_flops = peak_flops
-        self._kept = stage.directory / _KEPT
+        self._kept = StageFolder(stage.directory).kept_reports
         self._since_checkpoint: list[StepReport] = []  # of rank 0
 
     def start(self) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.tracking.metrics_file import FILE_NAME, JsonlSink
+from wmtp_ray.tracking.metrics_file import JsonlSink
 from wmtp_ray.tracking.metrics_tail import MetricsTail
 
 
@@ -48,7 +48,7 @@ def test_a_line_that_is_being_written_waits_for_its_end(tmp_path: Path) -> None:
     sink, tail = JsonlSink(tmp_path), MetricsTail(tmp_path, stage=2)
     log(sink, 2, 0)
     sink.close()
-    path = tmp_path / FILE_NAME
+    path = tmp_path / "metrics.jsonl"
     line = path.read_bytes().replace(b'"step":0', b'"step":1')
     with path.open("ab") as file:
         file.write(line[:20])

@@ -9,8 +9,8 @@ import pytest
 
 from wmtp_ray.config.sweep import Objective
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.run_folder import SweepFolder
 from wmtp_ray.tracking.sweep_result import (
-    SWEEP_FILE,
     TrialRecord,
     TrialStatus,
     rank,
@@ -91,7 +91,7 @@ class TestFiles:
         ranking = rank(found, LOWEST)
         spec = {"objective": LOWEST.model_dump(mode="json"), "search": "grid", "space": {"weighting.beta": [0, 1, 2]}}
         write_sweep(tmp_path, spec, found, ranking, ["the index"])
-        content = json.loads((tmp_path / SWEEP_FILE).read_bytes())
+        content = json.loads((SweepFolder(tmp_path).result).read_bytes())
         assert content["space"] == {"weighting.beta": [0, 1, 2]}
         assert [trial["name"] for trial in content["trials"]] == [each.name for each in found]
         assert [point["point"] for point in content["points"]] == [1, 0, 2]

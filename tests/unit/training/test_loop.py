@@ -15,11 +15,12 @@ from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import PublishedVersions
 from wmtp_ray.ranks import OneRank
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state, step_of
 from wmtp_ray.training.limits import no_limit
 from wmtp_ray.training.loop import Ports, StageLoop, seed_step
 from wmtp_ray.training.publishing import PublishedPolicy, open_snapshots
-from wmtp_ray.training.stage_checkpoints import CHECKPOINTS, StageCheckpoints
+from wmtp_ray.training.stage_checkpoints import StageCheckpoints
 from wmtp_ray.training.stage_start import RankStage, build_training, restore_training
 from wmtp_ray.training.stages import policy_stage
 from wmtp_ray.training.step_reports import StepReports
@@ -71,7 +72,7 @@ def steps_of(nano) -> list[list[ScoredBatch]]:
 
 def attempt(nano, config: RunConfig, directory: Path, sink: RecordedReports, *, stop_after: int | None) -> Attempt:
     """Train on a policy of its own, as `stage_run.py` does, but for rows and weights that are generated."""
-    checkpoint, ranks = latest_checkpoint(directory / CHECKPOINTS), OneRank()
+    checkpoint, ranks = latest_checkpoint(StageFolder(directory).checkpoints), OneRank()
     first_step = step_of(checkpoint) if checkpoint is not None else 0
     stage = RankStage(config, policy_stage(config), directory, ranks, CPU, NUM_STEPS, "ab12", checkpoint, first_step)
     policy = nano.policy(config)
@@ -126,7 +127,7 @@ class TestStopped:
 
     def test_checkpoints_come_when_due_at_a_stop_and_at_the_end(self, nano, config, whole, tmp_path):
         def saved(attempt: Attempt) -> list[tuple[int, float]]:
-            states = [read_state(path) for path in sorted((attempt.stage.directory / CHECKPOINTS).iterdir())]
+            states = [read_state(path) for path in sorted((StageFolder(attempt.stage.directory).checkpoints).iterdir())]
             return [(state.step, state.mean_loss) for state in states]
 
         losses = [report.metrics["loss/total"] for report in whole[1].reports]

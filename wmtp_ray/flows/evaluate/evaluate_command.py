@@ -16,10 +16,10 @@ from wmtp_ray.evaluation.given_samples import read_given_samples
 from wmtp_ray.evaluation.prompts import ALL_KINDS
 from wmtp_ray.evaluation.results import read_results
 from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, judge_samples
-from wmtp_ray.flows.evaluate.evaluate_run import EVALUATIONS, folder_in, policy_of_run, render_results
+from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, render_results
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.model.spec import PARAMS
-from wmtp_ray.run_files import CONFIG_FILE
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.training_record import TRAINING_FILE
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
@@ -117,13 +117,15 @@ def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
 def _asked(request: EvaluationRequest) -> Asked:
     """Who is asked, found out without loading or exporting a model."""
     checkpoint = _checkpoint(request)
-    is_run = (checkpoint / CONFIG_FILE).is_file()
+    is_run = RunFolder(checkpoint).config.is_file()
     is_trained = (checkpoint / TRAINING_FILE).is_file() or (is_run and _has_policy(checkpoint))
     return Asked(CodeTokenizer(_tokenizer(request)), is_trained)
 
 
 def _has_policy(run_dir: Path) -> bool:
-    return (run_dir / "final" / PARAMS).is_file() or latest_checkpoint(run_dir / "checkpoints") is not None
+    return (RunFolder(run_dir).final / PARAMS).is_file() or latest_checkpoint(
+        RunFolder(run_dir).checkpoints
+    ) is not None
 
 
 def _checkpoint(request: EvaluationRequest) -> Path:
@@ -134,8 +136,8 @@ def _checkpoint(request: EvaluationRequest) -> Path:
 def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles, Path]:
     """The model directory and tokenizer of a checkpoint, and the folder that its evaluations belong to."""
     checkpoint, tokenizer = _checkpoint(request), _tokenizer(request)
-    if (checkpoint / CONFIG_FILE).is_file():
-        model = policy_of_run(checkpoint) or load_resolved(checkpoint / CONFIG_FILE).model.path
+    if RunFolder(checkpoint).config.is_file():
+        model = policy_of_run(checkpoint) or load_resolved(RunFolder(checkpoint).config).model.path
         return PolicyFiles(model, tokenizer), checkpoint
     return PolicyFiles(checkpoint, tokenizer), config.storage_root / "evaluations" / checkpoint.name
 
@@ -143,8 +145,8 @@ def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles,
 def _tokenizer(request: EvaluationRequest) -> Path:
     """The tokenizer asked for, of the run, or beside the model; raises ArtifactError for what is neither."""
     checkpoint = _checkpoint(request)
-    if (checkpoint / CONFIG_FILE).is_file():
-        return request.tokenizer or load_resolved(checkpoint / CONFIG_FILE).tokenizer.path
+    if RunFolder(checkpoint).config.is_file():
+        return request.tokenizer or load_resolved(RunFolder(checkpoint).config).tokenizer.path
     if not (checkpoint / PARAMS).is_file():
         raise ArtifactError(
             f"--checkpoint {checkpoint}: found neither config.yaml nor {PARAMS}, expected the folder of a run or a "
@@ -161,8 +163,8 @@ def _place(request: EvaluationRequest, home: Path) -> Place:
     out = request.out
     if out is not None:
         return lambda dataset, identity: out
-    if (home / CONFIG_FILE).is_file():
-        return folder_in(home / EVALUATIONS)
+    if RunFolder(home).config.is_file():
+        return folder_in(RunFolder(home).evaluations)
     return folder_in(home)
 
 

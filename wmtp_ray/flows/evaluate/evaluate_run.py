@@ -18,6 +18,7 @@ from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
 from wmtp_ray.model.spec import PARAMS
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.decisions import note_evaluation, read_decisions
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -25,8 +26,6 @@ from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
 from wmtp_ray.training.export_policy import export_policy
-
-EVALUATIONS = "eval"
 
 
 def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> RunResult:
@@ -42,10 +41,10 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
         if plan.datasets:
             model = policy_of_run(config.run_dir) or config.model.path  # not trained, without stage 2
             policy = PolicyFiles(model, config.tokenizer.path)
-            place = folder_in(config.run_dir / EVALUATIONS)
+            place = folder_in(config.folder.evaluations)
             done = evaluate_policy(config, plan, policy, place, config.run_dir)
             found = [each.results for each in done]
-        status = "FINISHED" if (config.run_dir / "final").is_dir() else result.status
+        status = "FINISHED" if config.folder.final.is_dir() else result.status
     except KeyboardInterrupt:
         status = "KILLED"
         raise
@@ -73,12 +72,12 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
 
 def policy_of_run(run_dir: Path) -> Path | None:
     """Return the model directory of a run's policy: its end, else its newest whole checkpoint; None without any."""
-    if (run_dir / "final" / PARAMS).is_file():
-        return run_dir / "final"
-    checkpoint = latest_checkpoint(run_dir / "checkpoints")
+    if (RunFolder(run_dir).final / PARAMS).is_file():
+        return RunFolder(run_dir).final
+    checkpoint = latest_checkpoint(RunFolder(run_dir).checkpoints)
     if checkpoint is None:
         return None
-    exported = run_dir / "exported" / checkpoint.name
+    exported = RunFolder(run_dir).exported / checkpoint.name
     if not exported.is_dir():
         exported.parent.mkdir(exist_ok=True)
         with atomic_directory(exported) as temporary:

@@ -91,7 +91,7 @@ def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, ind
 
 
 def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationPlan:
-    is_trained = 2 in config.stages or (config.run_dir / "final").is_dir() or (config.run_dir / "checkpoints").is_dir()
+    is_trained = 2 in config.stages or config.folder.final.is_dir() or config.folder.checkpoints.is_dir()
     plan = plan_evaluation(config, Asked(tokenizer, is_trained))
     num_horizons, drafts = ModelSpec.read(config.model.path).num_horizons, config.evaluation.draft_horizons
     if plan.datasets and drafts >= num_horizons:

@@ -7,7 +7,7 @@ from wmtp_ray.flows.evaluate.evaluation_workers import require_evaluation_resour
 from wmtp_ray.flows.run.prepare import Prepared
 from wmtp_ray.flows.run.train import train
 from wmtp_ray.tracking.decisions import note_start
-from wmtp_ray.tracking.result import FILE_NAME, RunResult, read_result
+from wmtp_ray.tracking.result import RunResult, read_result
 
 
 def run_stages(config: RunConfig, prepared: Prepared) -> RunResult:
@@ -18,7 +18,7 @@ def run_stages(config: RunConfig, prepared: Prepared) -> RunResult:
     with joined(config.cluster.num_cpus):
         if prepared.evaluation is not None and prepared.evaluation.datasets:
             require_evaluation_resources(config, with_decoders=True)  # not after hours of training
-        keeps_result = config.stages == (3,) and (config.run_dir / FILE_NAME).exists()
+        keeps_result = config.stages == (3,) and config.folder.result.exists()
         if keeps_result:
             note_start(config, done_before=())
         result = read_result(config.run_dir) if keeps_result else train(config, prepared)

@@ -21,9 +21,9 @@ from actors.stalls import kill_processes, report_stall
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, TrainingError
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.incidents import IncidentReader
-from wmtp_ray.tracking.processes import STACKS, signs_of_life
-from wmtp_ray.training.stages import STOP_FILE
+from wmtp_ray.tracking.processes import signs_of_life
 
 _RANKS = "rank_"
 
@@ -95,14 +95,14 @@ class RunWatch:
         report_stall(self._run_dir, what)
         if self._ranks_were_killed:
             raise TrainingError(
-                f"{what}, and none came back after they were killed. The stacks are in {self._run_dir / STACKS}; "
+                f"{what}, and none came back after they were killed. Stacks: {RunFolder(self._run_dir).stacks}; "
                 "--resume continues from the last checkpoint"
             )
         kill_processes(self._run_dir, _RANKS)
         self._ranks_heard_s, self._ranks_were_killed = now_s, True
 
     def _look_at_stop(self) -> None:
-        if not (self._run_dir / STOP_FILE).exists():
+        if not RunFolder(self._run_dir).stop_request.exists():
             return
         self._stop_seen_s = self._stop_seen_s or time.monotonic()
         if time.monotonic() - self._stop_seen_s > self._deadlines.stop_s:

@@ -16,7 +16,7 @@ from typing import NoReturn, Self
 import ray
 
 from wmtp_ray import interrupts
-from wmtp_ray.training.stages import STOP_FILE
+from wmtp_ray.run_folder import RunFolder
 
 _LOOK_S = 0.05
 
@@ -64,7 +64,7 @@ class StopRequest:
     """Hears signals inside its block, where that is in the main thread; ranks and driver find the request as a file."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._file = run_dir / STOP_FILE
+        self._file = RunFolder(run_dir).stop_request
         self._was_heard = False
         self._handlers = ExitStack()
 

@@ -45,6 +45,7 @@ from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.preflight.needed_resources import training_resources
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.decisions import note_gate, note_start, note_weighting, read_decisions
 from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import read_reports
@@ -137,7 +138,7 @@ class _Run:
                     prefix = f"stage{recipe.stage}/"
                     self._metrics.set_result.remote({prefix + name: value for name, value in health.metrics.items()})
                 if recipe.stage == 1 and stages[-1].health is not None:
-                    critic = stage_directory(config, 1) / "final"
+                    critic = config.folder.critic.final
                     config = self._applied = self._pass_gate(gate_critic(config, stages[-1].health, critic))
             status = "FINISHED"
         except Interrupted:
@@ -159,7 +160,7 @@ class _Run:
         if done is not None:
             return done
         clear_failure(directory)
-        self._warnings += check_checkpoints(directory / "checkpoints")
+        self._warnings += check_checkpoints(StageFolder(directory).checkpoints)
         started = time.perf_counter()
         if recipe.stage == 2:
             write_start(config)
@@ -177,7 +178,7 @@ class _Run:
         if result is None:
             raise Interrupted(f"stage {recipe.stage} stopped before its end")
         if recipe.stage == 2:
-            write_training(directory / "final", record_of_run(config.run_dir))
+            write_training(StageFolder(directory).final, record_of_run(config.run_dir))
         return result
 
     def _fit(self, config: RunConfig, job: RankJob) -> None:
@@ -245,7 +246,7 @@ class _Run:
             bundle = critic_bundle(config)
             assert bundle is not None, "the schema asks for critic.path, or for stage 1"
             args = ModelSpec.read(bundle)
-            snapshots = SnapshotDirectory(config.run_dir / "snapshots_frozen")
+            snapshots = SnapshotDirectory(config.folder.frozen_critic)
             snapshots.put_streamed(0, *open_value_path(bundle, spec))
         scorers = self._start("critic", self._critic_class, args, spec, config)
         return ScorePool(scorers, self._prepared.schedule, snapshots)
@@ -371,7 +372,7 @@ def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
         ),
         run_config=RayRunConfig(
             name=f"stage_{job.recipe.stage}_{uuid.uuid4().hex[:8]}",
-            storage_path=str(config.run_dir / "ray"),
+            storage_path=str(config.folder.ray),
             failure_config=FailureConfig(max_failures=config.train.max_restarts),
         ),
     )

@@ -19,7 +19,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.sweep_points import Point, Trial, listed_points
 from wmtp_ray.errors import ConfigError, Failed, Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.sweep.sweep_outcome import BEST_RECIPE, records_of, table_of, write_outcome
+from wmtp_ray.flows.sweep.sweep_outcome import records_of, table_of, write_outcome
 from wmtp_ray.flows.sweep.sweep_plan import (
     PlannedTrial,
     SweepPlan,
@@ -32,7 +32,7 @@ from wmtp_ray.interrupts import undone_at_end
 from wmtp_ray.preflight.needed_resources import TRIAL_CPUS
 from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.preflight.start_checks import require_start, start_checks
-from wmtp_ray.tracking.sweep_result import SWEEP_FILE, TRIAL_FILE, Ranking, TrialRecord, read_trial
+from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, read_trial
 
 if TYPE_CHECKING:
     from wmtp_ray.flows.sweep.sweep_tracking import ParentRun
@@ -104,7 +104,7 @@ def run_sweep(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
             tracking.status = "KILLED" if stop.is_made() else "FINISHED"
         finally:
             ranking, records = write_outcome(plan)
-            tracking.close(ranking, [plan.directory / SWEEP_FILE, plan.directory / BEST_RECIPE])
+            tracking.close(ranking, [plan.folder.result, plan.folder.best_recipe])
         for problem in tracking.problems:
             print(f"warning: {problem}")
         if stop.is_made():
@@ -133,7 +133,7 @@ class _Sweep:
         import ray
 
         from wmtp_ray.flows.sweep.sweep_trial import RunOutcome, start_run
-        from wmtp_ray.training.stages import STOP_FILE, read_stage_result, stage_directory
+        from wmtp_ray.training.stages import read_stage_result, stage_directory
 
         critics = self._plan.critics.values() if self._is_open() else ()
         waiting = [each for each in critics if read_stage_result(stage_directory(each, 1)) is None]
@@ -146,7 +146,7 @@ class _Sweep:
             if self._stop.is_made():
                 waiting.clear()
                 for critic in running.values():
-                    (critic.run_dir / STOP_FILE).touch()
+                    critic.folder.stop_request.touch()
             for ref in ray.wait(list(running), timeout=_POLL_S)[0] if running else ():
                 critic = running.pop(ref)
                 outcome: RunOutcome = ray.get(ref)
@@ -213,7 +213,7 @@ class _Sweep:
             ),
             run_config=tune.RunConfig(
                 name=f"tune_{uuid.uuid4().hex[:8]}",
-                storage_path=str(plan.directory / "ray"),
+                storage_path=str(plan.folder.ray),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
@@ -236,7 +236,7 @@ class _Sweep:
         self._claimed(planned.config)
         record = read_trial(planned.config.run_dir)
         if record is not None and not record.is_settled:
-            (planned.config.run_dir / TRIAL_FILE).unlink()
+            planned.config.folder.trial.unlink()
             self._said.discard(trial.name)
         point = trial.point
         return {"trial": TrialBrief(trial.name, point.number, point.values, trial.seed, planned.plan_key)}

@@ -12,8 +12,6 @@ from wmtp_ray.saved_records import decode_record
 from wmtp_ray.text_tables import titled_table
 from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, rank, read_trial, rendered, write_sweep
 
-BEST_RECIPE, POINTS_FILE = "recipe.best.yaml", "points.jsonl"
-
 
 def records_of(plan: SweepPlan) -> list[TrialRecord]:
     """Return a record of every trial that is known: what is over from its folder, the others as unfinished."""
@@ -30,7 +28,7 @@ def read_points(path: Path) -> list[Point]:
 
 
 def _proposed(plan: SweepPlan) -> list[Trial]:
-    return [Trial(point, seed) for point in read_points(plan.directory / POINTS_FILE) for seed in plan.spec.seeds]
+    return [Trial(point, seed) for point in read_points(plan.folder.points) for seed in plan.spec.seeds]
 
 
 def _unfinished(trial: Trial) -> TrialRecord:
@@ -44,7 +42,7 @@ def write_outcome(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
     ranking = rank(records, plan.spec.objective)
     write_sweep(plan.directory, plan.spec_values(), records, ranking, plan.shared())
     if ranking.best is not None:
-        atomic_write(plan.directory / BEST_RECIPE, _best_recipe(plan, ranking).encode())
+        atomic_write(plan.folder.best_recipe, _best_recipe(plan, ranking).encode())
     return ranking, records
 
 

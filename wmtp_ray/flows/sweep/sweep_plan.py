@@ -28,9 +28,8 @@ from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.flows.run.prepare import Prepared, prepare, version_schedule
 from wmtp_ray.preflight.run_directory import check_plans, check_run_directory
-from wmtp_ray.run_files import CONFIG_FILE
+from wmtp_ray.run_folder import SweepFolder
 
-SPEC_FILE = "sweep.yaml"
 _FIXED = ("search", "search_seed", "space", "objective")  # what a resumed sweep may not change
 _MAX_NAMED = 3
 
@@ -74,6 +73,11 @@ class SweepPlan:
     def directory(self) -> Path:
         """Everything this sweep writes."""
         return self.base.run_dir
+
+    @property
+    def folder(self) -> SweepFolder:
+        """The paths inside `directory`."""
+        return SweepFolder(self.directory)
 
     @property
     def num_trials(self) -> int:
@@ -165,7 +169,7 @@ def claim_sweep_directory(plan: SweepPlan) -> None:
     """Make the sweep's folder and say in it what was asked for."""
     try:
         plan.directory.mkdir(parents=True, exist_ok=True)
-        atomic_write(plan.directory / SPEC_FILE, yaml.safe_dump(plan.spec_values(), sort_keys=False).encode())
+        atomic_write(plan.folder.spec, yaml.safe_dump(plan.spec_values(), sort_keys=False).encode())
     except OSError as error:
         raise ConfigError(
             f"The sweep's folder {plan.directory} cannot be written ({error.strerror}); set storage_root to a "
@@ -203,7 +207,7 @@ class _Loader:
         if not shares_critic(asked):
             return PlannedTrial(trial, asked, asked, None)
         critic = self._critic(critic_values(trial.point.values), trial.seed)
-        bundle = asked.critic.model_copy(update={"path": critic.run_dir / "critic" / "final"})
+        bundle = asked.critic.model_copy(update={"path": critic.folder.critic.final})
         stages = tuple(stage for stage in asked.stages if stage != 1)
         return PlannedTrial(trial, asked, asked.model_copy(update={"stages": stages, "critic": bundle}), critic)
 
@@ -238,7 +242,7 @@ def _refuse_swept_words(arguments: Arguments, spec: SweepSpec) -> None:
 
 def release_sweep_directory(plan: SweepPlan) -> None:
     """Give up a folder in which no run was begun, so that the mended command can start the same sweep."""
-    if not any(plan.directory.glob(f"*/{CONFIG_FILE}")):
+    if not plan.folder.has_run():
         shutil.rmtree(plan.directory, ignore_errors=True)
 
 
@@ -258,7 +262,7 @@ def _check_objective(base: RunConfig, spec: SweepSpec) -> None:
 
 def _check_directory(plan: SweepPlan) -> None:
     """A sweep is continued only when asked, and only as the sweep and the runs it was started as."""
-    saved = plan.directory / SPEC_FILE
+    saved = plan.folder.spec
     if saved.exists() and not plan.arguments.resume:
         raise ConfigError(
             f"The sweep {plan.name} exists in {plan.directory}; add --resume to continue it, or choose another run_name"
@@ -276,7 +280,7 @@ def _check_directory(plan: SweepPlan) -> None:
             "run_name; seeds, num_points, stop rules and early stopping may change"
         )
     for trial in plan.trials:
-        if (trial.config.run_dir / CONFIG_FILE).exists():
+        if trial.config.folder.config.exists():
             check_run_directory(trial.config, resume=True)
             check_plans(trial.config, own_part(plan.prepared[trial.plan_key], trial.config).plans)
 

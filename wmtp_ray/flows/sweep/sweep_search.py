@@ -19,7 +19,8 @@ from wmtp_ray.config.sweep import Dimension, LogUniform, SweepSpec, Uniform
 from wmtp_ray.config.sweep_points import Point, Trial
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.flows.sweep.sweep_outcome import POINTS_FILE, read_points
+from wmtp_ray.flows.sweep.sweep_outcome import read_points
+from wmtp_ray.run_folder import SweepFolder
 from wmtp_ray.saved_records import encode_line
 from wmtp_ray.tracking.sweep_result import TrialRecord
 
@@ -58,7 +59,7 @@ class TpePoints:
         assert spec.num_points is not None
         self._spec = spec
         self._num_points = spec.num_points
-        self._file = directory / POINTS_FILE
+        self._file = SweepFolder(directory).points
         self._check = check
         self._study = optuna.create_study(direction="minimize" if spec.objective.mode == "min" else "maximize")
         self._distributions = {key: _distribution(dimension) for key, dimension in spec.space.items()}

@@ -8,7 +8,6 @@ from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.flows.sweep.sweep_plan import SweepPlan
 from wmtp_ray.tracking.mlflow_errors import cause_of, without_password
 from wmtp_ray.tracking.mlflow_run import (
-    RUN_ID_FILE,
     MetricPoint,
     MlflowRun,
     MlflowTarget,
@@ -33,7 +32,7 @@ class ParentRun:
             return
         try:
             self._run = MlflowRun.open(_target(plan))
-            atomic_write(plan.directory / RUN_ID_FILE, self._run.run_id.encode())
+            atomic_write(plan.folder.mlflow_run_id, self._run.run_id.encode())
             self._run.set_running()
             self._run.log_params()
             if self._run.notes:

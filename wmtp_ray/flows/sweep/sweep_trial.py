@@ -25,13 +25,13 @@ from wmtp_ray.errors import Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.run.prepare import Prepared, prepare
 from wmtp_ray.flows.run.run_stages import run_stages
 from wmtp_ray.flows.sweep.sweep_plan import own_part
-from wmtp_ray.run_files import CONFIG_FILE
+from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.metrics_tail import MetricsTail
 from wmtp_ray.tracking.sweep_result import TrialRecord, TrialStatus, read_trial, write_trial
 from wmtp_ray.tracking.training_record import weighting_begun_with
 from wmtp_ray.tracking.trial_watch import ComparedWindow, RuleWatch
 from wmtp_ray.training.held_out import measure_held_out_problems
-from wmtp_ray.training.stages import STOP_FILE, read_stage_result, stage_directory
+from wmtp_ray.training.stages import read_stage_result, stage_directory
 
 STEP, COMPARED = "step", "compared"  # what ASHA reads
 _STAGE = 2
@@ -98,7 +98,7 @@ def _measured(config: RunConfig) -> dict[str, float | None]:
     )
     deadline_s = config.deadlines.start_s + config.deadlines.evaluation_s
     try:
-        losses = ray.get(remote.remote(config.run_dir / "final", config), timeout=deadline_s)
+        losses = ray.get(remote.remote(config.folder.final, config), timeout=deadline_s)
     except GetTimeoutError as error:
         raise TrainingError(
             f"{config.run_name} has trained, but its held-out losses did not come within {deadline_s:.0f} s "
@@ -124,7 +124,7 @@ class SweepTrial(Trainable):
         assert context is not None, "Tune gives it, see tune.with_parameters"
         self._brief: TrialBrief = config["trial"]
         self._sweep_dir, spec = context.directory, context.spec
-        self._run_config = load_resolved(self._sweep_dir / self._brief.name / CONFIG_FILE)
+        self._run_config = load_resolved(self._sweep_dir / RunFolder(self._brief.name).config)
         self._tail = MetricsTail(self._run_config.run_dir, _STAGE)
         self._rules = RuleWatch(spec)
         self._window = ComparedWindow(spec)
@@ -157,15 +157,15 @@ class SweepTrial(Trainable):
         """Called at the end, and when early stopping has ended the trial: then the run has to be told."""
         if self._is_over or not self._may_be_stopped:
             return
-        if not (self._sweep_dir / STOP_FILE).exists():
+        if not RunFolder(self._sweep_dir).stop_request.exists():
             self._record("stopped", f"early stopping at step {self._steps}: others were better by then", {})
         self._stop_run()
 
     def _has_ended(self) -> bool:
         if self._is_over:
             return True
-        if (self._sweep_dir / STOP_FILE).exists():
-            (self._run_config.run_dir / STOP_FILE).touch()
+        if RunFolder(self._sweep_dir).stop_request.exists():
+            self._run_config.folder.stop_request.touch()
         ready, _ = ray.wait([self._run], timeout=_POLL_S)
         return bool(ready)
 
@@ -186,7 +186,7 @@ class SweepTrial(Trainable):
 
     def _stop_run(self) -> None:
         """Ask the run to checkpoint and stop, and wait for it."""
-        (self._run_config.run_dir / STOP_FILE).touch()
+        self._run_config.folder.stop_request.touch()
         deadlines = self._run_config.deadlines
         ready, _ = ray.wait([self._run], timeout=deadlines.stop_s + deadlines.tracking_s)
         if not ready:

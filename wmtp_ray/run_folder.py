@@ -1,0 +1,220 @@
+"""Every path inside a run's folder and a sweep's: this is the one place that spells them. It reads and writes nothing.
+
+    storage/runs/<run>/  config.yaml  plan.json plan.npz  stage1_plan.json stage1_plan.npz
+                         start.json  decisions.json places.jsonl  metrics.jsonl  result.json  report.html
+                         eval/<dataset>/  exported/step_<n>/
+                         stop_requested  mlflow_run_id  processes/  stacks/  ray/  snapshots_frozen/
+                         and what a stage leaves, of stage 2; critic/ holds the same of stage 1:
+                         checkpoints/step_<n>/  final/  snapshots/  stage_result.json  failure.txt
+                         reports_of_checkpoint.json  token_evidence.json
+    storage/runs/<sweep>/  sweep.yaml sweep.json recipe.best.yaml points.jsonl  ray/  and a run's folder for each trial,
+                         with trial.json
+
+What is inside checkpoints/step_<n>/ is `training/checkpoint.py`'s, inside a model's directory `model_folder.py`'s.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TRAIN_STAGE, CRITIC_STAGE = 2, 1
+
+
+def runs_of(storage_root: Path) -> Path:
+    """Return the folder of all runs and sweeps of a storage."""
+    return storage_root / "runs"
+
+
+def evaluations_of(storage_root: Path) -> Path:
+    """Return the folder of evaluations that belong to no run."""
+    return storage_root / "evaluations"
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """What one stage of a run leaves."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The model at the end: the policy of stage 2, the critic bundle of stage 1."""
+        return self.path / "final"
+
+    @property
+    def stage_result(self) -> Path:
+        """How the stage ended: what it found out of the critic, the hash of its policy."""
+        return self.path / "stage_result.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why a rank gave up, where it did."""
+        return self.path / "failure.txt"
+
+    @property
+    def snapshots(self) -> Path:
+        """Published versions of the critic, a folder for each attempt."""
+        return self.path / "snapshots"
+
+    @property
+    def kept_reports(self) -> Path:
+        """Metrics of the steps since the checkpoint before."""
+        return self.path / "reports_of_checkpoint.json"
+
+    @property
+    def token_evidence(self) -> Path:
+        return self.path / "token_evidence.json"
+
+
+@dataclass(frozen=True)
+class RunFolder(StageFolder):
+    """A run's folder, storage/runs/<run>; stage 2 leaves its files in it directly."""
+
+    @property
+    def critic(self) -> StageFolder:
+        """What stage 1 leaves."""
+        return StageFolder(self.path / "critic")
+
+    def stage(self, stage: int) -> StageFolder:
+        """Return what a stage that trains leaves."""
+        return self.critic if stage == CRITIC_STAGE else self
+
+    def plan(self, stage: int) -> Path:
+        """Return the facts of a stage's plan; `plan_arrays` lie beside them."""
+        return self.path / f"{_prefix(stage)}plan.json"
+
+    def plan_arrays(self, stage: int) -> Path:
+        return self.path / f"{_prefix(stage)}plan.npz"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; a folder that holds one is a run's."""
+        return self.path / "config.yaml"
+
+    @property
+    def start(self) -> Path:
+        """What stage 2 started from and weights with."""
+        return self.path / "start.json"
+
+    @property
+    def decisions(self) -> Path:
+        """What was decided while the run ran."""
+        return self.path / "decisions.json"
+
+    @property
+    def places(self) -> Path:
+        """Where its processes compute, a line for each."""
+        return self.path / "places.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def result(self) -> Path:
+        """How the run ended."""
+        return self.path / "result.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "eval"
+
+    @property
+    def exported(self) -> Path:
+        """Models made of checkpoints for an evaluation, a folder for each step."""
+        return self.path / "exported"
+
+    @property
+    def stop_request(self) -> Path:
+        """Its presence asks the ranks to checkpoint and stop."""
+        return self.path / "stop_requested"
+
+    @property
+    def mlflow_run_id(self) -> Path:
+        return self.path / "mlflow_run_id"
+
+    @property
+    def processes(self) -> Path:
+        """A file for each process that runs or ran."""
+        return self.path / "processes"
+
+    @property
+    def stacks(self) -> Path:
+        """Python stacks of processes that were asked for them."""
+        return self.path / "stacks"
+
+    @property
+    def ray(self) -> Path:
+        """What Ray Train and Ray Tune keep."""
+        return self.path / "ray"
+
+    @property
+    def frozen_critic(self) -> Path:
+        """The one version of a critic that does not follow the policy."""
+        return self.path / "snapshots_frozen"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything has been trained or evaluated in it."""
+        parts = (self.metrics, self.checkpoints, self.critic.path, self.evaluations)
+        return any(part.exists() for part in parts)
+
+    @property
+    def trial(self) -> Path:
+        """How a trial of a sweep ended."""
+        return self.path / "trial.json"
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """A sweep's folder, storage/runs/<sweep>; each of its trials has a run's folder in it."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def best_recipe(self) -> Path:
+        return self.path / "recipe.best.yaml"
+
+    @property
+    def points(self) -> Path:
+        """The points that a search has proposed, one a line."""
+        return self.path / "points.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return RunFolder(self.path).report
+
+    @property
+    def mlflow_run_id(self) -> Path:
+        return RunFolder(self.path).mlflow_run_id
+
+    @property
+    def stop_request(self) -> Path:
+        return RunFolder(self.path).stop_request
+
+    @property
+    def ray(self) -> Path:
+        return RunFolder(self.path).ray
+
+    def has_run(self) -> bool:
+        """Whether a trial or a shared critic has begun."""
+        return any(RunFolder(each).config.exists() for each in self.path.glob("*"))
+
+
+def _prefix(stage: int) -> str:
+    return f"stage{stage}_" if stage == CRITIC_STAGE else ""
