@@ -8,6 +8,7 @@ from actors.stalls import enter_run
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.tracking.mlflow_run import RunStatus, read_mlflow_run_id
+from wmtp_ray.tracking.run_log import log_stage, log_step
 from wmtp_ray.tracking.tracker import open_tracker, tracked_artifacts
 
 __all__ = ["MetricsSink", "read_mlflow_run_id"]
@@ -29,6 +30,8 @@ class MetricsSink:
 
     def log(self, report: StepReport) -> None:
         """Record one step."""
+        log_stage(report.stage)
+        log_step(report.step)
         self._tracker.log(report)
 
     def latest(self) -> StepReport | None:

@@ -5,6 +5,7 @@ the newest checkpoint. The stage is `wmtp_ray/training/stage_run.py`, its loop `
 gives them a stream of scored batches, a sink for reports, and a limit on what may hang.
 """
 
+import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from wmtp_ray.training.stage_run import Outside, run_stage
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.stages import StageRecipe, read_failure, write_failure
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RankJob:
@@ -68,11 +71,13 @@ def run_rank(told: dict[str, Any]) -> None:
         _train(job, current_ranks())
     except WmtpError as error:
         write_failure(directory, str(error))
+        _LOG.info("The rank gives up: %s", error)
         raise
-    except RuntimeError as error:
+    except Exception as error:
         # A process group has no type of its own for it. A restart may cure it; who was late is seen only now.
-        if "timed out" in str(error).lower():
+        if isinstance(error, RuntimeError) and "timed out" in str(error).lower():
             report_stall(config.run_dir, f"A collective took more than {config.deadlines.collective_s:.0f} s: {error}")
+        _LOG.exception("The rank failed (%s: %s); Ray Train may start the ranks again", type(error).__name__, error)
         raise
 
 
@@ -82,6 +87,7 @@ def _train(job: RankJob, ranks: Ranks) -> None:
     torch.set_num_threads(config.cluster.threads_per_worker)
     torch.manual_seed(config.seed)
     enter_run(config.run_dir, f"rank_{ranks.rank}")
+    _LOG.info("Rank %d of %d, %d threads", ranks.rank, ranks.world_size, torch.get_num_threads())
     device = choose_device(config.train.device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     plan = load_plan(config.run_dir, number)
     checkpoint = latest_checkpoint(StageFolder(job.stage_dir).checkpoints)

@@ -154,7 +154,7 @@ def _tokenised(tables: list[pa.Table], arguments: tuple[Any, ...]) -> Iterator[p
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=DATA_TASK_CPUS,
-        compute=ray.data.TaskPoolStrategy(size=_READERS),
+        compute=ray.data.TaskPoolStrategy(size=min(_READERS, len(tables))),  # it warns of more tasks than blocks
     )
     for block in tokenised.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
         assert isinstance(block, pa.Table)
@@ -236,7 +236,7 @@ def _require_content(path: str, fingerprint: str, *state: int) -> None:
 @lru_cache(maxsize=2)
 def _enter_as_reader(run_dir: Path) -> None:
     """Record a process that reads for a run, once."""
-    enter_run(run_dir, f"reader_{os.getpid()}")
+    enter_run(run_dir, f"reader_{os.getpid()}", is_announced=False)
 
 
 @lru_cache(maxsize=2)

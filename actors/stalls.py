@@ -2,7 +2,7 @@
 
 | here                | what it does                                                                          |
 |---------------------|---------------------------------------------------------------------------------------|
-| `report_stall`      | one line in incidents.txt, all stacks into stacks/, on every node                     |
+| `report_stall`      | a warning in the log, all stacks into stacks/, on every node                          |
 | `limited`           | a block of this process that cannot be given a timeout: past it, report and kill self |
 | `ScorerWatch`       | which process a scorer is, and another one in its place                               |
 | `kill_processes`    | SIGKILL on every node; Ray starts actors again                                        |
@@ -10,8 +10,10 @@
 A restart is always safe: scores are pinned to versions, ranks go on from a checkpoint.
 """
 
+import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +27,6 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wmtp_ray.run_folder import RunFolder
-from wmtp_ray.tracking.incidents import note_incident
 from wmtp_ray.tracking.processes import (
     GONE,
     RunProcess,
@@ -35,13 +36,22 @@ from wmtp_ray.tracking.processes import (
     kill_here,
     record_process,
 )
+from wmtp_ray.tracking.run_log import open_log
 
+_LOG = logging.getLogger(__name__)
 _NODE_ANSWERS_S = 30.0
 
 
-def enter_run(run_dir: Path, role: str, *, is_ready: bool = False) -> None:
-    """Record this process of the run (see `record_process`), with the Ray node that it is on."""
+def enter_run(run_dir: Path, role: str, *, is_ready: bool = False, is_announced: bool = True) -> None:
+    """Record this process of the run (see `record_process`), with the Ray node that it is on, and open its log.
+
+    `is_announced`: whether the log says so; readers come and go.
+    """
     record_process(run_dir, role, node_id=_own_node(), is_ready=is_ready)
+    if open_log(run_dir, role) and is_announced:
+        _LOG.info("Process %d on %s, Ray node %s", os.getpid(), socket.gethostname(), _own_node()[:8])
+    elif is_ready:
+        _LOG.info("Ready")
 
 
 def report_stall(run_dir: Path, what: str) -> dict[str, str]:
@@ -52,8 +62,7 @@ def report_stall(run_dir: Path, what: str) -> dict[str, str]:
     # Readers come and go with Ray Data's work.
     states = {role: state for role, state in states.items() if not (role.startswith("reader_") and state == GONE)}
     listed = ", ".join(f"{role} {state}" for role, state in sorted(states.items()))
-    with suppress(OSError):
-        note_incident(run_dir, f"{what} ({listed}; stacks in {RunFolder(run_dir).stacks.name}/)")
+    _LOG.warning("%s (%s; stacks in %s/)", what, listed, RunFolder(run_dir).stacks.name)
     return states
 
 
@@ -98,6 +107,7 @@ class ScorerWatch:
         state = report_stall(self.run_dir, what).get(self.roles[scorer])
         current = self.process(scorer)
         if hung is not None and current is not None and current.pid == hung.pid and state != GONE:
+            _LOG.info("%s is killed; Ray starts it again", self.roles[scorer])
             ray.kill(self.actors[scorer], no_restart=False)
 
 

@@ -18,7 +18,9 @@ from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_model import ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.run_folder import TRAIN_STAGE
 from wmtp_ray.tracking.decisions import Place, note_place
+from wmtp_ray.tracking.run_log import log_stage, log_step
 from wmtp_ray.training.parallel import choose_device, device_words, forward_precision, scorer_device
 
 
@@ -28,6 +30,7 @@ class ValueCritic:
     def __init__(self, args: ModelSpec, spec: ValueSpec, config: RunConfig, number: int) -> None:
         torch.set_num_threads(config.cluster.threads_per_critic)
         enter_run(config.run_dir, f"critic_{number}")
+        log_stage(TRAIN_STAGE)
         self._device = choose_device(scorer_device(config), local_rank=0)
         self._model = _build_model(args, spec, config).to(self._device).eval().requires_grad_(False)
         self._dtype = config.train.dtype if self._device.type == "cuda" else "float32"
@@ -38,6 +41,7 @@ class ValueCritic:
 
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
         """Return the values of every batch by `version`, which it waits for; raises ArtifactError past the deadline."""
+        log_step(batches[0].step)
         self._load(directory, version)
         return [self._values(batch, version) for batch in batches]
 

@@ -32,7 +32,7 @@ def _prepare() -> None:
         if words.base is not None:
             model = open_slice(words.base, micro_args(shape, ModelSpec.read(words.base)), words.tokenizer)
         else:
-            file = words.tokenizer or train_on_rows(words.rows, Path(folder) / "tokenizer.model", words.pieces)
+            file = words.tokenizer or train_on_rows(words.rows, Path(folder) / "trained.model", words.pieces)
             llama = ModelSpec(DIM, LAYERS, HEADS, CodeTokenizer(file).vocab_size, n_future_tokens=HORIZONS)
             model = open_random(micro_args(shape, llama), words.seed, file)
         write_model(words.out, model, datetime.now(), print, dry_run=words.dry_run)

@@ -5,9 +5,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from wmtp_ray.artifacts.convert_checkpoint import open_checkpoint
-from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
-from wmtp_ray.artifacts.model_directory import TOKENIZER, keep_place, share_tokenizer, write_model
+from wmtp_ray.artifacts.convert_checkpoint import open_checkpoint, shipped_tokenizer
+from wmtp_ray.artifacts.model_directory import keep_place, share_tokenizer, write_model
 from wmtp_ray.artifacts.reference_shards import open_reference
 from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.interrupts import end_on_signals
@@ -22,15 +21,14 @@ def _convert() -> None:
     words = _parser().parse_args()
     now = datetime.now()
     if words.model == "policy":
-        tokenizer = None if words.no_tokenizer else words.tokenizer or find_tokenizer(words.source)
-        tokenizer = tokenizer or words.source / TOKENIZER
+        tokenizer = None if words.no_tokenizer else words.tokenizer or shipped_tokenizer(words.source)
         policy = open_checkpoint(words.source, tokenizer=tokenizer, version=words.version)
         write_model(words.out, policy, now, print, dry_run=words.dry_run)
         if tokenizer is not None and not words.dry_run:
             share_tokenizer(words.out, print)
     elif words.model == "reference":
-        tokenizer, policy_directory = words.tokenizer or words.source / TOKENIZER, words.tokenizer_shared_with
-        reference = open_reference(words.source, words.out, policy_directory, tokenizer, version=words.version)
+        shared_with, tokenizer = words.tokenizer_shared_with, words.tokenizer
+        reference = open_reference(words.source, words.out, shared_with, tokenizer, version=words.version)
         write_model(words.out, reference, now, print, dry_run=words.dry_run)
     else:
         keep_place(words.out, now, print, dry_run=words.dry_run)

@@ -3,7 +3,7 @@
     storage/runs/<run>/  config.yaml  plan.json plan.npz  stage1_plan.json stage1_plan.npz
                          start.json  decisions.json places.jsonl  metrics.jsonl  result.json  report.html
                          eval/<dataset>/  exported/step_<n>/
-                         stop_requested  mlflow_run_id  processes/  stacks/  ray/  snapshots_frozen/
+                         stop_requested  mlflow_run_id  processes/  logs/  stacks/  ray/  snapshots_frozen/
                          and what a stage leaves, of stage 2; critic/ holds the same of stage 1:
                          checkpoints/step_<n>/  final/  snapshots/  stage_result.json  failure.txt
                          reports_of_checkpoint.json  token_evidence.json
@@ -106,7 +106,7 @@ class RunFolder(StageFolder):
 
     @property
     def places(self) -> Path:
-        """Where its processes compute, a line for each."""
+        """Where the processes computed, a line for each start of one; `decisions` are told with them."""
         return self.path / "places.jsonl"
 
     @property
@@ -149,6 +149,11 @@ class RunFolder(StageFolder):
     def stacks(self) -> Path:
         """Python stacks of processes that were asked for them."""
         return self.path / "stacks"
+
+    @property
+    def logs(self) -> Path:
+        """What each process has said, a file for each."""
+        return self.path / "logs"
 
     @property
     def ray(self) -> Path:

@@ -49,6 +49,15 @@ def test_a_site_that_has_everything_is_ok_and_shows_the_estimate(site: Path) -> 
         assert part in report.render()
 
 
+def test_a_model_that_cannot_be_read_is_one_problem_whoever_meets_it(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text('{"dim": 64}')
+    (tmp_path / "model.safetensors").touch()
+    frozen = ("critic.source=frozen", f"critic.path={tmp_path}", "train.value_coef=0.0", "stages=[2]")
+    for words in (frozen, (f"model.path={tmp_path}",)):
+        problems = [each.found for each in report_on(site, *words).findings if each.level == "problem"]
+        assert ["params.json describes no model" in text for text in problems] == [True]
+
+
 def test_nothing_heavy_is_imported_and_nothing_is_written(site: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in site.rglob("*")}
     program = (

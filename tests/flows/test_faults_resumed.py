@@ -85,5 +85,4 @@ def test_a_critic_that_hangs_again_and_again_is_named(world: Path, cluster: Clus
     assert "step 7" in message
     assert "process 3 of 3" in message
     assert "--resume continues" in message
-    incidents = (config.run_dir / "incidents.txt").read_text().splitlines()
-    assert sum("critic_0 stopped" in line for line in incidents) == 3
+    assert sum("critic_0 stopped" in warning for warning in read_result(config.run_dir).warnings) == 3

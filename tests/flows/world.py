@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -163,6 +164,15 @@ class DelayedCritic(ValueCritic):
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
         time.sleep(int.from_bytes(os.urandom(1), "big") / 255 * 0.3)
         return super().score(batches, directory, version)
+
+
+class WarningCritic(DelayedCritic):
+    """The delayed critic, with a warning whose text is the same in every process."""
+
+    def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
+        scores = super().score(batches, directory, version)
+        warnings.warn("a critic warns on purpose", stacklevel=1)
+        return scores
 
 
 class SlowCritic(ValueCritic):

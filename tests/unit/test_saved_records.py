@@ -13,7 +13,7 @@ import pytest
 
 from actors.row_converter import PartReceipt
 from tests.unit.evaluation.test_results import results_of
-from wmtp_ray.artifacts.model_record import METADATA, ModelRecord, SharedTokenizer, read_model_record
+from wmtp_ray.artifacts.model_record import ModelRecord, SharedTokenizer, read_model_record
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.data.dataset_manifest import FILE_NAME as MANIFEST
 from wmtp_ray.data.dataset_manifest import (
@@ -81,7 +81,7 @@ class Kind(NamedTuple):
 
 KINDS = [
     Kind(
-        RESULT,
+        "result.json",
         RunResult(
             "FINISHED", 9, {"loss": 0.5}, "p", {"stage_2": 1.5}, ("w",), MemoryUse(PEAK, PEAK),
             "td",
@@ -115,7 +115,7 @@ KINDS = [
         read_sweep,
     ),
     Kind(
-        METADATA,
+        "metadata.json",
         ModelRecord(
             "policy", "ready", "v", "float32", 7, "2026-01-01T00:00:00", {"a": DIGEST}, {"n": 1}, {"b": DIGEST},
             SharedTokenizer("../m", "s"), 1,
@@ -216,12 +216,12 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, kind: Kind) -> None:
 def test_a_field_deep_inside_is_named_by_its_whole_path(tmp_path: Path) -> None:
     values = written(tmp_path, KINDS[0])
     del values["memory"]["rank"]["measured_as"]
-    (tmp_path / RESULT).write_text(json.dumps(values))
+    (tmp_path / "result.json").write_text(json.dumps(values))
     with pytest.raises(ArtifactError, match=r"result\.json: the field memory\.rank\.measured_as is missing; restore"):
         read_result(tmp_path)
     values["memory"] = None
     values["steps"] = "nine"
-    (tmp_path / RESULT).write_text(json.dumps(values))
+    (tmp_path / "result.json").write_text(json.dumps(values))
     with pytest.raises(ArtifactError, match=r"found text in the field steps, expected a whole number; restore"):
         read_result(tmp_path)
 
@@ -236,7 +236,7 @@ def test_a_field_of_a_later_version_is_passed_over_but_not_in_the_state_of_a_run
 
 def test_a_number_that_is_not_finite_is_null_or_comes_back_where_the_record_must_give_it_back(tmp_path: Path) -> None:
     result = dataclasses.replace(KINDS[0].example, metrics={"loss": math.nan, "gain": np.float64("inf")})
-    write_record(tmp_path / RESULT, result)
+    write_record(tmp_path / "result.json", result)
     assert read_result(tmp_path).metrics == {"loss": None, "gain": None}
     write_exact_record(tmp_path / "state.json", RunState(2, 9, "d", {"mean": math.inf}, None, 1, np.float64("nan")))
     state = read_state(tmp_path)

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wmtp_ray.artifacts.meta_checkpoint import META_WEIGHTS, read_tensors
-from wmtp_ray.artifacts.model_directory import TOKENIZER, ModelToWrite
+from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
+from wmtp_ray.artifacts.meta_checkpoint import read_tensors
+from wmtp_ray.artifacts.model_directory import ModelToWrite
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
-from wmtp_ray.model.spec import PARAMS, ModelSpec
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import META_WEIGHTS, PARAMS, TOKENIZER_MODEL, ModelFolder
 
 ROPE = "rope.freqs"
 _UNKNOWN_VOCABULARY = -1  # what Meta writes where the tokenizer is to decide
@@ -29,13 +31,13 @@ def open_checkpoint(source: Path, *, tokenizer: Path | None, version: str | None
     a file is missing or damaged, would run code, or when dimensions, heads and rotary frequencies deny each other.
     """
     weights = _weights_of(source)
-    args = _read_args(_required(source / PARAMS, "it is shipped beside the weights"), tokenizer)
+    args = _read_args(_required(ModelFolder(source).params, "it is shipped beside the weights"), tokenizer)
     tensors = read_tensors(weights)
     if ROPE in tensors:
         check_rotary_frequencies(tensors.pop(ROPE), args)
-    source_files = {META_WEIGHTS: weights, PARAMS: source / PARAMS}
+    source_files = {META_WEIGHTS: weights, PARAMS: ModelFolder(source).params}
     if tokenizer is not None:
-        source_files[TOKENIZER] = tokenizer
+        source_files[TOKENIZER_MODEL] = tokenizer
     return ModelToWrite(
         kind="policy",
         version=version or source.resolve().name,
@@ -46,6 +48,12 @@ def open_checkpoint(source: Path, *, tokenizer: Path | None, version: str | None
         source=source_files,
         settings={},
     )
+
+
+def shipped_tokenizer(source: Path) -> Path:
+    """Return the tokenizer in a checkpoint's folder, or where it would lie."""
+    folder = ModelFolder(source).tokenizer
+    return find_tokenizer(folder) or folder.model
 
 
 def check_rotary_frequencies(frequencies: Tensor, args: ModelSpec) -> None:
@@ -73,14 +81,16 @@ def check_rotary_frequencies(frequencies: Tensor, args: ModelSpec) -> None:
 
 
 def _weights_of(source: Path) -> Path:
-    parts = sorted(path.name for path in source.glob("consolidated.*.pth"))
+    folder = ModelFolder(source)
+    parts = folder.meta_weight_parts()
     if len(parts) > 1:
+        named = ", ".join(part.name for part in parts)
         raise ArtifactError(
-            f"{source} holds a checkpoint cut for {len(parts)} devices ({', '.join(parts)}), expected one "
-            f"{META_WEIGHTS}; join the parts first, or take the version of the model that comes whole"
+            f"{source} holds a checkpoint cut for {len(parts)} devices ({named}), expected "
+            f"one {META_WEIGHTS}; join the parts first, or take the version of the model that comes whole"
         )
-    name = parts[0] if parts else META_WEIGHTS
-    return _required(source / name, f"give the folder that holds {META_WEIGHTS} with --source")
+    weights = parts[0] if parts else folder.meta_weights
+    return _required(weights, f"give the folder that holds {META_WEIGHTS} with --source")
 
 
 def _required(path: Path, remedy: str) -> Path:

@@ -27,15 +27,12 @@ from wmtp_ray.durable_files import atomic_file, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
 from wmtp_ray.model.policy import Policy
-from wmtp_ray.model.spec import PARAMS, ModelSpec, params_bytes
+from wmtp_ray.model.spec import ModelSpec, params_bytes
 from wmtp_ray.model.value_model import ValueHead, ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.model_folder import META_WEIGHTS, PARAMS, VALUE_HEAD, VALUE_SPEC, WEIGHTS, ModelFolder
 
 TRANSFORMER, HEAD = "transformer.", "value_head."  # prefixes of a policy's tensors
-WEIGHTS = "model.safetensors"
-META_WEIGHTS = "consolidated.pth"
-VALUE_HEAD = "value_head.safetensors"
-VALUE_SPEC = "value_head.json"
 NAMES_SHOWN = 5  # of each kind of difference between a file and the model
 
 Shape = tuple[int, ...]
@@ -55,16 +52,16 @@ def load_transformer(directory: Path, *, dtype: torch.dtype = torch.float32) -> 
 
 def weights_file(directory: Path) -> Path:
     """Return the file that a model's weights are read from; ArtifactError when there is none."""
-    for name in (WEIGHTS, META_WEIGHTS):
-        if (directory / name).exists():
-            return directory / name
+    found = ModelFolder(directory).find_weights()
+    if found is not None:
+        return found
     raise ArtifactError(f"{directory} holds neither {WEIGHTS} nor {META_WEIGHTS}; put one of them beside {PARAMS}.")
 
 
 def save_transformer(directory: Path, transformer: Transformer, *, dtype: torch.dtype = torch.float32) -> None:
     """Write params.json and model.safetensors in `dtype`; other files of the directory stay."""
     write_params(directory, transformer.args)
-    write_tensors(directory / WEIGHTS, transformer.state_dict(), dtype)
+    write_tensors(ModelFolder(directory).weights, transformer.state_dict(), dtype)
 
 
 def save_policy(directory: Path, policy: Policy, *, dtype: torch.dtype = torch.float32) -> None:
@@ -83,20 +80,20 @@ def write_policy(
 ) -> None:
     """Write a policy of which only the tensors are at hand, named as in its `state_dict` and without adapters."""
     describe_policy(directory, args, spec)
-    write_tensors(directory / WEIGHTS, without_prefix(tensors, TRANSFORMER), dtype)
-    write_tensors(directory / VALUE_HEAD, without_prefix(tensors, HEAD), torch.float32)
+    write_tensors(ModelFolder(directory).weights, without_prefix(tensors, TRANSFORMER), dtype)
+    write_tensors(ModelFolder(directory).value_head, without_prefix(tensors, HEAD), torch.float32)
 
 
 def describe_policy(directory: Path, args: ModelArgs, spec: ValueSpec) -> None:
     """Write what is known of a policy without its tensors: params.json and value_head.json."""
     write_params(directory, args)
-    atomic_write(directory / VALUE_SPEC, orjson.dumps(dataclasses.asdict(spec), option=orjson.OPT_INDENT_2))
+    atomic_write(ModelFolder(directory).value_spec, orjson.dumps(dataclasses.asdict(spec), option=orjson.OPT_INDENT_2))
 
 
 def policy_tensors(directory: Path) -> dict[str, Tensor]:
     """Map the tensors of a stored policy into memory, named as in its `state_dict`."""
     transformer = read_tensors(weights_file(directory))
-    return _with_prefix(transformer, TRANSFORMER) | _with_prefix(read_tensors(directory / VALUE_HEAD), HEAD)
+    return _with_prefix(transformer, TRANSFORMER) | _with_prefix(read_tensors(ModelFolder(directory).value_head), HEAD)
 
 
 def load_value_model(directory: Path, spec: ValueSpec) -> ValueModel:
@@ -114,7 +111,7 @@ def load_value_head(directory: Path, spec: ValueSpec) -> ValueHead:
     """Load the value head of a stored policy and nothing else of it; ArtifactError as `load_policy`."""
     head = ValueHead(ModelSpec.read(directory).dim, spec.head, spec.num_features)
     if _stored_spec(directory, spec) is not None:
-        _assign(head, read_tensors(directory / VALUE_HEAD), directory / VALUE_HEAD, torch.float32)
+        _assign_head(head, directory)
     return head
 
 
@@ -159,7 +156,7 @@ def load_policy(
     if stored is None:
         policy.value_head.init_weights(generator)
     else:
-        _assign(policy.value_head, read_tensors(directory / VALUE_HEAD), directory / VALUE_HEAD, torch.float32)
+        _assign_head(policy.value_head, directory)
     return policy
 
 
@@ -182,20 +179,24 @@ def _described(spec: ValueSpec) -> str:
 
 def _read_value_spec(directory: Path) -> ValueSpec | None:
     """Return the stored specification, None where the directory has no value head at all."""
-    present = [name for name in (VALUE_SPEC, VALUE_HEAD) if (directory / name).exists()]
+    folder = ModelFolder(directory)
+    present = [path for path in (folder.value_spec, folder.value_head) if path.exists()]
     if not present:
         return None
     if len(present) == 1:
-        raise ArtifactError(f"{directory} holds {present[0]} alone; {VALUE_SPEC} and {VALUE_HEAD} belong together.")
+        raise ArtifactError(
+            f"{directory} holds {present[0].name} alone; {VALUE_SPEC} and {VALUE_HEAD} belong together."
+        )
     return described_value_spec(directory)
 
 
 def described_value_spec(directory: Path) -> ValueSpec:
     """Read value_head.json, whether or not the head's tensors lie beside it."""
+    path = ModelFolder(directory).value_spec
     try:
-        return ValueSpec(**read_json(directory / VALUE_SPEC))
+        return ValueSpec(**read_json(path))
     except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{directory / VALUE_SPEC}: {error}. Expected head, value_layer, features.") from error
+        raise ArtifactError(f"{path}: {error}. Expected head, value_layer, features.") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
@@ -206,7 +207,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype)
 
 def write_params(directory: Path, args: ModelArgs) -> None:
     """Write params.json."""
-    atomic_write(directory / PARAMS, params_bytes(args))
+    atomic_write(ModelFolder(directory).params, params_bytes(args))
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -229,6 +230,11 @@ def _assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype:
 def _require_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], path: Path) -> None:
     if differences := shape_differences(found, expected):
         raise ArtifactError(f"{path} does not fit {PARAMS} beside it. {differences}. Use the two files of one model.")
+
+
+def _assign_head(head: ValueHead, directory: Path) -> None:
+    path = ModelFolder(directory).value_head
+    _assign(head, read_tensors(path), path, torch.float32)
 
 
 def shape_differences(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:

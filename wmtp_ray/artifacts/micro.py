@@ -19,10 +19,11 @@ from wmtp_ray.artifacts.meta_checkpoint import (
     save_transformer,
     weights_file,
 )
-from wmtp_ray.artifacts.model_directory import TOKENIZER, ModelToWrite, narrowed
+from wmtp_ray.artifacts.model_directory import ModelToWrite, narrowed
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.model.spec import PARAMS, ModelSpec
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import TOKENIZER_MODEL, ModelFolder
 
 DTYPE = torch.float16
 MAX_BYTES = 50_000_000
@@ -106,7 +107,7 @@ def open_random(args: ModelSpec, seed: int, tokenizer: Path) -> ModelToWrite:
     """Offer a freshly initialised model of at most MAX_BYTES in float16; ArtifactError for a shape that is none."""
     _require_micro(args)
     tensors = {name: tensor.to(DTYPE) for name, tensor in _random(args, seed).state_dict().items()}
-    return _micro(args, tensors.__getitem__, "random", tokenizer, {TOKENIZER: tokenizer}, {"seed": seed})
+    return _micro(args, tensors.__getitem__, "random", tokenizer, {TOKENIZER_MODEL: tokenizer}, {"seed": seed})
 
 
 def open_slice(base: Path, args: ModelSpec, tokenizer: Path | None) -> ModelToWrite:
@@ -125,8 +126,9 @@ def open_slice(base: Path, args: ModelSpec, tokenizer: Path | None) -> ModelToWr
         part = tensors[_name_in_base(name, args, base_args)][rows]
         return narrowed(name, part[:, columns[0]] if columns else part, DTYPE)
 
-    vocabulary = tokenizer or base / TOKENIZER
-    source = {path.name: path for path in (weights, base / PARAMS, vocabulary)}
+    folder = ModelFolder(base)
+    vocabulary = tokenizer or folder.tokenizer.model
+    source = {path.name: path for path in (weights, folder.params, vocabulary)}
     return _micro(args, read, f"slice of {base.resolve().name}", vocabulary, source, settings={})
 
 

@@ -18,11 +18,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from wmtp_ray.artifacts.hf.plain_model import require_forms
-from wmtp_ray.artifacts.hf.tokenizer_files import TOKENIZER_JSON, files_of_tokenizer
-from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS
+from wmtp_ray.artifacts.hf.tokenizer_files import files_of_tokenizer, write_tokenizer
+from wmtp_ray.artifacts.meta_checkpoint import write_params
 from wmtp_ray.artifacts.model_record import (
-    ADAPTER,
-    METADATA,
     Kind,
     ModelRecord,
     SharedTokenizer,
@@ -36,10 +34,10 @@ from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_directory, atomic_write
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.model.spec import PARAMS, ModelSpec, params_bytes
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import WEIGHTS, ModelFolder, TokenizerFolder
 from wmtp_ray.saved_records import write_record
 
-TOKENIZER = "tokenizer.model"
 _SHARED = "shared"  # a tokenizer's home beside the models that it serves
 _TEMPORARY = re.compile(r"[0-9a-f]{32}")
 
@@ -114,14 +112,15 @@ def keep_place(out: Path, now: datetime, say: Say, *, dry_run: bool) -> None:
     say(f"{out}: a place for a reward model, optional")
     if not dry_run:
         record = ModelRecord("reward", "optional", "none", "none", 0, now.isoformat("T", "seconds"), {}, {}, {}, None)
-        write_record(out / METADATA, record)
+        write_record(ModelFolder(out).metadata, record)
 
 
 def share_tokenizer(directory: Path, say: Say) -> None:
     """Put a model's tokenizer where configurations look for it, `shared/` beside the model, unless one is there."""
-    tokenizer, shared = directory / TOKENIZER, directory.parent / _SHARED / TOKENIZER
+    folder, shared = ModelFolder(directory).tokenizer, TokenizerFolder(directory.parent / _SHARED).model
+    tokenizer = folder.model
     if not tokenizer.exists():
-        say(f"run this model with tokenizer.path={directory / TOKENIZER_JSON}")
+        say(f"run this model with tokenizer.path={folder.json}")
     elif not shared.exists():
         atomic_write(shared, tokenizer.read_bytes())
         say(f"{shared}: copied from {tokenizer}")
@@ -192,7 +191,7 @@ def _remove_left_over(out: Path) -> None:
 
 def _write_weights(staged: Path, model: ModelToWrite) -> None:
     """Write the tensors, then read each back and compare it, bit by bit, with what it was made from."""
-    write_streamed(staged / WEIGHTS, model.forms, model.read)
+    write_streamed(ModelFolder(staged).weights, model.forms, model.read)
     different = [name for name in model.forms if not _same_bits(_read_back(staged, name), model.read(name))]
     if different:
         raise ArtifactError(f"{WEIGHTS} does not hold what was written: {', '.join(different)}; check the disk")
@@ -200,7 +199,7 @@ def _write_weights(staged: Path, model: ModelToWrite) -> None:
 
 def _read_back(staged: Path, name: str) -> Tensor:
     """Read one tensor; the file is opened for each, since what was read stays in memory while it is open."""
-    with safe_open(staged / WEIGHTS, framework="pt") as file:
+    with safe_open(ModelFolder(staged).weights, framework="pt") as file:
         tensor: Tensor = file.get_tensor(name)
         return tensor
 
@@ -214,14 +213,12 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def _describe(staged: Path, model: ModelToWrite, source: dict[str, FileDigest], now: datetime) -> None:
-    (staged / PARAMS).write_bytes(params_bytes(model.args))
+    folder = ModelFolder(staged)
+    write_params(staged, model.args)
     assert ModelSpec.read(staged) == model.args
-    tokenizer_files = {} if model.tokenizer is None else files_of_tokenizer(model.tokenizer)
-    for name, content in tokenizer_files.items():
-        (staged / name).parent.mkdir(exist_ok=True)
-        (staged / name).write_bytes(content)
-    name = TOKENIZER_JSON if TOKENIZER_JSON in tokenizer_files else TOKENIZER
-    (staged / ADAPTER).write_text(adapter_text(model.args, model.dtype, name), encoding="utf-8")
+    if model.tokenizer is not None:
+        write_tokenizer(folder.tokenizer, files_of_tokenizer(model.tokenizer))
+    atomic_write(folder.meta_adapter, adapter_text(folder, model.args, model.dtype).encode())
     record = ModelRecord(
         kind=model.kind,
         status="ready",
@@ -231,7 +228,7 @@ def _describe(staged: Path, model: ModelToWrite, source: dict[str, FileDigest], 
         created=now.isoformat("T", "seconds"),
         source=source,
         settings=dict(model.settings),
-        files={str(path.relative_to(staged)): digest_of(path) for path in sorted(staged.rglob("*")) if path.is_file()},
+        files={folder.name_of(path): digest_of(path) for path in sorted(staged.rglob("*")) if path.is_file()},
         tokenizer_shared_with=model.tokenizer_shared_with,
     )
-    write_record(staged / METADATA, record)
+    write_record(folder.metadata, record)

@@ -13,10 +13,9 @@ import yaml
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.saved_records import read_record
 
-METADATA = "metadata.json"
-ADAPTER = "meta_adapter.yaml"
 FORMAT = 1  # raised whenever the same source and settings give other files
 
 Kind = Literal["policy", "reference", "micro", "reward"]
@@ -58,7 +57,7 @@ def digest_of(path: Path) -> FileDigest:
 
 def read_model_record(directory: Path) -> ModelRecord | None:
     """Read metadata.json, None where there is none; ArtifactError when it is of another form."""
-    path = directory / METADATA
+    path = ModelFolder(directory).metadata
     if not path.exists():
         return None
     return read_record(path, ModelRecord, "remove the file, or name another folder with --out")
@@ -73,14 +72,15 @@ def damaged_files(directory: Path, record: ModelRecord) -> list[str]:
     ]
 
 
-def adapter_text(args: ModelSpec, dtype: str, tokenizer: str) -> str:
-    """Write meta_adapter.yaml."""
+def adapter_text(folder: ModelFolder, args: ModelSpec, dtype: str) -> str:
+    """Spell the meta_adapter.yaml of a folder that holds its other files already."""
+    tokenizer = folder.tokenizer.json if folder.tokenizer.json.exists() else folder.tokenizer.model
     heads = [f"layers.{args.num_trunk_blocks}", *(f"extra_heads.{i}" for i in range(args.n_future_tokens - 1))]
     content = {
         "model": "vendor.meta_llama.Transformer",
-        "arguments": "params.json",
-        "weights": "model.safetensors",
-        "tokenizer": tokenizer,
+        "arguments": folder.name_of(folder.params),
+        "weights": folder.name_of(folder.weights),
+        "tokenizer": folder.name_of(tokenizer),
         "dtype": dtype,
         "dim": args.dim,
         "hidden_dim": args.hidden_dim,

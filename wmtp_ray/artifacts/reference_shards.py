@@ -13,23 +13,26 @@ from torch import Tensor
 
 from wmtp_ray.artifacts.hf.directory import open_directory
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.model_directory import TOKENIZER, ModelToWrite, narrowed
+from wmtp_ray.artifacts.model_directory import ModelToWrite, narrowed
 from wmtp_ray.artifacts.model_record import SharedTokenizer
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import TOKENIZER_MODEL, HfFolder, ModelFolder
 
 DTYPE = torch.float16
-_SOURCE_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 
-def open_reference(source: Path, out: Path, shared_with: Path, tokenizer: Path, *, version: str | None) -> ModelToWrite:
+def open_reference(
+    source: Path, out: Path, shared_with: Path, tokenizer: Path | None, *, version: str | None
+) -> ModelToWrite:
     """Open the model in the folder `source`, which will go to `out`, for use with the policy in `shared_with`.
 
-    `version` is the folder's name unless given. ArtifactError when the folder holds no plain LLaMA
-    (see `hf.directory`), or when tokenizers or vocabularies differ.
+    `tokenizer` is the folder's own and `version` its name unless given. ArtifactError when the folder holds no plain
+    LLaMA (see `hf.directory`), or when tokenizers or vocabularies differ.
     """
     model = open_directory(source)
+    tokenizer = tokenizer or HfFolder(source).tokenizer.model
     shared = _shared_tokenizer(tokenizer, shared_with, out)
     policy_size = ModelSpec.read(shared_with).vocab_size
     if model.args.vocab_size != policy_size:
@@ -41,7 +44,6 @@ def open_reference(source: Path, out: Path, shared_with: Path, tokenizer: Path, 
     def read(name: str) -> Tensor:
         return narrowed(name, model.read(name), DTYPE)
 
-    files = sorted({path for pattern in _SOURCE_FILES for path in source.glob(pattern)})
     return ModelToWrite(
         kind="reference",
         version=version or source.resolve().name,
@@ -49,14 +51,14 @@ def open_reference(source: Path, out: Path, shared_with: Path, tokenizer: Path, 
         forms={name: TensorForm(DTYPE, form.shape) for name, form in model.forms.items()},
         read=read,
         tokenizer=tokenizer,
-        source={path.name: path for path in files} | {TOKENIZER: tokenizer},
+        source={path.name: path for path in HfFolder(source).origin_files()} | {TOKENIZER_MODEL: tokenizer},
         settings={"dtype": "float16"},
         tokenizer_shared_with=shared,
     )
 
 
 def _shared_tokenizer(tokenizer: Path, shared_with: Path, out: Path) -> SharedTokenizer:
-    ours = shared_with / TOKENIZER
+    ours = ModelFolder(shared_with).tokenizer.model
     for path in (tokenizer, ours):
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; a reference is compared with its policy by their tokenizers")

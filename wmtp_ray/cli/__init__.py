@@ -6,7 +6,7 @@
 | `models.py` | import, export |
 | `data.py` | data index, inspect, sample, validate |
 | `evaluation.py` | evaluate |
-| `records.py` | report, tracking sync |
+| `records.py` | report, logs, tracking sync |
 
 `command.py` puts their parsers together, `ends.py` says what exit code an end has.
 """

@@ -8,8 +8,7 @@ from pathlib import Path
 from wmtp_ray.config.earlier_names import earlier_names_in
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import ConfigError
-
-WEIGHT_FILES = ("model.safetensors", "consolidated.pth")
+from wmtp_ray.model_folder import ModelFolder
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,9 @@ def _model_directory(key: str, directory: Path, remedy: str) -> Iterator[NeededF
     if not directory.is_dir():
         yield NeededFile(key, (directory,), remedy)
         return
-    yield NeededFile(key, (directory / "params.json",), remedy)
-    yield NeededFile(key, tuple(directory / name for name in WEIGHT_FILES), remedy)
+    model = ModelFolder(directory)
+    yield NeededFile(key, (model.params,), remedy)
+    yield NeededFile(key, model.weights_choices, remedy)
 
 
 def _described(needed: NeededFile) -> str:

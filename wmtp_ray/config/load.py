@@ -46,6 +46,7 @@ from wmtp_ray.config.layers import (
 )
 from wmtp_ray.config.schema import SUFFIX, RunConfig
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import runs_of
 
 __all__ = [
@@ -146,13 +147,14 @@ def _layers(arguments: Arguments, dirs: Sequence[Path], now: datetime) -> tuple[
 
 
 def _micro_model() -> Layer:
-    models = "${storage_root}/models_v2"
+    models = Path("${storage_root}/models_v2")
+    policy = ModelFolder(models / "micro-mtp")
     return Layer(
         COMMAND_LINE,
         {
-            "model": {"path": f"{models}/micro-mtp"},
-            "tokenizer": {"path": f"{models}/micro-mtp/tokenizer.model"},
-            "reference": {"path": f"{models}/micro-ref", "tokenizer_path": None},
+            "model": {"path": str(policy.path)},
+            "tokenizer": {"path": str(policy.tokenizer.model)},
+            "reference": {"path": str(models / "micro-ref"), "tokenizer_path": None},
         },
     )
 

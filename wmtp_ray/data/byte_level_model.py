@@ -19,8 +19,9 @@ import numpy as np
 from wmtp_ray.contracts import Int32
 from wmtp_ray.data.sentencepiece_model import Span
 from wmtp_ray.data.special_split import SpecialToken, SpecialTokens
-from wmtp_ray.data.tokenizer_settings import SETTINGS, named_tokens, read_object
+from wmtp_ray.data.tokenizer_settings import named_tokens, read_object
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model_folder import TokenizerFolder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -98,8 +99,8 @@ class ByteLevelModel:
     def _id_of(self, token: str, path: Path) -> int:
         if token not in self._special.by_text:
             raise ArtifactError(
-                f"{path.parent / SETTINGS} names {token!r}, which is no special token of {path.name}; give the two "
-                "files of one model"
+                f"{TokenizerFolder.of(path).config} names {token!r}, which is no special token of {path.name}; give "
+                "the two files of one model"
             )
         return self._special.by_text[token].index
 
@@ -123,7 +124,7 @@ class ByteLevelModel:
 
 def read_end_tokens(path: Path) -> tuple[str, str]:
     """Return the tokens that begin and end a text, from the tokenizer_config.json beside `path`."""
-    settings_path = path.parent / SETTINGS
+    settings_path = TokenizerFolder.of(path).config
     if not settings_path.exists():
         raise ArtifactError(
             f"{settings_path} is missing, expected it beside {path.name}: it names the begin and end tokens; copy both "

@@ -12,15 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from wmtp_ray.data.tokenizer_settings import SETTINGS, named_tokens, read_object
+from wmtp_ray.data.tokenizer_settings import named_tokens, read_object
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model_folder import TokenizerFolder
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from jinja2.ext import Extension
 
-TEMPLATE = "chat_template.jinja"
-MORE_TEMPLATES = "additional_chat_templates"
 _DEFAULT = "default"
 
 
@@ -52,9 +51,10 @@ def chat_template(directory: Path) -> str | None:
 
     ArtifactError where there are several and none is the default.
     """
-    if (directory / TEMPLATE).exists():
-        return (directory / TEMPLATE).read_text(encoding="utf-8")
-    settings_path = directory / SETTINGS
+    folder = TokenizerFolder(directory)
+    if folder.chat_template.exists():
+        return folder.chat_template.read_text(encoding="utf-8")
+    settings_path = folder.config
     if not settings_path.exists():
         return None
     written: Any = read_object(settings_path.read_bytes(), settings_path).get("chat_template")

@@ -7,6 +7,8 @@ whole and of another kind, and to fetch those again changes nothing.
 import re
 from dataclasses import dataclass
 
+from wmtp_ray.model_folder import WEIGHTS
+
 HEAD_BYTES = 4096  # of a file, enough for every kind
 _PICKLE_PROTOCOLS = b"\x02\x03\x04\x05"
 _TIKTOKEN = re.compile(rb"(?:[A-Za-z0-9+/]+={0,2} \d+\r?\n){2}|[A-Za-z0-9+/]+={0,2} \d+\r?\n?\Z")
@@ -21,7 +23,7 @@ class FileKind:
 
 
 EMPTY = FileKind("an empty file", "fetch the file again")
-SAFETENSORS = FileKind("a safetensors file", "these are weights: give them the name model.safetensors")
+SAFETENSORS = FileKind("a safetensors file", f"these are weights: give them the name {WEIGHTS}")
 ZIP = FileKind("a zip archive, such as torch.save writes", "these are weights or an archive: unpack or rename it")
 PICKLE = FileKind("a Python pickle", "these may be weights of torch.save: give the file that was asked for")
 GGUF = FileKind("a GGUF file", "a whole model: import it with wmtp import FILE.gguf")

@@ -23,8 +23,9 @@ from wmtp_ray.data.byte_level_model import ByteLevelModel, read_end_tokens
 from wmtp_ray.data.chat_template import render_chat
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.sentencepiece_model import SentencePieceModel, Span
-from wmtp_ray.data.tokenizer_settings import SETTINGS, ids_that_end, read_if_there
+from wmtp_ray.data.tokenizer_settings import ids_that_end, read_if_there
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model_folder import TokenizerFolder
 
 # Python lives on newlines, tabs and runs of blanks: a normaliser that folds them trains another language.
 _ROUND_TRIP_PROBE = "def f(x):\n    if x:\n\t\treturn  x\n\n"
@@ -131,7 +132,7 @@ class CodeTokenizer:
         if isinstance(self._model, ByteLevelModel):
             return self._model.encode_with_special_tokens(rendered)
         assert isinstance(self._model, SentencePieceModel)
-        legacy = read_if_there(self.model_path.parent / SETTINGS).get("legacy") is True
+        legacy = read_if_there(TokenizerFolder.of(self.model_path).config).get("legacy") is True
         return self._model.encode_with_special_tokens(rendered, blank_behind_special=legacy)
 
     @cached_property

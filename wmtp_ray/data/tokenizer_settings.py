@@ -10,10 +10,8 @@ import orjson
 
 from wmtp_ray.data.file_kind import HEAD_BYTES, JSON, kind_of
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model_folder import TokenizerFolder
 
-SETTINGS = "tokenizer_config.json"
-GENERATION = "generation_config.json"
-SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -22,7 +20,8 @@ def named_tokens(directory: Path) -> dict[str, str]:
 
     tokenizer_config.json decides where it speaks of a role, even to say that there is none.
     """
-    older, settings = (read_if_there(directory / name) for name in (SPECIAL_TOKENS_MAP, SETTINGS))
+    folder = TokenizerFolder(directory)
+    older, settings = read_if_there(folder.special_tokens_map), read_if_there(folder.config)
     found = {role: token_text((older | settings).get(role)) for role in ROLES}
     return {role: text for role, text in found.items() if text is not None}
 
@@ -34,14 +33,14 @@ def read_if_there(path: Path) -> dict[str, Any]:
 
 def stripping_tokens(directory: Path) -> dict[str, tuple[bool, bool]]:
     """Return the added tokens that swallow white space, and whether they do to their left and to their right."""
-    added = read_if_there(directory / SETTINGS).get("added_tokens_decoder") or {}
+    added = read_if_there(TokenizerFolder(directory).config).get("added_tokens_decoder") or {}
     found = {each["content"]: (bool(each.get("lstrip")), bool(each.get("rstrip"))) for each in added.values()}
     return {text: sides for text, sides in found.items() if any(sides)}
 
 
 def ids_that_end(directory: Path) -> list[int]:
     """Return the ids that generation_config.json names as the end of an answer, none where there is no such file."""
-    written = read_if_there(directory / GENERATION).get("eos_token_id")
+    written = read_if_there(TokenizerFolder(directory).generation_config).get("eos_token_id")
     return [] if written is None else list(written) if isinstance(written, list) else [written]
 
 

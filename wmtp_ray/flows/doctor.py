@@ -15,8 +15,9 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.index import build_index
 from wmtp_ray.data.index_file import index_path_of, load_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.errors import WmtpError
+from wmtp_ray.errors import ArtifactError, WmtpError
 from wmtp_ray.flows.run.prepare import LARGE_BYTES, check_model_fits, prepare
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.preflight.machine_findings import (
     Finding,
     find_cards,
@@ -36,6 +37,7 @@ from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, r
 
 _MARKS = {"ok": "  ok  ", "warning": " warn ", "problem": "  NO  "}
 _DEFAULT_RECIPE = "recipe=verifiable"
+_FILES, _MODEL = "files", "model, tokenizer"  # subjects of findings about the model
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def doctor(words: Sequence[str]) -> DoctorReport:
         return DoctorReport((*findings, ray, Finding("problem", "configuration", str(error))), "")
     name = config.recipe if config.preset is None else f"{config.recipe}, preset {config.preset}"
     findings += [Finding("ok", "configuration", name), *_look_at_files(config)]
-    fit, estimate = _look_at_fit(config, cards)
+    fit, estimate = _look_at_fit(config, cards, others=findings)
     findings += [*fit, *(_tried(check.subject, check.look) for check in start_checks(config))]
     findings += [*_look_at_disk(config, estimate), *_look_at_run(config, resume=arguments.resume, others=findings)]
     return DoctorReport(tuple(findings), render_estimate(estimate) if estimate is not None else "")
@@ -84,12 +86,12 @@ def doctor(words: Sequence[str]) -> DoctorReport:
 
 def _look_at_files(config: RunConfig) -> list[Finding]:
     """Presence first; what is present is then read as a run would read it."""
-    findings = [_tried("files", lambda: check_files(config), "all present")]
+    findings = [_tried(_FILES, lambda: check_files(config), "all present")]
     findings += [Finding("warning", "earlier name", said, "read as it is; rename it") for said in earlier_names(config)]
-    if config.tokenizer.path.is_file() and (config.model.path / "params.json").is_file():
+    if config.tokenizer.path.is_file() and ModelFolder(config.model.path).params.is_file():
         findings.append(
             _tried(
-                "model, tokenizer",
+                _MODEL,
                 lambda: check_model_fits(config, CodeTokenizer(config.tokenizer.path)),
                 "readable, and made for each other",
             )
@@ -130,14 +132,20 @@ def _look_at_rows(config: RunConfig, subject: str, jsonl: Path, index_path: Path
     return Finding("warning", subject, "not built yet", remedy)
 
 
-def _look_at_fit(config: RunConfig, cards: list[Card]) -> tuple[list[Finding], RunEstimate | None]:
-    """Estimate memory for the GPU found here, else, and for a cluster elsewhere, for `cluster.gpu_type`."""
+def _look_at_fit(
+    config: RunConfig, cards: list[Card], *, others: Sequence[Finding]
+) -> tuple[list[Finding], RunEstimate | None]:
+    """Estimate memory for the GPU found here, else, and for a cluster elsewhere, for `cluster.gpu_type`.
+
+    A model that cannot be read is a problem here unless `others` name it already.
+    """
     here = cards[0] if cards and not joins_a_cluster() else None
     card = here or (CARDS[config.cluster.gpu_type] if config.cluster.gpu_type else None)
     try:
         estimate = estimate_run(config, {}, None, card=card)
-    except (OSError, ValueError, KeyError, TypeError):  # what is wrong with the model has been said
-        return [], None
+    except ArtifactError as error:
+        is_named = any(each.level == "problem" and each.subject in (_FILES, _MODEL) for each in others)
+        return [] if is_named else [Finding("problem", _MODEL, str(error))], None
     load = estimate.load
     usable = load.device.usable_bytes
     found = f"{load.total_bytes / GIB:.1f} GiB on {load.device.name}"

@@ -26,6 +26,7 @@ from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.run_stages import run_stages
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.report.quickstart_summary import (
     BASELINE,
@@ -101,7 +102,7 @@ def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles
     files = write_list_tasks(storage_root / "datasets_local_small" / "list_tasks", tasks)
     model = storage_root / "models_v2" / "nano_mtp"
     make_micro_model(model, NANO, seed=0)
-    train_on_rows(files.train, model / "tokenizer.model", VOCAB_SIZE)
+    train_on_rows(files.train, ModelFolder(model).tokenizer.model, VOCAB_SIZE)
     return files
 
 

@@ -15,14 +15,14 @@ from vendor.model_args import ModelArgs
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
 from wmtp_ray.model.known_keys import deciding_keys
+from wmtp_ray.model_folder import PARAMS, ModelFolder
 
-PARAMS = "params.json"
 Target = Literal["wq", "wk", "wv", "wo", "w1", "w2", "w3"]
 TARGETS: tuple[Target, ...] = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 _KEYS = tuple(field.name for field in fields(ModelArgs))
 _TYPES = get_type_hints(ModelArgs)
 _BINDS_NOTHING = ("max_seq_len", "max_batch_size")
-_PUBLISHED = "put the params.json that was published with the weights there"
+_PUBLISHED = f"put the {PARAMS} that was published with the weights there"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ModelSpec(ModelArgs):
     @classmethod
     def read(cls, directory: Path) -> "ModelSpec":
         """Read the params.json of a model directory; ArtifactError when it describes no model that can be built."""
-        path = directory / PARAMS
+        path = ModelFolder(directory).params
         return cls.from_params(read_json(path), path)
 
     @classmethod

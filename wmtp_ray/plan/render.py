@@ -7,7 +7,8 @@ from wmtp_ray.config.sampling import DifficultySource
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.plan.difficulty import describe_difficulties, difficulty_of_rows, rows_by_difficulty
 from wmtp_ray.plan.phases import PlannedPhase
-from wmtp_ray.plan.run_plan import CRITIC_STAGE, RunPlan
+from wmtp_ray.plan.run_plan import RunPlan
+from wmtp_ray.run_folder import CRITIC_STAGE
 from wmtp_ray.text_tables import table
 
 DIFFICULTY_NUMBERS: Mapping[DifficultySource, str] = {

@@ -33,9 +33,7 @@ from wmtp_ray.plan.packed_steps import PackedStage, pack_stage
 from wmtp_ray.plan.packing import deal_sequences, split_step
 from wmtp_ray.plan.phases import PlannedPhase, StageRows
 from wmtp_ray.plan.stage1 import draw_critic_stage, require_pairs
-from wmtp_ray.run_folder import CRITIC_STAGE as CRITIC_STAGE
-from wmtp_ray.run_folder import TRAIN_STAGE as TRAIN_STAGE
-from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
 from wmtp_ray.saved_records import convert_record, read_record, write_record
 
 PLAN_VERSION = 3  # raise it when the same index, configuration and seeds would give another plan

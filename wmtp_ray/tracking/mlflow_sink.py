@@ -3,8 +3,8 @@
 | event | what happens |
 |---|---|
 | `log` | the step is queued; returns in microseconds |
-| MLflow does not answer, or takes nothing | an incident says so; tried again after 1, 2, 4, .. 30 s |
-| it takes again | what it lacks is sent from metrics.jsonl; an incident says so |
+| MLflow does not answer, or takes nothing | a warning says so; tried again after 1, 2, 4, .. 30 s |
+| it takes again | what it lacks is sent from metrics.jsonl; a warning says so |
 | a run is continued | what MLflow lacks of metrics.jsonl is sent first |
 | MLflow refuses a tag, parameter or point | that alone is left out and counted (`mlflow_run`) |
 | `close` | one last attempt, at most `deadline_s`; FINISHED only when nothing is missing |
@@ -12,6 +12,7 @@
 metrics.jsonl has every number in any case; `problems()` says what MLflow lacks.
 """
 
+import logging
 import shlex
 import threading
 import time
@@ -22,12 +23,12 @@ from pathlib import Path
 
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.run_folder import RunFolder
-from wmtp_ray.tracking.incidents import note_incident
 from wmtp_ray.tracking.metrics_file import Position
 from wmtp_ray.tracking.mlflow_errors import Cause, cause_of, without_password
 from wmtp_ray.tracking.mlflow_points import Recorded, batches, milliseconds, number_points, recorded_in
 from wmtp_ray.tracking.mlflow_run import MetricPoint, MlflowRun, MlflowTarget, RunStatus
 
+_LOG = logging.getLogger(__name__)
 MAX_WAITING_STEPS = 4096
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
@@ -64,6 +65,7 @@ class MlflowSink:
         self._final_status: RunStatus | None = None
         self._ended = False
         self._wake = threading.Condition()
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of every attempt; we tell an outage once
         self._thread = threading.Thread(target=self._work, name="mlflow-sink", daemon=True)
         self._thread.start()
 
@@ -191,7 +193,7 @@ class MlflowSink:
                 return
             outage.is_told = True
         since = time.strftime("%H:%M:%S", time.localtime(outage.began_s))
-        self._note(
+        _LOG.warning(
             f"MLflow at {self._address} {cause.found}, since {since}. Training goes on, metrics.jsonl has every "
             f"number, and MLflow gets what it lacks when it is back. To mend it: {cause.remedy}"
         )
@@ -202,10 +204,7 @@ class MlflowSink:
         if outage is not None and outage.is_told:
             away_s = time.time() - outage.began_s
             waited = f"{num_sent:,} metrics that waited are sent"
-            self._note(f"MLflow at {self._address} is back after {away_s:.0f} s: {waited}")
-
-    def _note(self, text: str) -> None:
-        note_incident(self._run_dir, text)
+            _LOG.warning(f"MLflow at {self._address} is back after {away_s:.0f} s: {waited}")
 
     def _send(self) -> None:
         run = self._opened()
@@ -243,7 +242,9 @@ class MlflowSink:
                 steps = [each for each in recorded if (each.time_ms < self._began_ms) is is_earlier]
                 num_sent = sum(self._send_steps(run, batch) for batch in batches(steps))
                 if is_earlier and num_sent and self._outage is None:
-                    self._note(f"MLflow lacked {num_sent:,} metrics of earlier steps; they are sent from metrics.jsonl")
+                    _LOG.warning(
+                        f"MLflow lacked {num_sent:,} metrics of earlier steps; they are sent from metrics.jsonl"
+                    )
         except BaseException:
             self._is_behind = True
             raise

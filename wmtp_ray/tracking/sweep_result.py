@@ -180,9 +180,8 @@ def write_sweep(
         best=_saved_point(ranking.best) if ranking.best else None,
         verdict=ranking.verdict,
     )
-    write_record(
-        SweepFolder(directory).result, spec | {field.name: getattr(found, field.name) for field in fields(found)}
-    )
+    own = {field.name: getattr(found, field.name) for field in fields(found)}
+    write_record(SweepFolder(directory).result, spec | own)
 
 
 def read_sweep(directory: Path) -> SavedSweepFile:

@@ -16,12 +16,11 @@ import yaml
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import TRAIN_STAGE, RunFolder, StageFolder
 from wmtp_ray.saved_records import read_record, write_record
 from wmtp_ray.tracking.metrics_file import read_reports
 
-TRAINING_FILE = "training.json"
-_WEIGHTS = ("model.safetensors", "consolidated.pth")
 _REMEDY = "restore the file, or remove it: the run's other files tell what they know"
 
 
@@ -119,7 +118,7 @@ def weighting_begun_with(run_dir: Path) -> str | None:
 
 def write_training(directory: Path, record: TrainingRecord) -> None:
     """Leave training.json beside a policy, with the hash of the weights that it speaks of."""
-    write_record(directory / TRAINING_FILE, PolicyTraining(_weights_sha256(directory), record))
+    write_record(ModelFolder(directory).training, PolicyTraining(_weights_sha256(directory), record))
 
 
 def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | None:
@@ -128,7 +127,7 @@ def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | Non
     None for a directory that no run has left, and where the weights are others than those that the run left.
     """
     model = model.absolute()
-    written = model / TRAINING_FILE
+    written = ModelFolder(model).training
     if written.is_file():
         found = read_record(written, PolicyTraining, _REMEDY)
         return found.training if weights_sha256 in (None, found.weights_sha256) else None
@@ -229,7 +228,7 @@ def _planned(run_dir: Path) -> _PlanFacts:
 
 
 def _weights_sha256(model: Path) -> str | None:
-    weights = next((model / name for name in _WEIGHTS if (model / name).is_file()), None)
+    weights = ModelFolder(model).find_weights()
     return None if weights is None else file_sha256(weights)
 
 

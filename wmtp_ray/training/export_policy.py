@@ -24,7 +24,8 @@ from wmtp_ray.artifacts.meta_checkpoint import (
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.model.spec import PARAMS, ModelSpec
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.training_record import record_of_run, write_training
 from wmtp_ray.training.checkpoint import find_damage, latest_checkpoint, list_checkpoints, step_of
@@ -39,7 +40,7 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     is no such whole checkpoint, when `out` holds a model already, or when the model that adapters were trained on has
     changed.
     """
-    if (out / PARAMS).exists():
+    if ModelFolder(out).params.exists():
         raise ArtifactError(f"{out} holds a model already; give an empty directory, or remove it first")
     checkpoint = _checkpoint(RunFolder(run_dir).checkpoints, step)
     config = load_resolved(RunFolder(run_dir).config)
@@ -63,7 +64,7 @@ def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | No
     args, tensors, own_tokenizer = _of_run(source, step) if is_run else _of_directory(source)
     chosen = tokenizer or own_tokenizer
     if chosen is None:
-        raise ArtifactError(f"{source} holds no tokenizer.model or tokenizer.json; give one with --tokenizer")
+        raise ArtifactError(f"{source} holds no {TOKENIZER_MODEL} or {TOKENIZER_JSON}; give one with --tokenizer")
     export_model(args, tensors, chosen, out, dtype=dtype)
 
 
@@ -78,7 +79,7 @@ def _of_run(run_dir: Path, step: int | None) -> tuple[ModelSpec, dict[str, Tenso
 def _of_directory(directory: Path) -> tuple[ModelSpec, dict[str, Tensor], Path | None]:
     args, tensors = ModelSpec.read(directory), read_tensors(weights_file(directory))
     require_forms(directory, args, forms_of(tensors))
-    return args, tensors, find_tokenizer(directory)
+    return args, tensors, find_tokenizer(ModelFolder(directory).tokenizer)
 
 
 def _checkpoint(root: Path, step: int | None) -> Path:

@@ -8,6 +8,7 @@ to lists in memory. Every rank runs this loop over its own part of each global b
 so all ranks call the same ports in the same order. No Ray, no files.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch
 from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
+from wmtp_ray.tracking.run_log import log_step
 from wmtp_ray.training.optim import learning_rate_at
 from wmtp_ray.training.step import TrainingStep
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class StageLoop:
         if self._steps.start == 0:
             ports.versions.publish(0)
         for step in self._steps:
+            log_step(step)
             started = time.perf_counter()
             scored = ports.batches.next(step)
             seed_step(self._config.seed, step, self._ranks.rank)
@@ -154,7 +159,9 @@ class StageLoop:
                 losses.clear()
                 ports.life.show()
             if is_stopping:
+                _LOG.info("A stop was asked for; %d of %d steps are done", done, num_steps)
                 return False
+        log_step(None)
         return True
 
     def _micro_batches(self, step: int, scored: ScoredStep) -> list[MicroBatch]:

@@ -4,6 +4,7 @@ With `critic.ema_decay` d > 0 a version is the moving average d * (version befor
 version scores which step is in `plan/versions.py`, the files are in `artifacts/snapshots.py`.
 """
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks
 from wmtp_ray.training.limits import Limit
 from wmtp_ray.training.sharding import whole_tensors
+
+_LOG = logging.getLogger(__name__)
 
 
 class NoVersions:
@@ -64,6 +67,7 @@ class PublishedPolicy:
         with self._limit(what, self._deadline_s):
             self._snapshots.put(done, self._averaged(current))
             self._snapshots.drop_before(self._schedule.version_of(done))
+        _LOG.info("Version %d of the critic published", done)
 
     def needed_after(self, done: int) -> list[Path]:
         """Return the files of the versions that score the steps from `done` on."""

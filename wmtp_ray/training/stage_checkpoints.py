@@ -1,5 +1,7 @@
 """The checkpoints of a stage: what belongs into one beside the tensors, which `checkpoint.py` writes."""
 
+import logging
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +11,8 @@ from wmtp_ray.training.checkpoint import RunState, save_checkpoint
 from wmtp_ray.training.limits import Limit
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.step import TrainingStep
+
+_LOG = logging.getLogger(__name__)
 
 
 class CarriedVersions(Protocol):
@@ -45,6 +49,7 @@ class StageCheckpoints:
         carried, state = self._versions.needed_after(done), self._state(done, mean_loss)
         ranks, config = self._stage.ranks, self._stage.config
         what = f"Rank {ranks.rank}'s part of the checkpoint of step {done} (deadlines.checkpoint_s)"
+        started = time.perf_counter()
         with self._limit(what, config.deadlines.checkpoint_s):
             self._reports.keep()
             save_checkpoint(
@@ -57,6 +62,9 @@ class StageCheckpoints:
                 keep=config.train.keep_checkpoints,
                 keep_best=config.train.keep_best_checkpoints,
             )
+        if ranks.rank == 0:
+            seconds = time.perf_counter() - started
+            _LOG.info("Checkpoint of %d steps written in %.2f s, mean loss %.4f", done, seconds, mean_loss)
 
     def _state(self, done: int, mean_loss: float) -> RunState:
         return RunState(

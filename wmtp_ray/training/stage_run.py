@@ -12,6 +12,7 @@
 | finish_stage | final weights, what the stage found out                              | `stage_end.py`         |
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.tracking.run_log import log_stage
 from wmtp_ray.training.limits import Limit
 from wmtp_ray.training.loop import Ports, ScoredSteps, StageLoop
 from wmtp_ray.training.publishing import NoVersions, PublishedPolicy, open_snapshots
@@ -31,6 +33,8 @@ from wmtp_ray.training.stage_start import RankStage, StageStart, start_stage
 from wmtp_ray.training.step import TrainingStep
 from wmtp_ray.training.step_reports import ReportSink, StepReports
 from wmtp_ray.training.throughput import measured_peak_flops
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ class Outside:
 
 def run_stage(stage: RankStage, outside: Outside) -> None:
     """Train a stage to its end, or until a stop is asked for. Every rank calls it."""
+    log_stage(stage.recipe.stage)
+    place = f"from {stage.checkpoint}" if stage.checkpoint is not None else "from the start"
+    _LOG.info("%d steps on %s, %s", stage.num_steps, stage.device, place)
     start = start_stage(stage)
     reports = _reports(stage, start.training, outside.sink)
     ports = _ports(stage, start, reports, outside)
@@ -58,6 +65,7 @@ def run_stage(stage: RankStage, outside: Outside) -> None:
     loop = StageLoop(start.training, stage.config, ports, stage.ranks, steps=steps, peak_learning_rate=peak)
     if loop.run():
         finish_stage(stage, start.training, reports.flush)
+        _LOG.info("The stage is done")
 
 
 def _ports(stage: RankStage, start: StageStart, reports: StepReports, outside: Outside) -> Ports:

@@ -29,7 +29,6 @@ from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import (
     HEAD,
     TRANSFORMER,
-    VALUE_HEAD,
     describe_policy,
     described_value_spec,
     policy_tensors,
@@ -43,12 +42,12 @@ from wmtp_ray.model.lora import AdapterSpec, adapter_tensors, merge_adapters
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.saved_records import read_record, write_record
 
 SHARDS = "shards"
 _POLICY = "policy"
 _OPTIMIZER = "optimizer.safetensors"
-_ADAPTERS, _ADAPTER_SPEC = "adapters.safetensors", "adapters.json"
 _WEIGHTS, _MOMENTS = "weights/", "moments/"
 
 
@@ -61,7 +60,7 @@ def describe(checkpoint: Path, policy: Policy) -> None:
     """Write what tensors are of: the model's shape, the value path, the adapters."""
     describe_policy(checkpoint / _POLICY, policy.transformer.args, policy.spec)
     if policy.adapters is not None:
-        write_record(checkpoint / _POLICY / _ADAPTER_SPEC, policy.adapters)
+        write_record(ModelFolder(checkpoint / _POLICY).lora_spec, policy.adapters)
 
 
 def write_whole(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
@@ -72,8 +71,8 @@ def write_whole(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimiz
         write_policy(directory, policy.transformer.args, policy.spec, state)
     else:
         head = policy.value_head.state_dict()
-        write_tensors(directory / _ADAPTERS, adapter_tensors(state), torch.float32)
-        write_tensors(directory / VALUE_HEAD, head, torch.float32)
+        write_tensors(ModelFolder(directory).lora_weights, adapter_tensors(state), torch.float32)
+        write_tensors(ModelFolder(directory).value_head, head, torch.float32)
     write_tensors(checkpoint / _OPTIMIZER, _moments(policy, optimizer), torch.float32)
 
 
@@ -144,8 +143,9 @@ def _whole_tensors(checkpoint: Path) -> dict[str, Tensor]:
     if _stored_adapters(directory) is None:
         weights = policy_tensors(directory)
     else:
-        head = read_tensors(directory / VALUE_HEAD)
-        weights = read_tensors(directory / _ADAPTERS) | {HEAD + name: tensor for name, tensor in head.items()}
+        folder = ModelFolder(directory)
+        head = read_tensors(folder.value_head)
+        weights = read_tensors(folder.lora_weights) | {HEAD + name: tensor for name, tensor in head.items()}
     return _prefixed(weights, _WEIGHTS) | read_tensors(checkpoint / _OPTIMIZER)
 
 
@@ -173,7 +173,7 @@ def _prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _stored_adapters(directory: Path) -> AdapterSpec | None:
-    path = directory / _ADAPTER_SPEC
+    path = ModelFolder(directory).lora_spec
     if not path.exists():
         return None
     return read_record(path, AdapterSpec, "restore the checkpoint from a copy, or remove its folder")

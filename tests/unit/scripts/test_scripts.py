@@ -95,6 +95,18 @@ def test_models_are_set_up_cut_and_sent_with_the_commands_of_the_guide(run, tmp_
     assert {path.name for path in models.iterdir()} == {"policy", "shared", "rho", "reward", "micro"}
 
 
+def test_a_policy_whose_tokenizer_lies_elsewhere_is_set_up_without_one(run, tmp_path, tokenizer, capsys):
+    write_metas(tmp_path / "7B_1T_4", tokenizer)
+    (tmp_path / "7B_1T_4" / "tokenizer.model").unlink()
+    words = ("policy", "--source", "7B_1T_4", "--out", "policy")
+    assert run("setup_models", *words) == 2
+    assert "tokenizer.model" in capsys.readouterr().err
+    assert run("setup_models", *words, "--no-tokenizer") == 0
+    assert {path.name for path in Path("policy").iterdir()} == {
+        *("params.json", "model.safetensors", "meta_adapter.yaml", "metadata.json")
+    }
+
+
 def test_a_newcomers_rows_and_model_lie_where_the_local_presets_look(run, tmp_path, capsys):
     assert run("setup_datasets", "list_tasks") == 0
     rows = tmp_path / "storage" / "datasets_local_small" / "list_tasks"

@@ -55,9 +55,9 @@ def tracker_of(target: MlflowTarget, folder: Path) -> Tracker:
     return Tracker(file, MlflowSink(replace(target, run_id=read_mlflow_run_id(run_dir)), run_dir))
 
 
-def incidents(folder: Path, run_name: str) -> list[str]:
-    path = folder / "runs" / run_name / "incidents.txt"
-    return path.read_text().splitlines() if path.exists() else []
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the sink has warned of."""
+    return [record.getMessage() for record in caplog.records if record.name == "wmtp_ray.tracking.mlflow_sink"]
 
 
 def client_of(storage: Path):
@@ -194,7 +194,7 @@ class TestWhatMlflowRefuses:
 
 
 class TestDeletedThings:
-    def test_a_deleted_experiment_is_named_with_the_command_that_restores_it(self, prepare_mlflow, tmp_path):
+    def test_a_deleted_experiment_is_named_with_the_command_that_restores_it(self, prepare_mlflow, tmp_path, caplog):
         prepare_mlflow(tmp_path / "st 1")
         target = target_in(tmp_path / "st 1", "run")
         client = client_of(tmp_path / "st 1")
@@ -202,11 +202,11 @@ class TestDeletedThings:
         client.delete_experiment(experiment)
         tracker = tracker_of(target, tmp_path)
         tracker.log(report(0))
-        wait_until(lambda: incidents(tmp_path, "run"))
-        [told] = incidents(tmp_path, "run")
-        assert f"has the experiment experiment (id {experiment}) as deleted" in told
+        wait_until(lambda: told(caplog))
+        [text] = told(caplog)
+        assert f"has the experiment experiment (id {experiment}) as deleted" in text
         restore = f"MLFLOW_TRACKING_URI='{target.uri}' mlflow experiments restore -x {experiment}"
-        assert restore in told
+        assert restore in text
 
         from mlflow.experiments import commands
 
@@ -216,14 +216,14 @@ class TestDeletedThings:
         assert [text for text in tracker.close("FINISHED", DEADLINE_S) if text.startswith(MISSING)] == []
         assert history(tmp_path / "st 1", tracker.mlflow_run_id, "loss/total") == [(0, 1.0)]
 
-    def test_a_run_deleted_while_it_is_written_waits_for_its_restoration(self, storage, tmp_path):
+    def test_a_run_deleted_while_it_is_written_waits_for_its_restoration(self, storage, tmp_path, caplog):
         tracker = tracker_of(target_in(storage, "deleted"), tmp_path)
         wait_until(lambda: tracker._mlflow._run and not tracker._mlflow._run.num_params + tracker._mlflow._run.num_tags)
         run_id = tracker.mlflow_run_id
         client_of(storage).delete_run(run_id)
         tracker.log(report(0, other=1.0))
-        wait_until(lambda: incidents(tmp_path, "deleted"))
-        assert f"mlflow runs restore --run-id {run_id}" in incidents(tmp_path, "deleted")[0]
+        wait_until(lambda: told(caplog))
+        assert f"mlflow runs restore --run-id {run_id}" in told(caplog)[0]
         [problem] = tracker.close("FINISHED", DEADLINE_S)
         assert f"{MISSING} 2 metrics, the status FINISHED of this run: MLflow at" in problem
         assert f"mlflow runs restore --run-id {run_id}` restores it. Then `wmtp tracking sync " in problem
@@ -233,7 +233,7 @@ class TestDeletedThings:
         assert resumed.close("FINISHED", DEADLINE_S) == []
         assert (resumed.mlflow_run_id, client_of(storage).get_run(run_id).info.status) == (run_id, "FINISHED")
         assert history(storage, run_id, "loss/total") == [(0, 1.0)]
-        assert "MLflow lacked 2 metrics of earlier steps" in incidents(tmp_path, "deleted")[-1]
+        assert "MLflow lacked 2 metrics of earlier steps" in told(caplog)[-1]
 
     @pytest.mark.parametrize("is_gone", [False, True])
     def test_a_run_deleted_before_it_is_resumed_gets_a_new_one_with_every_point(self, storage, tmp_path, is_gone):
@@ -309,14 +309,14 @@ class TestOutage:
         storage.unlink()
         shutil.copytree(storage.with_name("aside"), storage)
 
-    def test_its_begin_and_its_end_are_told_and_what_waited_is_sent(self, away, tmp_path):
+    def test_its_begin_and_its_end_are_told_and_what_waited_is_sent(self, away, tmp_path, caplog):
         tracker = tracker_of(target_in(away, "patient"), tmp_path)
         for step in range(3):
             tracker.log(report(step))
-        wait_until(lambda: incidents(tmp_path, "patient"))
+        wait_until(lambda: told(caplog))
         self.bring_back(away)
-        wait_until(lambda: len(incidents(tmp_path, "patient")) == 2)
-        begin, end = incidents(tmp_path, "patient")
+        wait_until(lambda: len(told(caplog)) == 2)
+        begin, end = told(caplog)
         assert f"MLflow at {default_uri(away)} cannot be opened (" in begin
         assert "metrics.jsonl has every number" in begin
         assert "is back after" in end

@@ -16,6 +16,8 @@ from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import PublishedVersions
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.tracking.log_lines import LogTail
+from wmtp_ray.tracking.run_log import log_stage, opened_log
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state, step_of
 from wmtp_ray.training.limits import no_limit
 from wmtp_ray.training.loop import Ports, StageLoop, seed_step
@@ -148,6 +150,22 @@ class TestStopped:
         attempt(nano, config, tmp_path / "cut", sink, stop_after=1)
         assert [report.step for report in sink.reports] == [0, 1, 2, lost.step, STOPPED_AFTER]
         assert sink.reports[lost.step] == lost
+
+
+def test_the_log_has_the_step_of_every_event_and_no_line_for_a_step(nano, tmp_path):
+    config = nano.load(*WORDS).model_copy(update={"storage_root": tmp_path})
+    with opened_log(tmp_path, "rank_0"):
+        log_stage(2)
+        attempt(nano, config, tmp_path / "run", RecordedReports(), stop_after=STOPPED_AFTER)
+    said = [line.text.partition("rank_0 ")[2].partition(" written in ")[0] for line in LogTail(tmp_path).new()]
+    assert said == [
+        "stage=2 Version 0 of the critic published",
+        "stage=2 step=1 Version 2 of the critic published",
+        "stage=2 step=2 Checkpoint of 3 steps",
+        "stage=2 step=3 Version 4 of the critic published",
+        "stage=2 step=3 Checkpoint of 4 steps",
+        "stage=2 step=3 A stop was asked for; 4 of 7 steps are done",
+    ]
 
 
 class TestOrder:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from wmtp_ray.data.sentencepiece_model import BLANK_MARK
-from wmtp_ray.data.tokenizer_settings import SETTINGS, SPECIAL_TOKENS_MAP, named_tokens, read_if_there, token_text
+from wmtp_ray.data.tokenizer_settings import named_tokens, read_if_there, token_text
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model_folder import ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, TOKENIZER_MODEL, TokenizerFolder
 
-ADDED_TOKENS, TOKENIZER_JSON = "added_tokens.json", "tokenizer.json"
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # SentencePiece's types of pieces
 _SHOWN = 4
 
@@ -29,13 +29,12 @@ class AddedToken:
 
 def added_tokens(directory: Path) -> dict[int, AddedToken]:
     """Return the added tokens that the files of a directory name, by id; the later file of the list above decides."""
-    settings = read_if_there(directory / SETTINGS)
-    special = set(named_tokens(directory).values()) | _additional(
-        settings, read_if_there(directory / SPECIAL_TOKENS_MAP)
-    )
-    older = read_if_there(directory / ADDED_TOKENS)
+    folder = TokenizerFolder(directory)
+    settings, roles = read_if_there(folder.config), read_if_there(folder.special_tokens_map)
+    special = set(named_tokens(directory).values()) | _additional(settings, roles)
+    older = read_if_there(folder.added_tokens)
     found = {int(index): AddedToken(text, text in special) for text, index in older.items()}
-    for each in read_if_there(directory / TOKENIZER_JSON).get("added_tokens") or []:
+    for each in read_if_there(folder.json).get("added_tokens") or []:
         found[int(each["id"])] = AddedToken(each["content"], bool(each["special"]))
     for index, each in (settings.get("added_tokens_decoder") or {}).items():
         found[int(index)] = AddedToken(each["content"], bool(each.get("special", each["content"] in special)))
@@ -58,7 +57,7 @@ def with_added_tokens(content: bytes, directory: Path) -> tuple[bytes, list[str]
         return content, []
     model.trainer_spec.vocab_size = len(model.pieces)
     more = f" and {len(written) - _SHOWN} more" if len(written) > _SHOWN else ""
-    notes = [f"written into tokenizer.model: the added tokens {', '.join(written[:_SHOWN])}{more}"] if written else []
+    notes = [f"written into {TOKENIZER_MODEL}: the added tokens {', '.join(written[:_SHOWN])}{more}"] if written else []
     return model.SerializeToString(), notes + ends
 
 
@@ -83,7 +82,7 @@ def _write(model: Any, index: int, token: AddedToken, directory: Path) -> str:
     if piece.type not in (_CONTROL, _USER_DEFINED, _UNUSED):
         raise ArtifactError(
             f"{directory}: found {token.text!r} as the added token {index}, which is the piece {piece.piece!r} in "
-            "tokenizer.model, expected one text for an id; give the tokenizer files of one model"
+            f"{TOKENIZER_MODEL}, expected one text for an id; give the tokenizer files of one model"
         )
     piece.piece, piece.type = spelled, kind
     return token.text
@@ -99,8 +98,8 @@ def _set_roles(model: Any, directory: Path) -> list[str]:
             continue
         if token not in ids:
             raise ArtifactError(
-                f"{directory}: found {token!r} as the {role}_token of {SETTINGS} or {SPECIAL_TOKENS_MAP}, which no "
-                "file gives an id; add it to added_tokens.json, or give the tokenizer files of one model"
+                f"{directory}: found {token!r} as the {role}_token of {TOKENIZER_CONFIG} or {SPECIAL_TOKENS_MAP}, "
+                f"which no file gives an id; add it to {ADDED_TOKENS}, or give the tokenizer files of one model"
             )
         setattr(model.trainer_spec, f"{role}_id", ids[token])
         setattr(model.trainer_spec, f"{role}_piece", token)

@@ -25,11 +25,7 @@ from wmtp_ray.artifacts.meta_checkpoint import read_tensors
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
-from wmtp_ray.model.spec import PARAMS
-
-CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_ADAPTER = "adapter_config.json"
+from wmtp_ray.model_folder import HF_ADAPTER_CONFIG, HF_CONFIG, HF_WEIGHTS, PARAMS, HfFolder, ModelFolder
 
 
 def open_directory(directory: Path) -> PlainModel:
@@ -38,7 +34,7 @@ def open_directory(directory: Path) -> PlainModel:
     All names and shapes are checked here; values stay in the memory-mapped files until they are read.
     """
     _require_model(directory)
-    config = read_json(directory / CONFIG)
+    config = read_json(HfFolder(directory).config)
     args = params_from_config(config)
     tensors, notes = meta_tensors(directory)
     notes += _complete_output(tensors, config, directory)
@@ -67,21 +63,21 @@ def meta_tensors(directory: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 def _require_model(directory: Path) -> None:
     """Name what lies in a directory that is no Hugging Face model: an adapter, Meta's layout, a GGUF file."""
-    if (directory / CONFIG).exists():
+    if HfFolder(directory).config.exists():
         return
     ggufs = sorted(directory.glob("*.gguf"))
-    if (directory / _ADAPTER).exists():
+    if HfFolder(directory).adapter_config.exists():
         raise ArtifactError(
-            f"{directory}: found an adapter ({_ADAPTER}) without the model that it belongs to, expected a whole model; "
-            "merge it into its base (peft: model.merge_and_unload().save_pretrained(DIR)) and import that"
+            f"{directory}: found an adapter ({HF_ADAPTER_CONFIG}) without the model that it belongs to, expected a "
+            "whole model; merge it into its base (peft: model.merge_and_unload().save_pretrained(DIR)) and import that"
         )
-    if (directory / PARAMS).exists():
+    if ModelFolder(directory).params.exists():
         raise ArtifactError(
-            f"{directory}: found a model in Meta's layout ({PARAMS}), expected Hugging Face's ({CONFIG}); convert it "
-            f"with python scripts/setup_models.py policy --source {directory}"
+            f"{directory}: found a model in Meta's layout ({PARAMS}), expected Hugging Face's ({HF_CONFIG}); convert "
+            f"it with python scripts/setup_models.py policy --source {directory}"
         )
     if ggufs:
-        raise ArtifactError(f"{directory}: found no {CONFIG}, but {ggufs[0].name}; give the file: {ggufs[0]}")
+        raise ArtifactError(f"{directory}: found no {HF_CONFIG}, but {ggufs[0].name}; give the file: {ggufs[0]}")
 
 
 def _merged(parts: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -107,30 +103,30 @@ def _complete_output(tensors: dict[str, Tensor], config: Mapping[str, Any], dire
     if len(there) == 1 and not tied:
         missing = "lm_head.weight" if there == [EMBEDDING] else "model.embed_tokens.weight"
         raise ArtifactError(
-            f"{directory}: found no {missing} in the weights, expected it because {CONFIG} does not tie embedding and "
-            f'output matrix; fetch all parts of the weights, or write "tie_word_embeddings": true into {CONFIG} if the '
-            "model was trained so"
+            f"{directory}: found no {missing} in the weights, expected it because {HF_CONFIG} does not tie embedding "
+            f'and output matrix; fetch all parts of the weights, or write "tie_word_embeddings": true into {HF_CONFIG} '
+            "if the model was trained so"
         )
     if len(there) == 1:
         tensors[OUTPUT if there == [EMBEDDING] else EMBEDDING] = tensors[there[0]]
     if len(there) == 2 and tied and not torch.equal(tensors[EMBEDDING], tensors[OUTPUT]):
         return [
-            f"{CONFIG} ties the output matrix to the embedding, but the weights hold a lm_head.weight that differs: "
+            f"{HF_CONFIG} ties the output matrix to the embedding, but the weights hold a lm_head.weight that differs: "
             "it was kept, as transformers 5 does"
         ]
     return []
 
 
 def _weights_files(directory: Path) -> list[Path]:
-    for name in WEIGHTS:
-        if (directory / name).exists():
-            return [directory / name]
-        if (directory / f"{name}.index.json").exists():
-            return _parts(directory / f"{name}.index.json")
+    for whole, index in HfFolder(directory).weights_choices():
+        if whole.exists():
+            return [whole]
+        if index.exists():
+            return _parts(index)
     others = [path.name for pattern in ("*.safetensors", "*.bin", "*.pth") for path in sorted(directory.glob(pattern))]
     found = f"; found {', '.join(others[:3])}, which has no index or another name" if others else ""
     raise ArtifactError(
-        f"{directory} holds neither {' nor '.join(WEIGHTS)}, whole or with an index{found}; fetch the weights"
+        f"{directory} holds neither {' nor '.join(HF_WEIGHTS)}, whole or with an index{found}; fetch the weights"
     )
 
 

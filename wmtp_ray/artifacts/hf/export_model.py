@@ -11,18 +11,16 @@ import torch
 from torch import Tensor
 
 from wmtp_ray.artifacts.hf.config_file import config_from_params
-from wmtp_ray.artifacts.hf.directory import CONFIG
 from wmtp_ray.artifacts.hf.export_tokenizer import exported_tokenizer
 from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT
-from wmtp_ray.artifacts.hf.tokenizer_files import as_json, require_row_for_each_id
-from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS
+from wmtp_ray.artifacts.hf.tokenizer_files import as_json, require_row_for_each_id, write_tokenizer
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
 from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.data.tokenizer_settings import GENERATION
 from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import HfFolder
 
 UNSTATED_POSITIONS = 4096  # the context of Meta's multi-token models, whose params.json does not state it
 
@@ -52,9 +50,8 @@ def export_model(
     }
     with atomic_directory(out) as temporary:
         stored = str(forms["model.embed_tokens.weight"].dtype).removeprefix("torch.")
-        (temporary / CONFIG).write_bytes(as_json(config | ends | {"torch_dtype": stored}))
-        for name, content in exported_tokenizer(tokenizer).items():
-            (temporary / name).parent.mkdir(exist_ok=True)
-            (temporary / name).write_bytes(content)
-        (temporary / GENERATION).write_bytes(as_json(ends))
-        write_streamed(temporary / WEIGHTS, forms, lambda theirs: to_hf_rows(ours[theirs], tensors[ours[theirs]], args))
+        folder = HfFolder(temporary)
+        folder.config.write_bytes(as_json(config | ends | {"torch_dtype": stored}))
+        write_tokenizer(folder.tokenizer, exported_tokenizer(tokenizer))
+        folder.tokenizer.generation_config.write_bytes(as_json(ends))
+        write_streamed(folder.weights, forms, lambda theirs: to_hf_rows(ours[theirs], tensors[ours[theirs]], args))

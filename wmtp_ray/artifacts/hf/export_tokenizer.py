@@ -10,10 +10,11 @@ from typing import Any
 import orjson
 
 from wmtp_ray.artifacts.hf.sentencepiece_json import sentencepiece_as_json, sentencepiece_end_tokens
-from wmtp_ray.artifacts.hf.tokenizer_files import SENTENCEPIECE, TOKENIZER_JSON, as_json, files_of_tokenizer
+from wmtp_ray.artifacts.hf.tokenizer_files import as_json, files_of_tokenizer
 from wmtp_ray.data.byte_level_model import read_end_tokens
 from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.data.tokenizer_settings import SETTINGS, read_object, stripping_tokens
+from wmtp_ray.data.tokenizer_settings import read_object, stripping_tokens
+from wmtp_ray.model_folder import TOKENIZER_CONFIG, TOKENIZER_JSON, TOKENIZER_MODEL, TokenizerFolder
 
 _OF_ANOTHER_CLASS = (
     *("auto_map", "add_prefix_space", "add_eos_token", "sp_model_kwargs", "tokenizer_file", "vocab_file"),
@@ -24,11 +25,12 @@ _OF_ANOTHER_CLASS = (
 def exported_tokenizer(tokenizer: CodeTokenizer) -> dict[str, bytes]:
     """Return the files of a tokenizer for engines, by name; a SentencePiece model also as tokenizer.model."""
     files = files_of_tokenizer(tokenizer.model_path)
-    written = read_object(files[SETTINGS], tokenizer.model_path.parent / SETTINGS) if SETTINGS in files else {}
-    if SENTENCEPIECE in files:
-        ends, legacy = sentencepiece_end_tokens(files[SENTENCEPIECE]), written.get("legacy") is True
+    settings = TokenizerFolder.of(tokenizer.model_path).config
+    written = read_object(files[TOKENIZER_CONFIG], settings) if TOKENIZER_CONFIG in files else {}
+    if TOKENIZER_MODEL in files:
+        ends, legacy = sentencepiece_end_tokens(files[TOKENIZER_MODEL]), written.get("legacy") is True
         files[TOKENIZER_JSON] = sentencepiece_as_json(
-            files[SENTENCEPIECE],
+            files[TOKENIZER_MODEL],
             tokenizer.model_path,
             blank_behind_special=legacy,
             stripping=stripping_tokens(tokenizer.model_path.parent),
@@ -38,7 +40,7 @@ def exported_tokenizer(tokenizer: CodeTokenizer) -> dict[str, bytes]:
         ends = {"bos_token": begin, "eos_token": end}
         files[TOKENIZER_JSON] = _with_begin_in_front(files[TOKENIZER_JSON], begin, tokenizer.bos_id)
     kept = {key: value for key, value in written.items() if key not in _OF_ANOTHER_CLASS}
-    return files | {SETTINGS: as_json(kept | _as_it_stands(ends))}
+    return files | {TOKENIZER_CONFIG: as_json(kept | _as_it_stands(ends))}
 
 
 def _as_it_stands(ends: Mapping[str, str]) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wmtp_ray.artifacts.hf.tokenizer_files import SENTENCEPIECE, TOKENIZER_JSON, as_json, end_of_answers
-from wmtp_ray.data.chat_template import MORE_TEMPLATES, TEMPLATE
-from wmtp_ray.data.tokenizer_settings import SETTINGS
+from wmtp_ray.artifacts.hf.tokenizer_files import as_json, end_of_answers
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model_folder import CHAT_TEMPLATE, MORE_CHAT_TEMPLATES, TOKENIZER_CONFIG, TOKENIZER_JSON, TOKENIZER_MODEL
 
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
@@ -47,9 +46,9 @@ def tokenizer_from_metadata(path: Path, metadata: Mapping[str, Any]) -> dict[str
 
 def _templates(metadata: Mapping[str, Any]) -> dict[str, bytes]:
     """The default chat template, and others that the file has by name."""
-    default = {TEMPLATE: metadata[_TEMPLATE_KEY]} if metadata.get(_TEMPLATE_KEY) else {}
+    default = {CHAT_TEMPLATE: metadata[_TEMPLATE_KEY]} if metadata.get(_TEMPLATE_KEY) else {}
     others = {
-        f"{MORE_TEMPLATES}/{key.removeprefix(f'{_TEMPLATE_KEY}.')}.jinja": text
+        f"{MORE_CHAT_TEMPLATES}/{key.removeprefix(f'{_TEMPLATE_KEY}.')}.jinja": text
         for key, text in metadata.items()
         if key.startswith(f"{_TEMPLATE_KEY}.")
     }
@@ -100,7 +99,7 @@ def _sentencepiece(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     normalizer.precompiled_charsmap = bytes(about.get("precompiled_charsmap", ()))
     ends = {"bos_token": trainer.bos_piece, "eos_token": trainer.eos_piece, "unk_token": trainer.unk_piece}
     settings = {"tokenizer_class": "LlamaTokenizer", "legacy": True} | ends  # llama.cpp's blanks behind special tokens
-    return {SENTENCEPIECE: model.SerializeToString(), SETTINGS: as_json(settings)}
+    return {TOKENIZER_MODEL: model.SerializeToString(), TOKENIZER_CONFIG: as_json(settings)}
 
 
 def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
@@ -127,7 +126,7 @@ def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
         "eos_token": _token(tokens, about.get("eos_token_id")),
         "clean_up_tokenization_spaces": False,
     }
-    return {TOKENIZER_JSON: tokenizer.to_str().encode(), SETTINGS: as_json(settings)}
+    return {TOKENIZER_JSON: tokenizer.to_str().encode(), TOKENIZER_CONFIG: as_json(settings)}
 
 
 def _token(tokens: list[str], index: int | None) -> str | None:

@@ -16,8 +16,8 @@ import torch
 from wmtp_ray.artifacts.hf.directory import open_directory
 from wmtp_ray.artifacts.hf.gguf_file import open_gguf
 from wmtp_ray.artifacts.hf.plain_model import PlainModel
-from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer, require_row_for_each_id
-from wmtp_ray.artifacts.meta_checkpoint import WEIGHTS, write_params
+from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer, require_row_for_each_id, write_tokenizer
+from wmtp_ray.artifacts.meta_checkpoint import write_params
 from wmtp_ray.artifacts.model_directory import narrowed
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
 from wmtp_ray.data.file_kind import (
@@ -35,6 +35,7 @@ from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import HF_CONFIG, ModelFolder
 
 _WEIGHTS_ALONE = (SAFETENSORS, ZIP, PICKLE, JSON)  # parts of a Hugging Face directory
 
@@ -78,13 +79,12 @@ def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dty
     forms = {name: _converted(model.forms[origin], dtype) for name, origin in origins.items()}
     args = replace(model.args, n_layers=model.args.n_layers + num_horizons - 1, n_future_tokens=num_horizons)
     with atomic_directory(out) as temporary:
-        for name, content in model.tokenizer_files.items():
-            (temporary / name).parent.mkdir(exist_ok=True)
-            (temporary / name).write_bytes(content)
-        tokenizer = _require_fitting_tokenizer(temporary, args, source)
+        folder = ModelFolder(temporary)
+        write_tokenizer(folder.tokenizer, model.tokenizer_files)
+        tokenizer = _require_fitting_tokenizer(folder, args, source)
         write_params(temporary, args)
         write_streamed(
-            temporary / WEIGHTS,
+            folder.weights,
             forms,
             lambda name: narrowed(name, model.read(origins[name]), forms[name].dtype),
         )
@@ -101,7 +101,7 @@ def open_model(source: Path) -> PlainModel:
     """Describe the model at `source`, a directory or a .gguf file."""
     if source.is_dir():
         return open_directory(source)
-    expected = "expected a Hugging Face directory (config.json) or a .gguf file"
+    expected = f"expected a Hugging Face directory ({HF_CONFIG}) or a .gguf file"
     if not source.exists():
         raise ArtifactError(f"{source}: found nothing there, {expected}; check the path")
     with source.open("rb") as file:
@@ -132,13 +132,13 @@ def _converted(form: TensorForm, dtype: torch.dtype | None) -> TensorForm:
     return form if dtype is None else replace(form, dtype=dtype)
 
 
-def _require_fitting_tokenizer(directory: Path, args: ModelSpec, source: Path) -> str | None:
+def _require_fitting_tokenizer(folder: ModelFolder, args: ModelSpec, source: Path) -> str | None:
     """Return the name of the tokenizer that was written, None where there is none; messages name the source."""
-    path = find_tokenizer(directory)
+    path = find_tokenizer(folder.tokenizer)
     if path is None:
         return None
     try:
         require_row_for_each_id(CodeTokenizer(path), args)
     except ArtifactError as error:
-        raise ArtifactError(str(error).replace(str(directory), str(source))) from error
-    return path.name
+        raise ArtifactError(str(error).replace(str(folder.path), str(source))) from error
+    return folder.name_of(path)

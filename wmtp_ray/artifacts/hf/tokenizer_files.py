@@ -14,13 +14,10 @@ import orjson
 
 from wmtp_ray.artifacts.hf.added_tokens import added_tokens, with_added_tokens
 from wmtp_ray.data.byte_level_model import ByteLevelModel
-from wmtp_ray.data.chat_template import MORE_TEMPLATES, TEMPLATE
 from wmtp_ray.data.file_kind import HEAD_BYTES, TIKTOKEN, kind_of
 from wmtp_ray.data.sentencepiece_model import load_processor
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.data.tokenizer_settings import (
-    GENERATION,
-    SETTINGS,
     ids_that_end,
     named_tokens,
     read_if_there,
@@ -28,17 +25,24 @@ from wmtp_ray.data.tokenizer_settings import (
 )
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import (
+    ADDED_TOKENS,
+    GENERATION_CONFIG,
+    TOKENIZER_CONFIG,
+    TOKENIZER_JSON,
+    TOKENIZER_MODEL,
+    HfFolder,
+    TokenizerFolder,
+)
 
-SENTENCEPIECE, TOKENIZER_JSON = "tokenizer.model", "tokenizer.json"
 
-
-def find_tokenizer(directory: Path) -> Path | None:
-    """Find a model's tokenizer in its directory.
+def find_tokenizer(folder: TokenizerFolder) -> Path | None:
+    """Find a model's tokenizer.
 
     A tokenizer.model counts if it is a SentencePiece model: LLaMA 3 gives this name to a file of another format, which
     its tokenizer.json stands in for. ArtifactError where that is missing, and for a damaged tokenizer.model.
     """
-    model, as_json = directory / SENTENCEPIECE, directory / TOKENIZER_JSON
+    model, as_json = folder.model, folder.json
     if not model.exists():
         return as_json if as_json.exists() else None
     content = model.read_bytes()
@@ -53,43 +57,51 @@ def imported_tokenizer(directory: Path, config: Mapping[str, Any]) -> tuple[dict
 
     Added tokens of a tokenizer.model are written into it. `config` is config.json.
     """
-    tokenizer = find_tokenizer(directory)
+    folder = HfFolder(directory).tokenizer
+    tokenizer = find_tokenizer(folder)
     if tokenizer is None:
         return {}, []
-    if tokenizer.name == SENTENCEPIECE:
+    if tokenizer.name == TOKENIZER_MODEL:
         content, notes = with_added_tokens(tokenizer.read_bytes(), directory)
     else:
         content, notes = tokenizer.read_bytes(), []
         ByteLevelModel(content, tokenizer)
         _require_all_added(content, tokenizer)
-    settings = read_if_there(directory / SETTINGS) | named_tokens(directory)
-    if settings and tokenizer.name == SENTENCEPIECE:
+    settings = read_if_there(folder.config) | named_tokens(directory)
+    if settings and tokenizer.name == TOKENIZER_MODEL:
         settings["legacy"] = _puts_blanks_behind_special_tokens(directory, settings)
     ends = end_of_answers([*ids_that_end(directory), *_listed(config.get("eos_token_id"))])
-    named = {SETTINGS: as_json(settings)} if settings else {}
+    named = {TOKENIZER_CONFIG: as_json(settings)} if settings else {}
     return {tokenizer.name: content} | named | templates_beside(tokenizer) | ends, notes
 
 
 def files_of_tokenizer(tokenizer: Path) -> dict[str, bytes]:
     """Read a tokenizer of a model directory and what goes with it, by the names they have beside a model."""
-    beside = {name: tokenizer.parent / name for name in (SETTINGS, GENERATION)}
+    folder = TokenizerFolder.of(tokenizer)
     return (
-        {SENTENCEPIECE if tokenizer.suffix != ".json" else TOKENIZER_JSON: tokenizer.read_bytes()}
-        | {name: path.read_bytes() for name, path in beside.items() if path.exists()}
+        {TOKENIZER_MODEL if tokenizer.suffix != ".json" else TOKENIZER_JSON: tokenizer.read_bytes()}
+        | {path.name: path.read_bytes() for path in (folder.config, folder.generation_config) if path.exists()}
         | templates_beside(tokenizer)
     )
 
 
 def templates_beside(tokenizer: Path) -> dict[str, bytes]:
     """Read the chat templates that are files of their own, by the names they have beside a model."""
-    found = [tokenizer.parent / TEMPLATE, *sorted((tokenizer.parent / MORE_TEMPLATES).glob("*.jinja"))]
-    return {str(path.relative_to(tokenizer.parent)): path.read_bytes() for path in found if path.exists()}
+    folder = TokenizerFolder.of(tokenizer)
+    return {str(path.relative_to(folder.path)): path.read_bytes() for path in folder.chat_templates()}
+
+
+def write_tokenizer(folder: TokenizerFolder, files: Mapping[str, bytes]) -> None:
+    """Write the files of a tokenizer, by the names they have beside a model."""
+    for name, content in files.items():
+        folder.place(name).parent.mkdir(parents=True, exist_ok=True)
+        folder.place(name).write_bytes(content)
 
 
 def end_of_answers(ids: list[int]) -> dict[str, bytes]:
     """Return the generation_config.json that names the ids that end an answer; no file where there are none."""
     ends = list(dict.fromkeys(ids))
-    return {GENERATION: as_json({"eos_token_id": ends[0] if len(ends) == 1 else ends})} if ends else {}
+    return {GENERATION_CONFIG: as_json({"eos_token_id": ends[0] if len(ends) == 1 else ends})} if ends else {}
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
@@ -115,7 +127,7 @@ def _require_all_added(content: bytes, tokenizer: Path) -> None:
     missing = [text for index, text in wanted.items() if there.get(index) != text]
     if missing:
         raise ArtifactError(
-            f"{tokenizer}: found no {', '.join(missing[:4])}, which {SETTINGS} or added_tokens.json adds, "
+            f"{tokenizer}: found no {', '.join(missing[:4])}, which {TOKENIZER_CONFIG} or {ADDED_TOKENS} adds, "
             "expected every token in it; write it anew with transformers: "
             "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )
@@ -123,7 +135,7 @@ def _require_all_added(content: bytes, tokenizer: Path) -> None:
 
 def _puts_blanks_behind_special_tokens(directory: Path, settings: Mapping[str, Any]) -> bool:
     """Whether transformers puts the blank that opens a text behind each special token, too."""
-    normalizer = read_if_there(directory / TOKENIZER_JSON).get("normalizer") or {}
+    normalizer = read_if_there(HfFolder(directory).tokenizer.json).get("normalizer") or {}
     if not normalizer or settings.get("tokenizer_class") == "LlamaTokenizer":
         return settings.get("legacy") is True
     return any(step["type"] == "Prepend" for step in normalizer.get("normalizers", [normalizer]))

@@ -34,9 +34,11 @@ from wmtp_ray.evaluation.progress import EvaluationProgress
 from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
-from wmtp_ray.model.spec import PARAMS
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.preflight.needed_resources import evaluation_resources
 from wmtp_ray.preflight.start_checks import check_resources
+from wmtp_ray.tracking.run_log import DRIVER
+from wmtp_ray.tracking.run_warnings import RunWarnings, show_warnings
 from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
@@ -78,7 +80,7 @@ def evaluate_policy(
     tokenizer = CodeTokenizer(policy.tokenizer)
     model = ModelHashes(
         weights_sha256=file_sha256(weights_file(policy.model)),
-        params_sha256=file_sha256(policy.model / PARAMS),
+        params_sha256=file_sha256(ModelFolder(policy.model).params),
         tokenizer_sha256=tokenizer.sha256,
     )
     works = [_policy_work(config, plan, dataset, policy, tokenizer, model, place) for dataset in plan.datasets]
@@ -160,6 +162,8 @@ def _do_all(
     console = Console(quiet=not config.tracking.progress)
     has_requests = any(work.requests for work in works)
     with ExitStack() as stack:
+        warned = stack.enter_context(RunWarnings(process_dir, DRIVER))
+        stack.callback(lambda: show_warnings(process_dir, warned.new()))  # once the workers have ended
         workers: EvaluationWorkers | None = None
         if has_requests or any(work.tasks for work in works):
             needed = evaluation_resources(config, with_decoders=has_requests)

@@ -18,9 +18,8 @@ from wmtp_ray.evaluation.results import read_results
 from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, judge_samples
 from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, render_results
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
-from wmtp_ray.model.spec import PARAMS
+from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 from wmtp_ray.run_folder import RunFolder
-from wmtp_ray.tracking.training_record import TRAINING_FILE
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
 
@@ -118,14 +117,12 @@ def _asked(request: EvaluationRequest) -> Asked:
     """Who is asked, found out without loading or exporting a model."""
     checkpoint = _checkpoint(request)
     is_run = RunFolder(checkpoint).config.is_file()
-    is_trained = (checkpoint / TRAINING_FILE).is_file() or (is_run and _has_policy(checkpoint))
+    is_trained = ModelFolder(checkpoint).training.is_file() or (is_run and _has_policy(RunFolder(checkpoint)))
     return Asked(CodeTokenizer(_tokenizer(request)), is_trained)
 
 
-def _has_policy(run_dir: Path) -> bool:
-    return (RunFolder(run_dir).final / PARAMS).is_file() or latest_checkpoint(
-        RunFolder(run_dir).checkpoints
-    ) is not None
+def _has_policy(run: RunFolder) -> bool:
+    return ModelFolder(run.final).params.is_file() or latest_checkpoint(run.checkpoints) is not None
 
 
 def _checkpoint(request: EvaluationRequest) -> Path:
@@ -147,14 +144,14 @@ def _tokenizer(request: EvaluationRequest) -> Path:
     checkpoint = _checkpoint(request)
     if RunFolder(checkpoint).config.is_file():
         return request.tokenizer or load_resolved(RunFolder(checkpoint).config).tokenizer.path
-    if not (checkpoint / PARAMS).is_file():
+    if not ModelFolder(checkpoint).params.is_file():
         raise ArtifactError(
             f"--checkpoint {checkpoint}: found neither config.yaml nor {PARAMS}, expected the folder of a run or a "
             "model directory in Meta's layout"
         )
-    beside = request.tokenizer or find_tokenizer(checkpoint)
+    beside = request.tokenizer or find_tokenizer(ModelFolder(checkpoint).tokenizer)
     if beside is None:
-        raise ArtifactError(f"{checkpoint} holds no tokenizer.model or tokenizer.json; give one with --tokenizer")
+        raise ArtifactError(f"{checkpoint} holds no {TOKENIZER_MODEL} or {TOKENIZER_JSON}; give one with --tokenizer")
     return beside
 
 

@@ -1,5 +1,6 @@
 """Stage 3 of a run: Pass@K of its policy, into eval/, result.json, the run's MLflow run and the console."""
 
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +18,20 @@ from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
-from wmtp_ray.model.spec import PARAMS
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.decisions import note_evaluation, read_decisions
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.result import RunResult, write_result
+from wmtp_ray.tracking.run_log import DRIVER, log_stage
+from wmtp_ray.tracking.run_warnings import RunWarnings
 from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
 from wmtp_ray.training.export_policy import export_policy
+
+_LOG = logging.getLogger(__name__)
+_STAGE = 3
 
 
 def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> RunResult:
@@ -36,13 +42,17 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
     started = time.perf_counter()
     found: list[EvaluationResults] = []
     status: RunStatus = "FAILED"
+    warned = RunWarnings(config.run_dir, DRIVER)
     note_evaluation(config.run_dir, plan.evaluated_as, plan.absent)
     try:
+        log_stage(_STAGE)
         if plan.datasets:
+            _LOG.info("Evaluation on %s", ", ".join(each.name for each in plan.datasets))
             model = policy_of_run(config.run_dir) or config.model.path  # not trained, without stage 2
             policy = PolicyFiles(model, config.tokenizer.path)
             place = folder_in(config.folder.evaluations)
-            done = evaluate_policy(config, plan, policy, place, config.run_dir)
+            with warned:
+                done = evaluate_policy(config, plan, policy, place, config.run_dir)
             found = [each.results for each in done]
         status = "FINISHED" if config.folder.final.is_dir() else result.status
     except KeyboardInterrupt:
@@ -55,6 +65,8 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
         warnings = [f"{each.sources.dataset}: {text}" for each in found for text in each.warnings]
         seconds = {"stage_3": time.perf_counter() - started}
         problems = _track(config, metrics, status) if plan.datasets else []
+        warnings += warned.new()
+        log_stage(None)
         of_training = [each for each in result.warnings if not (plan.datasets and each.startswith(MISSING))]
         result = replace(
             result,
@@ -72,12 +84,13 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
 
 def policy_of_run(run_dir: Path) -> Path | None:
     """Return the model directory of a run's policy: its end, else its newest whole checkpoint; None without any."""
-    if (RunFolder(run_dir).final / PARAMS).is_file():
-        return RunFolder(run_dir).final
-    checkpoint = latest_checkpoint(RunFolder(run_dir).checkpoints)
+    folder = RunFolder(run_dir)
+    if ModelFolder(folder.final).params.is_file():
+        return folder.final
+    checkpoint = latest_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return None
-    exported = RunFolder(run_dir).exported / checkpoint.name
+    exported = folder.exported / checkpoint.name
     if not exported.is_dir():
         exported.parent.mkdir(exist_ok=True)
         with atomic_directory(exported) as temporary:

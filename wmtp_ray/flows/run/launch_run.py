@@ -18,6 +18,7 @@ from wmtp_ray.preflight.run_directory import (
     release_run_directory,
 )
 from wmtp_ray.preflight.start_checks import require_start, start_checks
+from wmtp_ray.tracking.run_warnings import show_warnings
 
 # Seconds of imports while Ray starts its processes; none of them imports Ray, as the main thread does.
 _LIBRARIES = ("torch", "torch.distributed.tensor", "pandas", "pyarrow")
@@ -64,8 +65,7 @@ def _run(config: RunConfig, prepared: Prepared) -> None:
         raise
     except WmtpError as error:
         raise Failed(str(error)) from error
-    for warning in result.warnings:
-        print(f"warning: {warning}")
+    show_warnings(config.run_dir, result.warnings)
     print(f"done: {result.steps} steps, policy {result.policy_sha256}; everything is in {config.run_dir}")
 
 

@@ -19,7 +19,8 @@ from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
-from wmtp_ray.model.spec import PARAMS, ModelSpec
+from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.plan.render import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import OneVersion, PublishedVersions, VersionSchedule
@@ -137,16 +138,16 @@ def _model_with_trunk(directory: Path) -> ModelSpec:
     model = ModelSpec.read(directory)
     if model.num_trunk_blocks < 1:
         raise ConfigError(
-            f"{directory / PARAMS}: {model.num_horizons} prediction heads leave no trunk of the {model.n_layers} "
-            "layers; expected n_future_tokens below n_layers; put the params.json that was published with the weights "
-            "there"
+            f"{ModelFolder(directory).params}: {model.num_horizons} prediction heads leave no trunk of the "
+            f"{model.n_layers} layers; expected n_future_tokens below n_layers; put the params.json that was published "
+            "with the weights there"
         )
     return model
 
 
 def check_weights(directory: Path) -> None:
     """Refuse a model.safetensors that is cut short or foreign, by its header alone; tensors are not read."""
-    path = directory / "model.safetensors"
+    path = ModelFolder(directory).weights
     if not path.exists():
         return
     try:

@@ -8,6 +8,7 @@ from wmtp_ray.flows.run.prepare import Prepared
 from wmtp_ray.flows.run.train import train
 from wmtp_ray.tracking.decisions import note_start
 from wmtp_ray.tracking.result import RunResult, read_result
+from wmtp_ray.tracking.run_log import driver_log
 
 
 def run_stages(config: RunConfig, prepared: Prepared) -> RunResult:
@@ -15,7 +16,7 @@ def run_stages(config: RunConfig, prepared: Prepared) -> RunResult:
 
     Raises Interrupted or KeyboardInterrupt after a stop, WmtpError for what the user can mend.
     """
-    with joined(config.cluster.num_cpus):
+    with joined(config.cluster.num_cpus), driver_log(config.run_dir):
         if prepared.evaluation is not None and prepared.evaluation.datasets:
             require_evaluation_resources(config, with_decoders=True)  # not after hours of training
         keeps_result = config.stages == (3,) and config.folder.result.exists()

@@ -10,6 +10,7 @@
 Ranks notice what they wait for themselves (`actors/`); here is who cannot: one that is stopped, or blocked in a call.
 """
 
+import logging
 import time
 from contextlib import suppress
 from typing import Any
@@ -22,21 +23,21 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, TrainingError
 from wmtp_ray.run_folder import RunFolder
-from wmtp_ray.tracking.incidents import IncidentReader
 from wmtp_ray.tracking.processes import signs_of_life
+from wmtp_ray.tracking.run_warnings import RunWarnings
 
+_LOG = logging.getLogger(__name__)
 _RANKS = "rank_"
 
 
 class RunWatch:
     """Look at it often: `look` acts on who is silent, `latest` returns the newest report."""
 
-    def __init__(self, config: RunConfig, metrics: Any) -> None:
+    def __init__(self, config: RunConfig, metrics: Any, warned: RunWarnings) -> None:
         self._run_dir = config.run_dir
         self._deadlines = config.deadlines
         self._metrics = metrics
-        self._incidents = IncidentReader(config.run_dir)
-        self.incidents: list[str] = []
+        self._warned = warned
         self._asked: Any = None
         self._latest: StepReport | None = None
         self._metrics_limit_s = config.deadlines.start_s + config.deadlines.tracking_s
@@ -51,16 +52,10 @@ class RunWatch:
         self._stop_seen_s: float | None = None
 
     def look(self) -> list[str]:
-        """Act on who is silent for too long; return incidents that are new. Raises TrainingError or Interrupted."""
+        """Act on who is silent for too long; return warnings that are new. Raises TrainingError or Interrupted."""
         self._look_at_ranks()
         self._look_at_stop()
-        return self.new_incidents()
-
-    def new_incidents(self) -> list[str]:
-        """Return incidents that nobody has been told of."""
-        new = self._incidents.new()
-        self.incidents += new
-        return new
+        return self._warned.new()
 
     def latest(self, wait_s: float) -> StepReport | None:
         """Return the newest report of the metrics actor, waiting for its answer for at most `wait_s`."""
@@ -104,7 +99,9 @@ class RunWatch:
     def _look_at_stop(self) -> None:
         if not RunFolder(self._run_dir).stop_request.exists():
             return
-        self._stop_seen_s = self._stop_seen_s or time.monotonic()
+        if self._stop_seen_s is None:
+            self._stop_seen_s = time.monotonic()
+            _LOG.info("A stop is asked for: the ranks checkpoint after their step")
         if time.monotonic() - self._stop_seen_s > self._deadlines.stop_s:
             what = f"The ranks did not checkpoint within {self._deadlines.stop_s:.0f} s (deadlines.stop_s) of the stop"
             report_stall(self._run_dir, what)

@@ -8,25 +8,20 @@ The trainer runs in a thread; the main thread draws the progress line, hears sig
 watches who is silent (`flows/run/run_watch.py`). Nothing here computes.
 """
 
+import logging
 import os
 import threading
 import time
-import uuid
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.train import FailureConfig, ScalingConfig
-from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from rich.console import Console
 
 from actors.metrics_sink import MetricsSink
-from actors.placement_group_cleaner import OwnClusterCleanerCallback
-from actors.policy_worker import RankJob, run_rank
+from actors.policy_worker import RankJob
 from actors.reference_scorer import ReferenceScorer
 from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
@@ -39,6 +34,7 @@ from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.run.prepare import Prepared
 from wmtp_ray.flows.run.run_watch import RunWatch
+from wmtp_ray.flows.run.stage_trainer import stage_trainer
 from wmtp_ray.flows.run.stop_request import StopRequest, ended_with_ray
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
@@ -53,6 +49,8 @@ from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
 from wmtp_ray.tracking.progress import Progress
 from wmtp_ray.tracking.result import RunResult, write_result
+from wmtp_ray.tracking.run_log import DRIVER, driver_log, log_stage
+from wmtp_ray.tracking.run_warnings import RunWarnings, show_warnings
 from wmtp_ray.tracking.training_record import record_of_run, weighting_begun_with, write_start, write_training
 from wmtp_ray.training.checkpoint import check_checkpoints
 from wmtp_ray.training.critic_gate import Gated, gate_critic, gate_given_critic
@@ -69,6 +67,7 @@ from wmtp_ray.training.stages import (
     stage_directory,
 )
 
+_LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
 _MEMORY_EVERY_S = 2.0
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # Ray Train reads it from the driver's environment
@@ -93,10 +92,15 @@ def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCrit
     for plan in prepared.plans.values():
         save_plan(plan, config.run_dir)
     os.environ[_START_TIMEOUT] = str(config.deadlines.start_s)
-    with joined(config.cluster.num_cpus), StopRequest(config.run_dir) as stop:
+    with (
+        joined(config.cluster.num_cpus),
+        StopRequest(config.run_dir) as stop,
+        driver_log(config.run_dir),
+        RunWarnings(config.run_dir, DRIVER) as warned,
+    ):
         forget_processes(config.run_dir)
-        enter_run(config.run_dir, "driver")
-        result = _Run(config, prepared, critic_class, stop).run()
+        enter_run(config.run_dir, DRIVER)
+        result = _Run(config, prepared, critic_class, stop, warned).run()
         if stop.is_made():
             raise Interrupted("the stop came with the last step")
         return result
@@ -106,7 +110,12 @@ class _Run:
     """One start of a run on a connected cluster."""
 
     def __init__(
-        self, config: RunConfig, prepared: Prepared, critic_class: type[ValueCritic], stop: StopRequest
+        self,
+        config: RunConfig,
+        prepared: Prepared,
+        critic_class: type[ValueCritic],
+        stop: StopRequest,
+        warned: RunWarnings,
     ) -> None:
         self._config = config
         self._applied = config  # what the gate has made of it
@@ -114,12 +123,12 @@ class _Run:
         self._prepared = prepared
         self._critic_class = critic_class
         self._seconds: dict[str, float] = {}
-        self._warnings = [warning for plan in prepared.plans.values() for warning in plan.warnings]
-        self._warnings += prepared.left_out
+        self._warned = warned
+        _warn(*(warning for plan in prepared.plans.values() for warning in plan.warnings), *prepared.left_out)
         require_resources(training_resources(config))
         sink = ray.remote(MetricsSink).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self._metrics: Any = sink.remote(config)
-        self._watch = RunWatch(config, self._metrics)
+        self._watch = RunWatch(config, self._metrics, warned)
         # On a cluster that was there before us the machine's processes are not this run's alone.
         self._machine = FamilyMemory() if "RAY_ADDRESS" not in os.environ else None
 
@@ -160,7 +169,9 @@ class _Run:
         if done is not None:
             return done
         clear_failure(directory)
-        self._warnings += check_checkpoints(StageFolder(directory).checkpoints)
+        log_stage(recipe.stage)
+        _LOG.info("%d steps, %d ranks", self._prepared.plans[recipe.stage].num_steps, config.train.num_workers)
+        _warn(*check_checkpoints(StageFolder(directory).checkpoints))
         started = time.perf_counter()
         if recipe.stage == 2:
             write_start(config)
@@ -184,7 +195,7 @@ class _Run:
     def _fit(self, config: RunConfig, job: RankJob) -> None:
         if self._stop.is_made():
             raise Interrupted(f"stopped before stage {job.recipe.stage} began")
-        trainer = _trainer(config, job)
+        trainer = stage_trainer(config, job)
         failures: list[BaseException] = []
 
         def fit() -> None:
@@ -208,8 +219,7 @@ class _Run:
                 if self._machine is not None and job.recipe.stage == 2 and time.monotonic() >= next_look_s:
                     self._machine.look()
                     next_look_s = time.monotonic() + _MEMORY_EVERY_S
-                for incident in self._watch.look():
-                    print(f"warning: {incident}", flush=True)
+                show_warnings(config.run_dir, self._watch.look())
                 report = self._watch.latest(_POLL_S)
                 progress.show(report if report is not None and report.stage == job.recipe.stage else None)
         if failures:
@@ -273,7 +283,7 @@ class _Run:
         note_gate(self._config.run_dir, gated.decision)
         if gated.decision.outcome == "stopped":
             raise WmtpError(gated.warnings[0])
-        self._warnings += gated.warnings
+        _warn(*gated.warnings)
         return gated.config
 
     def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
@@ -288,6 +298,8 @@ class _Run:
         last = reports[-1] if reports else None
         policy = next((s for s in stages if s.stage == 2), None)
         memory = self._memory_use(policy) if policy is not None else None
+        _warn(*_flat_weights(self._applied, reports), *(memory.warnings() if memory is not None else []), *problems)
+        self._warned.new()
         decisions = read_decisions(self._config.run_dir)
         result = RunResult(
             status=status,
@@ -295,18 +307,14 @@ class _Run:
             metrics=dict(last.metrics) if last is not None else {},
             policy_sha256=policy.policy_sha256 if policy else None,
             seconds_per_stage=self._seconds,
-            warnings=(
-                *self._warnings,
-                *self._watch.incidents,
-                *_flat_weights(self._applied, reports),
-                *(memory.warnings() if memory is not None else []),
-                *problems,
-            ),
+            warnings=tuple(self._warned.texts),
             memory=memory,
             weighting=decisions.weighting,
             decisions=decisions,
         )
         write_result(self._config.run_dir, result)
+        log_stage(None)
+        _LOG.info("%s after %d steps, policy %s", status, result.steps, result.policy_sha256)
         return result
 
     def _memory_use(self, policy: StageResult) -> MemoryUse | None:
@@ -332,8 +340,13 @@ class _Run:
                 problems = ray.get(closed, timeout=deadline_s + self._config.deadlines.start_s)
         except RayError as error:
             problems = [f"the metrics actor did not close: {error}"]
-        self._watch.new_incidents()
         return problems
+
+
+def _warn(*texts: str) -> None:
+    """Warn of each text: in the log, on the console and in result.json."""
+    for text in texts:
+        _LOG.warning("%s", text)
 
 
 def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
@@ -346,33 +359,3 @@ def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
         f"can hardly be told from weighting.type={BASELINE.name}. Lower weighting.beta ({config.weighting.beta}), or "
         "set weighting.advantage_norm=batch"
     ]
-
-
-class _StageTrainer(TorchTrainer):
-    """A TorchTrainer whose placement group is watched over on its own cluster."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # of V2, which Ray puts in its place
-        others = [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback)]
-        assert len(others) == len(callbacks) - 1, "Ray Train has another way to clean up: look at its callbacks again"
-        return [*others, OwnClusterCleanerCallback()]
-
-
-def _trainer(config: RunConfig, job: RankJob) -> TorchTrainer:
-    """Return the trainer of one stage; its name is new each time, since Ray would resume a name that it knows."""
-    cluster = config.cluster
-    use_gpu = cluster.gpus_per_worker > 0
-    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if use_gpu else {})
-    return _StageTrainer(
-        run_rank,
-        train_loop_config={"job": ray.put(job), "start_s": config.deadlines.start_s},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.deadlines.collective_s)),
-        scaling_config=ScalingConfig(
-            num_workers=config.train.num_workers, use_gpu=use_gpu, resources_per_worker=resources
-        ),
-        run_config=RayRunConfig(
-            name=f"stage_{job.recipe.stage}_{uuid.uuid4().hex[:8]}",
-            storage_path=str(config.folder.ray),
-            failure_config=FailureConfig(max_failures=config.train.max_restarts),
-        ),
-    )

@@ -14,9 +14,11 @@ import numpy as np
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.model.spec import PARAMS, ModelSpec
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
-from wmtp_ray.plan.run_plan import CRITIC_STAGE, TRAIN_STAGE, RunPlan
+from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.plan.run_plan import RunPlan
+from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
 from wmtp_ray.training.estimate.flops import (
     StepFlops,
@@ -100,8 +102,8 @@ def require_fit(estimate: RunEstimate) -> None:
 
 def _weights_bytes(directory: Path) -> int:
     """Of the file that a rank maps; 0 where only params.json is there."""
-    files = (directory / name for name in ("model.safetensors", "consolidated.pth"))
-    return next((file.stat().st_size for file in files if file.is_file()), 0)
+    weights = ModelFolder(directory).find_weights()
+    return 0 if weights is None else weights.stat().st_size
 
 
 def on_gpu(config: RunConfig) -> bool:
@@ -157,7 +159,7 @@ def _scorer(config: RunConfig) -> ScorerWork | None:
     if not config.uses_critic:
         return None
     frozen = config.critic.path if config.critic.source == "frozen" else None
-    own = frozen is not None and (frozen / PARAMS).exists()
+    own = frozen is not None and ModelFolder(frozen).params.exists()
     size = ModelSpec.read(frozen if own and frozen else config.model.path)
     has_adapters = config.model.lora is not None and config.critic.source == "policy"
     return ScorerWork(size, ValueSpec.of(config), autocast, has_adapters)
