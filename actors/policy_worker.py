@@ -51,7 +51,7 @@ class RankJob:
     config: RunConfig
     recipe: StageRecipe
     stage_dir: Path
-    score_pool: ScorerWatch | None
+    scorer_watch: ScorerWatch | None
     schedule: VersionSchedule
     snapshots: SnapshotDirectory | None
     metrics: Any
@@ -107,7 +107,7 @@ def _train(job: RankJob, ranks: Ranks) -> None:
     stream = _stream(stage, plan)  # reads its first rows while the policy is built
     outside = Outside(
         connect_scores=partial(_connect_scores, job, stage, stream),
-        follows=job.schedule if job.score_pool is not None and job.snapshots is None else None,
+        follows=job.schedule if job.scorer_watch is not None and job.snapshots is None else None,
         sink=ActorSink(job.metrics, config),
         limit=partial(limited, config.run_dir),
     )
@@ -137,13 +137,13 @@ def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
 
 def _connect_scores(job: RankJob, stage: RankStage, stream: RankStream, published: Path | None) -> ScoredSteps:
     """Return the stream's steps, scored by the pool where there is one, from the versions of `published` if given."""
-    if job.score_pool is None:
+    if job.scorer_watch is None:
         return StreamedSteps(stream, Unscored(stream))
     directory = job.snapshots.path if job.snapshots is not None else published
     config = job.config
     scores = ScoreAhead(
         stream,
-        job.score_pool,
+        job.scorer_watch,
         job.schedule,
         directory=str(directory),
         first_step=stage.first_step,

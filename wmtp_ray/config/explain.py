@@ -166,9 +166,6 @@ def _number_in_words(node: Node) -> str:
     return " ".join([noun, " and ".join(limits)]).strip()
 
 
-_BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most", "exclusiveMaximum": "below"}
-
-
 def _list_in_words(node: Node) -> str:
     if "prefixItems" in node:
         return f"a list [{', '.join(_in_words(item) for item in node['prefixItems'])}]"

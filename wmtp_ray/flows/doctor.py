@@ -32,7 +32,7 @@ from wmtp_ray.preflight.start_checks import start_checks
 from wmtp_ray.preflight.writable import why_not_writable
 from wmtp_ray.text_tables import table
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card
-from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
 _MARKS = {"ok": "  ok  ", "warning": " warn ", "problem": "  NO  "}

@@ -12,7 +12,6 @@ SQLITE_PREFIX = "sqlite:///"
 MAX_FOUND_CHARS = 300
 _CONTENT_STATUSES = (400, 413, 422)
 _CHECK_URI = "check that it runs and that tracking.mlflow_uri is right, or set tracking.mlflow=false"
-_SCHEMAS = re.compile(r"out-of-date database schema \(found version (\w+), but expected (\w+)\)")
 _FILE_CAUSES = {
     "unable to open database file": ("cannot be opened", "give this user the right to write it and its folder"),
     "readonly database": ("cannot be written", "give this user the right to write it and its folder"),

@@ -12,7 +12,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.tracking.decisions import GateDecision, read_decisions
 from wmtp_ray.tracking.training_record import weighting_begun_with
-from wmtp_ray.training.critic_health import HealthFindings
+from wmtp_ray.training.measure_critic import HealthFindings
 from wmtp_ray.training.stages import read_stage_result
 
 

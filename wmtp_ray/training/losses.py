@@ -18,7 +18,7 @@ from wmtp_ray.config.critic import CriticConfig
 from wmtp_ray.config.schema import LossConfig, RunConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.policy import Policy, PolicyStates
-from wmtp_ray.objective import losses, td
+from wmtp_ray.objective import td, value_losses
 from wmtp_ray.objective.fused import fused_mtp_loss, token_cross_entropies
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
 from wmtp_ray.scoring.contract import MicroBatch
@@ -144,8 +144,8 @@ class CriticLoss(StageLoss):
         """Pairs stand next to each other in the plan: documents 2i and 2i + 1 answer the same problem."""
         tensors = micro_batch.tensors
         states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
-        means_M = losses.mean_response_value(values_BT, states_BT, document_ids_BT=tensors.document_ids_BT)
-        return losses.pairwise_loss(*_correct_and_incorrect(means_M, tensors.rewards_M), denominator=num_pairs)
+        means_M = value_losses.mean_response_value(values_BT, states_BT, document_ids_BT=tensors.document_ids_BT)
+        return value_losses.pairwise_loss(*_correct_and_incorrect(means_M, tensors.rewards_M), denominator=num_pairs)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def value_terms(
     old_BT = values_BT.detach() if micro_batch.values_BT is None else micro_batch.values_BT
     states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
     targets_BT = _value_targets(old_BT, tensors, critic, gamma)
-    loss = losses.value_loss(
+    loss = value_losses.value_loss(
         values_BT,
         old_BT,
         targets_BT,
@@ -184,7 +184,7 @@ def value_terms(
         error=_error_function(critic),
         denominator=num_states,
     )
-    anchor = losses.anchor_loss(values_BT, old_BT, states_BT, denominator=num_states)
+    anchor = value_losses.anchor_loss(values_BT, old_BT, states_BT, denominator=num_states)
     parts = loss_parts(head, loss, anchor) | value_sums(head, values_BT, targets_BT, states_BT)
     parts |= distance_sums(head, values_BT, old_BT, states_BT, critic.value_clip)
     return ValueTerms(loss, anchor, parts)
@@ -242,10 +242,10 @@ def _horizon_coefs(loss: LossConfig, num_horizons: int) -> tuple[float, ...]:
     return coefs
 
 
-def _error_function(critic: CriticConfig) -> losses.ErrorFunction:
+def _error_function(critic: CriticConfig) -> value_losses.ErrorFunction:
     if critic.value_error == "squared":
-        return losses.squared_error
-    return partial(losses.huber_error, delta=critic.huber_delta)
+        return value_losses.squared_error
+    return partial(value_losses.huber_error, delta=critic.huber_delta)
 
 
 def _value_targets(old_BT: Tensor, tensors: BatchTensors, critic: CriticConfig, gamma: float) -> Tensor:

@@ -16,7 +16,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks
-from wmtp_ray.training.limits import Limit
+from wmtp_ray.training.block_limit import Limit
 from wmtp_ray.training.sharding import whole_tensors
 
 _LOG = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.run_log import log_stage
-from wmtp_ray.training.limits import Limit
+from wmtp_ray.training.block_limit import Limit
 from wmtp_ray.training.loop import Ports, ScoredSteps, StageLoop
 from wmtp_ray.training.publishing import NoVersions, PublishedPolicy, open_snapshots
 from wmtp_ray.training.run_signs import LifeFile, StopFile

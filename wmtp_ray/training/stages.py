@@ -20,10 +20,10 @@ from wmtp_ray.saved_records import read_record, write_exact_record
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
 from wmtp_ray.tracking.token_evidence import TokenEvidence, write_token_evidence
-from wmtp_ray.training.critic_drift import CriticDrift, build_critic_drift
-from wmtp_ray.training.critic_health import HealthFindings, health_of, held_out_rows, judge_held_out, measure_health
+from wmtp_ray.training.collect_evidence import collect_token_evidence, held_out_loss
+from wmtp_ray.training.drift_watch import CriticDrift, build_critic_drift
 from wmtp_ray.training.losses import CriticLoss, PolicyLoss, StageLoss
-from wmtp_ray.training.token_evidence import collect_token_evidence, held_out_loss
+from wmtp_ray.training.measure_critic import HealthFindings, health_of, held_out_rows, judge_held_out, measure_health
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from torch import Tensor
 from vendor.meta_llama.model import KVCache, Transformer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError, ConfigError
-from wmtp_ray.evaluation.decoding.contract import Decoded, DecodingRequest, DecodingSettings, Finish
-from wmtp_ray.evaluation.decoding.sampling import chooser, uniforms
+from wmtp_ray.evaluation.decoding.decoding_request import Decoded, DecodingRequest, DecodingSettings, Finish
 from wmtp_ray.evaluation.decoding.stops import StopFinder, cut_at_stop
+from wmtp_ray.evaluation.decoding.token_choice import chooser, uniforms
 
 Propose = Callable[[DecodingRequest, Sequence[int], Sequence[int]], Sequence[int]]
 

@@ -5,7 +5,7 @@ import signal
 
 from wmtp_ray.evaluation.judge.disk import MAX_FILES
 from wmtp_ray.evaluation.judge.limits import MAX_THREADS, Limits
-from wmtp_ray.evaluation.judge.stdout import first_difference_of_output
+from wmtp_ray.evaluation.judge.stdout import first_difference
 from wmtp_ray.evaluation.judge.verdict import STATUSES, Status, Verdict, printable
 from wmtp_ray.evaluation.judge.worker import RunReport, ZygoteError
 
@@ -48,7 +48,7 @@ def _compare(report: RunReport, expected_stdout: str, limits: Limits) -> tuple[S
         last_line = errors.rpartition("\n")[2]
         status: Status = "memory" if last_line.startswith(("MemoryError", "numpy.core._exceptions._Array")) else "fail"
         return status, f"{_ending(report.exit_code)}: {errors}"
-    difference = first_difference_of_output(report.written, expected_stdout)
+    difference = first_difference(report.written, expected_stdout)
     return ("pass", "") if difference is None else ("fail", difference)
 
 

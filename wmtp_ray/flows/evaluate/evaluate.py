@@ -19,6 +19,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, PlannedDataset
+from wmtp_ray.evaluation.evaluation_progress import EvaluationProgress
 from wmtp_ray.evaluation.identity import (
     EvaluationIdentity,
     Execution,
@@ -30,7 +31,6 @@ from wmtp_ray.evaluation.identity import (
 )
 from wmtp_ray.evaluation.judging import JudgeTask
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
-from wmtp_ray.evaluation.progress import EvaluationProgress
 from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers

@@ -19,7 +19,7 @@ from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, 
 from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, render_results
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
-from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.run_folder import RunFolder, evaluations_of
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
 
@@ -58,7 +58,7 @@ def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
         only_sampled=request.only_sampled,
     )
     plan = replace(plan, datasets=(replace(dataset, problems=problems),))
-    home = config.storage_root / "evaluations" / request.samples.name.partition(".")[0]
+    home = evaluations_of(config.storage_root) / request.samples.name.partition(".")[0]
     return _described(judge_samples(config, plan, request.samples, tasks, _place(request, home), request.out or home))
 
 
@@ -136,7 +136,7 @@ def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles,
     if RunFolder(checkpoint).config.is_file():
         model = policy_of_run(checkpoint) or load_resolved(RunFolder(checkpoint).config).model.path
         return PolicyFiles(model, tokenizer), checkpoint
-    return PolicyFiles(checkpoint, tokenizer), config.storage_root / "evaluations" / checkpoint.name
+    return PolicyFiles(checkpoint, tokenizer), evaluations_of(config.storage_root) / checkpoint.name
 
 
 def _tokenizer(request: EvaluationRequest) -> Path:

@@ -21,10 +21,10 @@ from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import ModelFolder
-from wmtp_ray.plan.render import render
+from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import VersionSchedule, version_schedule
-from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
 LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second

@@ -19,7 +19,7 @@ from wmtp_ray.training.estimate.memory import (
     rank_memory,
     scorer_memory,
 )
-from wmtp_ray.training.estimate.processes import ADAPTERS_MIB, RANK_MIB, SCORER_MIB, SHARED_MIB
+from wmtp_ray.training.estimate.process_overhead import ADAPTERS_MIB, RANK_MIB, SCORER_MIB, SHARED_MIB
 
 _LORA = Lora(rank=16, targets=TARGETS)
 _LORA_WORDS = "'model.lora={rank: 16, alpha: 32, dropout: 0.0, targets: [wq, wk, wv, wo, w1, w2, w3]}'"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, TypeAlias
 
+from wmtp_ray.data.list_tasks.list_problems import Inputs, Problem, draw_diffuse_bug, is_sound, systematic_bugs
 from wmtp_ray.data.list_tasks.operations import Composition
-from wmtp_ray.data.list_tasks.problems import Inputs, Problem, draw_diffuse_bug, is_sound, systematic_bugs
 from wmtp_ray.data.list_tasks.programs import STYLES, Style, render_program, run_program
 
 Bug: TypeAlias = Literal["systematic", "diffuse"]

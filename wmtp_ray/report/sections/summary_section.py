@@ -19,7 +19,7 @@ from wmtp_ray.report.comparison import (
     held_out_margins,
 )
 from wmtp_ray.report.saved_run import WEIGHTING
-from wmtp_ray.report.sections.training import training_table
+from wmtp_ray.report.sections.training_section import training_table
 from wmtp_ray.report.statistics import SeedTest, compare_over_seeds
 
 FLAT_STD = 0.05
