@@ -78,14 +78,14 @@ def write_policy(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a policy of which only the tensors are at hand, named as in its `state_dict` and without adapters."""
+    """Write a policy from its tensors alone, named as in its `state_dict` and without adapters."""
     describe_policy(directory, args, spec)
     write_tensors(ModelFolder(directory).weights, without_prefix(tensors, TRANSFORMER), dtype)
     write_tensors(ModelFolder(directory).value_head, without_prefix(tensors, HEAD), torch.float32)
 
 
 def describe_policy(directory: Path, args: ModelArgs, spec: ValueSpec) -> None:
-    """Write what is known of a policy without its tensors: params.json and value_head.json."""
+    """Write a policy's description without its tensors: params.json and value_head.json."""
     write_params(directory, args)
     atomic_write(ModelFolder(directory).value_spec, orjson.dumps(dataclasses.asdict(spec), option=orjson.OPT_INDENT_2))
 
@@ -123,7 +123,7 @@ def load_value_path(directory: Path, spec: ValueSpec) -> ValueModel:
 
 
 def open_value_path(directory: Path, spec: ValueSpec) -> tuple[dict[str, TensorForm], Callable[[str], Tensor]]:
-    """Return what `load_value_path` would hold, without holding it: the form of each tensor, and a reader by name.
+    """Describe what `load_value_path` would load, without loading it: the form of each tensor, and a reader by name.
 
     The reader maps the weights anew for each tensor, so that the pages of those read before do not stay in memory.
     ArtifactError as `load_policy`.
@@ -200,7 +200,7 @@ def described_value_spec(directory: Path) -> ValueSpec:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Write tensors, wherever they are, as safetensors in `dtype`."""
+    """Write tensors of any device as safetensors in `dtype`."""
     with atomic_file(path) as temporary:
         save_file({name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}, temporary)
 
@@ -215,7 +215,7 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
+    """Return the tensors whose names begin with `prefix`, by their names without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 

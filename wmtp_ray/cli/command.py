@@ -26,7 +26,7 @@ def _run(line: list[str], now: datetime) -> int | None:
 
 
 def read(line: Sequence[str]) -> argparse.Namespace:
-    """Read a command line: `run` is the verb's function, `line` what follows the verb, `words` what is no flag of it.
+    """Read a command line: `run` is the verb's function, `line` all that follows the verb, `words` what no flag takes.
 
     Raises ConfigError for what no parser knows; for the command line of a run that is left to `arguments_of`.
     """

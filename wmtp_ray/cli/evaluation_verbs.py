@@ -1,4 +1,4 @@
-"""`wmtp evaluate`: Pass@K of a policy, or of anyone's samples; comparisons."""
+"""`wmtp evaluate`: Pass@K of a policy, or of a file of samples; comparisons."""
 
 import argparse
 from pathlib import Path

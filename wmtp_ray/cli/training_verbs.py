@@ -1,4 +1,4 @@
-"""`wmtp launch`, `sweep`, `quickstart` and `doctor`: what trains, and what says whether it could."""
+"""`wmtp launch`, `sweep`, `quickstart` and `doctor`: train, or check that training can start."""
 
 import argparse
 from pathlib import Path

@@ -45,7 +45,7 @@ class ClusterConfig(Section):
 
 
 class DeadlinesConfig(Section):
-    """After how many seconds a wait says what it waits for, dumps all stacks, and retries or fails: docs/faults.md."""
+    """Seconds until a wait reports what it waits for, dumps all stacks, and retries or fails: docs/faults.md."""
 
     data_s: Seconds = setting(TRAINING | MACHINE, "A rank waits for its next rows.")
     score_s: Seconds = setting(

@@ -126,7 +126,7 @@ class WeightingConfig(Section):
 
     @property
     def arm(self) -> WeightingArm:
-        """What is known of the arm."""
+        """The arm's row in the table of arms."""
         return ARMS[self.type]
 
     @property

@@ -9,7 +9,7 @@ from wmtp_ray.config.schema_nodes import Plain
 
 
 class _TextLoader(yaml.SafeLoader):
-    """Resolves merge keys alone, tells quoted text from plain, and refuses a key that is given twice."""
+    """Resolves only merge keys, distinguishes quoted from plain text, and refuses a key that is given twice."""
 
     yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # noqa: RUF012 of the library
 
