@@ -1,6 +1,6 @@
 """Rotary positions, causal attention over rows or over the documents of a flat batch, and the cache of one block.
 
-Functions without parameters of their own; the projections are `model.py`'s.
+Our own definition, not Meta's code. These functions have no parameters; the projections are in `model.py`.
 
 Shape suffixes: B sequences, T positions, K columns of a cache, M documents, N attention heads, C channels of one head,
 F rotary frequencies (C / 2), D model width.

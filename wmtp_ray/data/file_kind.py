@@ -1,4 +1,4 @@
-"""What a file really is, told from its first bytes: a message about a file of another kind names the kind.
+"""Recognise a file's kind by its first bytes, so that a message about an unexpected file can name its kind.
 
 Downloads fail in ways that leave a file by the right name: a Git LFS pointer, a login page, an archive. Other files are
 whole and of another kind, and to fetch those again changes nothing.

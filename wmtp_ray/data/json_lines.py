@@ -1,4 +1,4 @@
-"""JSON and JSON lines as bytes: what stands before the text, where lines end, and which line cannot be read.
+"""Decode JSON and JSON lines from bytes: byte order mark, line ends, and the number of a line that cannot be read.
 
 A UTF-8 byte order mark is skipped, LF and CRLF end lines, and nothing else does: U+2028 and U+0085 are characters of a
 string. Reads no files and knows no records.

@@ -1,8 +1,9 @@
 """One line of a JSONL as a record: decoded and checked against the row schema (`rows.py`) at the machine's speed.
 
 A line that holds the schema's keys and nothing else is decoded straight into its fields, every string of it. Whatever
-that decoder refuses (further keys, a broken line, a wrong type) goes to the slow and exact way: orjson decides what is
-JSON, the schema what is a record, and the message says why not. Both accept the same lines and return the same records.
+that decoder refuses (further keys, a broken line, a wrong type) is decoded again slowly and exactly: orjson decides
+what is JSON, the schema what is a record, and the message says why not. Both accept the same lines and return the same
+records.
 
 A program is a text with something else than white space in it: an empty one would teach a model to end at once.
 
@@ -82,7 +83,7 @@ def decode_record(line: bytes) -> Record:
 
 
 def empty_program() -> EmptyProgram:
-    """Say that a record has no program."""
+    """Report that a record has no program."""
     return EmptyProgram('found no program in "output" (empty or white space), expected one')
 
 

@@ -29,7 +29,7 @@ class PlannedDataset:
 
     @property
     def format_words(self) -> str:
-        """Name the format and say why."""
+        """Name the format and why it was chosen."""
         return f"{self.prompt_format.name} ({self.format_reason})"
 
 
@@ -47,7 +47,7 @@ class EvaluationPlan:
 
     @property
     def evaluated_as(self) -> dict[str, EvaluatedAs]:
-        """What `auto` came to, for the record."""
+        """Return what `auto` was resolved to, for the record."""
         return {
             each.name: EvaluatedAs(each.prompt_format.name, each.format_reason, self.isolation_level)
             for each in self.datasets
@@ -73,7 +73,7 @@ class EvaluationPlan:
 
 
 def plan_evaluation(config: RunConfig, asked: Asked | None) -> EvaluationPlan:
-    """Read the problems of `evaluation.datasets`, choose their formats for who is `asked`, and try the sandbox.
+    """Read the problems of `evaluation.datasets`, choose their formats for the policy `asked`, and try the sandbox.
 
     `asked` is None where nobody is: the answers exist already.
     Raises ConfigError for a data set that is asked for by name and not there, DataError for a foreign file,

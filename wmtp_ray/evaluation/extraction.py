@@ -157,7 +157,7 @@ class _Block:
     behind: tuple[str, ...]
 
     def variants(self) -> Iterator[str]:
-        """Yield it as it is or dedented; where neither parses, what does of it and of the lines behind it."""
+        """Yield the block as it is or dedented; where neither parses, what parses of it and of the lines after it."""
         language = self.info.strip().partition(" ")[0].strip("{}.").lower()
         if _OTHER_LANGUAGES.fullmatch(language) and Goal().rank(self.content) < DEFINES:
             return
@@ -218,7 +218,7 @@ def _completed(programs: Sequence[str], place: int) -> str:
 
 
 def without_thoughts(text: str) -> str:
-    """Without drafts in <think>..</think>, the one included whose opening tag stood in the prompt.
+    """Remove drafts in <think>..</think>, including one whose opening tag is in the prompt.
 
     A thought that never ends hides nothing: only its tag goes.
     """
@@ -241,7 +241,7 @@ def _is_quoted(text: str, place: int) -> bool:
 
 
 def _is_a_word(node: ast.stmt) -> bool:
-    """Prose and shown output parse too: `Done`, `3`, `[1, 2]`."""
+    """Whether a text that parses is prose or printed output: `Done`, `3`, `[1, 2]`."""
     return isinstance(node, ast.Expr) and not any(isinstance(each, ast.Call) for each in ast.walk(node))
 
 

@@ -6,8 +6,8 @@
 | any other | completion or completion-stripped, by its tokens | mbpp-3shot, or mbpp-0shot | instruct |
 
 mbpp-0shot is for files without the examples that the other shows, and for those that ask them too (MBPP+).
-A policy that was trained here has learnt the template of training rows, whatever the model it started from. What was
-chosen and why is said and kept with the results.
+A policy that was trained here has learnt the template of training rows, whatever the model it started from. The
+chosen format and the reason are printed and saved with the results.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ _BODY = "    return"  # where no solution is known
 
 @dataclass(frozen=True)
 class Asked:
-    """Who is asked: the tokenizer, and whether the policy was trained here, on rows in the training template."""
+    """The evaluated policy: its tokenizer, and whether it was trained here, on rows in the training template."""
 
     tokenizer: CodeTokenizer
     is_trained: bool

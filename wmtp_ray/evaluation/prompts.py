@@ -52,7 +52,7 @@ class PromptFormat:
         return self.encode(self.render(problem, problems), tokenizer)
 
     def end_of(self, problem: Problem) -> FunctionEnd | None:
-        """Return what tells that an answer has ended its function, None for formats in which more may follow it."""
+        """Return the test for a finished function, None for formats in which more may follow the function."""
         if self.name not in _END_WITH_THE_FUNCTION or not isinstance(problem.tests, FunctionTests | AssertTests):
             return None
         heads: dict[FormatName, str] = {"completion": problem.prompt, "completion-stripped": problem.prompt.rstrip()}

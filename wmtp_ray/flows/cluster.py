@@ -38,7 +38,7 @@ _CONNECT_ATTEMPTS = {"RAY_gcs_server_port_wait_time_s": "3"}
 
 @contextmanager
 def joined(num_cpus: int | None) -> Iterator[None]:
-    """Be connected to Ray inside this block; leave it as it was found.
+    """Connect to Ray for this block; afterwards restore the state that was found.
 
     `num_cpus` is what a cluster of our own declares (None: what Ray finds); one that runs already has its own number.
     Raises ConfigError where RAY_ADDRESS names no cluster, or one that refuses us, or a Ray of our own cannot start.
@@ -112,7 +112,7 @@ def _no_port_for_jobs() -> Iterator[None]:
 
 
 def _leave(started: list[psutil.Process]) -> None:
-    """Leave Ray, and see to it that nothing is left of what was started on joining it: workers can miss the end."""
+    """Disconnect from Ray and end all processes that joining has started: workers can miss Ray's shutdown."""
     import ray
 
     family = [*started]

@@ -1,7 +1,7 @@
 """`wmtp doctor`: would a run work here? Looks at the machine and at what a configuration needs; starts nothing.
 
-What stops a start is asked where launch asks it (`start_checks.py`, `run_directory.py`, `prepare.py`), so that the two
-cannot disagree. The machine's part is `findings.py`; here are the configuration, its files, index and estimate.
+Doctor and launch call the same checks (`start_checks.py`, `run_directory.py`, `prepare.py`), so that the two cannot
+disagree. The machine's part is `findings.py`; here are the configuration, its files, index and estimate.
 """
 
 import shutil
@@ -195,7 +195,7 @@ def _checkpoint_bytes(config: RunConfig, estimate: RunEstimate) -> int:
 
 
 def _tried(subject: str, look: Callable[[], str | None], found: str = "") -> Finding:
-    """Turn a check that raises into a finding; its message says what to do."""
+    """Turn a check's error into a finding; its message says what to do."""
     try:
         said = look()
     except WmtpError as error:

@@ -156,7 +156,7 @@ def _program(title: str, trace: TokenTrace, block: Programs) -> Program:
 
 
 def visible(text: str) -> str:
-    """Give a token that only breaks the line something to colour."""
+    """Return a token's text; a token of blanks only gets a visible mark at each line break, to show its colour."""
     if text == "<end>":
         return "⟨end⟩"
     return text.replace("\n", "↵\n") if not text.strip() else text

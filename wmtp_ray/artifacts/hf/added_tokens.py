@@ -28,7 +28,7 @@ class AddedToken:
 
 
 def added_tokens(directory: Path) -> dict[int, AddedToken]:
-    """Return the added tokens that a directory's files name, by id; a later file of the list above overrides earlier ones."""
+    """Return the added tokens that a directory's files name, by id; a later file overrides an earlier one."""
     folder = TokenizerFolder(directory)
     settings, roles = read_if_there(folder.config), read_if_there(folder.special_tokens_map)
     special = set(named_tokens(directory).values()) | _additional(settings, roles)

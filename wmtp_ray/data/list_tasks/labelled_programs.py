@@ -73,6 +73,6 @@ def incorrect_programs(
 
 
 def mistaken_step(problem: Problem, program: Program) -> int:
-    """The step a systematic bug is in (the first, should several differ)."""
+    """Return the step with the systematic bug (the first, if several differ)."""
     steps = zip(problem.composition.steps, program.solves.steps, strict=True)
     return next(k for k, (asked, done) in enumerate(steps) if asked != done)

@@ -24,7 +24,7 @@ class Gate:
 
     @contextmanager
     def together(self) -> Iterator[Visit]:
-        """Be inside with others."""
+        """Enter beside other visits."""
         visit = Visit()
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
@@ -42,7 +42,7 @@ class Gate:
 
     @contextmanager
     def alone(self) -> Iterator[Visit]:
-        """Be inside with nobody else."""
+        """Enter as the only visit."""
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._closed = True

@@ -53,7 +53,7 @@ def _compare(report: RunReport, expected_stdout: str, limits: Limits) -> tuple[S
 
 
 def _limit_verdict(report: RunReport, limits: Limits) -> Verdict | None:
-    """Return the verdict of a passed limit, if any. Raises ZygoteError for a kill that only an outsider can do."""
+    """Return the verdict of a passed limit, if any. Raises ZygoteError for a kill from outside the check."""
     status: Status
     if report.limit_passed == "cpu":
         status, detail = "timeout", f"more than {limits.cpu_s:g} s of CPU time"
@@ -77,7 +77,7 @@ def _limit_verdict(report: RunReport, limits: Limits) -> Verdict | None:
 
 
 def _killed_at_cpu_limit(report: RunReport, limits: Limits) -> bool:
-    """Say whether the rlimit of the program or of the tests was faster than the watch."""
+    """Whether the CPU rlimit ended the program or the tests before the watch did."""
     ends = ((report.exit_code, report.cpu_s), (report.tests_exit_code, report.tests_cpu_s))
     return any(exit_code == -signal.SIGKILL and cpu_s >= limits.cpu_s for exit_code, cpu_s in ends)
 

@@ -39,7 +39,7 @@ _NULL = 0  # the zygote is started with the null device there
 
 @dataclass(frozen=True)
 class _Birth:
-    """A process that the zygote wants forked."""
+    """A request of the zygote to fork a process."""
 
     role: Role
     limits: Limits

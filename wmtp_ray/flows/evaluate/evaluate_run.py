@@ -35,7 +35,7 @@ _STAGE = 3
 
 
 def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> RunResult:
-    """Evaluate the run's policy on the planned data sets and return `result` with what was found, written down.
+    """Evaluate the run's policy on the planned data sets; save and return `result` with the outcome.
 
     Call on a connected Ray. When the evaluation fails, result.json says so and keeps what training left.
     """

@@ -32,7 +32,7 @@ LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
 
 @dataclass(frozen=True)
 class Prepared:
-    """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
+    """The result of stage 0: the index, the plan of each stage that will train, and that of the evaluation.
 
     `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not. `left_out` says which
     lines of the data files are not read.

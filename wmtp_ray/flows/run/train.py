@@ -1,11 +1,11 @@
-"""The wiring of a training run: who starts, in which order, and who talks to whom.
+"""The wiring of a training run: which processes start, in which order, and which of them communicate.
 
     driver ── metrics actor
        ├───── critic pool, or reference pool           (stage 2, where the weighting or the value loss needs one)
        └───── TorchTrainer ── rank 0..n-1              (each: Ray Data stream -> score ahead -> step)
 
-The trainer runs in a thread; the main thread draws the progress line, hears signals (`flows/run/stop_request.py`) and
-watches who is silent (`flows/run/run_watch.py`). Nothing here computes.
+The trainer runs in a thread; the main thread draws the progress line, handles signals (`flows/run/stop_request.py`)
+and watches heartbeats (`flows/run/run_watch.py`). Nothing here computes.
 """
 
 import logging
@@ -76,7 +76,7 @@ _FLAT_WEIGHT_STD = 0.05
 
 @dataclass(frozen=True)
 class ScorePool:
-    """Who scores, the versions they follow, and their snapshots where these never change."""
+    """The scorers, their version schedule, and their snapshots where the version never changes."""
 
     scorers: ScorerWatch | None
     schedule: VersionSchedule
@@ -229,7 +229,7 @@ class _Run:
         self._write_result("KILLED", [], ["Ray's own processes were stopped with the run"])
 
     def _explain(self, failure: BaseException, job: RankJob) -> NoReturn:
-        """Raise why the ranks failed: what one of them left, the stop that was asked for, or what Ray says."""
+        """Raise the cause of the ranks' failure: the reason that a rank saved, a requested stop, or Ray's error."""
         if (reason := read_failure(job.stage_dir)) is not None:
             raise WmtpError(reason) from failure
         if self._stop.is_made():
@@ -279,7 +279,7 @@ class _Run:
         return self._pass_gate(gate_given_critic(config, config.critic.path))
 
     def _pass_gate(self, gated: Gated) -> RunConfig:
-        """Write the gate's decision down, tell it, and return what stage 2 runs with; WmtpError where it stops."""
+        """Record and report the gate's decision; return stage 2's configuration. WmtpError where the gate stops."""
         note_gate(self._config.run_dir, gated.decision)
         if gated.decision.outcome == "stopped":
             raise WmtpError(gated.warnings[0])
@@ -287,7 +287,7 @@ class _Run:
         return gated.config
 
     def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
-        """Flush the metrics and write result.json; a tracking server that does not answer costs a warning, no more."""
+        """Flush the metrics and write result.json; a tracking server that does not answer causes only a warning."""
         self._metrics.set_tags.remote(read_decisions(self._config.run_dir).tags())
         result = self._write_result(status, stages, self._close_metrics(status))
         drop_empty_stacks(self._config.run_dir)
@@ -318,7 +318,7 @@ class _Run:
         return result
 
     def _memory_use(self, policy: StageResult) -> MemoryUse | None:
-        """Put the peaks of stage 2 beside their estimates."""
+        """Compare the measured peaks of stage 2 with their estimates."""
         if self._prepared.estimate is None:
             return None
         load = self._prepared.estimate.load
@@ -329,7 +329,7 @@ class _Run:
         return MemoryUse(rank, Peak(load.total_bytes, family.peak_bytes, "sum of PSS, each process at its own peak"))
 
     def _close_metrics(self, status: RunStatus) -> list[str]:
-        """Have the sink flush and end, a second time where the first one hangs; return what it lacks."""
+        """Have the sink flush and end, with one retry where it hangs; return what was not recorded."""
         deadline_s = self._config.deadlines.tracking_s + 5.0
         closed = self._metrics.close.remote(status)
         try:
@@ -350,7 +350,7 @@ def _warn(*texts: str) -> None:
 
 
 def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
-    """Warn when the weights could hardly be told from uniform ones, which a default beta does to a good critic."""
+    """Warn when the weights were almost uniform, which the default beta can cause with a good critic."""
     stds = [report.metrics["weight/std"] for report in reports if report.stage == 2 and "weight/std" in report.metrics]
     if config.weighting.arm.shape != "beta" or not stds or fmean(stds) >= _FLAT_WEIGHT_STD:
         return []

@@ -1,4 +1,4 @@
-"""The sweep's own MLflow run, parent of its trials' runs. A tracking server that does not answer costs a warning."""
+"""The sweep's own MLflow run, parent of its trials' runs. A tracking server that does not answer causes a warning."""
 
 from collections.abc import Sequence
 from pathlib import Path
