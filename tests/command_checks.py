@@ -109,7 +109,9 @@ def _check_launch(words: list[str], place: Path) -> None:
 
 
 def in_place(word: str, place: Path) -> str:
-    """Return the word, with a recipe that a sweep would have left written to where the word looks for it."""
+    """Return the word, having made what it names: a directory DIR, a recipe that a sweep would have left."""
+    if word == "DIR":
+        (place / word).mkdir(exist_ok=True)
     if not (word.startswith("recipe=") and word.endswith(".yaml")):
         return word
     recipe = place / word.removeprefix("recipe=")

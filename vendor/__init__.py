@@ -1,1 +1,1 @@
-"""The modules that carry Meta's names so that outside code can import them. All of it is our own definition, not Meta's code."""
+"""Modules under Meta's names, for outside code to import. All of it is our own definition, not Meta's code."""

@@ -14,7 +14,7 @@ import atexit
 import os
 import select
 import signal
-import sys
+import threading  # here: a thread that is the first to import it would count as the main one
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -190,5 +190,4 @@ def _end() -> None:
 
 
 def _is_main_thread() -> bool:
-    threading = sys.modules.get("threading")
-    return threading is None or threading.current_thread() is threading.main_thread()
+    return threading.current_thread() is threading.main_thread()

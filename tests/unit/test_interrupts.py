@@ -62,9 +62,9 @@ time.sleep(600)
 }
 
 
-def started(program: str) -> "subprocess.Popen[str]":
+def started(program: str, begin: str = BEGIN) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-c", BEGIN + program],
+        [sys.executable, "-c", begin + program],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
@@ -127,6 +127,24 @@ with interrupts.raised():
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, out, err) == (130, "", "Ending at once\n")
+
+
+def test_the_main_thread_handles_signals_whoever_imports_threading_first() -> None:
+    """The end imports psutil in a thread of its own, which imports threading."""
+    program = """
+import os, sys, time
+from wmtp_ray import interrupts
+interrupts.end_on_signals()
+while "psutil" not in sys.modules:
+    time.sleep(0.01)
+with interrupts.handled(lambda number, frame: os._exit(7)):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+    process = started(program, begin="")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 7
 
 
 def test_a_second_signal_does_not_wait_for_what_is_undone() -> None:

@@ -17,7 +17,7 @@ from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, machine_memory_bytes
 from wmtp_ray.training.estimate.memory import Lora
 from wmtp_ray.training.estimate.render_estimate import render_estimate
-from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit, stage_flops
+from wmtp_ray.training.estimate.run_estimate import StageWork, estimate_run, require_fit, stage_flops
 
 PARAMS = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000, "multiple_of": 256}
 SIZE = ModelSpec(**PARAMS)
@@ -103,6 +103,14 @@ def test_the_real_model_fits_three_sharded_ranks(model: Path) -> None:
     estimate = estimate_run(configured(model, *words), {}, None)
     require_fit(estimate)
     assert "DOES NOT FIT" not in render_estimate(estimate)
+
+
+def test_a_run_of_the_critic_alone_is_told_no_memory_of_a_stage_that_it_has_not(model: Path) -> None:
+    both = estimate_run(configured(model, "preset=a100-1"), {}, None)
+    flops = stage_flops(configured(model), SIZE, 1, Tokens(8, 20, 6))
+    critic = replace(both, stages=(StageWork(1, 4, Tokens(8, 20, 6), flops, 0.0, None),))
+    assert render_estimate(critic).startswith("Memory of stage 1, at most that of a stage 2, estimated for ")
+    assert render_estimate(both).startswith("Memory of stage 2, estimated for ")
 
 
 def test_policy_and_critic_share_a_card_where_their_shares_fit_it(model: Path) -> None:

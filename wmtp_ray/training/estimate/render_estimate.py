@@ -1,5 +1,6 @@
 """An estimate as plain text: a table of memory by part, and the work of each stage. Changes and decides nothing."""
 
+from wmtp_ray.run_folder import CRITIC_STAGE
 from wmtp_ray.text_tables import table
 from wmtp_ray.training.estimate.fit import Load
 from wmtp_ray.training.estimate.hardware import GIB
@@ -11,13 +12,14 @@ _STAGES = {1: "stage 1, the critic", 2: "stage 2, the policy"}
 
 def render_estimate(estimate: RunEstimate) -> str:
     """Describe memory and time."""
-    sections = [_memory(estimate.load)]
+    only_critic = [each.stage for each in estimate.stages] == [CRITIC_STAGE]
+    sections = [_memory(estimate.load, "stage 1, at most that of a stage 2" if only_critic else "stage 2")]
     if estimate.stages:
         sections.append(_time(estimate))
     return "\n\n".join(sections)
 
 
-def _memory(load: Load) -> str:
+def _memory(load: Load, of_what: str) -> str:
     rank, scoring = load.rank(), load.scoring()
     rows = [(name, _bytes(count)) for name, count in rank.parts.items()]
     rows.append((f"one rank, at {rank.moment}", _bytes(rank.total)))
@@ -33,7 +35,7 @@ def _memory(load: Load) -> str:
     verdict = "not known" if usable is None else f"{_bytes(int(usable))}{'' if load.fits else '   IT DOES NOT FIT'}"
     rows.append((f"usable on {load.device.name}", verdict))
     tokens = load.work.micro_batch_tokens
-    return f"Memory of stage 2, estimated for micro-batches of {tokens:,} tokens\n{table(rows, left=(0, 1))}"
+    return f"Memory of {of_what}, estimated for micro-batches of {tokens:,} tokens\n{table(rows, left=(0, 1))}"
 
 
 def _time(estimate: RunEstimate) -> str:
