@@ -43,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RankJob:
-    """Everything a rank is told: the stage, whom to ask for scores, whom to report to.
+    """The arguments of a rank: its stage, the watch over the scorers, and the metrics actor.
 
     `snapshots` is set where the scorers' versions are there before the ranks start: no rank publishes any.
     """
@@ -58,7 +58,7 @@ class RankJob:
 
 
 def run_rank(told: dict[str, Any]) -> None:
-    """Entry point of Ray Train on every rank; a reason that a restart cannot cure is left for the driver.
+    """Entry point of Ray Train on every rank; an error that a restart cannot fix is saved for the driver.
 
     `told`: "job" refers to a RankJob, which Ray Train's controller then hands on without importing torch to read it;
     "start_s" is how long to wait for it.
@@ -171,7 +171,7 @@ class StreamedSteps:
 
 
 class ActorSink:
-    """The loop's sink of reports: the metrics actor. One that is silent costs its reports, never the run."""
+    """The loop's sink of reports: the metrics actor. A silent actor loses reports but never stops the run."""
 
     def __init__(self, metrics: Any, config: RunConfig) -> None:
         self._metrics = metrics

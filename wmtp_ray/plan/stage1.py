@@ -1,6 +1,6 @@
 """Stage 1's rows (the critic's pretraining) and the held-out rows that its health is measured on.
 
-Which rows of a problem go together is `pairs`'; here are the filters, the epochs and the account. C candidates, P
+`pairs` decides which rows of a problem go together; here are the filters, the epochs and the counts. C candidates, P
 planned rows.
 """
 

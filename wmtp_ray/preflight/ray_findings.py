@@ -1,6 +1,6 @@
-"""What `wmtp doctor` says of other Rays on this machine: none stops a run here, each can stop a job or surprise.
+"""What `wmtp doctor` reports of other Rays on this machine: none stops a run here, each can stop a job or surprise.
 
-Whether a Ray can start or be joined is `ray_place.py`'s to say. Reads files, sockets and processes; starts no Ray.
+`ray_place.py` checks whether a Ray can start or be joined. Reads files, sockets and processes; starts no Ray.
 """
 
 import os

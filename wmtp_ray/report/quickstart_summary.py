@@ -1,7 +1,7 @@
 """What the quickstart found: one record of its arms, quickstart.json, and the sentences that it may claim.
 
 Arms are compared after equal training from one start, problem by problem; the sentence says who solves more and by how
-much, or that nothing can be told, and why that is to be expected of these data. Trains and evaluates nothing.
+much, or that no difference is shown, and why these data make that likely. Trains and evaluates nothing.
 """
 
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ def differences_between(results: Mapping[str, EvaluationResults]) -> dict[str, E
 
 
 def verdict_sentences(results: Mapping[str, EvaluationResults]) -> list[str]:
-    """Say what the last table shows: how equal the training was, who solves more, and why not to expect more."""
+    """Describe the last table: how equal the training was, which arm solves more, and why not to expect more."""
     differences = differences_between(results)
     against_baseline = differences[f"{METHOD} minus {BASELINE}"]
     sentences = [_equality(results), _who(METHOD, BASELINE, results, against_baseline)]

@@ -46,7 +46,7 @@ class StepWeights:
 
 
 class Scorer(Protocol):
-    """What the training step asks of a weighting. Whose scores it reads stands in `config/arms.py`."""
+    """What the training step asks of a weighting. `config/arms.py` names the source of the scores."""
 
     @property
     def needs_policy_losses(self) -> bool:

@@ -1,4 +1,4 @@
-"""Why MLflow did not take something, as a user can mend it: what was found, and what to do. Never cut in its middle."""
+"""Explain MLflow's errors to the user: what was found, and what to do. Messages are never cut in the middle."""
 
 import re
 import shlex
@@ -32,7 +32,7 @@ class Cause:
 
 
 class MlflowUnusable(Exception):
-    """MLflow answers, and takes nothing of this run until somebody mends the cause."""
+    """MLflow answers, but refuses all data of this run until the user removes the cause."""
 
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause.found)
@@ -98,7 +98,7 @@ def cause_of(error: Exception, uri: str) -> Cause:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell a request whose content is refused from a server that may take it later."""
+    """Whether MLflow refuses the request's content; otherwise a retry may succeed."""
     return not isinstance(error, MlflowUnusable) and _status_of(error) in _CONTENT_STATUSES
 
 

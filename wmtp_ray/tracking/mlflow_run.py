@@ -1,8 +1,8 @@
 """One MLflow run, synchronously: open or continue it, log to it, end it. Any call may raise and may take seconds.
 
-What MLflow refuses costs itself alone: a batch that is refused is halved until what is refused stands alone; that is
-counted in `lost`, and the rest arrives. `mlflow_sink` keeps all of it away from training. MLflow (3.17) is imported on
-first use: it takes seconds.
+Only what MLflow refuses is lost: a refused batch is halved until the refused item is alone; it is counted in `lost`,
+and the rest is logged. `mlflow_sink` keeps all of it away from training. MLflow (3.17) is imported on first use: it
+takes seconds.
 """
 
 import logging
@@ -71,7 +71,7 @@ class MetricPoint(NamedTuple):
 
 
 class MlflowRun:
-    """An open run. `notes` says what stands there otherwise than here; `lost` counts what was refused, by its kind."""
+    """An open run. `notes` lists values that differ in MLflow; `lost` counts what was refused, by its kind."""
 
     def __init__(self, client: "MlflowClient", target: MlflowTarget, run: "Run", *, continued: bool) -> None:
         self.run_id: str = run.info.run_id
@@ -109,16 +109,16 @@ class MlflowRun:
 
     @property
     def num_params(self) -> int:
-        """How many parameters are not there yet."""
+        """How many parameters MLflow does not have yet."""
         return len(self._params)
 
     @property
     def num_tags(self) -> int:
-        """How many tags are not there yet."""
+        """How many tags MLflow does not have yet."""
         return len(self._tags)
 
     def set_running(self) -> None:
-        """Say that the run goes on, of one that had ended."""
+        """Set the status of a run that had ended back to running."""
         if self.status != "RUNNING":
             self._client.update_run(self.run_id, status="RUNNING")
             self.status = "RUNNING"

@@ -1,4 +1,4 @@
-"""MLflow beside training, never in its way: a thread of its own talks to the server, and no failure leaves it.
+"""Log to MLflow without delaying training: a background thread talks to the server; its failures never reach training.
 
 | event | what happens |
 |---|---|
@@ -38,7 +38,7 @@ MISSING = "MLflow lacks"  # how a warning begins that `wmtp tracking sync` makes
 
 @dataclass
 class _Outage:
-    """A time in which MLflow took nothing. It is told from the second attempt on: a blip costs nothing."""
+    """A time in which every attempt to log failed. It is reported from the second failure on, so a short one is not."""
 
     cause: Cause
     began_s: float = field(default_factory=time.time)
@@ -106,7 +106,7 @@ class MlflowSink:
         self._thread.join(deadline_s)
 
     def problems(self) -> list[str]:
-        """Say what MLflow lacks at this moment, and what it has otherwise; empty when it is as it should be by now."""
+        """Return what MLflow lacks now and which values differ there; empty when it is up to date."""
         with self._wake:
             notes = list(self._run.notes) if self._run is not None else []
             cause = self._cause()
@@ -136,7 +136,7 @@ class MlflowSink:
         return None
 
     def _missing(self) -> str:
-        """Count by kind; what a server has that never answered is not known."""
+        """Count missing items by kind; nothing is known of a server that never answered."""
         run, recorded = self._run, recorded_in(self._run_dir)
         with self._wake:
             left = [each for each in recorded if each.position not in self._sent]
@@ -284,7 +284,7 @@ class MlflowSink:
         self._ended = True
 
     def _is_whole(self) -> bool:
-        """Whether the final status may stand there: FINISHED only beside every point."""
+        """Whether the final status may be set: FINISHED only when every point is there."""
         return self._final_status != "FINISHED" or self._run is None or not self._run.lost["metric"]
 
 

@@ -1,4 +1,4 @@
-"""What differs in the training of two policies, and what of it forbids to credit the result to the method.
+"""What differs in the training of two policies, and which differences confound the comparison of the method.
 
 The method is what the project compares: weighting, rows, critic, reference. A policy that has trained longer, on more
 tokens, or from another start is better or worse for that reason too: the comparison is *confounded*, and says so.
@@ -74,7 +74,7 @@ class TrainingDifference:
 
     @property
     def caution(self) -> str | None:
-        """Sentences to stand beside a verdict, None where nothing but the method differs."""
+        """Sentences to show with a verdict, None where only the method differs."""
         if self.confounds:
             return f"This comparison is confounded: {'; '.join(self.confounds)}. It cannot tell what the method did."
         if self.unknown is not None:
@@ -105,7 +105,7 @@ def training_difference(before: TrainedPolicy, after: TrainedPolicy) -> Training
 
 
 def is_same_policy(before: TrainedPolicy, after: TrainedPolicy) -> bool:
-    """Say whether both are one policy, by the hash of its tensors or of its file."""
+    """Whether both are one policy, by the hash of its tensors or of its file."""
     return _same(_node(before), _node(after))
 
 

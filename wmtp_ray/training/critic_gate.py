@@ -1,7 +1,7 @@
 """The gate before stage 2: what `critic.gate` makes of a critic's health. Decides; the driver writes the decision down.
 
-A run decides once: when stage 2 has begun, a resumed run goes on with what it began with, whatever the files of the
-critic say by now.
+A run decides once: when stage 2 has begun, a resumed run goes on with what it began with, even if the files of the
+critic have changed.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from wmtp_ray.training.stages import read_stage_result
 
 @dataclass(frozen=True)
 class Gated:
-    """What the gate decided, the configuration that stage 2 runs with, and what the user should know."""
+    """What the gate decided, the configuration that stage 2 runs with, and notes for the user."""
 
     decision: GateDecision
     config: RunConfig

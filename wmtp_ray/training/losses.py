@@ -48,7 +48,7 @@ class MicroLoss(NamedTuple):
 
 
 class StageLoss(nn.Module):
-    """A loss over a policy, and the passes over the same policy that only look."""
+    """A loss over a policy, and the passes over the same policy without gradient."""
 
     def __init__(self, policy: Policy, config: RunConfig) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ def _without_dropout(module: nn.Module) -> Iterator[None]:
 
 
 def _in_autocast_dtype(hidden: Tensor) -> Tensor:
-    """The fused loss is a function of its own, which autocast does not look into: cast what it multiplies."""
+    """Cast the operands of the fused loss: autocast does not reach inside a custom autograd function."""
     device = hidden.device.type
     return hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden
 

@@ -39,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outside:
-    """Whom a stage talks to beyond its own process.
+    """What a stage uses outside its own process: batches, report sink, time limits.
 
     `connect_scores` returns the batches; it is told the folder of the versions that this rank publishes, None where
     it publishes none. `follows` is the schedule of the scorers that follow the policy, None where none does.

@@ -100,7 +100,7 @@ def _sentence(each: Difference, comparison: DatasetComparison) -> str:
 
 
 def _caution(arm: Arm, base: Arm, dataset: str | None = None) -> str:
-    """What else than the method may explain the verdict, behind a blank; empty where nothing does."""
+    """Return causes other than the method that may explain the verdict, after a blank; empty if there are none."""
     words = caution(arm, base, dataset)
     return "" if words is None else f" {words}"
 
@@ -110,7 +110,7 @@ def _one(each: Difference) -> bool:
 
 
 def _placement(comparison: DatasetComparison) -> list[str]:
-    """Is it where the weights lie, or only how they are distributed? The method against its controls."""
+    """Compare the method with its controls: does the placement of the weights help, or only their distribution?"""
     by_weighting = {each.arm.weighting: each for each in comparison.scores}
     method = by_weighting.get(METHOD.name)
     controls = [by_weighting[arm.name] for arm in arms_of("placement") if arm.name in by_weighting]

@@ -30,7 +30,7 @@ _MOST_RANKS = 64
 
 @dataclass(frozen=True)
 class Device:
-    """What ranks and scorers share: one GPU, or a whole machine. `usable_bytes` None: nobody knows."""
+    """What ranks and scorers share: one GPU, or a whole machine. `usable_bytes` None: unknown."""
 
     name: str
     usable_bytes: float | None
@@ -51,7 +51,7 @@ class ScorerWork:
 
 @dataclass(frozen=True)
 class Load:
-    """Everything that meets on one device."""
+    """All work that shares one device."""
 
     size: ModelSpec
     work: RankWork
@@ -85,7 +85,7 @@ class Load:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits; True where nobody knows the device."""
+        """Whether it fits; True where the device is unknown."""
         return self.device.usable_bytes is None or self.total_bytes <= self.device.usable_bytes
 
 
