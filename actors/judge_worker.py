@@ -1,6 +1,6 @@
 """A judge as a Ray actor: one program at a time, next to others on as many cores as there are actors.
 
-The judge starts its zygote anew when that dies; Ray restarts the actor when the process dies, and retries the
+The judge restarts its zygote when that dies; Ray restarts the actor when the process dies, and retries the
 call for the answer that it was judging.
 """
 

@@ -74,7 +74,7 @@ def run_rank(told: dict[str, Any]) -> None:
         _LOG.info("The rank gives up: %s", error)
         raise
     except Exception as error:
-        # A process group has no type of its own for it. A restart may cure it; who was late is seen only now.
+        # A process group raises no type of its own for a time-out. A restart may help; the late rank shows only now.
         if isinstance(error, RuntimeError) and "timed out" in str(error).lower():
             report_stall(config.run_dir, f"A collective took more than {config.deadlines.collective_s:.0f} s: {error}")
         _LOG.exception("The rank failed (%s: %s); Ray Train may start the ranks again", type(error).__name__, error)

@@ -184,7 +184,7 @@ def document_attention(
 
 
 def _varlen_kernel_fits(queries_BNTC: Tensor) -> bool:
-    """Tell whether the flash kernel behind `varlen_attn` takes this input (half precision, Ampere or newer)."""
+    """Whether the flash kernel behind `varlen_attn` takes this input (half precision, Ampere or newer)."""
     head_dim = queries_BNTC.shape[-1]
     return (
         queries_BNTC.dtype in (torch.float16, torch.bfloat16)

@@ -195,7 +195,7 @@ def _require_within(args: ModelSpec, base: ModelSpec) -> None:
 
 
 def _kept(args: ModelSpec, base: ModelSpec) -> _Kept:
-    """Channels of a query are numbered by its head's keys, its place among those that share them, then within the head.
+    """Return the kept channels; a query's channels are ordered by key head, by query of that head, then within it.
 
     8 heads in 4 pairs, cut to 2 heads in 2 groups: heads 0 and 2, not 0 and 1, which share their keys.
     """

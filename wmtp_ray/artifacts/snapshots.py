@@ -78,8 +78,8 @@ class SnapshotDirectory:
         """Raise ArtifactError when a version can no longer be published, or when its deadline has passed."""
         if not self.path.is_dir():
             raise ArtifactError(
-                f"Version {version} of the critic was asked for by an attempt that is over: {self.path} is gone. The "
-                "ranks have started anew in another directory; nothing has to be done"
+                f"Version {version} of the critic was requested by an attempt that has ended: {self.path} is gone. The "
+                "ranks have restarted in another directory; no action is needed"
             )
         if time.monotonic() > give_up:
             raise ArtifactError(

@@ -108,7 +108,7 @@ class MountedFolder:
             _copy(file, self._root / file.name)
         except OSError as error:
             raise ArtifactError(
-                f"{self._root / file.name} could not be written ({error.strerror}); mend that and give the same "
+                f"{self._root / file.name} could not be written ({error.strerror}); fix that and give the same "
                 "command again: it goes on where it stopped"
             ) from error
 

@@ -114,5 +114,5 @@ def _run(command: list[str]) -> str:
         ) from None
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).strip().splitlines()[-_ERROR_LINES:])
-        raise ArtifactError(f"`{' '.join(command)}` failed ({said}); mend that and give the same command again")
+        raise ArtifactError(f"`{' '.join(command)}` failed ({said}); fix that and give the same command again")
     return done.stdout

@@ -199,7 +199,7 @@ def _spelled_out(argv: Sequence[str]) -> list[str]:
 
 
 def _leading_tags(rest: list[str]) -> list[str]:
-    """Take the tags off the front of `rest`; where there is none, the plain word that stands there, or ""."""
+    """Remove the tags from the front of `rest`; without any, return the plain word found there, or ""."""
     tags = []
     while rest and _is_tag(rest[0]):
         tags.append(rest.pop(0))

@@ -39,7 +39,7 @@ class WeightingArm:
     def reads(self) -> str:
         """Describe the source of its scores."""
         read = [] if self.source == "none" else [f"the {self.source}"]
-        return " and ".join([*read, *(["the policy's own losses"] if self.needs_policy_losses else [])]) or "nobody"
+        return " and ".join([*read, *(["the policy's own losses"] if self.needs_policy_losses else [])]) or "none"
 
 
 # In the order of reports: what others are compared with, the method, its rival, then the controls.

@@ -50,7 +50,7 @@ class Stage1Sampling(Section):
         PLAN | STAGE_1, "Inclusive, in numbers of data.difficulty_source; from 0 on it takes unknown ones too."
     )
     max_rows_per_problem: Count = setting(
-        PLAN | STAGE_1, "Cap per problem, so that a few problems cannot own the critic."
+        PLAN | STAGE_1, "Cap per problem, so that a few problems do not dominate the critic."
     )
     seed: int = setting(PLAN | STAGE_1, "Seed of the draw.")
 

@@ -1,4 +1,4 @@
-"""YAML whose plain scalars stay texts: what `on`, `010` or `12:30` mean is the schema's part, not YAML 1.1's."""
+"""YAML whose plain scalars stay texts: the schema decides what `on`, `010` or `12:30` mean, not YAML 1.1."""
 
 from collections.abc import Hashable
 from typing import Any

@@ -155,7 +155,7 @@ def _load_tokenizer(model: bytes, path: Path) -> "Tokenizer":
 
 
 def _require_unchanged_text(content: dict[str, Any], path: Path) -> None:
-    """Refuse what would make pieces spell another text than the one given."""
+    """Refuse settings under which the pieces spell another text than the given one."""
     model, steps = content.get("model") or {}, list(_steps(content.get("pre_tokenizer"), "pretokenizers"))
     byte_levels = [step for step in steps if step["type"] == "ByteLevel"]
     normalizers = [step["type"] for step in _steps(content.get("normalizer"), "normalizers")]

@@ -88,7 +88,7 @@ def read_problems(path: Path, row_group: int) -> Iterator[Problem]:
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path}: problem {number} of row group {row_group}: found text that is not UTF-8 ({error}), expected "
-                "UTF-8; mend the record or leave it out"
+                "UTF-8; fix the record or leave it out"
             ) from error
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(path, error) from error

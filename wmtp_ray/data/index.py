@@ -154,7 +154,7 @@ def _malformed(path: Path, num_skipped: int, errors: Sequence[str]) -> DataError
     listed = "\n".join(f"  {error}" for error in errors)
     return DataError(
         f"{path}: found {num_skipped} malformed lines, expected every line to be a row; the first {len(errors)}:\n"
-        f"{listed}\nmend them, or leave them out with data.on_error=skip (`wmtp data index {path} --on-error skip`)"
+        f"{listed}\nfix them, or leave them out with data.on_error=skip (`wmtp data index {path} --on-error skip`)"
     )
 
 

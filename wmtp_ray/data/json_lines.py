@@ -77,7 +77,7 @@ def _value(text: bytes, where: str, *, is_end: bool) -> Any:
     except orjson.JSONDecodeError as error:
         is_torn = is_end and error.pos >= len(text.decode("utf-8", "replace").rstrip())
         why = "it breaks off" if is_torn else f"{error.msg.partition(': line')[0]} at character {error.pos + 1}"
-        remedy = "the file is torn: copy it again" if is_torn else "mend what wrote it, or take it out"
+        remedy = "the file is torn: copy it again" if is_torn else "fix what wrote it, or take it out"
         raise DataError(f"{where}: found no JSON ({why}), expected one value as UTF-8; {remedy}") from error
 
 

@@ -50,7 +50,7 @@ class Metadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A line's fields as they stand there. UNSET labels are absent: see `missing_label` and `legacy_metadata.py`."""
+    """A line's fields, unchanged. UNSET labels are absent: see `missing_label` and `legacy_metadata.py`."""
 
     instruction: str
     input: str
@@ -88,7 +88,7 @@ def empty_program() -> EmptyProgram:
 
 
 def missing_label(metadata: Metadata | UnsetType) -> MalformedRow:
-    """Say which label a record lacks, given its `metadata`: that or, where it is there, `is_correct`."""
+    """Return which label a record lacks, given its `metadata`: that or, where it is there, `is_correct`."""
     return _missing("metadata", dict) if metadata is UNSET else _missing("is_correct", bool)
 
 

@@ -37,7 +37,7 @@ class PlannedDataset:
 class EvaluationPlan:
     """All data sets, the isolation level that programs will have ("" without any), and what the user should know.
 
-    `absent` names the data sets that are left out, since their files do not exist and nobody asked for them by name.
+    `absent` names the data sets that are left out, since their files do not exist and the command does not name them.
     """
 
     datasets: tuple[PlannedDataset, ...]
@@ -64,7 +64,7 @@ class EvaluationPlan:
             ks = ", ".join(f"Pass@{k}" for k in settings.k)
             lines.append(
                 f"  {ks} of {settings.num_samples} answers, temperature {settings.temperature:g}, top_p "
-                f"{settings.top_p:g}, at most {settings.max_new_tokens} tokens; programs are held by isolation level "
+                f"{settings.top_p:g}, at most {settings.max_new_tokens} tokens; programs run at isolation level "
                 f"{self.isolation_level}"
             )
             if self.absent:
@@ -75,7 +75,7 @@ class EvaluationPlan:
 def plan_evaluation(config: RunConfig, asked: Asked | None) -> EvaluationPlan:
     """Read the problems of `evaluation.datasets`, choose their formats for the policy `asked`, and try the sandbox.
 
-    `asked` is None where nobody is: the answers exist already.
+    `asked` is None where the answers exist already.
     Raises ConfigError for a data set that is asked for by name and not there, DataError for a foreign file,
     SandboxError below the required isolation.
     """

@@ -104,7 +104,7 @@ def _fenced(text: str) -> Iterator[str]:
 
 
 def _fenced_loosely(text: str) -> Iterator[str]:
-    """The same where a fence opens behind words on the line, or stands deeper than CommonMark allows."""
+    """Return blocks whose fence opens after words on the line, or is indented deeper than CommonMark allows."""
     apart = _INLINE_FENCE.sub(r"\g<words>\n\g<fence>", text)
     for block in blocks(apart, indented_code=False):
         yield from block.variants()

@@ -103,7 +103,7 @@ def _stripped(problem: Problem, problems: ProblemSet) -> str:
 
 
 def _instruct(problem: Problem, problems: ProblemSet) -> str:
-    """The prompt of a training row; for HumanEval, whose heads no row has, with a sentence before it."""
+    """Return the prompt of a training row; for HumanEval, add a sentence before the function's head."""
     return render_prompt(_instruction(problem, problems), problem.shown)
 
 

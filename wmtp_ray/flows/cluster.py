@@ -143,7 +143,7 @@ def _join_running(address: str) -> None:
     except (OSError, ValueError, RayError) as error:
         token = "found" if has_token() else "none found"
         raise ConfigError(
-            f"The cluster at RAY_ADDRESS={address} did not let us in (token: {token}; RAY_AUTH_MODE: "
+            f"The cluster at RAY_ADDRESS={address} refused the connection (token: {token}; RAY_AUTH_MODE: "
             f"{os.environ.get('RAY_AUTH_MODE', 'not set')}): {error}. Copy the token of its head "
             "(`ray get-auth-token` there) to ~/.ray/auth_token, or unset RAY_ADDRESS to run on this machine alone"
         ) from error

@@ -166,7 +166,7 @@ def _look_at_disk(config: RunConfig, estimate: RunEstimate | None) -> list[Findi
 
 
 def _look_at_run(config: RunConfig, *, resume: bool, others: list[Finding]) -> list[Finding]:
-    """Look for a run of this name, and plan as a run would where nothing has to be built or mended before."""
+    """Look for a run of this name, and plan as a run would where nothing has to be built or fixed before."""
     run = _tried("run", lambda: check_run_directory(config, resume=resume), config.run_name)
     if any(finding.level == "problem" for finding in (run, *others)) or not _has_fresh_indexes(config):
         return [run]

@@ -128,14 +128,14 @@ def _who(name: str, other: str, results: Mapping[str, EvaluationResults], differ
     problems = f"{difference.num_problems} held-out problems"
     if difference.low > 0:
         return f"{name} solves more of the {problems} than {other}: {numbers}."
-    return f"Nothing can be told between {name} and {other} on {problems}: {numbers}, which holds 0."
+    return f"No difference is shown between {name} and {other} on {problems}: {numbers}, which holds 0."
 
 
 def _placement(difference: Estimate) -> str:
     if difference.low > 0:
         return f"{CONTROL} has the same weights at other tokens of a program, so it matters where they lie."
     if difference.high < 0:
-        return f"{CONTROL} has the same weights at other tokens of a program, so their places did harm."
+        return f"{CONTROL} has the same weights at other tokens of a program, so the placement did harm."
     return (
         f"{CONTROL} has the same weights at other tokens of a program, so nothing shows that it matters where they lie."
     )

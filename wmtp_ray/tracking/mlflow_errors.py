@@ -40,7 +40,7 @@ class MlflowUnusable(Exception):
 
 
 def experiment_deleted(uri: str, name: str, experiment_id: str) -> MlflowUnusable:
-    """Say that the experiment was deleted and how it comes back."""
+    """Return a message that the experiment was deleted and how it comes back."""
     command = _mlflow(uri, f"experiments restore -x {experiment_id}")
     return MlflowUnusable(
         Cause(
@@ -51,7 +51,7 @@ def experiment_deleted(uri: str, name: str, experiment_id: str) -> MlflowUnusabl
 
 
 def run_deleted(uri: str, run_id: str) -> MlflowUnusable:
-    """Say that the run was deleted while it was written, and how it comes back."""
+    """Return a message that the run was deleted while it was written, and how it comes back."""
     return MlflowUnusable(
         Cause(f"has this run ({run_id}) as deleted", f"`{restore_run_command(uri, run_id)}` restores it")
     )

@@ -155,7 +155,7 @@ class MlflowRun:
         return [point for point in points if not self._has(point)]
 
     def log_metrics(self, points: Sequence[MetricPoint]) -> None:
-        """Log points; those that are there with the same time stay one."""
+        """Log points; a point that MLflow has with the same time is not stored twice."""
         from mlflow.entities import Metric
 
         def send(batch: Sequence[MetricPoint]) -> None:
@@ -215,7 +215,7 @@ class MlflowRun:
         return refused
 
     def _deletion(self) -> Exception:
-        """Say whether the run was deleted, or its experiment with it."""
+        """Whether the run was deleted, or its experiment with it."""
         info = self._client.get_run(self.run_id).info
         experiment = self._client.get_experiment(info.experiment_id)
         if experiment.lifecycle_stage == _DELETED:
@@ -223,7 +223,7 @@ class MlflowRun:
         return run_deleted(self._target.uri, self.run_id)
 
     def _new_params(self, params: Mapping[str, str]) -> dict[str, str]:
-        """What the run does not have; MLflow lets no parameter change, so those that did are said."""
+        """Return parameters that the run lacks; MLflow lets no parameter change, so note those that have changed."""
         changed = [
             f"parameter {key} stays {self._had.params[key][:60]} there (now {text[:60]}): MLflow keeps the first value"
             for key, text in params.items()

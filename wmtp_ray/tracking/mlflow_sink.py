@@ -116,7 +116,7 @@ class MlflowSink:
         command = f"wmtp tracking sync {shlex.quote(str(self._run_dir))}"
         return [
             f"{MISSING} {self._missing()} of this run: MLflow at {self._address} {cause.found}. metrics.jsonl has "
-            f"every number. To mend it: {cause.remedy}. Then `{command}` sends what is missing",
+            f"every number. To fix it: {cause.remedy}. Then `{command}` sends what is missing",
             *changes,
         ]
 
@@ -132,7 +132,7 @@ class MlflowSink:
         if self._run is not None and self._run.lost.total():
             return Cause(self._run.refusal or "refused some", "the log of the server may say more")
         if self._artifact_failure is not None:
-            return Cause(self._artifact_failure, "see to the place where that experiment keeps artifacts")
+            return Cause(self._artifact_failure, "make the artifact location of that experiment writable")
         return None
 
     def _missing(self) -> str:
@@ -195,7 +195,7 @@ class MlflowSink:
         since = time.strftime("%H:%M:%S", time.localtime(outage.began_s))
         _LOG.warning(
             f"MLflow at {self._address} {cause.found}, since {since}. Training goes on, metrics.jsonl has every "
-            f"number, and MLflow gets what it lacks when it is back. To mend it: {cause.remedy}"
+            f"number, and MLflow gets what it lacks when it is back. To fix it: {cause.remedy}"
         )
 
     def _tell_end(self, num_sent: int) -> None:

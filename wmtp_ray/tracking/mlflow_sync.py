@@ -52,7 +52,7 @@ class SyncReport:
 def sync(target: MlflowTarget, run_dir: Path, saved: Saved) -> SyncReport:
     """Send what MLflow lacks of the run in `run_dir`.
 
-    ArtifactError when MLflow takes nothing until somebody mends the cause, TrackingError when it does not answer.
+    ArtifactError when MLflow takes nothing until the user fixes the cause, TrackingError when it does not answer.
     """
     report = SyncReport(without_password(target.uri))
     try:
@@ -62,7 +62,7 @@ def sync(target: MlflowTarget, run_dir: Path, saved: Saved) -> SyncReport:
         is_away = cause.found.startswith("does not answer")
         sent = f"; {counted(report.sent)} had been sent" if report.sent.total() else ""
         raise (TrackingError if is_away else ArtifactError)(
-            f"MLflow at {report.address} {cause.found}{sent}. To mend it: {cause.remedy}. Then give this command again"
+            f"MLflow at {report.address} {cause.found}{sent}. To fix it: {cause.remedy}. Then give this command again"
         ) from error
     return report
 

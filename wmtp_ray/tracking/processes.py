@@ -1,7 +1,7 @@
 """Records of a run's processes: process id, heartbeat and stacks on request, a file for each role in the run's folder.
 
     runs/<run_name>/processes/rank_1    "<process id> <host> <Ray node> <start, seconds since the epoch> <ready>"
-    runs/<run_name>/stacks/rank_1.txt   Python stacks of all its threads, once somebody has asked for them
+    runs/<run_name>/stacks/rank_1.txt   Python stacks of all its threads, once they were requested
 
 A process that is recorded answers a signal with its stacks, even while it is blocked in C or waits for a lock: nothing
 of it has to run for that (faulthandler). One that is stopped does not answer; its file then says so. The time of a
@@ -43,7 +43,7 @@ class RunProcess:
 
 
 def record_process(run_dir: Path, role: str, *, node_id: str, is_ready: bool = False) -> None:
-    """Write this process down under its role, in place of the one it succeeds, able to write its stacks."""
+    """Record this process under its role, replacing its predecessor, and make it able to write its stacks."""
     for folder in (RunFolder(run_dir).processes, RunFolder(run_dir).stacks):
         folder.mkdir(parents=True, exist_ok=True)
     # First: the signal would end a process that has no handler. faulthandler keeps the file open.
@@ -81,7 +81,7 @@ def process_id(run_dir: Path, role: str) -> int:
 
 def show_life(run_dir: Path, role: str) -> None:
     """Update the heartbeat of a role: the time of its file."""
-    with suppress(FileNotFoundError):  # the driver has started anew and forgotten this process
+    with suppress(FileNotFoundError):  # the driver has restarted and forgotten this process
         os.utime(RunFolder(run_dir).processes / role)
 
 

@@ -63,8 +63,8 @@ class DifferenceRow:
 class TrainingDifference:
     """`rows`: start, steps, tokens, rows, weighting, seeds, equal or not, then what else differs; none for one policy.
 
-    `confounds` are clauses. `unknown` says of whom nothing is known, None of nobody. `further_keys` differ too and are
-    not of the method.
+    `confounds` are clauses. `unknown` names the policies without a record, None if all have one. `further_keys` differ
+    too and are not of the method.
     """
 
     rows: tuple[DifferenceRow, ...]
@@ -76,9 +76,9 @@ class TrainingDifference:
     def caution(self) -> str | None:
         """Sentences to show with a verdict, None where only the method differs."""
         if self.confounds:
-            return f"This comparison is confounded: {'; '.join(self.confounds)}. It cannot tell what the method did."
+            return f"This comparison is confounded: {'; '.join(self.confounds)}. It does not show the method's effect."
         if self.unknown is not None:
-            return f"{self.unknown}, so nobody can tell whether the training was equal."
+            return f"{self.unknown}, so it is unknown whether the training was equal."
         if self.further_keys:
             return f"Not only the method differs, but {', '.join(self.further_keys)} too."
         return None
@@ -235,7 +235,7 @@ def training_cells(training: TrainingRecord | None) -> dict[str, str]:
 
 
 def _extent_rows(before: TrainedPolicy, after: TrainedPolicy) -> Iterator[DifferenceRow]:
-    """Equal values stand there too."""
+    """Return rows of start, steps and tokens, equal ones included."""
     cells_after = training_cells(after.training)
     for label, cell in training_cells(before.training).items():
         yield DifferenceRow(label, cell, cells_after[label])
@@ -249,7 +249,7 @@ def _file_row(before: TrainedPolicy, after: TrainedPolicy) -> Iterator[Differenc
 
 
 def _differing_keys(before: TrainedPolicy, after: TrainedPolicy) -> list[str]:
-    """Keys of the configuration with other values, but for those that the table tells in another form."""
+    """Keys of the configuration with other values, but for those that the table has in another form."""
     if before.training is None or after.training is None:
         return []
     one, two = before.training.settings, after.training.settings

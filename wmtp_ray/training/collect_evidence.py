@@ -161,7 +161,7 @@ def _array(of_batch: OfTokens | None, batch: TokenBatch) -> Float32 | None:
 
 
 def _weights(config: RunConfig, micros: Sequence[MicroBatch]) -> Weights:
-    """Weigh the programs with every weighting whose scores are there, each beginning afresh."""
+    """Weigh the programs with every weighting whose scores are available, each from a new state."""
     has = {
         "none": True,
         "critic": micros[0].values_BT is not None,

@@ -94,7 +94,7 @@ def params_from_config(config: Config) -> ModelSpec:
     """Describe the model of a config.json as a model of one horizon.
 
     ArtifactError names everything that this layout cannot express: other architectures, biases, scaled rotary
-    positions, heads that do not add up to the width, quantised weights, a missing key, a key that nobody knows.
+    positions, heads that do not add up to the width, quantised weights, a missing key, an unknown key.
     """
     if found := _inexpressible(config):
         raise ArtifactError(

@@ -72,7 +72,7 @@ def require_whole_model(path: Path, metadata: Metadata) -> None:
 def params_from_metadata(path: Path, metadata: Metadata, num_rows: int) -> ModelSpec:
     """Describe the model of a GGUF file whose embedding has `num_rows` rows, as a model of one horizon.
 
-    ArtifactError names what this layout cannot express, a missing key, and a key that nobody knows.
+    ArtifactError names what this layout cannot express, a missing key, and an unknown key.
     """
     about = {key.removeprefix(_PREFIX): _uniform(value) for key, value in metadata.items() if key.startswith(_PREFIX)}
     try:

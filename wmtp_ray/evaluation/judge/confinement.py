@@ -31,7 +31,7 @@ class Confinement(Protocol):
         """Hold this process, a child that has only its own descriptors left, to the level."""
 
     def used_bytes(self) -> int:
-        """Return what a check keeps in the scratch directory. Raises UnmeasurableError where nobody can tell."""
+        """Return what a check keeps in the scratch directory. Raises UnmeasurableError where it cannot be measured."""
 
     def clean(self) -> None:
         """Remove what a check left, once its processes are gone. Raises OSError where that is impossible."""

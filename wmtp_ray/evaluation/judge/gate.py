@@ -1,4 +1,4 @@
-"""Keeps a check that is repeated alone apart from all others: it waits for those that run, and holds new ones back."""
+"""Isolates a check that is retried alone: it waits until running checks end, and new checks wait for it."""
 
 import threading
 from collections.abc import Iterator

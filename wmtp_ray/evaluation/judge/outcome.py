@@ -70,7 +70,7 @@ def _limit_verdict(report: RunReport, limits: Limits) -> Verdict | None:
     elif _killed_at_cpu_limit(report, limits):
         status, detail = "timeout", f"more than {limits.cpu_s:g} s of CPU time"
     elif report.exit_code == -signal.SIGKILL:
-        raise ZygoteError("somebody else killed the program, perhaps for want of memory on this machine")
+        raise ZygoteError("a process outside the check killed the program; perhaps this machine ran out of memory")
     else:
         return None
     return Verdict(status, detail, report.seconds)

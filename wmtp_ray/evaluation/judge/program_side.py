@@ -170,7 +170,7 @@ def _reduced(result: object) -> str | None:
 
 
 def _next(target: Iterator[object], values: Any) -> object:
-    """Return (item,), or () at the end: StopIteration belongs to the iterator and to nobody else."""
+    """Return (item,), or () at the end: StopIteration may come from the iterator only."""
     try:
         return (next(target),)
     except StopIteration:

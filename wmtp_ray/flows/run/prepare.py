@@ -165,7 +165,7 @@ def _plans(config: RunConfig, index: RowIndex) -> dict[int, RunPlan]:
 
 
 def _left_out_lines(config: RunConfig) -> list[str]:
-    """Say how many malformed lines `data.on_error=skip` left out of each file: never in silence."""
+    """Return how many malformed lines `data.on_error=skip` left out of each file, one line a file."""
     if config.data.on_error == "fail":
         return []
     files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]

@@ -75,7 +75,7 @@ class RunWatch:
 
     def replace_metrics(self, what: str) -> None:
         """End the process of the metrics actor; Ray starts another, which opens the same files."""
-        report_stall(self._run_dir, f"{what} did not answer within {self._metrics_limit_s:.0f} s; it is started anew")
+        report_stall(self._run_dir, f"{what} did not answer within {self._metrics_limit_s:.0f} s; it is restarted")
         ray.kill(self._metrics, no_restart=False)
         self._metrics_heard_s = time.monotonic()
         self._metrics_limit_s = self._deadlines.start_s + self._deadlines.tracking_s
@@ -87,7 +87,7 @@ class RunWatch:
             return
         if now_s - self._ranks_heard_s < self._deadlines.step_s:
             return
-        what = f"No rank gave a sign of life within {self._deadlines.step_s:.0f} s (deadlines.step_s)"
+        what = f"No rank sent a heartbeat within {self._deadlines.step_s:.0f} s (deadlines.step_s)"
         report_stall(self._run_dir, what)
         if self._ranks_were_killed:
             raise TrainingError(

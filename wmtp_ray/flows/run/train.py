@@ -238,7 +238,7 @@ class _Run:
         report_stall(self._config.run_dir, "The ranks failed")
         raise WmtpError(f"The ranks failed: {failure}. --resume continues from the last checkpoint") from failure
 
-    # ------------------------------------------------------------------------------------------ whom it talks to
+    # ------------------------------------------------------------------------------------------ its actors
 
     def _score_pool(self, config: RunConfig) -> ScorePool:
         if config.needs_reference:

@@ -37,7 +37,7 @@ _MAX_NAMED = 3
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial: the configuration that was asked for, the one it runs with, and the critic it waits for."""
+    """A trial: the requested configuration, the configuration it runs with, and the critic it waits for."""
 
     trial: Trial
     asked: RunConfig

@@ -78,7 +78,7 @@ class TpePoints:
         return point
 
     def tell(self, point: Point, records: Mapping[int, TrialRecord]) -> None:
-        """Tell TPE the mean over the seeds that finished; a point that was stopped with every seed is a bad one."""
+        """Report to TPE the mean over the finished seeds; a point that was stopped with every seed counts as bad."""
         metric = self._spec.objective.metric
         finished = [record for record in records.values() if record.status == "finished"]
         values = [value for record in finished if (value := record.metrics.get(metric)) is not None]
@@ -163,7 +163,7 @@ class SweepSearch(Searcher):
         return self._begin(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the source about a point once its last seed is over."""
+        """Report a point to the source once its last seed has ended."""
         trial = self._running.pop(trial_id)
         self._close(trial)
 

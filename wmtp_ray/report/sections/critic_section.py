@@ -165,7 +165,7 @@ def _health_table(measured: Sequence[_Measured]) -> Block:
     ]
     caption = (
         "The critics on problems they have never seen, mean over seeds. Chance is 0.5 for AUC and pairs, 0 for "
-        "explained variance. Explained variance misleads alone: nothing can be known before two programs part."
+        "explained variance. Explained variance misleads alone: nothing can be known before two programs differ."
     )
     return Table(caption, ("", *(each.name for each in measured)), tuple(rows))
 

@@ -122,7 +122,7 @@ def _placement(comparison: DatasetComparison) -> list[str]:
 def _placement_sentence(each: Difference, dataset: str) -> str:
     told = {
         "better": "it matters where the weights lie",
-        "worse": "their places did harm",
+        "worse": "the placement did harm",
         "undecided": "nothing shows that it matters where the weights lie, and not only how they are distributed",
     }
     seeds = "" if each.seeds is None else f", {_seed_words(each.seeds)}"

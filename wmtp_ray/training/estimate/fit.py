@@ -157,7 +157,7 @@ def _alone_and_with(load: Load, change: Change, others: list[Change]) -> Iterato
 
 
 def _thrifty(load: Load) -> list[Change]:
-    """The settings that cost time and change no result, those that are not on yet."""
+    """Return settings that save memory, cost time and change no result, of those that are still off."""
     work, found = load.work, []
     if not work.activation_checkpointing:
         found.append(Change(("model.activation_checkpointing=true",), {"activation_checkpointing": True}))

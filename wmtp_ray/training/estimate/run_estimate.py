@@ -107,7 +107,7 @@ def _weights_bytes(directory: Path) -> int:
 
 
 def on_gpu(config: RunConfig) -> bool:
-    """Tell whether the ranks will compute on CUDA, as far as the configuration says."""
+    """Whether the ranks will compute on CUDA, as far as the configuration says."""
     return config.train.device == "cuda" or (config.train.device == "auto" and config.cluster.gpus_per_worker > 0)
 
 
