@@ -37,7 +37,7 @@ class Answer:
 class Sources:
     """Where everything came from, for people: paths, what was left out of the data set, how the policy was trained.
 
-    `training` is None where that is not known: a model directory that no run has left, or somebody else's samples.
+    `training` is None where that is not known: a model directory that no run has left, or samples from a file.
     `num_problems` is how many problems the data set has, of which an evaluation may take some. `format_reason` says
     why the policy was asked in its format. Both are unknown in results of earlier versions.
     """
