@@ -138,7 +138,7 @@ def narrowed(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _require_consistent(model: ModelToWrite) -> None:
-    """Every tensor has the shape that params.json gives it, and every token of the tokenizer has a row."""
+    """Require that every tensor has the shape that params.json gives it, and every token of the tokenizer a row."""
     require_forms(next(iter(model.source.values())).parent, model.args, model.forms)
     if model.tokenizer is None:
         return

@@ -1,4 +1,4 @@
-"""The sections that say where a run works, for how long it waits, and what is shown of it. Holds no values."""
+"""The sections for where a run works, how long it waits, and what is shown of it. Holds no values."""
 
 from typing import Annotated, Literal, Self
 

@@ -83,7 +83,7 @@ class FunctionEnd:
 
 
 def _continued(prompt: str, answer: str, entry_point: str) -> str | None:
-    """The answer up to the end of the function that it completes, and what that function uses; None without one."""
+    """Return the answer up to the end of the function that it completes, with what that uses; None without one."""
     source = longest_prefix(prompt + answer)
     tree = parse(source)
     if tree is None:
@@ -162,7 +162,7 @@ class _Offsets:
 
 
 def _replaced_head(prompt: str, program: str, entry_point: str) -> str:
-    """A continuation that ends the head's function with nothing and defines it anew."""
+    """Return a continuation that leaves the head's function empty and defines the function again."""
     body = "" if parse(prompt) is not None else "    pass\n"
     broken = "" if prompt.endswith("\n") or not prompt else "\n"
     text = f"{broken}{body}\n{_FUTURE.sub('', program)}"

@@ -150,7 +150,7 @@ def _join_running(address: str) -> None:
 
 
 def require_resources(needed: Resources) -> None:
-    """Refuse what the connected cluster can never place, naming the knobs. Call inside `joined`."""
+    """Refuse what the connected cluster can never place, naming the settings to change. Call inside `joined`."""
     import ray
 
     found = ray.cluster_resources()  # type: ignore[no-untyped-call]

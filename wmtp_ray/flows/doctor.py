@@ -85,7 +85,7 @@ def doctor(words: Sequence[str]) -> DoctorReport:
 
 
 def _look_at_files(config: RunConfig) -> list[Finding]:
-    """Presence first; what is present is then read as a run would read it."""
+    """Check that the files exist, then read them as a run would."""
     findings = [_tried(_FILES, lambda: check_files(config), "all present")]
     findings += [Finding("warning", "earlier name", said, "read as it is; rename it") for said in earlier_names(config)]
     if config.tokenizer.path.is_file() and ModelFolder(config.model.path).params.is_file():

@@ -230,6 +230,6 @@ def _inline(name: str) -> Markup:
 
 
 def _plotly() -> Markup:
-    """Plotly's own bundle; nothing in it may end the script element that it stands in."""
+    """Return Plotly's own bundle; nothing in it may end its script element."""
     source = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     return Markup(source.replace("</script", "<\\/script"))

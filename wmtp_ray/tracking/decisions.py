@@ -59,7 +59,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one process computes, as it found out itself. Rank 0 speaks for all ranks: stage, first step, number."""
+    """Where one process computes, as it found out itself. Rank 0 records for all ranks: stage, first step, number."""
 
     role: str
     device: str

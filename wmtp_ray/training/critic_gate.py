@@ -26,7 +26,7 @@ class Gated:
 
 
 def gate_given_critic(config: RunConfig, critic: Path) -> Gated:
-    """Hold a critic that comes from another run against the gate, by the health that its stage 1 recorded."""
+    """Check a critic of another run against the gate, by the health that its stage 1 recorded."""
     recorded = read_stage_result(critic.parent)
     return gate_critic(config, recorded.health if recorded is not None else None, critic)
 

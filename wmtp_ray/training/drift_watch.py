@@ -26,7 +26,7 @@ _PARTS = (0.25, 0.5, 0.75, 1.0)  # of a response, after which hidden states are 
 
 
 class CriticDrift:
-    """Reads the value path now and then. Every rank makes one and calls it: all read all rows, and find the same."""
+    """Measures the drift every `critic.drift_every` steps. Every rank makes one and calls it."""
 
     def __init__(self, loss: StageLoss, config: RunConfig, batches: list[TokenBatch]) -> None:
         self._loss = loss

@@ -264,7 +264,7 @@ def _value_targets(old_BT: Tensor, tensors: BatchTensors, critic: CriticConfig, 
 
 
 def _scored_parts(micro_batch: MicroBatch) -> dict[str, Tensor]:
-    """Hold the values that scored the batch against R."""
+    """Compare the values that scored the batch with R."""
     tensors, values_BT = micro_batch.tensors, micro_batch.values_BT
     assert values_BT is not None, "a run that uses a critic has its values"
     targets_BT = td.monte_carlo_targets(

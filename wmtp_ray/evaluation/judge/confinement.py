@@ -1,7 +1,7 @@
 """The levels of isolation, as the zygote carries them out.
 
-A level is prepared once, in the zygote; `confine` then holds each child to it, for good, and `clean` leaves nothing of
-a check behind. Two roles: the program (hostile), and the tests on it, which write nothing and read only the
+A level is prepared once, in the zygote; `confine` then applies it to each child, permanently, and `clean` leaves
+nothing of a check behind. Two roles: the program (hostile), and the tests on it, which write nothing and read only the
 interpreter's files.
 """
 

@@ -139,7 +139,7 @@ class Filter:
         return [(code, yes, no, pid if value == _OWN_PID else value) for code, yes, no, value in self._program]
 
     def install(self, pid: int) -> None:
-        """Confine this process, whose pid is given, for good; call it before the first thread."""
+        """Confine this process, whose pid is given, permanently; call it before the first thread."""
         for offset in self._pid_offsets:
             struct.pack_into("=I", self._packed, offset, pid)
         syscall("seccomp", ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_FLAG_SPEC_ALLOW), self._header)

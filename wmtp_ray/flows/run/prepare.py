@@ -179,7 +179,7 @@ def _left_out_lines(config: RunConfig) -> list[str]:
 
 
 def _check_reference(config: RunConfig, directory: Path, ours: ModelSpec) -> None:
-    """Excess losses compare token by token, so both models must cut text into the same tokens."""
+    """Require that reference and policy cut text into the same tokens: excess losses compare token by token."""
     their_tokenizer = config.reference.tokenizer_path or config.tokenizer.path
     our_hash, their_hash = tokenizer_hash(config.tokenizer.path), tokenizer_hash(their_tokenizer)
     if our_hash != their_hash:

@@ -273,7 +273,7 @@ class _Run:
     # --------------------------------------------------------------------------------------------- around stages
 
     def _judge_given_critic(self, config: RunConfig) -> RunConfig:
-        """Hold a critic that comes from another run against the gate."""
+        """Check a critic of another run against the gate."""
         if 1 in self._prepared.plans or config.critic.path is None or not config.weighting.needs_values:
             return config
         return self._pass_gate(gate_given_critic(config, config.critic.path))

@@ -1,6 +1,6 @@
 """What differs in training, the decision in words and numbers, and one row for each arm.
 
-Everything it says stands below in full.
+The sections below show everything in full.
 """
 
 from collections.abc import Sequence
