@@ -72,6 +72,19 @@ def test_an_index_without_token_counts_is_shown_and_not_planned(jsonl: Path, tmp
     assert "have no token counts" in text
 
 
+def test_problems_are_classed_in_the_languages_that_the_words_choose(counted: Path, tmp_path: Path) -> None:
+    text = inspect_data(counted, index_path=None, words=SMALL_STEPS, picture=None)
+    assert "here 10 of 10 have any (100 %)" in text
+    counts = tmp_path / "counts.json"
+    words = [*SMALL_STEPS, "data.languages=[cpp]", "train.sampling.problem_classes=[both]"]
+    text = inspect_data(counted, index_path=None, words=words, picture=None, counts=counts)
+    assert "Problems by the labels of their rows in data.languages=[cpp]" in text
+    assert "train.sampling.problem_classes=[both] leaves no row" in text
+    found = json.loads(counts.read_bytes())
+    assert found["problem_classes"]["both"] == {"num_problems": 0, "num_rows": 0}
+    assert found["problem_classes_of_languages"] == ["cpp"]
+
+
 def test_mistakes_are_refused(jsonl: Path, counted: Path) -> None:
     with pytest.raises(ConfigError, match="difficulty_bin"):
         inspect_data(counted, index_path=None, words=["train.sampling.difficulty_bin={}"], picture=None)

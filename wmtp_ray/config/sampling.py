@@ -17,6 +17,7 @@ DifficultySource = Literal["raw", "cf_rating", "quantile"]
 DifficultyRange = tuple[int, int]
 DifficultyBins = dict[str, DifficultyRange]
 Language = Literal["unknown", "python2", "cpp", "python3", "java"]  # in the order of the index's codes 0 to 4
+ProblemClass = Literal["both", "only_correct", "only_incorrect"]  # by the labels of a problem's rows
 
 UNKNOWN = "unknown"  # the bin of difficulty 0, which every source has without declaring it
 GREATEST_RAW_CODE = 28  # the letter V; no Codeforces rating is as low
@@ -78,6 +79,9 @@ class Stage2Sampling(Section):
     max_rows_per_problem: Count | None = setting(
         PLAN | STAGE_2, "Cap per problem, drawn by seed: a few problems own a large share of the rows; None: no cap."
     )
+    problem_classes: tuple[ProblemClass, ...] | None = setting(
+        PLAN | STAGE_2, "Only rows of problems that have both labels, correct rows only, or incorrect only; None: all."
+    )
     curriculum_learning: bool = setting(PLAN | STAGE_2, "False: one phase, rows drawn uniformly from all of them.")
     difficulty_schedule: tuple[CurriculumPhase, ...] = setting(PLAN | STAGE_2, "Phases, in order, covering [0, 1].")
     difficulty_bins: DifficultyBins = setting(
@@ -97,6 +101,8 @@ class Stage2Sampling(Section):
     def _consistent(self) -> Self:
         _check_bins(self.difficulty_bins)
         _check_schedule(self.difficulty_schedule, self.difficulty_bins)
+        if self.problem_classes == ():
+            raise ValueError("problem_classes=[] leaves no row; name the classes to keep, or give null for all")
         return self
 
 

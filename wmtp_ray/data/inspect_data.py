@@ -46,7 +46,9 @@ def inspect_data(
     config = _config(jsonl, index_path, words)
     built = load_built_index(jsonl.absolute(), index_path)
     index = built.index
-    overview = overview_of(index, _bins_by_source(config), max_tokens=config.data.max_tokens)
+    overview = overview_of(
+        index, _bins_by_source(config), max_tokens=config.data.max_tokens, languages=config.data.languages
+    )
     critic_stage = _planned(1, index, lambda: _plan_critic_stage(index, config), None)
     bound = version_schedule(config).staleness_bound if config.uses_critic else None
     training = _planned(2, index, lambda: plan_training(index, config.data, config.train, config.seed), bound)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wmtp_ray.config.sampling import DifficultyBins, DifficultySource
+from wmtp_ray.config.sampling import DifficultyBins, DifficultySource, Language, ProblemClass
 from wmtp_ray.contracts import Bool, Int16, Int32, Int64, RowIndex
-from wmtp_ray.plan.candidates import LANGUAGES
+from wmtp_ray.plan.candidates import LANGUAGES, rows_in_languages
 from wmtp_ray.plan.curriculum import bin_of_rows
 from wmtp_ray.plan.difficulty import difficulty_of_rows
+from wmtp_ray.plan.problem_classes import ClassCounts, count_classes
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 MOST_ROWS = 10
@@ -54,23 +55,19 @@ class Lengths:
 
 @dataclass(frozen=True, eq=False)
 class Ownership:
-    """How the rows are shared out over the problems; `rows_P` is sorted, most rows first.
-
-    One-sided problems have rows of one class only: pairs within a problem cannot be made of them.
-    """
+    """How the rows are shared out over the problems; `rows_P` is sorted, most rows first."""
 
     rows_P: Int64
     top_names: tuple[str, ...]
     rows_of_top_percent: int
-    num_only_correct: int
-    rows_only_correct: int
-    num_only_incorrect: int
-    rows_only_incorrect: int
 
 
 @dataclass(frozen=True, eq=False)
 class Overview:
-    """Everything that is shown of an index. `lengths` are in `unit`: tokens, or bytes while tokens are not counted."""
+    """Everything that is shown of an index. `lengths` are in `unit`: tokens, or bytes while tokens are not counted.
+
+    `problem_classes` count the rows in `class_languages` alone (None: all rows).
+    """
 
     path: str
     num_rows: int
@@ -84,12 +81,21 @@ class Overview:
     max_tokens: int
     num_over_max_tokens: int | None
     ownership: Ownership
+    problem_classes: dict[ProblemClass, ClassCounts]
+    class_languages: tuple[Language, ...] | None
 
 
 def overview_of(
-    index: RowIndex, bins_by_source: Mapping[DifficultySource, DifficultyBins], *, max_tokens: int
+    index: RowIndex,
+    bins_by_source: Mapping[DifficultySource, DifficultyBins],
+    *,
+    max_tokens: int,
+    languages: tuple[Language, ...] | None = None,
 ) -> Overview:
-    """Measure an index; each source of difficulty against the bins it would be drawn with."""
+    """Measure an index; each source of difficulty against the bins it would be drawn with.
+
+    Problems are classed by their rows in `languages`, as a plan does; None: all rows.
+    """
     counted = bool(index.tokenizer_hash)
     return Overview(
         path=index.path,
@@ -104,6 +110,8 @@ def overview_of(
         max_tokens=max_tokens,
         num_over_max_tokens=int((index.num_tokens_R > max_tokens).sum()) if counted else None,
         ownership=_ownership(index),
+        problem_classes=count_classes(index, rows_in_languages(index, languages)),
+        class_languages=languages,
     )
 
 
@@ -176,18 +184,12 @@ def _lengths(name: str, length_N: Int32) -> Lengths:
 def _ownership(index: RowIndex) -> Ownership:
     num_problems = len(index.problem_names)
     rows_P = np.bincount(index.problem_R, minlength=num_problems)
-    correct_P = np.bincount(index.problem_R[index.is_correct_R], minlength=num_problems)
-    only_correct_P, only_incorrect_P = correct_P == rows_P, correct_P == 0
     order_P = np.argsort(-rows_P, kind="stable")
     sorted_rows_P = rows_P[order_P]
     return Ownership(
         rows_P=sorted_rows_P,
         top_names=_names(index.problem_names, order_P[:MOST_ROWS]),
         rows_of_top_percent=int(sorted_rows_P[: -(-num_problems // 100)].sum()),
-        num_only_correct=int(only_correct_P.sum()),
-        rows_only_correct=int(rows_P[only_correct_P].sum()),
-        num_only_incorrect=int(only_incorrect_P.sum()),
-        rows_only_incorrect=int(rows_P[only_incorrect_P].sum()),
     )
 
 

@@ -26,6 +26,8 @@ def overview_json(overview: Overview) -> bytes:
             **{lengths.name: dict(zip(NAMES, lengths.quantiles, strict=True)) for lengths in overview.lengths},
         },
         "problems": _ownership(overview),
+        "problem_classes": {name: asdict(counts) for name, counts in overview.problem_classes.items()},
+        "problem_classes_of_languages": overview.class_languages,
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
@@ -36,8 +38,4 @@ def _ownership(overview: Overview) -> dict[str, Any]:
     return {
         "rows_of_largest": dict(zip(ownership.top_names, rows_of_largest, strict=True)),
         "rows_of_top_percent": ownership.rows_of_top_percent,
-        "num_only_correct": ownership.num_only_correct,
-        "rows_only_correct": ownership.rows_only_correct,
-        "num_only_incorrect": ownership.num_only_incorrect,
-        "rows_only_incorrect": ownership.rows_only_incorrect,
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from wmtp_ray.config.sampling import DifficultySource
+from wmtp_ray.config.sampling import DifficultySource, ProblemClass
 from wmtp_ray.data.overview import QUANTILES, Difficulty, Group, Lengths, Overview, Ownership
 from wmtp_ray.text_tables import bar, percent, table
 
@@ -13,6 +13,11 @@ LENGTH_BINS = 12
 BANDS: Mapping[DifficultySource, tuple[int, int]] = {"raw": (0, 1), "cf_rating": (0, 200), "quantile": (1, 10)}
 MAX_NAME = 48
 LISTED_PROBLEMS = 5
+CLASS_WORDS: Mapping[ProblemClass, str] = {
+    "both": "both: correct and incorrect rows",
+    "only_correct": "only_correct: no incorrect row",
+    "only_incorrect": "only_incorrect: no correct row",
+}
 
 
 def render_overview(overview: Overview) -> str:
@@ -26,6 +31,7 @@ def render_overview(overview: Overview) -> str:
         *(_value_bars(difficulty) for difficulty in overview.difficulties if difficulty.rows_by_value),
         _length_section(overview),
         f"Problems and their rows\n{table(_ownership_rows(overview.ownership, overview.num_rows))}",
+        _class_section(overview),
     ]
     return "\n\n".join(sections)
 
@@ -148,16 +154,34 @@ def _ownership_rows(ownership: Ownership, num_rows: int) -> list[list[str]]:
         [f"rows of a problem, median (most: {rows_P[0]:,})", f"{int(np.median(rows_P)):,}", ""],
         _owned(f"the top 1 % of problems ({num_top_percent:,}) own", ownership.rows_of_top_percent, num_rows),
         _owned("the 10 largest problems own", int(rows_P[:10].sum()), num_rows),
-        _owned(
-            f"{ownership.num_only_correct:,} problems without an incorrect row", ownership.rows_only_correct, num_rows
-        ),
-        _owned(
-            f"{ownership.num_only_incorrect:,} problems without a correct row", ownership.rows_only_incorrect, num_rows
-        ),
     ]
     for name, owned in zip(ownership.top_names[:LISTED_PROBLEMS], rows_P.tolist(), strict=False):
         rows.append(_owned(f"largest: {_shortened(name)}", owned, num_rows))
     return rows
+
+
+def _class_section(overview: Overview) -> str:
+    classes, languages = overview.problem_classes, overview.class_languages
+    num_problems = sum(counts.num_problems for counts in classes.values())
+    num_rows = sum(counts.num_rows for counts in classes.values())
+    rows = [
+        [
+            CLASS_WORDS[name],
+            f"{counts.num_problems:,}",
+            percent(counts.num_problems, num_problems),
+            f"{counts.num_rows:,}",
+            percent(counts.num_rows, num_rows),
+        ]
+        for name, counts in classes.items()
+    ]
+    num_solved = classes["both"].num_problems + classes["only_correct"].num_problems
+    which = "" if languages is None else f" in data.languages=[{','.join(languages)}]"
+    return (
+        f"Problems by the labels of their rows{which}\n"
+        f"{table([['', 'problems', 'share', 'rows', 'share'], *rows])}\n"
+        "  Weighting can only help where few problems have correct rows: here "
+        f"{num_solved:,} of {num_problems:,} have any ({percent(num_solved, num_problems)})."
+    )
 
 
 def _owned(what: str, rows: int, num_rows: int) -> list[str]:

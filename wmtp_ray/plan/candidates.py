@@ -12,9 +12,10 @@ from typing import get_args
 
 import numpy as np
 
-from wmtp_ray.config.sampling import Language
+from wmtp_ray.config.sampling import Language, ProblemClass
 from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.errors import DataError, PlanError
+from wmtp_ray.plan.problem_classes import class_of_problems, codes_of, require_rows_of
 from wmtp_ray.plan.randomness import random_keys
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)  # a language's place is its code in `language_R`
@@ -57,10 +58,13 @@ def candidate_rows(
     max_tokens: int,
     correct_only: bool,
     languages: Sequence[Language] | None,
+    problem_classes: Sequence[ProblemClass] | None = None,
 ) -> Candidates:
-    """Filter the index: held-out problems, other languages, incorrect rows (if asked), rows of too many tokens.
+    """Filter the index: held-out problems, other languages, incorrect rows (if asked), other classes of problems, rows
+    of too many tokens.
 
-    `languages` None keeps all. Raises DataError when a row that passed all but the last has no token counts.
+    None keeps all languages or classes. Raises PlanError when the classes take every row that was left, DataError when
+    a row that passed all but the last filter has no token counts.
     """
     left_out: dict[str, int] = {}
     keep_R = np.ones(len(index), dtype=np.bool_)
@@ -72,10 +76,16 @@ def candidate_rows(
 
     drop("in held-out problems (data.valid_problems_frac)", held_out_P[index.problem_R])
     if languages is not None:
-        codes = [LANGUAGES.index(language) for language in languages]
-        drop("in another language (data.languages)", ~np.isin(index.language_R, codes))
+        drop("in another language (data.languages)", ~rows_in_languages(index, languages))
     if correct_only:
         drop("incorrect (data.policy_rows=correct_only)", ~index.is_correct_R)
+    if problem_classes is not None:
+        class_R = class_of_problems(index, rows_in_languages(index, languages))[index.problem_R]
+        require_rows_of(problem_classes, class_R[keep_R], index_rows=len(index), left_out=left_out)
+        drop(
+            "of problems of another class (train.sampling.problem_classes)",
+            ~np.isin(class_R, codes_of(problem_classes)),
+        )
     num_uncounted = int((keep_R & ((index.prompt_tokens_R < 0) | (index.response_tokens_R < 0))).sum())
     if num_uncounted:
         raise DataError(
@@ -84,6 +94,13 @@ def candidate_rows(
         )
     drop(f"over {max_tokens:,} tokens (data.max_tokens)", index.num_tokens_R > max_tokens)
     return Candidates(row_ids_C=np.flatnonzero(keep_R).astype(np.int64, copy=False), left_out=left_out)
+
+
+def rows_in_languages(index: RowIndex, languages: Sequence[Language] | None) -> Bool:
+    """Say of each row whether it is in one of the languages, [R]; None: all are."""
+    if languages is None:
+        return np.ones(len(index), dtype=np.bool_)
+    return np.isin(index.language_R, [LANGUAGES.index(language) for language in languages])
 
 
 def within_problem_cap(index: RowIndex, row_ids_N: Int64, max_rows_per_problem: int, seed: int) -> Bool:

@@ -147,6 +147,7 @@ def plan_training(index: RowIndex, data: DataConfig, train: TrainConfig, seed: i
         max_tokens=data.max_tokens,
         correct_only=data.policy_rows == "correct_only",
         languages=data.languages,
+        problem_classes=train.sampling.problem_classes,
     )
     draw_rows = partial(
         draw_curriculum,

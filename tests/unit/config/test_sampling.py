@@ -148,3 +148,11 @@ def test_languages_are_known_names_or_all() -> None:
 def test_a_resolved_sampling_stands_alone() -> None:
     sampling = load("data.difficulty_source=quantile").train.sampling
     assert Stage2Sampling.model_validate(sampling.model_dump()) == sampling
+
+
+def test_classes_of_problems_are_known_names_or_all() -> None:
+    key = "train.sampling.problem_classes"
+    assert load().train.sampling.problem_classes is None
+    assert load(f"{key}=[both,only_incorrect]").train.sampling.problem_classes == ("both", "only_incorrect")
+    assert "expected one of both, only_correct, only_incorrect" in refused(f"{key}=[neither]")
+    assert "name the classes to keep, or give null for all" in refused(f"{key}=[]")

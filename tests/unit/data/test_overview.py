@@ -1,3 +1,6 @@
+import json
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.overview import Overview, overview_of
+from wmtp_ray.data.overview_json import overview_json
 from wmtp_ray.data.overview_picture import draw_overview
 from wmtp_ray.data.overview_text import render_overview
 from wmtp_ray.errors import DataError
@@ -76,19 +80,63 @@ def test_every_count_is_that_of_a_naive_loop(seed: int, num_rows: int, num_probl
             assert difficulty.rows_by_bin[name] == sum(inside)
 
 
-def test_problems_without_one_of_the_classes_are_counted_with_their_rows() -> None:
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 50),
+    num_rows=st.integers(1, 40),
+    num_problems=st.integers(1, 12),
+    languages=st.sampled_from([None, ("python3",), ("python2", "python3"), ("java",)]),
+)
+def test_problem_classes_are_those_of_a_naive_loop(
+    seed: int, num_rows: int, num_problems: int, languages: tuple[str, ...] | None
+) -> None:
+    index = make_index(num_rows, num_problems, seed)
+    codes = {None: {1, 3}, ("python3",): {3}, ("python2", "python3"): {1, 3}, ("java",): {4}}[languages]
+    problems, rows = Counter[str](), Counter[str]()
+    for problem in range(num_problems):
+        labels = [
+            bool(index.is_correct_R[row])
+            for row in range(num_rows)
+            if index.problem_R[row] == problem and index.language_R[row] in codes
+        ]
+        if labels:
+            name = "both" if len(set(labels)) == 2 else "only_correct" if labels[0] else "only_incorrect"
+            problems[name] += 1
+            rows[name] += len(labels)
+    found = overview_of(index, BINS, max_tokens=80, languages=languages).problem_classes
+    assert {name: (counts.num_problems, counts.num_rows) for name, counts in found.items()} == {
+        name: (problems[name], rows[name]) for name in ("both", "only_correct", "only_incorrect")
+    }
+
+
+def test_problems_of_every_class_are_told_with_their_rows_in_text_and_json() -> None:
     index = make_index(6, 3)
     index = replace(
         index,
         problem_R=np.array([0, 0, 0, 1, 2, 2], np.int32),
         is_correct_R=np.array([True, True, True, False, True, False]),
     )
-    ownership = overview_of(index, BINS, max_tokens=80).ownership
+    overview = overview_of(index, BINS, max_tokens=80)
+    ownership = overview.ownership
     assert ownership.rows_P.tolist() == [3, 2, 1]
     assert [name[:2] for name in ownership.top_names] == ["0_", "2_", "1_"]
     assert ownership.rows_of_top_percent == 3
-    assert (ownership.num_only_correct, ownership.rows_only_correct) == (1, 3)
-    assert (ownership.num_only_incorrect, ownership.rows_only_incorrect) == (1, 1)
+    content = json.loads(overview_json(overview))
+    assert content["problem_classes"] == {
+        "both": {"num_problems": 1, "num_rows": 2},
+        "only_correct": {"num_problems": 1, "num_rows": 3},
+        "only_incorrect": {"num_problems": 1, "num_rows": 1},
+    }
+    assert content["problem_classes_of_languages"] is None
+    text = render_overview(overview)
+    assert re.search(r"only_correct: no incorrect row +1 +33 % +3 +50 %", text)
+    assert "few problems have correct rows: here 2 of 3 have any (67 %)" in text
+
+
+def test_classes_of_some_languages_say_so_even_where_no_row_is_left() -> None:
+    text = render_overview(overview_of(make_index(), BINS, max_tokens=80, languages=("java",)))
+    assert "Problems by the labels of their rows in data.languages=[java]" in text
+    assert "here 0 of 0 have any (-)" in text
 
 
 def test_quantiles_are_values_that_occur_and_end_with_the_longest(overview: Overview) -> None:

@@ -64,6 +64,7 @@ def _make_sampling(**changes: object) -> Stage2Sampling:
     base = {
         "n_samples": 120,
         "max_rows_per_problem": None,
+        "problem_classes": None,
         "curriculum_learning": True,
         "difficulty_schedule": SCHEDULE,
         "difficulty_bins": BINS,

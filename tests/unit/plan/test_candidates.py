@@ -1,5 +1,6 @@
 """Filters count every row once; held-out problems depend on their names only; the cap takes a fair draw."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -9,35 +10,65 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wmtp_ray.contracts import RowIndex
-from wmtp_ray.errors import DataError
-from wmtp_ray.plan.candidates import candidate_rows, held_out_problems, within_problem_cap
+from wmtp_ray.errors import DataError, PlanError
+from wmtp_ray.plan.candidates import candidate_rows, held_out_problems, rows_in_languages, within_problem_cap
+from wmtp_ray.plan.problem_classes import class_of_problems
 
 MakeIndex = Callable[..., RowIndex]
+ALL_ROWS = {"max_tokens": 1000, "correct_only": False, "languages": None}
+CLASSES = ("both", "only_correct", "only_incorrect")
 CODES = {"unknown": 0, "python2": 1, "cpp": 2, "python3": 3, "java": 4}
 
 
-@settings(max_examples=30, deadline=None)
+def class_of(index: RowIndex, problem: int, codes: list[int] | None) -> str:
+    """The class of a problem by its rows in the languages, held out or too long as they may be."""
+    rows = [row for row in range(len(index)) if index.problem_R[row] == problem]
+    labels = {bool(index.is_correct_R[row]) for row in rows if codes is None or index.language_R[row] in codes}
+    return {(True, False): "only_correct", (False, True): "only_incorrect"}.get(
+        (True in labels, False in labels), "both"
+    )
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     correct_only=st.booleans(),
     max_tokens=st.integers(8, 110),
     languages=st.none() | st.lists(st.sampled_from(sorted(CODES)), min_size=1),
+    classes=st.none() | st.lists(st.sampled_from(CLASSES), min_size=1),
 )
 def test_candidates_are_exactly_the_rows_that_pass_every_filter(
-    make_index: MakeIndex, seed: int, correct_only: bool, max_tokens: int, languages: list[str] | None
+    make_index: MakeIndex,
+    seed: int,
+    correct_only: bool,
+    max_tokens: int,
+    languages: list[str] | None,
+    classes: list[str] | None,
 ) -> None:
-    index = make_index(100, seed=seed, languages=np.random.default_rng(seed).integers(0, 6, 100))
+    index = make_index(100, seed=seed, num_problems=40, languages=np.random.default_rng(seed).integers(0, 6, 100))
     held_out = held_out_problems(index, 0.2, seed)
-    found = candidate_rows(
-        index, held_out_P=held_out, max_tokens=max_tokens, correct_only=correct_only, languages=languages
-    )
     codes = None if languages is None else [CODES[language] for language in languages]
+    is_asked_P = [classes is None or class_of(index, problem, codes) in classes for problem in range(40)]
+    before_classes = [
+        row
+        for row in range(len(index))
+        if not held_out[index.problem_R[row]]
+        and (index.is_correct_R[row] or not correct_only)
+        and (codes is None or index.language_R[row] in codes)
+    ]
+    filters = {"max_tokens": max_tokens, "correct_only": correct_only, "languages": languages}
+    if classes is not None and not any(is_asked_P[index.problem_R[row]] for row in before_classes):
+        with pytest.raises(PlanError, match=rf"leaves no row: of 100 rows.* {len(before_classes)} remain"):
+            candidate_rows(index, held_out_P=held_out, **filters, problem_classes=classes)
+        return
+    found = candidate_rows(index, held_out_P=held_out, **filters, problem_classes=classes)
     expected = [
         row
         for row in range(len(index))
         if not held_out[index.problem_R[row]]
         and (index.is_correct_R[row] or not correct_only)
         and (codes is None or index.language_R[row] in codes)
+        and is_asked_P[index.problem_R[row]]
         and index.prompt_tokens_R[row] + index.response_tokens_R[row] <= max_tokens
     ]
     assert found.row_ids_C.tolist() == expected
@@ -60,6 +91,44 @@ def test_a_row_counts_at_its_first_filter(make_index: MakeIndex) -> None:
     assert list(found.left_out.values()) == [1, 1, 1, 1]
     assert found.left_out["in another language (data.languages)"] == 1
     assert found.row_ids_C.tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows", "dropped"),
+    [
+        (None, [0, 1, 2, 3, 4, 5], None),
+        (["both"], [0, 1], 4),
+        (["only_correct"], [2, 3], 4),
+        (["only_incorrect"], [4, 5], 4),
+        (["only_incorrect", "both"], [0, 1, 4, 5], 2),
+        (["both", "only_correct", "only_incorrect"], [0, 1, 2, 3, 4, 5], 0),
+    ],
+)
+def test_classes_of_problems_keep_their_rows_and_count_the_others(
+    make_index: MakeIndex, classes: list[str] | None, rows: list[int], dropped: int | None
+) -> None:
+    index = one_problem_of_each_class(make_index)
+    found = candidate_rows(index, held_out_P=np.zeros(3, dtype=bool), **ALL_ROWS, problem_classes=classes)
+    assert found.row_ids_C.tolist() == rows
+    assert found.left_out.get("of problems of another class (train.sampling.problem_classes)") == dropped
+
+
+def test_a_class_without_rows_is_refused_with_the_numbers_of_every_class(make_index: MakeIndex) -> None:
+    index = one_problem_of_each_class(make_index)
+    filters = {**ALL_ROWS, "correct_only": True}
+    with pytest.raises(PlanError) as refused:
+        candidate_rows(index, held_out_P=np.zeros(3, dtype=bool), **filters, problem_classes=["only_incorrect"])
+    message = str(refused.value)
+    assert "train.sampling.problem_classes=[only_incorrect] leaves no row: of 6 rows" in message
+    assert "3 incorrect (data.policy_rows=correct_only), 3 remain" in message
+    assert "1 of both, 2 of only_correct, 0 of only_incorrect" in message
+
+
+def test_the_classes_of_millions_of_rows_take_well_under_a_second(make_index: MakeIndex) -> None:
+    index = make_index(3_700_000, num_problems=10_500)
+    start = time.process_time()
+    class_of_problems(index, rows_in_languages(index, ["python3"]))
+    assert time.process_time() - start < 1.0
 
 
 def test_uncounted_rows_are_refused_unless_filtered_out(make_index: MakeIndex) -> None:
@@ -99,6 +168,11 @@ def test_nothing_is_held_out_at_fraction_zero_or_of_a_single_problem(make_index:
 def test_the_seed_chooses_other_problems(make_index: MakeIndex) -> None:
     index = make_index(num_problems=100)
     assert held_out_problems(index, 0.5, 1).tolist() != held_out_problems(index, 0.5, 2).tolist()
+
+
+def one_problem_of_each_class(make_index: MakeIndex) -> RowIndex:
+    labels = [True, False, True, True, False, False]
+    return make_index(6, num_problems=3, problems=[0, 0, 1, 1, 2, 2], correct=labels)
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,6 +21,7 @@ from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import LANGUAGES
 from wmtp_ray.plan.difficulty import difficulty_of_rows
+from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import (
     PLAN_VERSION,
     RunPlan,
@@ -276,6 +277,31 @@ def test_the_digest_sees_rows_seeds_and_fingerprints(
     digests = {planned.digest for planned in (plan, other_draw, other_file, swapped)}
     assert len(digests) == 4
     assert plan_training(index, make_data(), make_train(), 3).digest == plan.digest
+
+
+def test_the_digest_of_an_ordinary_plan_is_the_one_it_has_always_had(plan: RunPlan) -> None:
+    """A new setting whose default changes no row leaves every plan on the disk valid."""
+    assert plan.digest == "5778712c2e3db470449aaf7e4b5d8705350d77e636cfcca8fc8f2c1e5b380795"
+
+
+def test_problem_classes_restrict_the_rows_of_stage_2_and_no_others(
+    make_index: MakeIndex, make_data: MakeData, make_train: MakeTrain, make_critic_stage: MakeStage
+) -> None:
+    index = make_index(400, num_problems=200)
+    sampling = {"n_samples": 1000, "problem_classes": ["only_incorrect"], "curriculum_learning": False}
+    plan = plan_training(index, make_data(), make_train(sampling=sampling), 3)
+    solved = set(index.problem_R[index.is_correct_R].tolist())
+    planned = set(index.problem_R[plan.row_ids_P].tolist())
+    assert planned
+    assert not planned & solved
+    counts = plan.counts
+    held_out = held_out_mask(index, make_data(), 3)
+    others = [row for row in range(400) if index.problem_R[row] in solved and not held_out[index.problem_R[row]]]
+    reason = "of problems of another class (train.sampling.problem_classes)"
+    assert counts.left_out[reason] == len(others)
+    assert counts.index_rows == sum(counts.left_out.values()) + counts.available_rows
+    assert f"{len(others)}  {reason}" in render(plan, index, staleness_bound=None)
+    assert reason not in plan_critic_stage(index, make_data(), make_critic_stage(), 3).counts.left_out
 
 
 def test_a_saved_plan_loads_as_it_was(
