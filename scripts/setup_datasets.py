@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.data.kept_rows import LANGUAGES
+from wmtp_ray.data.list_tasks.flags import add_flags, tasks_of
 from wmtp_ray.flows.data import setup_datasets as flow
 from wmtp_ray.interrupts import end_on_signals
 
@@ -20,7 +21,7 @@ def _convert() -> None:
     words = _parser().parse_args()
     now = datetime.now()
     if words.dataset == "list_tasks":
-        flow.setup_list_tasks(words.out, print)
+        flow.setup_list_tasks(words.out, print, tasks_of(words))
         return
     place = flow.Place(words.source, words.revision, words.out)
     if words.dataset == "humaneval":
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("humaneval", parents=[place])
     generated = verbs.add_parser("list_tasks", help="generated problems and programs: needs no source")
     generated.add_argument("--out", type=Path, default=Path("storage/datasets_local_small/list_tasks"))
+    add_flags(generated)
     return parser
 
 

@@ -254,6 +254,67 @@ def test_same_config_gives_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> 
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("config", "train", "valid"),
+    [
+        (
+            TINY,
+            "b60568959602af9f1c7b0a66f9e498740f9b5f2854d580ae9108f38ed04de9de",
+            "33ddc93c25559793b0a79eecf2b324c263ce9052c703d2c0c365a61ebc932c17",
+        ),
+        (
+            CONFIG,
+            "b435cda8af5f659663e0d529acde72ce7f5b28d06d694ce921338e52fd0eeb7c",
+            "8f13ef0f9c4eae8fb5d4eeb727e3c7a12931cc7239511ed6649423e96193a113",
+        ),
+    ],
+)
+def test_rows_are_the_bytes_they_have_always_been(tmp_path: Path, config: ListTasks, train: str, valid: str) -> None:
+    files = write_list_tasks(tmp_path, config)
+    for path, expected in ((files.train, train), (files.valid, valid)):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == expected
+
+
+@pytest.mark.parametrize(("frac", "num_problems"), [(0.0, 0), (0.001, 1), (1 / 16, 11), (1 / 8, 21), (0.5, 85)])
+def test_a_scarce_regime_is_the_full_one_without_correct_rows_of_the_other_problems(
+    files: ListTasksFiles, tmp_path: Path, frac: float, num_problems: int
+) -> None:
+    scarce = write_list_tasks(tmp_path, replace(CONFIG, correct_problems_frac=frac))
+    lines, whole = scarce.train.read_bytes().splitlines(), files.train.read_bytes().splitlines()
+    keep = {problem_of(row) for row in read(scarce.train) if row["is_correct"]}
+    assert len(keep) == num_problems
+    assert lines == [line for line in whole if not (row := json.loads(line))["is_correct"] or problem_of(row) in keep]
+    for name in ("valid", "train_problems", "valid_problems"):
+        assert getattr(scarce, name).read_bytes() == getattr(files, name).read_bytes()
+    manifest = json.loads(scarce.manifest.read_text())
+    assert manifest["config"]["correct_problems_frac"] == frac
+    counts = manifest["splits"]["train"]
+    assert (counts["problems_with_correct_rows"], counts["correct_rows"]) == (num_problems, 3 * num_problems)
+    assert counts["rows"] == len(lines) == 3 * num_problems + counts["incorrect_rows"]
+    assert manifest["splits"]["valid"]["problems_with_correct_rows"] == 50
+
+
+def test_the_seed_draws_who_has_correct_rows_and_a_smaller_share_is_part_of_a_larger_one(tmp_path: Path) -> None:
+    def solved(seed: int, frac: float) -> set[str]:
+        config = replace(TINY, seed=seed, correct_problems_frac=frac)
+        train = write_list_tasks(tmp_path / f"{seed}-{frac}", config).train
+        return {problem_of(row) for row in read(train) if row["is_correct"]}
+
+    shares = [solved(3, frac) for frac in (0.1, 0.25, 0.6)]
+    assert [len(share) for share in shares] == [4, 10, 24]
+    assert shares[0] < shares[1] < shares[2]
+    assert solved(3, 0.25) == shares[1] != solved(4, 0.25)
+
+
+def test_shares_of_systematic_bugs_count_the_rows_that_are_there(files: ListTasksFiles, tmp_path: Path) -> None:
+    few = write_list_tasks(tmp_path, replace(CONFIG, correct_problems_frac=0.0))
+    few_share, full_share = (
+        json.loads(each.manifest.read_text())["splits"]["train"]["systematic_bug_share"] for each in (few, files)
+    )
+    for words, share in full_share.items():  # half of the full regime's rows are correct ones
+        assert few_share[words] == pytest.approx(2 * share, abs=2e-4)
+
+
 def test_another_seed_gives_other_problems(tmp_path: Path) -> None:
     texts = [write_list_tasks(tmp_path / str(seed), replace(TINY, seed=seed)).train.read_text() for seed in (1, 2)]
     assert texts[0] != texts[1]
@@ -316,6 +377,9 @@ def test_sound_is_what_repeats_nothing_and_needs_every_step(words: list[str], re
         ("num_correct", 7),
         ("num_incorrect", 25),
         ("systematic_frac", 1.5),
+        ("correct_problems_frac", -0.1),
+        ("correct_problems_frac", 1.1),
+        ("correct_problems_frac", float("nan")),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name: str, value: float) -> None:

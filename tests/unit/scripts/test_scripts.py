@@ -128,6 +128,32 @@ def test_a_newcomers_rows_and_model_lie_where_the_local_presets_look(run, tmp_pa
     assert "train_small.jsonl, 100 rows" in capsys.readouterr().out
 
 
+def test_list_problems_of_a_regime_are_written_with_its_manifest_and_statistics(run, tmp_path, capsys):
+    numbers = ("--num-train-problems", 40, "--num-valid-problems", 5, "--num-correct", 2, "--num-incorrect", 4)
+    words = ("list_tasks", "--out", "tasks", "--seed", 3, *numbers)
+    for frac, kept, rows in ((1.0, 40, 240), (0.125, 5, 170)):
+        assert run("setup_datasets", *words, "--correct-problems-frac", frac, "--systematic-frac", 0.5) == 0
+        assert f"train.jsonl: {rows} rows" in capsys.readouterr().out
+        manifest = json.loads((tmp_path / "tasks" / "manifest.json").read_bytes())
+        assert manifest["config"] == {
+            "seed": 3,
+            "num_train_problems": 40,
+            "num_valid_problems": 5,
+            "num_correct": 2,
+            "num_incorrect": 4,
+            "systematic_frac": 0.5,
+            "correct_problems_frac": frac,
+        }
+        classes = json.loads((tmp_path / "tasks" / "stats" / "train.json").read_bytes())["problem_classes"]
+        assert classes == {
+            "both": {"num_problems": kept, "num_rows": 6 * kept},
+            "only_correct": {"num_problems": 0, "num_rows": 0},
+            "only_incorrect": {"num_problems": 40 - kept, "num_rows": 4 * (40 - kept)},
+        }
+    assert run("setup_datasets", *words, "--correct-problems-frac", 1.5) == 2
+    assert "correct_problems_frac is 1.5, expected 0 to 1" in capsys.readouterr().err
+
+
 def test_a_tokenizer_is_trained_on_rows_alone(run, tmp_path, capsys):
     assert run("prepare_local_small_model", "--rows", tmp_path / "none.jsonl") == 2
     (tmp_path / "rows.jsonl").write_text("{}\n")

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -44,6 +44,10 @@ class ListTasks:
     that an incorrect row of a problem which invites a systematic bug has one; the other incorrect rows are diffuse. It
     moves the share of programs in which an operation is wrong: keep that away from one half (the manifest says what it
     became), where the likeliest program of a model trained on all rows is a coin toss.
+
+    `correct_problems_frac` (0..1) is the share of train problems that have correct rows. The others lose theirs and
+    nothing else changes: rows, order, problems' files and the valid split are those of 1.0, and the problems of a
+    smaller share are among those of a larger one.
     """
 
     seed: int
@@ -52,6 +56,7 @@ class ListTasks:
     num_correct: int
     num_incorrect: int
     systematic_frac: float
+    correct_problems_frac: float = 1.0
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
@@ -60,6 +65,7 @@ class ListTasks:
             "num_correct": (1, len(STYLES)),
             "num_incorrect": (0, MAX_INCORRECT),
             "systematic_frac": (0, 1),
+            "correct_problems_frac": (0, 1),
         }
         for name, (low, high) in limits.items():
             found = getattr(self, name)
@@ -94,11 +100,16 @@ class ListTasksManifest:
 
 @dataclass(frozen=True)
 class AnsweredProblem:
-    """A problem with its correct programs, then its incorrect ones."""
+    """A problem with its correct programs, then its incorrect ones; `has_correct_rows` False: the first are no rows."""
 
     problem: Problem
     correct: tuple[Program, ...]
     incorrect: tuple[Program, ...]
+    has_correct_rows: bool = True
+
+    @property
+    def rows(self) -> tuple[Program, ...]:
+        return (*self.correct, *self.incorrect) if self.has_correct_rows else self.incorrect
 
 
 def write_list_tasks(directory: Path, config: ListTasks) -> ListTasksFiles:
@@ -111,7 +122,7 @@ def write_list_tasks(directory: Path, config: ListTasks) -> ListTasksFiles:
     inputs = draw_inputs(rng)
     compositions = draw_compositions(rng, config.num_train_problems + config.num_valid_problems, inputs)
     train_compositions, valid_compositions = hold_out(compositions, config.num_valid_problems)
-    train = answer_all(train_compositions, 0, inputs, config)
+    train = without_correct_rows(answer_all(train_compositions, 0, inputs, config), config)
     valid = answer_all(valid_compositions, len(train), inputs, config)
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -153,16 +164,27 @@ def answer(number: int, composition: Composition, inputs: Inputs, config: ListTa
     return AnsweredProblem(problem, tuple(correct.values()), tuple(incorrect))
 
 
+def without_correct_rows(answered: Sequence[AnsweredProblem], config: ListTasks) -> list[AnsweredProblem]:
+    """Leave correct rows to `correct_problems_frac` of the problems (at least one, unless it is 0), drawn by seed.
+
+    The draw has a random stream of its own, and each share takes the first of one order.
+    """
+    order = Random(f"{config.seed}/has correct rows").sample(range(len(answered)), len(answered))
+    num_kept = round(config.correct_problems_frac * len(answered))
+    kept = set(order[: max(num_kept, 1 if config.correct_problems_frac else 0)])
+    return [replace(each, has_correct_rows=n in kept) for n, each in enumerate(answered)]
+
+
 def shuffled_rows(rng: Random, answered: Sequence[AnsweredProblem]) -> list[Record]:
-    """All rows of a split in random order."""
+    """All rows of a split in random order, which does not depend on who has correct rows."""
     rows = [
-        row_record(each.problem, program, i)
+        (each.has_correct_rows or program.bug is not None, row_record(each.problem, program, i))
         for each in answered
         for programs in (each.correct, each.incorrect)
         for i, program in enumerate(programs)
     ]
     rng.shuffle(rows)
-    return rows
+    return [row for is_kept, row in rows if is_kept]
 
 
 def row_record(problem: Problem, program: Program, i: int) -> Record:
@@ -206,9 +228,10 @@ def split_counts(answered: Sequence[AnsweredProblem]) -> Record:
     """Count problems, rows and bugs of a split for the manifest."""
     difficulties = Counter(each.problem.composition.difficulty for each in answered)
     bugs = Counter(program.bug for each in answered for program in each.incorrect)
-    num_correct = sum(len(each.correct) for each in answered)
+    num_correct = sum(len(each.correct) for each in answered if each.has_correct_rows)
     return {
         "problems": len(answered),
+        "problems_with_correct_rows": sum(each.has_correct_rows for each in answered),
         "rows": num_correct + bugs.total(),
         "correct_rows": num_correct,
         "incorrect_rows": bugs.total(),
@@ -226,7 +249,7 @@ def systematic_bug_shares(answered: Sequence[AnsweredProblem]) -> dict[str, floa
     for each in answered:
         steps = each.problem.composition.steps
         for step in steps:
-            asked[step.operation.words] += len(each.correct) + len(each.incorrect)
+            asked[step.operation.words] += len(each.rows)
         for program in each.incorrect:
             if program.bug == "systematic":
                 mistaken[steps[mistaken_step(each.problem, program)].operation.words] += 1

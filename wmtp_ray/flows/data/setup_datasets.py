@@ -30,7 +30,7 @@ from wmtp_ray.data.dataset_manifest import (
     require_same_conversion,
 )
 from wmtp_ray.data.kept_rows import LANGUAGES, Counts, RowLimits, keep_rows, total
-from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, write_list_tasks
+from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, write_list_tasks
 from wmtp_ray.data.source_files import LocatedFiles, locate
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_write
@@ -134,9 +134,12 @@ def setup_humaneval(place: Place, now: datetime, say: Say) -> None:
     _bring_up_to_date(place.out, Conversion(HUMANEVAL, "MIT", None, {}), sources, convert, None, now, say)
 
 
-def setup_list_tasks(out: Path, say: Say) -> None:
-    """Generate the list problems that the quickstart trains on: rows of two splits, and problems with tests."""
-    files = write_list_tasks(out, QUICKSTART_TASKS)
+def setup_list_tasks(out: Path, say: Say, tasks: ListTasks = QUICKSTART_TASKS) -> None:
+    """Generate list problems, the quickstart's unless others are asked for: rows of two splits, problems with tests.
+
+    What an earlier call left in the folder is written anew. Raises ConfigError as `write_list_tasks`.
+    """
+    files = write_list_tasks(out, tasks)
     derived = write_derived(out, [files.train, files.valid], tokenizer=None, max_tokens=None)
     for path in (files.train, files.valid, *(path for path in derived if path.suffix == ".jsonl")):
         say(f"{path}: {sum(1 for _ in path.open('rb')):,} rows")
