@@ -387,6 +387,11 @@ def test_a_setting_out_of_range_is_refused_by_name(name: str, value: float) -> N
         replace(CONFIG, **{name: value})
 
 
+def test_a_regime_without_any_row_is_refused() -> None:
+    with pytest.raises(ConfigError, match="leaves no row to train on"):
+        replace(CONFIG, correct_problems_frac=0.0, num_incorrect=0)
+
+
 def test_too_few_train_problems_for_the_held_out_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="raise num_train_problems"):
         write_list_tasks(tmp_path, replace(TINY, num_train_problems=2, num_valid_problems=10))

@@ -152,6 +152,8 @@ def test_list_problems_of_a_regime_are_written_with_its_manifest_and_statistics(
         }
     assert run("setup_datasets", *words, "--correct-problems-frac", 1.5) == 2
     assert "correct_problems_frac is 1.5, expected 0 to 1" in capsys.readouterr().err
+    assert run("setup_datasets", *words, "--num-valid-problems", 0) == 2
+    assert "num_valid_problems is 0, expected 1 or more" in capsys.readouterr().err
 
 
 def test_a_tokenizer_is_trained_on_rows_alone(run, tmp_path, capsys):

@@ -71,6 +71,10 @@ class ListTasks:
             found = getattr(self, name)
             if not low <= found <= high:
                 raise ConfigError(f"list tasks: {name} is {found}, expected {low} to {high}: choose one in that range")
+        if self.correct_problems_frac == 0 and self.num_incorrect == 0:
+            raise ConfigError(
+                "list tasks: correct_problems_frac and num_incorrect are 0: that leaves no row to train on; raise one"
+            )
 
 
 QUICKSTART_TASKS = ListTasks(

@@ -34,7 +34,7 @@ from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, write_list_tas
 from wmtp_ray.data.source_files import LocatedFiles, locate
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_write
-from wmtp_ray.errors import DataError
+from wmtp_ray.errors import ConfigError, DataError
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.data.convert_parts import concatenate_parts, convert_parts, list_parts, remove_parts
 from wmtp_ray.flows.data.derived_files import write_derived
@@ -139,6 +139,8 @@ def setup_list_tasks(out: Path, say: Say, tasks: ListTasks = QUICKSTART_TASKS) -
 
     What an earlier call left in the folder is written anew. Raises ConfigError as `write_list_tasks`.
     """
+    if tasks.num_valid_problems == 0:
+        raise ConfigError("list tasks: num_valid_problems is 0, expected 1 or more: the valid split needs a row")
     files = write_list_tasks(out, tasks)
     derived = write_derived(out, [files.train, files.valid], tokenizer=None, max_tokens=None)
     for path in (files.train, files.valid, *(path for path in derived if path.suffix == ".jsonl")):
