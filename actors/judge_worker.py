@@ -1,7 +1,7 @@
 """A judge as a Ray actor: one program at a time, next to others on as many cores as there are actors.
 
-The judge starts its zygote anew when that dies; Ray starts the actor anew when the process dies, and hands it the
-answer that it was at once more.
+The judge restarts its zygote when that dies; Ray restarts the actor when the process dies, and retries the
+call for the answer that it was judging.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ class JudgeWorker:
         enter_run(directory, f"judge_{number}", is_ready=True)
 
     def isolation_level(self) -> str:
-        """Return the level, as a sign that the judge has come up."""
+        """Return the level; the answer shows that the judge has started."""
         return self._judge.isolation_level
 
     def judge(self, task: JudgeTask) -> Judgement:

@@ -1,8 +1,8 @@
 """Ray Train's cleaner of placement groups, asking the cluster that it runs on whether the controller still lives.
 
 Ray Train 2.60 starts a detached actor that gives the ranks' placement group back when their controller has died. It
-asks the state API, at the address that the last `ray start` on this machine has left in Ray's temporary folder: of a
-head that is gone it gets no answer, for twelve seconds at the end of every stage; of another head that lives it hears
+asks the state API, at the address that the last `ray start` on this machine has left in Ray's temporary folder: a
+head that is gone does not answer, which costs twelve seconds at the end of every stage; another live head answers
 that there is no such controller. This one asks the GCS that its own process is connected to, which answers in
 milliseconds and needs no dashboard.
 """

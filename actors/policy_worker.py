@@ -43,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RankJob:
-    """Everything a rank is told: the stage, whom to ask for scores, whom to report to.
+    """The arguments of a rank: its stage, the watch over the scorers, and the metrics actor.
 
     `snapshots` is set where the scorers' versions are there before the ranks start: no rank publishes any.
     """
@@ -51,14 +51,14 @@ class RankJob:
     config: RunConfig
     recipe: StageRecipe
     stage_dir: Path
-    score_pool: ScorerWatch | None
+    scorer_watch: ScorerWatch | None
     schedule: VersionSchedule
     snapshots: SnapshotDirectory | None
     metrics: Any
 
 
 def run_rank(told: dict[str, Any]) -> None:
-    """Entry point of Ray Train on every rank; a reason that a restart cannot cure is left for the driver.
+    """Entry point of Ray Train on every rank; an error that a restart cannot fix is saved for the driver.
 
     `told`: "job" refers to a RankJob, which Ray Train's controller then hands on without importing torch to read it;
     "start_s" is how long to wait for it.
@@ -74,7 +74,7 @@ def run_rank(told: dict[str, Any]) -> None:
         _LOG.info("The rank gives up: %s", error)
         raise
     except Exception as error:
-        # A process group has no type of its own for it. A restart may cure it; who was late is seen only now.
+        # A process group raises no type of its own for a time-out. A restart may help; the late rank shows only now.
         if isinstance(error, RuntimeError) and "timed out" in str(error).lower():
             report_stall(config.run_dir, f"A collective took more than {config.deadlines.collective_s:.0f} s: {error}")
         _LOG.exception("The rank failed (%s: %s); Ray Train may start the ranks again", type(error).__name__, error)
@@ -107,7 +107,7 @@ def _train(job: RankJob, ranks: Ranks) -> None:
     stream = _stream(stage, plan)  # reads its first rows while the policy is built
     outside = Outside(
         connect_scores=partial(_connect_scores, job, stage, stream),
-        follows=job.schedule if job.score_pool is not None and job.snapshots is None else None,
+        follows=job.schedule if job.scorer_watch is not None and job.snapshots is None else None,
         sink=ActorSink(job.metrics, config),
         limit=partial(limited, config.run_dir),
     )
@@ -137,13 +137,13 @@ def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
 
 def _connect_scores(job: RankJob, stage: RankStage, stream: RankStream, published: Path | None) -> ScoredSteps:
     """Return the stream's steps, scored by the pool where there is one, from the versions of `published` if given."""
-    if job.score_pool is None:
+    if job.scorer_watch is None:
         return StreamedSteps(stream, Unscored(stream))
     directory = job.snapshots.path if job.snapshots is not None else published
     config = job.config
     scores = ScoreAhead(
         stream,
-        job.score_pool,
+        job.scorer_watch,
         job.schedule,
         directory=str(directory),
         first_step=stage.first_step,
@@ -171,7 +171,7 @@ class StreamedSteps:
 
 
 class ActorSink:
-    """The loop's sink of reports: the metrics actor. One that is silent costs its reports, never the run."""
+    """The loop's sink of reports: the metrics actor. A silent actor loses reports but never stops the run."""
 
     def __init__(self, metrics: Any, config: RunConfig) -> None:
         self._metrics = metrics

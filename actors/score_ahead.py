@@ -13,8 +13,8 @@ v(s) <= s - K was published before step s was submitted, so a critic waits for a
 behind this rank. The pinned version makes the scores independent of timing; the bound on staleness is asserted on
 every batch.
 
-A scorer that dies is started again by Ray, with the calls it owes. One that hangs is not noticed by anybody: past the
-deadline this rank ends it, and goes on waiting for the one in its place. The answer is the same bits.
+Ray restarts a scorer that dies, with its pending calls. Ray does not notice one that hangs: past the deadline this rank
+kills it and waits for the restarted one. The scores are the same bit by bit.
 """
 
 import time
@@ -48,7 +48,7 @@ class ScoreStream(Protocol):
 
 
 class Unscored:
-    """Batches as they come: for weightings that need no other model's opinion."""
+    """Batches without scores: for weightings that need none."""
 
     def __init__(self, steps: Iterator[StepBatches]) -> None:
         self._steps = steps
@@ -131,7 +131,7 @@ class ScoreAhead:
         return scores, time.perf_counter() - start
 
     def _scores_of_late_scorer(self, pending: _Pending) -> list[Scores]:
-        """Give each of some scorers in turn its time; the scores are the same whoever gives them."""
+        """Give each late scorer in turn its deadline; any of them returns the same scores."""
         hung: RunProcess | None = None
         for tried in range(1, _SCORERS_TRIED + 1):
             scorer = self._ready_scorer(pending, hung)

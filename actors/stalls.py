@@ -1,10 +1,10 @@
-"""A wait that passed its deadline: who is in which state, everybody's stacks, and the end of those who hang.
+"""Handle a wait that passed its deadline: report the state of each process, dump all stacks, kill hung processes.
 
 | here                | what it does                                                                          |
 |---------------------|---------------------------------------------------------------------------------------|
 | `report_stall`      | a warning in the log, all stacks into stacks/, on every node                          |
 | `limited`           | a block of this process that cannot be given a timeout: past it, report and kill self |
-| `ScorerWatch`       | which process a scorer is, and another one in its place                               |
+| `ScorerWatch`       | finds the process of a scorer, and has it restarted                                   |
 | `kill_processes`    | SIGKILL on every node; Ray starts actors again                                        |
 
 A restart is always safe: scores are pinned to versions, ranks go on from a checkpoint.

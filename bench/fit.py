@@ -18,7 +18,7 @@ from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.plan.run_plan import plan_critic_stage, plan_training
-from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import estimate_run, require_fit
 
 WHOLE = "model.lora=null"

@@ -1,4 +1,4 @@
-"""What each process of a run holds: the numbers behind `wmtp_ray/training/estimate/processes.py`.
+"""What each process of a run holds: the numbers behind `wmtp_ray/training/estimate/process_overhead.py`.
 
     python -m bench.process_memory recipe=verifiable preset=quickstart run_name=measured ...     (words of a launch)
 

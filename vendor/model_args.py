@@ -1,7 +1,8 @@
 """What a params.json says of a model: Meta's keys, their defaults, and the sizes that follow from them.
 
-Our own definition, apart from `vendor.meta_llama` so that a model can be described without importing torch. A new key
-of params.json is a field here: `wmtp_ray.model.spec.ModelSpec`, which reads the file, inherits it.
+Our own definition, not Meta's code. It is apart from `vendor.meta_llama` so that a model can be described without
+importing torch. A new key of params.json is a field here: `wmtp_ray.model.spec.ModelSpec`, which reads the file,
+inherits it.
 """
 
 from dataclasses import dataclass

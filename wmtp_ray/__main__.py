@@ -1,4 +1,4 @@
-"""`wmtp` and `python -m wmtp_ray`: hears signals before anything heavy is imported, then does what `cli/` says."""
+"""`wmtp` and `python -m wmtp_ray`: installs the signal handlers before heavy imports, then runs `cli/`."""
 
 import sys
 

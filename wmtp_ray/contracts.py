@@ -1,4 +1,5 @@
-"""Everything that crosses a boundary (process, actor, layer), in one file. Numpy only: no torch, no ray.
+"""The dataclasses that cross process and layer boundaries: index, example, batch, scores, report. Imports neither torch
+nor ray; arrays are numpy's.
 
 Shape suffixes: B sequences, T positions, M documents of the batch, H horizons, R rows of an index.
 A *row* is a JSONL record; an *example* is a row tokenised; a *batch* is the micro-batch one forward sees.
@@ -95,7 +96,7 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a scorer's model says about one micro-batch; which of the two is set depends on the model.
+    """A model's scores of one micro-batch: a critic sets the values, a reference the losses.
 
     `values_BT[t]` = V(x_0..x_t), the critic's value of the state after token t. `losses_BT[t]` = the reference
     model's next-token cross-entropy of token t given those before it (0 at a document's first token).

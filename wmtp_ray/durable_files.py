@@ -1,7 +1,7 @@
 """Every write that must survive a crash: a file or a directory is whole or absent, appended bytes are on the disk.
 
-Nobody else renames into place or calls fsync. Anything under a temporary name begins with a dot, so that nothing that
-lists `step_*` or `*.safetensors` meets it. It knows no file format.
+No other module renames into place or calls fsync. Anything under a temporary name begins with a dot, so that nothing
+that lists `step_*` or `*.safetensors` meets it. It knows no file format.
 """
 
 import os

@@ -1,12 +1,12 @@
 """The errors a user can cause, one class per place to look.
 
-Every message says what was found, what was expected and what to do. What exit code an error ends a command with is
-said in `cli/ends.py`. Our own invariants are asserts, never these.
+Every message says what was found, what was expected and what to do. `cli/ends.py` maps errors to exit codes. Our own
+invariants are asserts, never these.
 """
 
 
 class WmtpError(Exception):
-    """Base of everything a user can mend."""
+    """Base of all errors that a user can fix."""
 
 
 class ConfigError(WmtpError):
@@ -30,11 +30,11 @@ class TrainingError(WmtpError):
 
 
 class TrackingError(WmtpError):
-    """MLflow went away in the middle, or does not take what it lacks."""
+    """MLflow stopped answering, or refuses the numbers that it lacks."""
 
 
 class Failed(WmtpError):
-    """What had begun could not be finished; what it saved stays, and the message says how to go on."""
+    """Work that had begun could not finish; its saved files stay, and the message says how to continue."""
 
 
 class Interrupted(Exception):

@@ -3,8 +3,8 @@
 The handler raises nothing. An exception that comes out of a signal handler comes between any two instructions: inside
 an import it leaves Python's import lock held, and a thread that imports then waits for ever; inside a callback of a C
 extension it is lost. So a thread of its own reads the signal's number from a pipe and ends the process, whatever the
-main thread is doing. Who can end better takes the signals over for a while (`handled`): a run that checkpoints, an
-evaluation that writes down what it knows.
+main thread is doing. Code that can end in a better way takes the signals over for a while (`handled`): a run that
+checkpoints, an evaluation that saves its answers.
 
 Imports the standard library alone, so that it can be the first thing that a command does. Not for library use.
 """
@@ -33,7 +33,7 @@ _SHOW_CURSOR = b"\x1b[?25h"  # a progress line has hidden it
 
 
 class _Ending:
-    """What the end of this process is made of."""
+    """What a signal prints and undoes before this process ends."""
 
     def __init__(self) -> None:
         self.pid: int | None = None  # of the process that called `end_on_signals`; a fork of it has no reader
@@ -64,13 +64,13 @@ def end_on_signals() -> None:
 
 
 def say_at_end(message: str) -> None:
-    """Say this when a signal ends the process from now on."""
+    """From now on, print this message when a signal ends the process."""
     _ending.message = message
 
 
 @contextmanager
 def undone_at_end(undo: Callable[[], str | None]) -> Iterator[None]:
-    """Do `undo` when a signal ends the process inside this block, and say what it returns."""
+    """Call `undo` when a signal ends the process inside this block, and print what it returns."""
     _ending.undo.append(undo)
     try:
         yield
@@ -80,7 +80,7 @@ def undone_at_end(undo: Callable[[], str | None]) -> Iterator[None]:
 
 @contextmanager
 def handled(handler: Handler) -> Iterator[None]:
-    """Have `handler` hear the signals inside the block, in the main thread; in another thread it hears nothing."""
+    """Call `handler` on signals inside the block; only in the main thread, in another thread this does nothing."""
     if not _is_main_thread():
         yield
         return
@@ -110,7 +110,7 @@ def raised() -> Iterator[None]:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Put the handlers back that the block changes (Ray's for SIGTERM raises SystemExit)."""
+    """Restore the handlers that the block changes (Ray's for SIGTERM raises SystemExit)."""
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     try:
         yield
@@ -121,7 +121,7 @@ def kept() -> Iterator[None]:
 
 
 def end_at_once(message: str) -> NoReturn:
-    """Say why, kill what this process has started and end it with exit code 130."""
+    """Print the reason, kill what this process has started and end it with exit code 130."""
     with suppress(OSError):
         os.write(2, f"{message}\n".encode())
         if os.isatty(1):
@@ -147,7 +147,7 @@ def kill_descendants() -> None:
 
 
 def _heard(number: int, frame: FrameType | None) -> None:
-    """Run in the main thread, late or never: hold it still, whatever it was doing, while `_end` is at work."""
+    """Signal handler of the main thread, which may run late or never: block it while `_end` ends the process."""
     if os.getpid() != _ending.pid:
         os._exit(INTERRUPTED)
     _ending.was_heard = True
@@ -156,14 +156,14 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 
 def _ignore_signals() -> None:
-    """Let the exit code stand: Python puts the default handlers back as it leaves, and they end it by the signal."""
+    """Ignore further signals: at exit Python restores the default handlers, which would change the exit code."""
     if os.getpid() == _ending.pid and not _ending.was_heard:
         for number in _NUMBERS:
             signal.signal(number, signal.SIG_IGN)
 
 
 def _read_signals(reading: int) -> None:
-    """Run in a thread of its own: act on every signal that nobody else handles, and on deadlines."""
+    """Run in a thread of its own: act on every signal that no other handler takes, and on deadlines."""
     is_ending = False
     while True:
         ready, _, _ = select.select([reading], [], [], _LOOK_S)

@@ -4,8 +4,8 @@ One rule for one estimate, so that tables, the report, `--compare` and the quick
 neither runs nor files.
 
 Over PROBLEMS: a percentile bootstrap over problems, since samples of one problem resemble each other; and beside it an
-interval that knows what the bootstrap has not seen. At each end the wider of both counts. The bootstrap alone calls
-0 of 3 problems certain, [0, 0].
+interval that allows for outcomes that are not in the sample. At each end the wider of the two bounds is used. The
+bootstrap alone calls 0 of 3 problems certain, [0, 0].
 
     mean        Wilson 1927: the number of problems is the binomial's, however many samples each has, and the mean rate
                 its proportion. 0 of 3 -> [0, 0.56], 3 of 3 -> [0.44, 1]

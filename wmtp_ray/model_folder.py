@@ -1,4 +1,4 @@
-"""Where each file of a model lies. Names and paths only: nothing is opened, and nobody else spells these names.
+"""Where each file of a model lies. Names and paths only: it opens no file, and no other module spells these names.
 
 `ModelFolder`      a model in Meta's layout, ours
 `TokenizerFolder`  a tokenizer with the files that describe it, in either kind of model

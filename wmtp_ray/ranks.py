@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Ranks(Protocol):
-    """What a rank may ask of the others. Every rank must make the same calls in the same order."""
+    """Collective operations over the ranks. Every rank must make the same calls in the same order."""
 
     @property
     def rank(self) -> int: ...

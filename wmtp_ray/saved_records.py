@@ -92,7 +92,7 @@ def convert_record(
 
 
 def is_json(content: bytes) -> bool:
-    """Say whether bytes are JSON at all: a line that a killed process left is not."""
+    """Whether bytes are JSON at all: a line that a killed process left is not."""
     try:
         msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -112,7 +112,7 @@ def _plain(value: object) -> object:
 
 
 def _told(error: msgspec.ValidationError) -> str:
-    """Say which field is wrong: "Expected `int`, got `str` - at `$.a.b`" -> "found text in the field a.b, ..."."""
+    """Return which field is wrong: "Expected `int`, got `str` - at `$.a.b`" -> "found text in the field a.b, ..."."""
     parts = _PLACE.match(str(error))
     assert parts is not None
     what, place = parts["what"], parts["place"] or ""

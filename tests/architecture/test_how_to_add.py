@@ -101,7 +101,7 @@ def test_a_setting_takes_its_field_and_its_value(tree):
 def test_a_verb_takes_its_parser_and_its_call(tree):
     verb = '    toy = verbs.add_parser("toy", help="a toy")\n    toy.set_defaults(run=_toy)\n'
     call = '\n\ndef _toy(arguments: argparse.Namespace) -> None:\n    raise ConfigError("found a toy")\n'
-    records = tree / "wmtp_ray/cli/records.py"
+    records = tree / "wmtp_ray/cli/record_verbs.py"
     change(records, '    """Add the verbs of this module."""\n', f'    """Add the verbs of this module."""\n{verb}')
     records.write_text(f"from wmtp_ray.errors import ConfigError\n{records.read_text()}{call}")
     done = run(tree, "-m", "wmtp_ray.cli", "toy")

@@ -164,7 +164,7 @@ def test_an_address_that_a_dead_head_has_left_is_named_and_left_alone(head: tupl
         file.write_text(dead)
         [found] = look_at_other_rays()
     assert found.level == "warning"
-    assert f"{file} names {dead}, where nobody answers" in found.found
+    assert f"{file} names {dead}, where no Ray answers" in found.found
     assert f"rm {file}" in found.remedy
     assert file.read_text() == dead
 

@@ -132,4 +132,4 @@ def test_a_lone_rank_that_hangs_is_started_anew_by_the_driver(
         result = run(config, SlowCritic)
     assert process_id(config.run_dir, "rank_0") != victims[0]
     assert result.policy_sha256 == uninterrupted[1].policy_sha256
-    assert any("No rank gave a sign of life" in text and "rank_0 stopped" in text for text in result.warnings)
+    assert any("No rank sent a heartbeat" in text and "rank_0 stopped" in text for text in result.warnings)

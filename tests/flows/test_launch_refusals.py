@@ -74,7 +74,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
         ["stages=[2]", "data.max_tokens=8"],
         ["over 8 tokens (data.max_tokens)", "raise data.max_tokens"],
     ),
-    "truncated JSONL": ([f"{FILE}/truncated.jsonl"], ["truncated.jsonl:60: found invalid or truncated JSON", "mend"]),
+    "truncated JSONL": ([f"{FILE}/truncated.jsonl"], ["truncated.jsonl:60: found invalid or truncated JSON", "fix"]),
     "wrong types": (
         [f"{FILE}/types.jsonl"],
         [
@@ -90,7 +90,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     "nothing but errors": ([f"{FILE}/garbage.jsonl", "data.on_error=skip"], ["no valid row", "expected at least one"]),
     "stale index": ([f"{FILE}/stale.jsonl"], ["the index is stale", "expected the", "run `wmtp data index"]),
     "torn index": ([f"{FILE}/torn_index.jsonl"], ["found a torn or foreign file", "run `wmtp data index"]),
-    "broken valid file": (["data.valid_file={bad}/utf8.jsonl"], ["utf8.jsonl:1: found invalid UTF-8", "mend"]),
+    "broken valid file": (["data.valid_file={bad}/utf8.jsonl"], ["utf8.jsonl:1: found invalid UTF-8", "fix"]),
     "no tokenizer": (["tokenizer.path={bad}/empty.jsonl"], ["no SentencePiece model", "fetch the file again"]),
     "tokenizer above the model": (
         ["tokenizer.path={bad}/larger.model"],

@@ -313,7 +313,7 @@ def test_humaneval_gives_problems_and_mends_a_damaged_file(tmp_path: Path, conve
     conversion.humaneval(source)
     assert conversion.content == before
     (conversion.out / "manifest.json").write_text("{}")
-    with pytest.raises(DataError, match=r"manifest\.json: found no manifest of a converted data set"):
+    with pytest.raises(DataError, match=r"manifest\.json: the field conversion is missing; delete it"):
         conversion.humaneval(source)
 
 

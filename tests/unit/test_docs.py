@@ -177,7 +177,7 @@ def test_what_is_no_command_is_left_out_and_environments_are_taken_off():
 
 
 def test_a_file_that_neither_is_there_nor_is_written_is_missed():
-    assert is_there("flows/sweep/sweep.py", ROOT)
+    assert is_there("flows/sweep/run_sweep.py", ROOT)
     assert is_there("checkpoints/step_<n>/", ROOT)
     assert not is_there("flows/swep.py", ROOT)
     assert not is_there("bench/results/nothing.md", ROOT)

@@ -48,7 +48,7 @@ from wmtp_ray.tracking.sweep_result import (
 from wmtp_ray.tracking.token_evidence import HeldOutLoss, ProgramPair, TokenEvidence, TokenTrace, read_token_evidence
 from wmtp_ray.tracking.training_record import PolicyTraining, Start, StartRecord, TrainingRecord
 from wmtp_ray.training.checkpoint import RunState, WrittenFile, read_state
-from wmtp_ray.training.critic_health import HealthFindings
+from wmtp_ray.training.measure_critic import HealthFindings
 from wmtp_ray.training.stages import StageResult, read_stage_result
 
 TRAINING = TrainingRecord("r", "p", 6, 600, 2, "td", "d", Start("/m", "w", None), {"seed": 1})

@@ -1,4 +1,4 @@
-"""Meta's LLaMA surface (class names, parameter names, params.json), implemented by this project for training."""
+"""Meta's LLaMA interface (class names, parameter names, params.json). Our own definition, written for training."""
 
 from vendor.meta_llama.generation import generate
 from vendor.meta_llama.model import KVCache, ModelArgs, Transformer, TransformerBlock

@@ -1,6 +1,6 @@
 """Rotary positions, causal attention over rows or over the documents of a flat batch, and the cache of one block.
 
-Functions without parameters of their own; the projections are `model.py`'s.
+Our own definition, not Meta's code. These functions have no parameters; the projections are in `model.py`.
 
 Shape suffixes: B sequences, T positions, K columns of a cache, M documents, N attention heads, C channels of one head,
 F rotary frequencies (C / 2), D model width.
@@ -184,7 +184,7 @@ def document_attention(
 
 
 def _varlen_kernel_fits(queries_BNTC: Tensor) -> bool:
-    """Tell whether the flash kernel behind `varlen_attn` takes this input (half precision, Ampere or newer)."""
+    """Whether the flash kernel behind `varlen_attn` takes this input (half precision, Ampere or newer)."""
     head_dim = queries_BNTC.shape[-1]
     return (
         queries_BNTC.dtype in (torch.float16, torch.bfloat16)

@@ -1,6 +1,7 @@
 """Plain decoding of one prompt after the other, token by token: the reference that faster decoding is compared with.
 
-It batches nothing, drafts nothing and stops at no text; evaluation decodes with `wmtp_ray/evaluation/decoding/`.
+Our own definition, not Meta's code. No batches, no drafts, no stop strings; evaluation decodes with
+`wmtp_ray/evaluation/decoding/`.
 """
 
 from collections.abc import Sequence

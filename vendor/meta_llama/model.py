@@ -1,7 +1,7 @@
 """A trainable LLaMA with several prediction heads, under Meta's class names, parameter names and params.json contract.
 
-Written for this project. It does not shard itself, does not know about losses or batches of the trainer, and has no
-buffers: its `state_dict` holds Meta's names and nothing else. The layout is `objective.md`, "Multi-token model":
+Our own definition, not Meta's code. It does not shard itself, does not know about losses or batches of the trainer, and
+has no buffers: its `state_dict` holds Meta's names and nothing else. The layout is `objective.md`, "Multi-token model":
 
     n_layers = 7, n_future_tokens = 4
     layers.0  layers.1  layers.2  |  layers.3   extra_heads.0  extra_heads.1  extra_heads.2

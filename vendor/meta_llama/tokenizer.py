@@ -1,4 +1,4 @@
-"""SentencePiece behind Meta's `Tokenizer` surface. It knows no prompt template and supervises nothing."""
+"""SentencePiece behind Meta's `Tokenizer` interface. Our own definition, not Meta's code. No prompt template."""
 
 from collections.abc import Sequence
 from pathlib import Path

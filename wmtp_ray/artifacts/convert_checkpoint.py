@@ -1,4 +1,4 @@
-"""Meta's checkpoint, as it is shipped, opened for conversion: consolidated.pth, params.json, tokenizer.model.
+"""Open a checkpoint as Meta ships it, for conversion: consolidated.pth, params.json, tokenizer.model.
 
 Only plain tensors are read: a pickle that would run anything else is refused. The file is mapped into memory, so a
 tensor takes memory while it is written and not before. `rope.freqs`, which some checkpoints carry, is compared with
@@ -51,7 +51,7 @@ def open_checkpoint(source: Path, *, tokenizer: Path | None, version: str | None
 
 
 def shipped_tokenizer(source: Path) -> Path:
-    """Return the tokenizer in a checkpoint's folder, or where it would lie."""
+    """Return the path of the tokenizer in a checkpoint's folder, whether it exists or not."""
     folder = ModelFolder(source).tokenizer
     return find_tokenizer(folder) or folder.model
 
@@ -100,7 +100,7 @@ def _required(path: Path, remedy: str) -> Path:
 
 
 def _read_args(path: Path, tokenizer: Path | None) -> ModelSpec:
-    """Read params.json; a vocabulary that it leaves open is the tokenizer's."""
+    """Read params.json; where it gives no vocabulary size, take the tokenizer's."""
     params = read_json(path)
     if tokenizer is not None and params.get("vocab_size", _UNKNOWN_VOCABULARY) == _UNKNOWN_VOCABULARY:
         params["vocab_size"] = CodeTokenizer(tokenizer).vocab_size

@@ -10,11 +10,9 @@ Each file is replaced atomically. A directory that must be whole or absent (a ch
 `manifest.atomic_directory`.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import orjson
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,12 +23,12 @@ from wmtp_ray.artifacts.stored_weights import read_tensors as read_tensors
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
 from wmtp_ray.durable_files import atomic_file, atomic_write
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.model.json_object import read_json
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.spec import ModelSpec, params_bytes
 from wmtp_ray.model.value_model import ValueHead, ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.model_folder import META_WEIGHTS, PARAMS, VALUE_HEAD, VALUE_SPEC, WEIGHTS, ModelFolder
+from wmtp_ray.saved_records import read_record, write_record
 
 TRANSFORMER, HEAD = "transformer.", "value_head."  # prefixes of a policy's tensors
 NAMES_SHOWN = 5  # of each kind of difference between a file and the model
@@ -78,16 +76,16 @@ def write_policy(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a policy of which only the tensors are at hand, named as in its `state_dict` and without adapters."""
+    """Write a policy from its tensors alone, named as in its `state_dict` and without adapters."""
     describe_policy(directory, args, spec)
     write_tensors(ModelFolder(directory).weights, without_prefix(tensors, TRANSFORMER), dtype)
     write_tensors(ModelFolder(directory).value_head, without_prefix(tensors, HEAD), torch.float32)
 
 
 def describe_policy(directory: Path, args: ModelArgs, spec: ValueSpec) -> None:
-    """Write what is known of a policy without its tensors: params.json and value_head.json."""
+    """Write a policy's description without its tensors: params.json and value_head.json."""
     write_params(directory, args)
-    atomic_write(ModelFolder(directory).value_spec, orjson.dumps(dataclasses.asdict(spec), option=orjson.OPT_INDENT_2))
+    write_record(ModelFolder(directory).value_spec, spec)
 
 
 def policy_tensors(directory: Path) -> dict[str, Tensor]:
@@ -123,7 +121,7 @@ def load_value_path(directory: Path, spec: ValueSpec) -> ValueModel:
 
 
 def open_value_path(directory: Path, spec: ValueSpec) -> tuple[dict[str, TensorForm], Callable[[str], Tensor]]:
-    """Return what `load_value_path` would hold, without holding it: the form of each tensor, and a reader by name.
+    """Describe what `load_value_path` would load, without loading it: the form of each tensor, and a reader by name.
 
     The reader maps the weights anew for each tensor, so that the pages of those read before do not stay in memory.
     ArtifactError as `load_policy`.
@@ -192,15 +190,12 @@ def _read_value_spec(directory: Path) -> ValueSpec | None:
 
 def described_value_spec(directory: Path) -> ValueSpec:
     """Read value_head.json, whether or not the head's tensors lie beside it."""
-    path = ModelFolder(directory).value_spec
-    try:
-        return ValueSpec(**read_json(path))
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: {error}. Expected head, value_layer, features.") from error
+    remedy = "restore it from the run that trained the head, or run stage 1 again"
+    return read_record(ModelFolder(directory).value_spec, ValueSpec, remedy)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Write tensors, wherever they are, as safetensors in `dtype`."""
+    """Write tensors of any device as safetensors in `dtype`."""
     with atomic_file(path) as temporary:
         save_file({name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}, temporary)
 
@@ -215,7 +210,7 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
+    """Return the tensors whose names begin with `prefix`, by their names without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 

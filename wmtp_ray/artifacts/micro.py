@@ -61,7 +61,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class MicroShape:
-    """What is asked of a miniature; None leaves a size to the base, or without one to `ModelSpec`'s own rules."""
+    """The requested sizes of a miniature; None takes the base's size, or without a base `ModelSpec`'s default."""
 
     n_layers: int
     dim: int
@@ -104,14 +104,14 @@ def make_micro_model(directory: Path, args: ModelSpec, seed: int, dtype: torch.d
 
 
 def open_random(args: ModelSpec, seed: int, tokenizer: Path) -> ModelToWrite:
-    """Offer a freshly initialised model of at most MAX_BYTES in float16; ArtifactError for a shape that is none."""
+    """Describe a freshly initialised float16 model of at most MAX_BYTES; ArtifactError for an invalid shape."""
     _require_micro(args)
     tensors = {name: tensor.to(DTYPE) for name, tensor in _random(args, seed).state_dict().items()}
     return _micro(args, tensors.__getitem__, "random", tokenizer, {TOKENIZER_MODEL: tokenizer}, {"seed": seed})
 
 
 def open_slice(base: Path, args: ModelSpec, tokenizer: Path | None) -> ModelToWrite:
-    """Offer the part of the model in `base` that has the shape `args`, in float16.
+    """Describe the part of the model in `base` that has the shape `args`, in float16.
 
     `tokenizer` is the base's tokenizer.model unless given. ArtifactError names every size that the base does not have.
     """
@@ -195,7 +195,7 @@ def _require_within(args: ModelSpec, base: ModelSpec) -> None:
 
 
 def _kept(args: ModelSpec, base: ModelSpec) -> _Kept:
-    """Channels of a query are numbered by its head's keys, its place among those that share them, then within the head.
+    """Return the kept channels; a query's channels are ordered by key head, by query of that head, then within it.
 
     8 heads in 4 pairs, cut to 2 heads in 2 groups: heads 0 and 2, not 0 and 1, which share their keys.
     """

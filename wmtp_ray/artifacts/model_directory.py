@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ModelToWrite:
-    """A model that exists elsewhere: `read` gives the tensor of a name, exactly as `forms` announces it.
+    """A model that exists elsewhere: `read` returns the tensor of a name, in the form that `forms` declares.
 
     `source` holds the files that it is made of by name, `settings` all else that its bytes depend on. `tokenizer` is
     None for a model that is kept without one.
@@ -72,7 +72,7 @@ class ModelToWrite:
 
     @property
     def dtype(self) -> str:
-        """float16, or float32+bfloat16 where tensors differ."""
+        """Name the tensors' dtypes: float16, or float32+bfloat16 where tensors differ."""
         return "+".join(sorted({str(form.dtype).removeprefix("torch.") for form in self.forms.values()}))
 
 
@@ -100,7 +100,7 @@ def write_model(out: Path, model: ModelToWrite, now: datetime, say: Say, *, dry_
 
 
 def keep_place(out: Path, now: datetime, say: Say, *, dry_run: bool) -> None:
-    """Write a directory for a reward model that may come later: its metadata.json says that it is optional."""
+    """Write a placeholder directory for an optional reward model; its metadata.json marks it as optional."""
     found = read_model_record(out)
     if found is not None and found.status == "optional":
         say(f"{out}: is one already: nothing to do")
@@ -138,7 +138,7 @@ def narrowed(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _require_consistent(model: ModelToWrite) -> None:
-    """Every tensor has the shape that params.json gives it, and every token of the tokenizer has a row."""
+    """Require that every tensor has the shape that params.json gives it, and every token of the tokenizer a row."""
     require_forms(next(iter(model.source.values())).parent, model.args, model.forms)
     if model.tokenizer is None:
         return
@@ -151,7 +151,7 @@ def _require_consistent(model: ModelToWrite) -> None:
 
 
 def _looked_at(out: Path, model: ModelToWrite, source: dict[str, FileDigest]) -> list[str] | None:
-    """Return the damaged files of the same model in `out`, None where there is nothing yet."""
+    """Check `out` and return the damaged files of the same model; None if there is nothing yet."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     found = read_model_record(out) if out.is_dir() else None
@@ -205,7 +205,7 @@ def _read_back(staged: Path, name: str) -> Tensor:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Equality of NaN and of signed zeros included."""
+    """Compare bit by bit, NaN and signed zeros included."""
     same_form = one.dtype == other.dtype and one.shape == other.shape
     return same_form and torch.equal(
         one.contiguous().reshape(-1).view(torch.uint8), other.contiguous().reshape(-1).view(torch.uint8)

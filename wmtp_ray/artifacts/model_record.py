@@ -1,4 +1,4 @@
-"""What a model directory says about itself, beside params.json and the weights. It reads no weights.
+"""The records in a model directory besides params.json and the weights. It reads no weights.
 
 metadata.json       `ModelRecord`: where the weights come from, what was written and when, each file's SHA-256
 meta_adapter.yaml   how params.json is understood, spelled out: derived sizes, which block predicts which horizon
@@ -73,7 +73,7 @@ def damaged_files(directory: Path, record: ModelRecord) -> list[str]:
 
 
 def adapter_text(folder: ModelFolder, args: ModelSpec, dtype: str) -> str:
-    """Spell the meta_adapter.yaml of a folder that holds its other files already."""
+    """Return the text of meta_adapter.yaml for a folder that already holds its other files."""
     tokenizer = folder.tokenizer.json if folder.tokenizer.json.exists() else folder.tokenizer.model
     heads = [f"layers.{args.num_trunk_blocks}", *(f"extra_heads.{i}" for i in range(args.n_future_tokens - 1))]
     content = {

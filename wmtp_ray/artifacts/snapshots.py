@@ -1,7 +1,7 @@
 """The channel from policy to critic: one file a version, whole or absent, in a directory of this attempt.
 
-A file is the simplest channel that survives everything: a critic that died loads the version it is asked for, a
-checkpoint copies what later steps need, and nobody has to be told that a version exists. Each (re)start of the ranks
+A file survives a restart of either side: a restarted critic loads the version it is asked for, a checkpoint copies the
+versions that later steps need, and no message has to announce a version. Each (re)start of the ranks
 writes to a directory of its own, so that a version of an attempt that died is never mistaken for one of this run's.
 Point `snapshot_dir` of the caller at a RAM disk where weights are large.
 """
@@ -31,11 +31,11 @@ class SnapshotDirectory:
     path: Path
 
     def file_of(self, version: int) -> Path:
-        """Return where a version is or will be."""
+        """Return the path of a version, published or not."""
         return self.path / f"version_{version:08d}.safetensors"
 
     def put(self, version: int, tensors: Mapping[str, Tensor]) -> None:
-        """Write a version; readers see all of it or nothing. Raises ArtifactError when the disk does not take it."""
+        """Write a version; readers see all of it or nothing. Raises ArtifactError when the write fails."""
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with self._written(version), atomic_file(self.file_of(version)) as temporary:
             save_file(contiguous, temporary)
@@ -66,7 +66,7 @@ class SnapshotDirectory:
             try:
                 return load_file(self.file_of(version))
             except FileNotFoundError:  # not there yet, or gone since: asking before opening would leave a gap
-                self._require_hope(version, deadline_s, give_up)
+                self._require_pending(version, deadline_s, give_up)
             except SafetensorError as error:
                 raise ArtifactError(
                     f"{self.file_of(version)} is no whole snapshot ({error}); check the disk, then start again with "
@@ -74,12 +74,12 @@ class SnapshotDirectory:
                 ) from error
             time.sleep(_POLL_S)
 
-    def _require_hope(self, version: int, deadline_s: float, give_up: float) -> None:
-        """Raise when a version can never come, or not in time."""
+    def _require_pending(self, version: int, deadline_s: float, give_up: float) -> None:
+        """Raise ArtifactError when a version can no longer be published, or when its deadline has passed."""
         if not self.path.is_dir():
             raise ArtifactError(
-                f"Version {version} of the critic was asked for by an attempt that is over: {self.path} is gone. The "
-                "ranks have started anew in another directory; nothing has to be done"
+                f"Version {version} of the critic was requested by an attempt that has ended: {self.path} is gone. The "
+                "ranks have restarted in another directory; no action is needed"
             )
         if time.monotonic() > give_up:
             raise ArtifactError(
@@ -99,7 +99,7 @@ class SnapshotDirectory:
 
 
 def open_attempt(root: Path, attempt: str, carried: list[Path]) -> SnapshotDirectory:
-    """Start an attempt's directory with the versions a checkpoint carried; directories of other attempts go.
+    """Create an attempt's directory with the versions of a checkpoint; remove the directories of other attempts.
 
     Call it on one rank only.
     """

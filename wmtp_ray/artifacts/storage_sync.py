@@ -2,7 +2,7 @@
 
 `sync` decides and counts; a `Destination` knows what it holds and takes a file: `MountedFolder` here, a volume of VESSL
 in `vessl_volume.py`. SHA256SUMS at the destination lists every file that was sent, in the form of `sha256sum -c`. Names
-that begin with a dot (temporary files, caches) stay at home.
+that begin with a dot (temporary files, caches) are not sent.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class SyncCounts:
-    """What became of the files."""
+    """How many files were sent, skipped and so on."""
 
     sent: int
     sent_bytes: int
@@ -41,22 +41,22 @@ class SyncCounts:
 
 
 class Destination(Protocol):
-    """Where files go. Every method raises ArtifactError for what a user can mend."""
+    """The destination of a sync. Every method raises ArtifactError for an error that the user can fix."""
 
     def holds(self, file: SourceFile) -> bool:
         """Whether a file of this name and content is there."""
         ...
 
     def announce(self, file: SourceFile) -> str:
-        """Say what `put` will do."""
+        """Describe what `put` will do."""
         ...
 
     def put(self, file: SourceFile) -> None:
-        """Send a file; what is there under its name is replaced at once or not at all."""
+        """Send a file; replace an older file of its name atomically."""
         ...
 
     def finish(self, files: Sequence[SourceFile]) -> None:
-        """Write SHA256SUMS, and check once more what can be checked as a whole."""
+        """Write SHA256SUMS, and run the checks that need the whole destination."""
         ...
 
 
@@ -76,7 +76,7 @@ def list_files(storage: Path, folders: Sequence[str]) -> list[SourceFile]:
 
 
 def sync(files: Sequence[SourceFile], destination: Destination, say: Say, *, dry_run: bool) -> SyncCounts:
-    """Send every file that the destination does not hold. Killed, the same call again sends the rest."""
+    """Send every file that the destination does not hold. After a kill, the same call sends the rest."""
     missing = [file for file in files if not destination.holds(file)]
     for number, file in enumerate(missing, start=1):
         say(f"{number}/{len(missing)} {destination.announce(file)} ({file.num_bytes / 1e6:,.1f} MB)")
@@ -108,7 +108,7 @@ class MountedFolder:
             _copy(file, self._root / file.name)
         except OSError as error:
             raise ArtifactError(
-                f"{self._root / file.name} could not be written ({error.strerror}); mend that and give the same "
+                f"{self._root / file.name} could not be written ({error.strerror}); fix that and give the same "
                 "command again: it goes on where it stopped"
             ) from error
 
@@ -152,7 +152,7 @@ def _copy(file: SourceFile, destination: Path) -> None:
 
 
 def _skip_common(reader: BinaryIO, writer: BinaryIO, seen: Callable[[bytes], None]) -> None:
-    """Move both to where they begin to differ, at most a chunk before it."""
+    """Advance both files to where they begin to differ, at most a chunk before it."""
     while theirs := writer.read(CHUNK_BYTES):
         ours = reader.read(len(theirs))
         if ours != theirs:

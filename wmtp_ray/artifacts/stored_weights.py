@@ -58,7 +58,7 @@ def _read_safetensors(path: Path, head: bytes, num_bytes: int) -> dict[str, Tens
 
 
 def _read_saved(path: Path, num_bytes: int) -> dict[str, Tensor]:
-    """What torch.save wrote, as a zip archive or, before torch 1.6, as a pickle."""
+    """Read what torch.save wrote, as a zip archive or, before torch 1.6, as a pickle."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:

@@ -31,7 +31,7 @@ class TensorForm:
 
 
 def forms_of(tensors: Mapping[str, Tensor]) -> dict[str, TensorForm]:
-    """Describe tensors that are at hand."""
+    """Describe tensors in memory."""
     return {name: TensorForm(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 

@@ -61,7 +61,7 @@ def train_tokenizer(
 
 
 def require_trainable(corpus: Sequence[str]) -> None:
-    """Refuse what SentencePiece would drop in silence."""
+    """Refuse texts that SentencePiece would drop silently."""
     if not any(corpus):
         raise DataError(
             f"tokenizer training found no text in {len(corpus)} rows, expected at least one: check the training file"
@@ -74,7 +74,7 @@ def require_trainable(corpus: Sequence[str]) -> None:
 
 
 def explain(error: RuntimeError, vocab_size: int, num_texts: int) -> Exception:
-    """Turn SentencePiece's complaint about the vocabulary's size into ours; any other comes back as it is."""
+    """Translate SentencePiece's error about the vocabulary's size; return any other error unchanged."""
     found = f"a tokenizer of {vocab_size} pieces was asked for, but the {num_texts} texts"
     if match := TOO_SMALL.search(str(error)):
         return DataError(f"{found} need at least {match[1]} (control, bytes, symbols, characters): raise vocab_size")

@@ -3,7 +3,7 @@
     vessl storage copy-file FILE volume://STORAGE/VOLUME/FOLDER     puts FILE into FOLDER under its own name
     vessl storage list-files volume://STORAGE/VOLUME/FOLDER         prints paths and rounded sizes
 
-VESSL tells no hashes, and fetches whole volumes only. So what was sent is noted beside the storage, in
+VESSL reports no hashes and downloads whole volumes only. So sent files are recorded beside the storage, in
 `.vessl_sync.json`, and counts as there while the volume lists it with that size. From another machine, everything is
 sent once more. An upload of a file is all or nothing; there are no parts to go on from.
 """
@@ -27,7 +27,7 @@ _ERROR_LINES = 5
 
 
 class VesslVolume:
-    """`url` is volume://STORAGE/VOLUME or a folder in it; `asks` is False for a dry run, which contacts nobody."""
+    """`url` is volume://STORAGE/VOLUME or a folder in it; `asks` is False for a dry run, which sends no request."""
 
     def __init__(self, url: str, storage: Path, *, asks: bool) -> None:
         if not _URL.fullmatch(url):
@@ -74,7 +74,7 @@ class VesslVolume:
 
 
 def copy_command(path: Path, url: str, name: str) -> list[str]:
-    """Spell the command that sends a file to `name` below a volume's URL.
+    """Return the command that sends a file to `name` below a volume's URL.
 
     Raises ArtifactError for a folder whose name VESSL would cut in its URL.
     """
@@ -86,7 +86,7 @@ def copy_command(path: Path, url: str, name: str) -> list[str]:
 
 
 def list_command(url: str) -> list[str]:
-    """Spell the command that lists all files below a volume's URL."""
+    """Return the command that lists all files below a volume's URL."""
     return [COMMAND, "storage", "list-files", url]
 
 
@@ -114,5 +114,5 @@ def _run(command: list[str]) -> str:
         ) from None
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).strip().splitlines()[-_ERROR_LINES:])
-        raise ArtifactError(f"`{' '.join(command)}` failed ({said}); mend that and give the same command again")
+        raise ArtifactError(f"`{' '.join(command)}` failed ({said}); fix that and give the same command again")
     return done.stdout

@@ -2,11 +2,11 @@
 
 | module | verbs |
 |---|---|
-| `training.py` | launch, sweep, quickstart, doctor |
-| `models.py` | import, export |
-| `data.py` | data index, inspect, sample, validate |
-| `evaluation.py` | evaluate |
-| `records.py` | report, logs, tracking sync |
+| `training_verbs.py` | launch, sweep, quickstart, doctor |
+| `model_verbs.py` | import, export |
+| `data_verbs.py` | data index, inspect, sample, validate |
+| `evaluation_verbs.py` | evaluate |
+| `record_verbs.py` | report, logs, tracking sync |
 
 `command.py` puts their parsers together, `ends.py` says what exit code an end has.
 """

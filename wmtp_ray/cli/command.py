@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
-from wmtp_ray.cli import data, evaluation, models, records, training
+from wmtp_ray.cli import data_verbs, evaluation_verbs, model_verbs, record_verbs, training_verbs
 from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.config.arguments import CommandParser
 from wmtp_ray.errors import ConfigError
@@ -26,7 +26,7 @@ def _run(line: list[str], now: datetime) -> int | None:
 
 
 def read(line: Sequence[str]) -> argparse.Namespace:
-    """Read a command line: `run` is the verb's function, `line` what follows the verb, `words` what is no flag of it.
+    """Read a command line: `run` is the verb's function, `line` all that follows the verb, `words` what no flag takes.
 
     Raises ConfigError for what no parser knows; for the command line of a run that is left to `arguments_of`.
     """
@@ -46,9 +46,9 @@ def build_parser() -> CommandParser:
     """Return the parser of `wmtp`; each group of verbs has added its own."""
     parser = CommandParser(prog="wmtp", description="Weighted multi-token prediction on Ray.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    training.add_verbs(verbs)
-    models.add_verbs(verbs)
-    evaluation.add_verbs(verbs)
-    records.add_verbs(verbs)
-    data.add_verbs(verbs)
+    training_verbs.add_verbs(verbs)
+    model_verbs.add_verbs(verbs)
+    evaluation_verbs.add_verbs(verbs)
+    record_verbs.add_verbs(verbs)
+    data_verbs.add_verbs(verbs)
     return parser

@@ -1,6 +1,6 @@
-"""How a command ends: what it says, and its exit code. The one place that knows.
+"""How a command ends: its last message and its exit code. No other module maps errors to exit codes.
 
-| end | says | exit code |
+| end | message | exit code |
 |---|---|---|
 | it returns | what it printed | 0, or the code that it returns: a check that found something |
 | `Failed`, `TrainingError`, `TrackingError` | failed: ... | 1 |
@@ -18,7 +18,7 @@ DONE, FAILED, REFUSED = 0, 1, 2
 
 
 def exit_code_of(verb: Callable[[], int | None]) -> int:
-    """Run a verb and return its exit code, having said on stderr why it is not 0."""
+    """Run a verb, report an error on stderr, and return the exit code."""
     try:
         return verb() or DONE
     except (Interrupted, KeyboardInterrupt) as stop:

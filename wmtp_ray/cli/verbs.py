@@ -1,4 +1,4 @@
-"""What the modules of verbs share."""
+"""Functions that several modules of verbs use."""
 
 import argparse
 from pathlib import Path

@@ -79,7 +79,7 @@ class Arguments:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is a ConfigError, like that of every other mistake of a user."""
+    """An ArgumentParser that raises ConfigError where argparse would print and exit."""
 
     takes_run = False  # the command line of a run: set by `add_run_flags`
 
@@ -87,12 +87,12 @@ class CommandParser(argparse.ArgumentParser):
         raise ConfigError(f"the command cannot be read: {message}; {self.prog} --help shows every form")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, with flags of a run spelled out that stand for words, so that words keep their order."""
+        """Parse as argparse does, after rewriting run flags that stand for words, so that words keep their order."""
         return super().parse_known_args(_spelled_out(args) if self.takes_run else args, namespace)
 
 
 def add_run_flags(parser: CommandParser, description: str = "") -> None:
-    """Make it a parser of a run: `parse_known_args`, then `arguments_of` what that found and the words it left."""
+    """Add the flags of a run to a parser; call `parse_known_args`, then pass what it returns to `arguments_of`."""
     parser.takes_run = True
     parser.allow_abbrev = False
     parser.usage = f"{parser.prog} {_WORDS}"
@@ -113,7 +113,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
 
 
 def arguments_of(flags: argparse.Namespace, words: Sequence[str]) -> Arguments:
-    """Return what a parser of a run has read: its flags, and the words it left. ConfigError lists what has no place."""
+    """Build Arguments from the flags that a parser found and the words it left; ConfigError lists misplaced words."""
     read = _Words()
     read.add_flags(flags)
     for word in words:
@@ -141,7 +141,7 @@ def arguments_of(flags: argparse.Namespace, words: Sequence[str]) -> Arguments:
 
 
 class _Words:
-    """What has been read so far of a command line."""
+    """The words of a command line while they are read."""
 
     def __init__(self) -> None:
         self.recipe: str | None = None
@@ -154,7 +154,7 @@ class _Words:
         self.problems: list[str] = []
 
     def add_flags(self, flags: argparse.Namespace) -> None:
-        """Take over the tags; complain about a flag without its value."""
+        """Take over the tags; report a flag without its value."""
         for flag in (*_SAME_AS, "--config-dir"):
             if getattr(flags, flag[2:].replace("-", "_")) == "":
                 self.problems.append(f"{flag} stands without a name; expected {flag} NAME")
@@ -199,7 +199,7 @@ def _spelled_out(argv: Sequence[str]) -> list[str]:
 
 
 def _leading_tags(rest: list[str]) -> list[str]:
-    """Take the tags off the front of `rest`; where there is none, the plain word that stands there, or ""."""
+    """Remove the tags from the front of `rest`; without any, return the plain word found there, or ""."""
     tags = []
     while rest and _is_tag(rest[0]):
         tags.append(rest.pop(0))
@@ -209,7 +209,7 @@ def _leading_tags(rest: list[str]) -> list[str]:
 
 
 def _is_tag(word: str) -> bool:
-    """Tell a tag from what follows the tags.
+    """Whether a word is a tag, and not the first word after the tags.
 
     A configuration key is never a tag: `--tags team=a weighting.beta=0.5` sets beta and `weighting.bta=0.5` is
     refused as a typo, where taking either for a tag would train something else than was asked for.
@@ -226,7 +226,7 @@ def _is_tag(word: str) -> bool:
 
 
 def _nearest_form(word: str) -> str:
-    """Say what a misplaced word was probably meant to be."""
+    """Suggest the correct form of a misplaced word."""
     stem, has_value, value = word.lstrip("-").partition("=")
     forms = {flag.lstrip("-"): flag for flag in _ALL_FLAGS if flag != "-h"}
     forms |= {name: f"{name}={value if has_value else 'VALUE'}" for name in ("sweep", *RunConfig.model_fields)}

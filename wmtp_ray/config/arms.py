@@ -39,9 +39,9 @@ class WeightingArm:
 
     @property
     def reads(self) -> str:
-        """Whose scores it reads, in words."""
+        """Describe the source of its scores."""
         read = [] if self.source == "none" else [f"the {self.source}"]
-        return " and ".join([*read, *(["the policy's own losses"] if self.needs_policy_losses else [])]) or "nobody"
+        return " and ".join([*read, *(["the policy's own losses"] if self.needs_policy_losses else [])]) or "none"
 
     @property
     def drops_tokens(self) -> bool:
@@ -148,7 +148,7 @@ def arms_of(role: Role) -> tuple[WeightingArm, ...]:
 
 
 def arm_named(name: str) -> WeightingArm:
-    """Return the arm of a saved run; for a name that this version does not have, one that nothing is known of."""
+    """Return the arm of a saved run; for a name that this version lacks, an arm of unknown properties."""
     unknown = WeightingArm(
         name=name, role="other", source="none", shape="beta", usual_rows="mixed", weight="not known to this version"
     )
@@ -156,12 +156,12 @@ def arm_named(name: str) -> WeightingArm:
 
 
 def place_in_reports(name: str) -> int:
-    """Return an arm's place among others; unknown ones come last."""
+    """Return an arm's position in reports; unknown arms come last."""
     return list(ARMS).index(name) if name in ARMS else len(ARMS)
 
 
 def most_telling_first(names: Iterable[str]) -> list[str]:
-    """Order arms by how much a run of theirs can show: a critic lets the weights of most other arms be seen too."""
+    """Order arms by how many weightings their runs can display: with a critic, most arms' weights can be computed."""
     sources: tuple[ScoreSource, ...] = ("critic", "reference", "none")
 
     def rank(name: str) -> tuple[int, bool, int]:

@@ -17,7 +17,7 @@ MODELS = {"micro-mtp": "micro_mtp"}
 
 
 def existing_path(path: Path, storage_root: Path) -> Path:
-    """Return `path`, or what it was called earlier where only that exists; paths outside the storage stay."""
+    """Return `path`, or its earlier name if only that exists; paths outside the storage are returned unchanged."""
     if path.exists() or not path.is_relative_to(storage_root):
         return path
     folder, *rest = path.relative_to(storage_root).parts or ("",)
@@ -32,7 +32,7 @@ def existing_path(path: Path, storage_root: Path) -> Path:
 
 
 def earlier_names_in(path: Path, storage_root: Path) -> list[str]:
-    """Say which parts of a path are names of the earlier generation, and what they are called now."""
+    """List the parts of a path that are names of the earlier generation, each with its present name."""
     if not path.is_relative_to(storage_root):
         return []
     parts = path.relative_to(storage_root).parts

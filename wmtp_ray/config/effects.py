@@ -1,4 +1,4 @@
-"""What a setting affects, said where the setting is defined: `setting(STAGE_2, "Temperature of the exponential.")`.
+"""What a setting affects, declared where the setting is defined: `setting(STAGE_2, "Temperature of the exponential.")`.
 
 Who reads it (PLAN to EVALUATION), and, of what only concerns how the work is done, how far results can differ:
 
@@ -59,7 +59,7 @@ def setting(affects: Affects, description: str, *, expected: str | None = None, 
 
 
 def affects_of_field(field: FieldInfo) -> Affects:
-    """Return what a field says of itself; nothing for one that was not made by `setting`."""
+    """Return what a field affects; nothing for a field that was not made by `setting`."""
     extra = field.json_schema_extra
     names = extra.get(_KEY, ()) if isinstance(extra, dict) else ()
     assert isinstance(names, list | tuple)
@@ -67,7 +67,7 @@ def affects_of_field(field: FieldInfo) -> Affects:
 
 
 def fields_below(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every field below a section, by dotted key; one that may be null or a section, and what is in that section."""
+    """Return every field below a section by dotted key; a section that may be null is listed with its fields."""
     for name, field in section.model_fields.items():
         below = [each for each in _types(field.annotation) if isinstance(each, type) and issubclass(each, Section)]
         if field.annotation not in below:
@@ -111,12 +111,12 @@ class Effects:
         return not below or any(each & stage for each in below)
 
     def may_change_on_resume(self, key: str) -> bool:
-        """Whether a resumed run stays the run that it continues: only how, where and what is evaluated may differ."""
+        """Whether a resumed run may change the key: it affects only how or where work is done, or the evaluation."""
         affects = self.of(key)
         return bool(affects & (PACE | ROUNDING | MACHINE)) or affects in (EVALUATION, PLAN | EVALUATION)
 
     def is_of_training(self, key: str) -> bool:
-        """Whether it tells one training from another: no name, no place, nothing of the evaluation alone."""
+        """Whether the key distinguishes trainings: no name, no place, nothing of the evaluation alone."""
         affects = self.of(key)
         return affects == NOTHING or bool(affects & TRAINING and not affects & MACHINE)
 

@@ -21,7 +21,7 @@ class EvaluationConfig(Section):
         PLAN | EVALUATION, "Names in evaluation.files to evaluate in stage 3; None: those whose file exists."
     )
     formats: dict[ProblemKind, FormatName] = setting(
-        PLAN | EVALUATION, "How a problem of each kind is put; auto: by tokenizer and model."
+        PLAN | EVALUATION, "Prompt format of each kind of problem; auto: by tokenizer and model."
     )
     limit: Count | None = setting(PLAN | EVALUATION, "Only the first so many problems of a data set; None: all.")
     num_samples: Count = setting(PLAN | EVALUATION, "Answers to each problem.")
@@ -40,10 +40,10 @@ class EvaluationConfig(Section):
     num_decoders: Count = setting(PLAN | EVALUATION, "Actors that each hold the policy.")
     num_judges: Count = setting(PLAN | EVALUATION, "Actors that judge programs, each one at a time.")
     isolation: Literal["auto"] | Isolation = setting(
-        PLAN | EVALUATION, "What holds programs; auto: the best that works here."
+        PLAN | EVALUATION, "Isolation of programs; auto: the best level that works here."
     )
     isolation_required: Isolation | None = setting(
-        PLAN | EVALUATION, "Refuse below it; None: isolation, or with auto landlock (macOS: seatbelt)."
+        PLAN | EVALUATION, "Lowest accepted level; None: that of isolation, or with auto landlock (macOS: seatbelt)."
     )
     timeout_s: Positive = setting(
         PLAN | EVALUATION, "CPU seconds of a program on its tests, where a problem has no limit."

@@ -48,7 +48,7 @@ def path_keys(values: dict[str, Any]) -> list[Key]:
 
 
 def explain_unset(key: Key) -> str:
-    """Say that `key` has no value and what it could be."""
+    """Report that `key` has no value, and what values it accepts."""
     return f"no value was given, expected {_expected(key)}"
 
 
@@ -102,7 +102,7 @@ def nearest_keys(key: str) -> list[str]:
 
 
 def suggested_keys(key: str) -> tuple[list[str], str]:
-    """Suggest what a key means that other trainers have: keys with what they are, and what else there is to say.
+    """Suggest our keys for a key of another trainer, each with its meaning, and a remark.
 
     train.lr -> train.learning_rate; critic_stage.lr -> critic_stage.learning_rate first; nothing for another name.
     """
@@ -138,7 +138,7 @@ def _expected(key: Key) -> str:
 
 
 def _in_words(node: Node) -> str:
-    """Say what a schema node accepts, for people."""
+    """Describe in words what a schema node accepts."""
     node = run_schema().deref(node)
     if "expected" in node:
         return str(node["expected"])
@@ -164,9 +164,6 @@ def _number_in_words(node: Node) -> str:
     }
     limits = [f"{words} {node[bound]:g}" for bound, words in bounds.items() if bound in node]
     return " ".join([noun, " and ".join(limits)]).strip()
-
-
-_BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most", "exclusiveMaximum": "below"}
 
 
 def _list_in_words(node: Node) -> str:

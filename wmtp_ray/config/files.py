@@ -1,4 +1,4 @@
-"""Are the files there that a run will open? Looks at existence only; reading them is others' part."""
+"""Check that the files exist that a run will open. Other modules read them."""
 
 import difflib
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def check_files(config: RunConfig) -> None:
 
 
 def earlier_names(config: RunConfig) -> list[str]:
-    """Say which paths of a configuration bear names of an earlier generation. They are read as they are."""
+    """List the paths of a configuration that have names of an earlier generation. They are read under those names."""
     paths = {
         "model.path": config.model.path,
         "tokenizer.path": config.tokenizer.path,
@@ -62,7 +62,7 @@ def _needed(config: RunConfig) -> Iterator[NeededFile]:
 
 
 def _how_to_get_small(config: RunConfig) -> str:
-    """Say where a file of a suffix comes from; "" without a suffix."""
+    """Return the command that writes the files of a suffix; "" without a suffix."""
     if config.data.suffix is None:
         return ""
     return "scripts/setup_datasets.py writes the _small files of a data set; data.suffix=null reads the whole ones"
@@ -79,7 +79,7 @@ def _reference(config: RunConfig) -> Iterator[NeededFile]:
 
 
 def _critic(config: RunConfig) -> Iterator[NeededFile]:
-    """The bundle that stage 1 goes on from, or that stage 2 starts with."""
+    """The bundle that stage 1 continues from, or that stage 2 starts with."""
     is_read = 1 in config.stages or (2 in config.stages and config.uses_critic)
     if config.critic.path is not None and is_read:
         remedy = "set critic.path=DIR to a critic bundle, or null to train one with stage 1"

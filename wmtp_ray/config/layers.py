@@ -47,7 +47,7 @@ class Layer:
 
 
 def config_dirs(own: Path | None, packaged: Path = CONFIG_DIR) -> tuple[Path, ...]:
-    """Return where layers are looked for: in a directory of one's own (`--config-dir`), then in the packaged one.
+    """Return where layers are looked for: in the user's directory (`--config-dir`), then in the packaged one.
 
     ConfigError where `own` is no directory.
     """
@@ -91,7 +91,7 @@ def named_layer(kind: str, name: str, dirs: Sequence[Path], schema: Schema | Non
 
 
 def is_path(name: str) -> bool:
-    """Tell the path of a layer from its NAME: it ends in .yaml."""
+    """Whether a layer is given by its path, which ends in .yaml, and not by its NAME."""
     return name.endswith(".yaml")
 
 
@@ -247,7 +247,7 @@ def _plain(node: Any) -> dict[str, Any]:
 
 
 def _sets(values: Any, key: Key) -> bool:
-    """Tell whether a layer gives `key` a value; a list counts as one value, since layers replace lists whole."""
+    """Whether a layer gives `key` a value; a list counts as one value, since layers replace lists whole."""
     for part in key:
         if isinstance(values, list):
             return True

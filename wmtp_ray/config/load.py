@@ -131,7 +131,7 @@ _ShortListsInline.add_representer(list, _represent_list)
 
 
 def _layers(arguments: Arguments, dirs: Sequence[Path], now: datetime) -> tuple[list[Layer], list[str]]:
-    """Read every layer in order; those that cannot be read are left out and said."""
+    """Read every layer in order; leave out and report those that cannot be read."""
     layers = default_layers("defaults.yaml", dirs)
     readers = [partial(named_layer, "recipe", arguments.recipe, dirs)]
     readers += [partial(named_layer, "preset", arguments.preset, dirs)] if arguments.preset is not None else []
@@ -169,7 +169,7 @@ def _names(arguments: Arguments, now: datetime) -> Layer:
 
 
 def _validate(values: dict[str, Any]) -> tuple[RunConfig | None, list[tuple[Key, str]]]:
-    """Validate merged values: the configuration, or None and what is wrong with them."""
+    """Validate merged values; return the configuration, or None and the errors."""
     booleans = misplaced_booleans(values)
     try:
         config = RunConfig.model_validate(values)

@@ -1,4 +1,4 @@
-"""The sections that say where a run works, for how long it waits, and what is shown of it. Holds no values."""
+"""The sections for where a run works, how long it waits, and what is shown of it. Holds no values."""
 
 from typing import Annotated, Literal, Self
 
@@ -45,11 +45,11 @@ class ClusterConfig(Section):
 
 
 class DeadlinesConfig(Section):
-    """After how many seconds a wait says what it waits for, dumps all stacks, and retries or fails: docs/faults.md."""
+    """Seconds until a wait reports what it waits for, dumps all stacks, and retries or fails: docs/faults.md."""
 
     data_s: Seconds = setting(TRAINING | MACHINE, "A rank waits for its next rows.")
     score_s: Seconds = setting(
-        STAGE_2 | MACHINE, "A rank waits for a score, then starts the scorer anew; a critic waits for its version."
+        STAGE_2 | MACHINE, "A rank waits for a score, then restarts the scorer; a critic waits for its version."
     )
     publish_s: Seconds = setting(STAGE_2 | MACHINE, "Rank 0 writes a version of the critic.")
     checkpoint_s: Seconds = setting(TRAINING | MACHINE, "A rank writes its part of a checkpoint.")
@@ -58,7 +58,7 @@ class DeadlinesConfig(Section):
     )
     step_s: Seconds = setting(
         TRAINING | MACHINE,
-        "The driver waits for a sign of life of the ranks; above all the others, which can be parts of it.",
+        "The driver waits for a heartbeat of the ranks; above all other deadlines, which such a wait may contain.",
     )
     start_s: Seconds = setting(
         TRAINING | EVALUATION | MACHINE, "The ranks are placed and start; a scorer loads its model."

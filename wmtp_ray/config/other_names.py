@@ -1,4 +1,4 @@
-"""What other trainers call our keys: `lr` is `train.learning_rate`. Suggestions only; no such name is ever taken.
+"""What other trainers call our keys: `lr` is `train.learning_rate`. Suggestions only; no such name is accepted.
 
 A name is looked up without its section, in lower case, with _ for -. A target is a key, or a key with the value that
 the name stands for; the words behind it say what differs here.
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class OtherName(NamedTuple):
-    """Where a name leads: keys, the likeliest first, and what else there is to say about it."""
+    """Our keys for a name, the likeliest first, and a remark."""
 
     targets: tuple[str, ...]
     note: str = ""

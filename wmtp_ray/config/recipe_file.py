@@ -13,7 +13,7 @@ _OF_THE_COMMAND = ("recipe", "preset", "run_name", "tags", "storage_root", "trac
 
 
 def dump_recipe(config: RunConfig, comment: str, *, always: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> str:
-    """Write the recipe that gives `config` without a preset, under `comment`; keys of `always` whatever they are.
+    """Write the recipe that gives `config` without a preset, under `comment`; keys of `always` even at their default.
 
     Names, tags, storage and tracking stay the command's, and paths in the storage count from it; machine keys of a
     preset are written. A preset that is given with the recipe is applied after it.
@@ -30,7 +30,7 @@ def dump_recipe(config: RunConfig, comment: str, *, always: Sequence[str] = (), 
 def _differing(
     values: dict[str, Any], raw: dict[str, Any], resolved: dict[str, Any], named: set[Key], above: Key
 ) -> dict[str, Any]:
-    """Keep what is not as in the defaults; a mapping that stands for another key's (`${...}`) is one value."""
+    """Keep values that differ from the defaults; a mapping that stands for another key's (`${...}`) is one value."""
     kept: dict[str, Any] = {}
     for name, value in values.items():
         key = (*above, name)

@@ -50,7 +50,7 @@ class Stage1Sampling(Section):
         PLAN | STAGE_1, "Inclusive, in numbers of data.difficulty_source; from 0 on it takes unknown ones too."
     )
     max_rows_per_problem: Count = setting(
-        PLAN | STAGE_1, "Cap per problem, so that a few problems cannot own the critic."
+        PLAN | STAGE_1, "Cap per problem, so that a few problems do not dominate the critic."
     )
     seed: int = setting(PLAN | STAGE_1, "Seed of the draw.")
 
@@ -115,7 +115,7 @@ def check_difficulties(source: DifficultySource, train: Stage2Sampling, critic: 
 
 
 def _misfit(source: DifficultySource, ranges: Collection[DifficultyRange]) -> str:
-    """Say why these ranges cannot be numbers of the source; "" when they can."""
+    """Return why these ranges cannot be numbers of the source; "" when they can."""
     greatest = max((high for _, high in ranges), default=0)
     if source == "cf_rating" and 0 < greatest <= GREATEST_RAW_CODE:
         return f"a rating is about 800 to 3500, and nothing here is above {greatest}, as if it were a raw code"

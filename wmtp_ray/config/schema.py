@@ -131,7 +131,7 @@ class WeightingConfig(Section):
 
     @property
     def arm(self) -> WeightingArm:
-        """What is known of the arm."""
+        """The arm's row in the table of arms."""
         return ARMS[self.type]
 
     @property
@@ -209,7 +209,7 @@ class LossConfig(Section):
     horizon_coefs: tuple[Annotated[float, Field(ge=0.0)], ...] | None = setting(
         PLAN | STAGE_2, "Per horizon; None = ones."
     )
-    max_logits_mb: Positive = setting(PLAN | TRAINING | ROUNDING, "What logits may take beside the gradients, MiB.")
+    max_logits_mb: Positive = setting(PLAN | TRAINING | ROUNDING, "Memory for logits beside the gradients, MiB.")
 
 
 class ValueCoefs(Section):

@@ -112,7 +112,7 @@ def _typed(text: str, types: set[str], *, of_file: bool) -> object:
 
 
 def _by_its_looks(text: str, types: set[str]) -> object:
-    """Read what is no text, or of no known type, as YAML 1.2 does; switches also as people write them."""
+    """Read a value that is not text, or of unknown type, as YAML 1.2 does; a switch also as yes, no, on, off."""
     if text in (*_NULLS, "~"):
         return None
     if text.lower() in ("true", "false") or (text.lower() in _SWITCHES and "boolean" in types):

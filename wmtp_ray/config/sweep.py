@@ -115,13 +115,13 @@ class StopRule(Section):
     for_steps: Count = Field(description="Steps in a row.")
 
     def is_broken_by(self, value: float) -> bool:
-        """Whether a step's value is beyond the limit; a NaN is."""
+        """Whether a step's value is beyond the limit; NaN counts as beyond it."""
         if math.isnan(value):
             return True
         return (self.below is not None and value < self.below) or (self.above is not None and value > self.above)
 
     def render(self) -> str:
-        """Say what the rule forbids."""
+        """Describe what the rule forbids."""
         limits = {"below": self.below, "above": self.above}
         beyond = " or ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
         return f"{self.metric} {beyond} for {self.for_steps} steps"
@@ -182,7 +182,7 @@ class SweepSpec(Section):
 
 
 class _SweepSchema(Schema):
-    """In which the values of a swept key have the type of that key."""
+    """The schema of a sweep, in which the values of a swept key have the type of that key."""
 
     def child(self, node: Node, part: str | int) -> Node | None:
         if node is not self.root["properties"]["space"] or isinstance(part, int):

@@ -1,4 +1,4 @@
-"""YAML whose plain scalars stay texts: what `on`, `010` or `12:30` mean is the schema's part, not YAML 1.1's."""
+"""YAML whose plain scalars stay texts: the schema decides what `on`, `010` or `12:30` mean, not YAML 1.1."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -9,7 +9,7 @@ from wmtp_ray.config.schema_nodes import Plain
 
 
 class _TextLoader(yaml.SafeLoader):
-    """Resolves merge keys alone, tells quoted text from plain, and refuses a key that is given twice."""
+    """Resolves only merge keys, distinguishes quoted from plain text, and refuses a key that is given twice."""
 
     yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # noqa: RUF012 of the library
 

@@ -135,12 +135,12 @@ def training_rows(problems: Iterable[BenchmarkProblem]) -> list[Row]:
 
 
 def problem_line(problem: BenchmarkProblem) -> bytes:
-    """Spell a problem as a line of JSON without its line end."""
+    """Encode a problem as a line of JSON without its line end."""
     return orjson.dumps(problem)
 
 
 def _mbpp_number(task_id: object) -> int:
-    """11 of 11 and of "Mbpp/11"."""
+    """Return 11 for 11 and for "Mbpp/11"."""
     if isinstance(task_id, int) and not isinstance(task_id, bool):
         return task_id
     found = re.fullmatch(r"(?i:mbpp/)?(\d+)", str(task_id))
@@ -205,7 +205,7 @@ def _unix(text: str) -> str:
 
 
 def shape_of(record: object, where: str) -> Shape:
-    """Name what a record is, by all its keys; DataError for anything else, with what was found and what is known."""
+    """Return the shape of a record, recognised by all its keys; DataError names the keys found and the known shapes."""
     if not isinstance(record, dict):
         raise DataError(f"{where}: found {named(record)}, expected an object with the keys of a benchmark's problem")
     found = frozenset(record)
@@ -247,7 +247,7 @@ _HOW_KNOWN = (
 
 
 def _nearest(found: frozenset[str]) -> str:
-    """Say in what a record differs from the shape that it shares most keys with."""
+    """Describe how a record differs from the shape that it shares most keys with."""
     shape, keys = max(SHAPES.items(), key=lambda item: len(item[1].required & found) / len(item[1].required | found))
     if not keys.required & found:
         return ""

@@ -78,7 +78,7 @@ class ByteLevelModel:
         return ids_T.tolist(), list(pairwise([0, *ends_T.tolist()]))
 
     def encode_with_special_tokens(self, text: str) -> Int32:
-        """Ids of a text in which a special token that is written out is meant as such."""
+        """Ids of a text in which the text of a special token stands for that token."""
         return self._special.encode(text, lambda part, _: self.encode(part))
 
     def decode(self, ids: list[int]) -> str:
@@ -105,7 +105,7 @@ class ByteLevelModel:
         return self._special.by_text[token].index
 
     def _bytes_of_pieces(self) -> list[bytes]:
-        """[V] What each id spells; special tokens and ids that nobody has spell nothing."""
+        """[V] What each id spells; special tokens and unused ids spell nothing."""
         spelled = [b""] * self.vocab_size
         for piece, index in self._tokenizer.get_vocab(with_added_tokens=False).items():
             spelled[index] = bytes(ALPHABET[character] for character in piece if character in ALPHABET)
@@ -155,7 +155,7 @@ def _load_tokenizer(model: bytes, path: Path) -> "Tokenizer":
 
 
 def _require_unchanged_text(content: dict[str, Any], path: Path) -> None:
-    """Refuse what would make pieces spell another text than the one given."""
+    """Refuse settings under which the pieces spell another text than the given one."""
     model, steps = content.get("model") or {}, list(_steps(content.get("pre_tokenizer"), "pretokenizers"))
     byte_levels = [step for step in steps if step["type"] == "ByteLevel"]
     normalizers = [step["type"] for step in _steps(content.get("normalizer"), "normalizers")]
@@ -175,7 +175,7 @@ def _require_unchanged_text(content: dict[str, Any], path: Path) -> None:
 
 
 def _steps(step: dict[str, Any] | None, parts: str) -> Iterator[dict[str, Any]]:
-    """A step, or the steps of a sequence of them."""
+    """Return the steps of a sequence, or the single step."""
     if step is not None and step["type"] == "Sequence":
         for part in step[parts]:
             yield from _steps(part, parts)

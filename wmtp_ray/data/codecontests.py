@@ -88,7 +88,7 @@ def read_problems(path: Path, row_group: int) -> Iterator[Problem]:
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path}: problem {number} of row group {row_group}: found text that is not UTF-8 ({error}), expected "
-                "UTF-8; mend the record or leave it out"
+                "UTF-8; fix the record or leave it out"
             ) from error
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(path, error) from error
@@ -107,7 +107,7 @@ def read_names(path: Path, row_group: int) -> list[str | None]:
 
 
 def unique_names(names: Iterable[str | None]) -> list[str | None]:
-    """Number the names that come again, which different sites may give: a, b, a -> a, b, "a (2)".
+    """Number repeated names, since two sites may use the same name: a, b, a -> a, b, "a (2)".
 
     Rows are told apart by the names of their problems, so two problems of one name would become one.
     """
@@ -157,7 +157,7 @@ def shown_tests(tests: tuple[StdioTest, ...]) -> str:
 
 
 def problem_line(problem: Problem) -> bytes:
-    """Spell what an evaluation needs of a problem: all tests and limits, no solutions; unknown is null."""
+    """Encode what an evaluation needs of a problem: all tests and limits, no solutions; unknown is null."""
     record = {
         "name": problem.name,
         "description": problem.description,

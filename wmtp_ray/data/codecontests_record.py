@@ -16,7 +16,7 @@ from wmtp_ray.data.records import INT16
 from wmtp_ray.errors import DataError
 
 CONTESTS = {1: "codechef", 2: "codeforces", 3: "hackerearth", 4: "codejam", 5: "atcoder", 6: "aizu"}
-REMEDY = "mend the record or leave it out of the source"
+REMEDY = "fix the record or leave it out of the source"
 
 Fields = dict[str, Any]  # a record as Parquet's columns give it
 

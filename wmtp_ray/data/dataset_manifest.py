@@ -1,4 +1,4 @@
-"""What a converted data set says about itself: sources, parameters, files with their hashes, counts. Touches no file.
+"""The record of a converted data set: sources, parameters, files with their hashes, counts. Touches no file.
 
 The manifest is written last, so what it lists was whole. Splits are recorded one by one: a folder may get its splits
 in several runs, as long as they are converted alike.

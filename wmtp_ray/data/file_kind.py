@@ -1,4 +1,4 @@
-"""What a file really is, told from its first bytes: a message about a file of another kind names the kind.
+"""Recognise a file's kind by its first bytes, so that a message about an unexpected file can name its kind.
 
 Downloads fail in ways that leave a file by the right name: a Git LFS pointer, a login page, an archive. Other files are
 whole and of another kind, and to fetch those again changes nothing.
@@ -81,12 +81,12 @@ def _kind_of_text(head: bytes) -> FileKind | None:
 
 
 def found_instead(head: bytes, num_bytes: int) -> str:
-    """Say what was found where something else was expected: "an empty file", "512 bytes of no kind known here"."""
+    """Return what was found where something else was expected: "an empty file", "512 bytes of no kind known here"."""
     kind = kind_of(head)
     return f"{num_bytes} bytes of no kind known here" if kind is None else kind.name
 
 
 def remedy_for(head: bytes, otherwise: str) -> str:
-    """Say what to do about a file of another kind; `otherwise` for bytes of no kind known here."""
+    """Return what to do about a file of another kind; `otherwise` for bytes of no kind known here."""
     kind = kind_of(head)
     return otherwise if kind is None else kind.remedy

@@ -90,7 +90,7 @@ def _read_columns(path: Path, num_processes: int | None) -> tuple[IndexColumns, 
 
 
 def count_tokens(index: RowIndex, tokenizer: CodeTokenizer, progress: Progress | None = None) -> RowIndex:
-    """Fill the token counts by encoding every row as training does; `progress(rows_done, num_rows)` may watch."""
+    """Fill the token counts by encoding every row as training does; calls `progress(rows_done, num_rows)` if given."""
     prompt_tokens_R = np.empty(len(index), np.int32)
     num_tokens_R = np.empty(len(index), np.int32)
     for start in range(0, len(index), COUNT_ROWS):
@@ -154,7 +154,7 @@ def _malformed(path: Path, num_skipped: int, errors: Sequence[str]) -> DataError
     listed = "\n".join(f"  {error}" for error in errors)
     return DataError(
         f"{path}: found {num_skipped} malformed lines, expected every line to be a row; the first {len(errors)}:\n"
-        f"{listed}\nmend them, or leave them out with data.on_error=skip (`wmtp data index {path} --on-error skip`)"
+        f"{listed}\nfix them, or leave them out with data.on_error=skip (`wmtp data index {path} --on-error skip`)"
     )
 
 

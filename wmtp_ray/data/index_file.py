@@ -136,7 +136,7 @@ def load_built_index(jsonl: Path, out: Path | None = None) -> BuiltIndex:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the Parquet metadata says about the table."""
+    """The Parquet metadata of the table."""
 
     file_fingerprint: str
     tokenizer_hash: str

@@ -1,7 +1,7 @@
 """A process that indexes ranges of one JSONL: `python -m wmtp_ray.data.index_worker FILE LABELS_ELSEWHERE`.
 
-Reads one range a line from stdin ("start stop"), answers each with a frame on stdout, ends with stdin: so it outlives
-neither its parent nor its parent's interest. `index_processes.py` starts it; nobody types the command.
+Reads one range a line from stdin ("start stop"), answers each with a frame on stdout, and exits when stdin is closed:
+so it exits when its parent exits or needs it no more. `index_processes.py` starts it; it is not a user's command.
 """
 
 import sys
@@ -34,7 +34,7 @@ def read_frame(stream: IO[bytes]) -> RangeRows | None:
 
 
 def main(path: str, labels_elsewhere: str) -> None:
-    """Answer the ranges of stdin until there are no more, or nobody listens."""
+    """Answer each range of stdin until stdin ends or the reader of stdout is gone."""
     for line in sys.stdin.buffer:
         start, stop = map(int, line.split())
         rows = scan_range(Path(path), start, stop, labels_elsewhere=labels_elsewhere == "True")

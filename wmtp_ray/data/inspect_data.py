@@ -20,7 +20,7 @@ from wmtp_ray.data.overview_json import overview_json
 from wmtp_ray.data.overview_text import render_overview
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import WmtpError
-from wmtp_ray.plan.render import render
+from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import RunPlan, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import version_schedule
 

@@ -1,4 +1,4 @@
-"""JSON and JSON lines as bytes: what stands before the text, where lines end, and which line cannot be read.
+"""Decode JSON and JSON lines from bytes: byte order mark, line ends, and the number of a line that cannot be read.
 
 A UTF-8 byte order mark is skipped, LF and CRLF end lines, and nothing else does: U+2028 and U+0085 are characters of a
 string. Reads no files and knows no records.
@@ -77,7 +77,7 @@ def _value(text: bytes, where: str, *, is_end: bool) -> Any:
     except orjson.JSONDecodeError as error:
         is_torn = is_end and error.pos >= len(text.decode("utf-8", "replace").rstrip())
         why = "it breaks off" if is_torn else f"{error.msg.partition(': line')[0]} at character {error.pos + 1}"
-        remedy = "the file is torn: copy it again" if is_torn else "mend what wrote it, or take it out"
+        remedy = "the file is torn: copy it again" if is_torn else "fix what wrote it, or take it out"
         raise DataError(f"{where}: found no JSON ({why}), expected one value as UTF-8; {remedy}") from error
 
 

@@ -1,4 +1,4 @@
-"""Rows on their way into a JSONL: which are dropped and why, how the kept ones are spelled, what is counted.
+"""Filter rows for a JSONL: which are dropped and why, how the kept ones are encoded, what is counted.
 
 Knows no source and writes no file.
 """
@@ -79,7 +79,7 @@ def keep_rows(rows: Iterable[Row], tokenizer: CodeTokenizer, limits: RowLimits) 
 
 
 def drop_reason(row: Row, tokenizer: CodeTokenizer, limits: RowLimits) -> DropReason | None:
-    """Why a row is not kept, None if it is; the cheapest reason that applies is the one that counts."""
+    """Return why a row is dropped, None if it is kept; of several reasons the one that is cheapest to check."""
     if row.language not in limits.languages:
         return "language"
     if not row.output.strip():
@@ -90,7 +90,7 @@ def drop_reason(row: Row, tokenizer: CodeTokenizer, limits: RowLimits) -> DropRe
 
 
 def row_line(row: Row) -> bytes:
-    """Spell a row in the row schema, so that `decode_row` gives it back; metadata that is unknown is left out."""
+    """Encode a row in the row schema, so that `decode_row` gives it back; metadata that is unknown is left out."""
     metadata = {"source": row.source, "difficulty": row.difficulty, "has_tests": row.has_tests}
     where_known = {"language": row.language, "cf_rating": row.cf_rating, "contest": row.contest}
     record = {

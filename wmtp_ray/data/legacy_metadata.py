@@ -95,7 +95,7 @@ def read_labels(jsonl: Path) -> Labels:
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as labels ({error}), expected a list `metadata` of is_correct, difficulty and "
-            f"problem_id, one a row of {jsonl}; mend it, or write the labels into the rows"
+            f"problem_id, one a row of {jsonl}; fix it, or write the labels into the rows"
         ) from error
     codes: dict[str, int] = {}
     named = all(isinstance(entry.problem_id, str) for entry in entries)

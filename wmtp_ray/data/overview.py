@@ -1,4 +1,4 @@
-"""What an index says about a data set, in numbers: shares, difficulties, lengths, and who owns the rows.
+"""Statistics of a data set from its index: shares, difficulties, lengths, and rows per problem.
 
 Reads no training file and draws nothing; `overview_text` and `overview_picture` show the result. Suffixes: R rows,
 P problems.

@@ -1,8 +1,9 @@
 """One line of a JSONL as a record: decoded and checked against the row schema (`rows.py`) at the machine's speed.
 
 A line that holds the schema's keys and nothing else is decoded straight into its fields, every string of it. Whatever
-that decoder refuses (further keys, a broken line, a wrong type) goes to the slow and exact way: orjson decides what is
-JSON, the schema what is a record, and the message says why not. Both accept the same lines and return the same records.
+that decoder refuses (further keys, a broken line, a wrong type) is decoded again slowly and exactly: orjson decides
+what is JSON, the schema what is a record, and the message says why not. Both accept the same lines and return the same
+records.
 
 A program is a text with something else than white space in it: an empty one would teach a model to end at once.
 
@@ -49,7 +50,7 @@ class Metadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A line's fields as they stand there. UNSET labels are absent: see `missing_label` and `legacy_metadata.py`."""
+    """A line's fields, unchanged. UNSET labels are absent: see `missing_label` and `legacy_metadata.py`."""
 
     instruction: str
     input: str
@@ -82,12 +83,12 @@ def decode_record(line: bytes) -> Record:
 
 
 def empty_program() -> EmptyProgram:
-    """Say that a record has no program."""
+    """Report that a record has no program."""
     return EmptyProgram('found no program in "output" (empty or white space), expected one')
 
 
 def missing_label(metadata: Metadata | UnsetType) -> MalformedRow:
-    """Say which label a record lacks, given its `metadata`: that or, where it is there, `is_correct`."""
+    """Return which label a record lacks, given its `metadata`: that or, where it is there, `is_correct`."""
     return _missing("metadata", dict) if metadata is UNSET else _missing("is_correct", bool)
 
 

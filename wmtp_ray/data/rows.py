@@ -58,7 +58,7 @@ def parse_row(line: bytes, line_number: int, path: Path) -> Row:
     try:
         return decode_row(line)
     except MalformedRow as error:
-        raise DataError(f"{path}:{line_number}: {error}; mend or delete the line") from error
+        raise DataError(f"{path}:{line_number}: {error}; fix or delete the line") from error
 
 
 def problem_of(task_id: str) -> str:

@@ -65,7 +65,7 @@ class SentencePieceModel:
         return ids, spans
 
     def encode_with_special_tokens(self, text: str, *, blank_behind_special: bool) -> Int32:
-        """Ids of a text in which a control token that is written out is meant as such.
+        """Ids of a text in which the text of a control token stands for that token.
 
         The blank that a model puts before a text stands before its first part; `blank_behind_special`: before all.
         """
@@ -93,7 +93,7 @@ class SentencePieceModel:
 
     @cached_property
     def _without_prefix(self) -> "SentencePieceProcessor":
-        """The same model, which puts no blank before a text: for what follows on something else."""
+        """Return the same model without the leading blank: for a text that continues another."""
         model = self._proto()
         model.normalizer_spec.add_dummy_prefix = False
         return load_processor(model.SerializeToString(), self._path)

@@ -1,4 +1,4 @@
-"""A text cut at the special tokens that are written out in it, for formats in which they are meant as such."""
+"""Split a text at the special tokens written in it, for formats in which such text stands for the token."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ class SpecialToken:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Special tokens by their text. Where two begin at one place, the longer is meant."""
+    """Special tokens by their text. Where two begin at one place, the longer one is taken."""
 
     by_text: Mapping[str, SpecialToken]
 

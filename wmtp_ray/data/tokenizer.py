@@ -34,7 +34,7 @@ _PROMPTS_KEPT = 4096  # encoded prompts, some 15 MB in each process that tokenis
 
 
 class TokenizerModel(Protocol):
-    """What a format of tokenizer files has to offer; the texts and ids of `CodeTokenizer`'s methods of these names."""
+    """The interface of a tokenizer format; its methods do what `CodeTokenizer`'s methods of the same names do."""
 
     vocab_size: int
     bos_id: int
@@ -143,7 +143,7 @@ class CodeTokenizer:
 
 
 def tokenizer_hash(model_path: Path) -> str:
-    """Hash of what decides over ids, equal to `CodeTokenizer.sha256`, without loading the tokenizer.
+    """Hash of all that determines the ids, equal to `CodeTokenizer.sha256`, without loading the tokenizer.
 
     The sha256 of a tokenizer.model; that of a tokenizer.json followed by the names of its begin and end tokens.
     """

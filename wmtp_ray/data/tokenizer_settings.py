@@ -32,7 +32,7 @@ def read_if_there(path: Path) -> dict[str, Any]:
 
 
 def stripping_tokens(directory: Path) -> dict[str, tuple[bool, bool]]:
-    """Return the added tokens that swallow white space, and whether they do to their left and to their right."""
+    """Return the added tokens that strip white space, and whether they strip it on their left and on their right."""
     added = read_if_there(TokenizerFolder(directory).config).get("added_tokens_decoder") or {}
     found = {each["content"]: (bool(each.get("lstrip")), bool(each.get("rstrip"))) for each in added.values()}
     return {text: sides for text, sides in found.items() if any(sides)}

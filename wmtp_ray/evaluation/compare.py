@@ -1,6 +1,6 @@
 """Two evaluations of the same problems: what differs in training, then the difference in Pass@K with its interval.
 
-A verdict stands only beside what else may explain it: more steps, another start, other settings of decoding.
+A verdict is always shown with other possible causes: more steps, another start, other settings of decoding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from wmtp_ray.tracking.training_record import training_of
 
 @dataclass(frozen=True)
 class ChangedProblem:
-    """A problem of which another share of answers passes."""
+    """A problem whose share of passing answers changed."""
 
     task_id: str
     before: ProblemResult
@@ -55,11 +55,11 @@ class Comparison:
         return "\n\n".join(part.rstrip() for part in parts)
 
     def verdicts(self) -> list[str]:
-        """Say for each K who solves more, or that nothing can be told."""
+        """State for each K which policy solves more, or that no difference is shown."""
         return [f"Pass@{k}: {_verdict(each)}" for k, each in self.differences.items()]
 
     def cautions(self) -> list[str]:
-        """Say what else than the method may explain the difference; empty where nothing does."""
+        """Name causes other than the method that may explain the difference; empty if there are none."""
         found = [self.training.caution] if self.training.caution is not None else []
         if self.settings:
             names = ", ".join(name for name, _, _ in self.settings)
@@ -129,7 +129,7 @@ def trained_policy(results: EvaluationResults, name: str) -> TrainedPolicy:
 
 
 def _difference(before: Sequence[ProblemResult], after: Sequence[ProblemResult], k: int) -> Estimate:
-    """Over the problems that have K judged answers on both sides."""
+    """Compare over the problems that have K judged answers on both sides."""
     pairs = [
         (Counts(one.num_samples, one.num_correct), Counts(two.num_samples, two.num_correct))
         for one, two in zip(before, after, strict=True)

@@ -54,7 +54,7 @@ def continuation_of(prompt: str, answer: str, entry_point: str) -> str:
 
 
 def is_finished(prompt: str, text: str, entry_point: str) -> bool:
-    """Say whether a continuation that still grows has ended its function, with all that the function uses.
+    """Whether a growing continuation has completed its function and everything that the function uses.
 
     It has once a line at column 0 follows the function, unless the function uses a name that nothing has bound yet: a
     helper may come. Only whole lines count.
@@ -73,7 +73,7 @@ def is_finished(prompt: str, text: str, entry_point: str) -> bool:
 
 @dataclass(frozen=True)
 class FunctionEnd:
-    """Tells a decoder that an answer is finished (`is_finished`); travels to another process."""
+    """A decoder's test for a finished answer (`is_finished`); it can be pickled to another process."""
 
     prompt: str
     entry_point: str
@@ -83,7 +83,7 @@ class FunctionEnd:
 
 
 def _continued(prompt: str, answer: str, entry_point: str) -> str | None:
-    """The answer up to the end of the function that it completes, and what that function uses; None without one."""
+    """Return the answer up to the end of the function that it completes, with what that uses; None without one."""
     source = longest_prefix(prompt + answer)
     tree = parse(source)
     if tree is None:
@@ -104,7 +104,7 @@ def _continued(prompt: str, answer: str, entry_point: str) -> str | None:
 
 
 def _is_a_stub(node: ast.stmt) -> bool:
-    """Say whether a function does nothing: a docstring, `pass`, `...`."""
+    """Whether a function does nothing: a docstring, `pass`, `...`."""
     body: list[ast.stmt] = getattr(node, "body", [node])
     return all(isinstance(each, ast.Pass) or _is_a_constant(each) for each in body)
 
@@ -114,7 +114,7 @@ def _is_a_constant(node: ast.stmt) -> bool:
 
 
 def _needed(kept: Sequence[ast.stmt], later: Sequence[ast.stmt], entry_point: str) -> list[ast.stmt]:
-    """Of the statements behind the function those that bind what is used, each name once, or wrap the function."""
+    """Return the statements after the function that bind a name it uses, each name once, or that wrap the function."""
     bound = bound_names(kept)
     open_names = {name for node in kept for name in global_names(node)} - bound
     chosen: list[ast.stmt] = []
@@ -162,7 +162,7 @@ class _Offsets:
 
 
 def _replaced_head(prompt: str, program: str, entry_point: str) -> str:
-    """A continuation that ends the head's function with nothing and defines it anew."""
+    """Return a continuation that leaves the head's function empty and defines the function again."""
     body = "" if parse(prompt) is not None else "    pass\n"
     broken = "" if prompt.endswith("\n") or not prompt else "\n"
     text = f"{broken}{body}\n{_FUTURE.sub('', program)}"

@@ -29,7 +29,7 @@ class PlannedDataset:
 
     @property
     def format_words(self) -> str:
-        """Name the format and say why."""
+        """Name the format and why it was chosen."""
         return f"{self.prompt_format.name} ({self.format_reason})"
 
 
@@ -37,7 +37,7 @@ class PlannedDataset:
 class EvaluationPlan:
     """All data sets, the isolation level that programs will have ("" without any), and what the user should know.
 
-    `absent` names the data sets that are left out, since their files do not exist and nobody asked for them by name.
+    `absent` names the data sets that are left out, since their files do not exist and the command does not name them.
     """
 
     datasets: tuple[PlannedDataset, ...]
@@ -47,7 +47,7 @@ class EvaluationPlan:
 
     @property
     def evaluated_as(self) -> dict[str, EvaluatedAs]:
-        """What `auto` came to, for the record."""
+        """Return what `auto` was resolved to, for the record."""
         return {
             each.name: EvaluatedAs(each.prompt_format.name, each.format_reason, self.isolation_level)
             for each in self.datasets
@@ -64,7 +64,7 @@ class EvaluationPlan:
             ks = ", ".join(f"Pass@{k}" for k in settings.k)
             lines.append(
                 f"  {ks} of {settings.num_samples} answers, temperature {settings.temperature:g}, top_p "
-                f"{settings.top_p:g}, at most {settings.max_new_tokens} tokens; programs are held by isolation level "
+                f"{settings.top_p:g}, at most {settings.max_new_tokens} tokens; programs run at isolation level "
                 f"{self.isolation_level}"
             )
             if self.absent:
@@ -73,9 +73,9 @@ class EvaluationPlan:
 
 
 def plan_evaluation(config: RunConfig, asked: Asked | None) -> EvaluationPlan:
-    """Read the problems of `evaluation.datasets`, choose their formats for who is `asked`, and try the sandbox.
+    """Read the problems of `evaluation.datasets`, choose their formats for the policy `asked`, and try the sandbox.
 
-    `asked` is None where nobody is: the answers exist already.
+    `asked` is None where the answers exist already.
     Raises ConfigError for a data set that is asked for by name and not there, DataError for a foreign file,
     SandboxError below the required isolation.
     """

@@ -98,27 +98,27 @@ def _whole(text: str) -> Iterator[str]:
 
 
 def _fenced(text: str) -> Iterator[str]:
-    """Blocks as CommonMark sees them; one that does not parse also as far as a later fence."""
+    """Return the blocks of CommonMark; one that does not parse also as extended to a later fence."""
     for block in blocks(text, indented_code=True):
         yield from block.variants()
 
 
 def _fenced_loosely(text: str) -> Iterator[str]:
-    """The same where a fence opens behind words on the line, or stands deeper than CommonMark allows."""
+    """Return blocks whose fence opens after words on the line, or is indented deeper than CommonMark allows."""
     apart = _INLINE_FENCE.sub(r"\g<words>\n\g<fence>", text)
     for block in blocks(apart, indented_code=False):
         yield from block.variants()
 
 
 def _cut_short(text: str) -> Iterator[str]:
-    """What parses of the beginning of blocks: of one without an end, or with words behind the program."""
+    """Return the parsing beginnings of blocks: of a block without an end, or with words after the program."""
     for indented_code in (True, False):
         for block in blocks(text, indented_code=indented_code):
             yield longest_prefix(textwrap.dedent(block.content))
 
 
 def _without_fences(text: str) -> Iterator[str]:
-    """Stretches of lines that parse, each from a line that begins a statement."""
+    """Return runs of lines that parse, each from a line that begins a statement."""
     lines = textwrap.dedent(_HTML_CODE.sub("\n", text)).split("\n")
     number, tries = 0, 0
     while number < len(lines) and tries < _MAX_BLOCKS:
@@ -133,7 +133,7 @@ def _without_fences(text: str) -> Iterator[str]:
 
 
 def _inside_paragraphs(text: str) -> Iterator[str]:
-    """Code indented by four blanks, and code on one line with its backticks."""
+    """Return code indented by four blanks, and code on one line with its backticks."""
     yield from (token.content for token in _markdown(True).parse(text) if token.type == "code_block")
     yield from (found[1] for found in _CODE_SPAN.finditer(text))
 
@@ -157,7 +157,7 @@ class _Block:
     behind: tuple[str, ...]
 
     def variants(self) -> Iterator[str]:
-        """Yield it as it is or dedented; where neither parses, what does of it and of the lines behind it."""
+        """Yield the block as it is or dedented; where neither parses, what parses of it and of the lines after it."""
         language = self.info.strip().partition(" ")[0].strip("{}.").lower()
         if _OTHER_LANGUAGES.fullmatch(language) and Goal().rank(self.content) < DEFINES:
             return
@@ -168,7 +168,7 @@ class _Block:
         yield from (source for content in self._extended() if parse(source := textwrap.dedent(content)) is not None)
 
     def _extended(self) -> Iterator[str]:
-        """A fence inside a docstring closes the block too early; and a block that never ended holds the next one."""
+        """Yield other extents of a block: a docstring closed it too early, or it never ended and holds the next."""
         lines = self.content.split("\n")
         inner = [number for number, line in enumerate(lines) if _FENCE_LINE.match(line)]
         for number in inner[-_MAX_BLOCKS:]:
@@ -201,7 +201,7 @@ def _markdown(indented_code: bool) -> MarkdownIt:
 
 
 def _completed(programs: Sequence[str], place: int) -> str:
-    """A program, with the blocks before and behind it that bind names which it uses and does not."""
+    """Join a program with the blocks before and after it that bind names which it uses and does not bind."""
     chosen = parse(programs[place])
     if chosen is None:
         return programs[place]
@@ -218,7 +218,7 @@ def _completed(programs: Sequence[str], place: int) -> str:
 
 
 def without_thoughts(text: str) -> str:
-    """Without drafts in <think>..</think>, the one included whose opening tag stood in the prompt.
+    """Remove drafts in <think>..</think>, including one whose opening tag is in the prompt.
 
     A thought that never ends hides nothing: only its tag goes.
     """
@@ -241,7 +241,7 @@ def _is_quoted(text: str, place: int) -> bool:
 
 
 def _is_a_word(node: ast.stmt) -> bool:
-    """Prose and shown output parse too: `Done`, `3`, `[1, 2]`."""
+    """Whether a text that parses is prose or printed output: `Done`, `3`, `[1, 2]`."""
     return isinstance(node, ast.Expr) and not any(isinstance(each, ast.Call) for each in ast.walk(node))
 
 

@@ -6,8 +6,8 @@
 | any other | completion or completion-stripped, by its tokens | mbpp-3shot, or mbpp-0shot | instruct |
 
 mbpp-0shot is for files without the examples that the other shows, and for those that ask them too (MBPP+).
-A policy that was trained here has learnt the template of training rows, whatever the model it started from. What was
-chosen and why is said and kept with the results.
+A policy that was trained here has learnt the template of training rows, whatever the model it started from. The
+chosen format and the reason are printed and saved with the results.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ _BODY = "    return"  # where no solution is known
 
 @dataclass(frozen=True)
 class Asked:
-    """Who is asked: the tokenizer, and whether the policy was trained here, on rows in the training template."""
+    """The evaluated policy: its tokenizer, and whether it was trained here, on rows in the training template."""
 
     tokenizer: CodeTokenizer
     is_trained: bool
@@ -43,7 +43,7 @@ class ChosenFormat:
 def choose_format(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName], asked: Asked | None) -> ChosenFormat:
     """Return the format of a set's kind; raises ConfigError for one that does not fit it, or that the policy lacks.
 
-    Without `asked` nobody is: the answers exist already.
+    `asked` is None where the answers exist already.
     """
     kind = problems.kind
     if kind not in formats:
@@ -69,7 +69,7 @@ def choose_format(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName
 
 
 def without_shown(problems: ProblemSet, chosen: PromptFormat) -> ProblemSet:
-    """Return the problems without those that the prompt shows with their solutions."""
+    """Drop the problems that the prompt shows as worked examples."""
     shown = {each.task_id for each in problems.examples} & {each.task_id for each in problems.problems}
     if chosen.name != "mbpp-3shot" or not shown:
         return problems
@@ -96,7 +96,7 @@ def _few_shot(problems: ProblemSet) -> ChosenFormat:
 
 
 def _by_tokens(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
-    """Prefer the prompt as published, where its tokens are those that a solution goes on from."""
+    """Prefer the prompt as published, if its tokens begin the tokens of prompt and solution together."""
     if asked is None:
         return ChosenFormat(FORMATS["completion"], "auto: the answers exist already")
     published, stripped = (_count_broken(problems, asked.tokenizer, cut) for cut in (str, str.rstrip))
@@ -107,7 +107,7 @@ def _by_tokens(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
 
 
 def _broken_by_tokens(problems: ProblemSet, asked: Asked | None) -> str:
-    """Say in how many problems a prompt does not end where a token does, "" for none."""
+    """Return in how many problems a prompt does not end where a token does, "" for none."""
     broken = 0 if asked is None else _count_broken(problems, asked.tokenizer, str)
     checked = min(len(problems.problems), _PROMPTS_CHECKED)
     where = f"in {broken} of {checked} problems a token spans the end of the prompt"
@@ -115,7 +115,7 @@ def _broken_by_tokens(problems: ProblemSet, asked: Asked | None) -> str:
 
 
 def _count_broken(problems: ProblemSet, tokenizer: CodeTokenizer, cut: Callable[[str], str]) -> int:
-    """Count prompts whose tokens are no beginning of those of prompt and solution."""
+    """Count prompts whose tokens do not begin the tokens of prompt and solution together."""
     broken = 0
     for problem in problems.first(_PROMPTS_CHECKED):
         whole = problem.reference if problem.reference.startswith(problem.prompt) else problem.prompt + _BODY

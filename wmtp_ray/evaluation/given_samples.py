@@ -1,4 +1,4 @@
-"""Anyone's samples: a file of answers to known problems, checked line by line, and read as decoded answers are.
+"""Samples made elsewhere: a file of answers to known problems, checked line by line, and read as decoded answers are.
 
     {"task_id":"HumanEval/0","completion":"    return ..."}   what follows the prompt, as human-eval writes it
     {"task_id":"Mbpp/11","solution":"def f(x): ..."}          a whole program, as EvalPlus writes it

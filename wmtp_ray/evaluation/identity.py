@@ -1,7 +1,8 @@
-"""What an evaluation is: everything that its answers and verdicts depend on, and the one hash of it.
+"""The identity of an evaluation: everything that its answers and verdicts depend on, and the hash of it.
 
-Answers are only ever continued by the evaluation that began them: `claim_directory` refuses, or names, another place
-for another one. Batch size, the number of decoders and judges and K are no part of it: results do not depend on them.
+Only the evaluation that began a directory continues it: `claim_directory` refuses another one, `free_directory` names
+another place for it. Batch size, the number of decoders and judges and K are no part of it: results do not depend on
+them.
 """
 
 import hashlib
@@ -70,7 +71,7 @@ class DecodingIdentity:
 
 @dataclass(frozen=True)
 class GivenSamples:
-    """Answers that somebody else made: the file's hash."""
+    """Answers from a file: the file's hash."""
 
     samples_sha256: str
 
@@ -123,7 +124,7 @@ def identify(
 def decoding_identity(
     model: ModelHashes, prompt_format: PromptFormat, settings: EvaluationConfig, execution: Execution
 ) -> DecodingIdentity:
-    """Join the hashes of a model with how it is asked."""
+    """Join the hashes of a model with its prompt format and decoding settings."""
     return DecodingIdentity(
         model=model,
         format=prompt_format.name,
@@ -139,7 +140,7 @@ def decoding_identity(
 
 
 def claim_directory(directory: Path, identity: EvaluationIdentity) -> None:
-    """Write down what is evaluated in `directory`; raises ConfigError where it holds another evaluation."""
+    """Record in `directory` what is evaluated there; raises ConfigError where it holds another evaluation."""
     found = key_in(directory)
     if found is not None and found != identity.key:
         raise ConfigError(

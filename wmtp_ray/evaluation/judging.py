@@ -51,5 +51,5 @@ def judge_answer(judge: Judge, task: JudgeTask) -> Judgement:
 
 
 def not_judged(task: JudgeTask, reason: str) -> Judgement:
-    """Return the verdict on an answer whose judge was lost."""
+    """Return the verdict on an answer whose judge process died."""
     return Judgement(task.task_id, task.sample, INFRASTRUCTURE, reason, 0.0, None)

@@ -79,7 +79,7 @@ class Ledger:
 
 
 class DecodedAnswers:
-    """The answers of one policy to one set of problems: what to ask, and what is judged of what comes back."""
+    """The answers of one policy to one set of problems: what to request, and which part of an answer is judged."""
 
     def __init__(self, problems: ProblemSet, limit: int | None, prompt_format: PromptFormat, num_samples: int) -> None:
         self._set = problems
@@ -88,7 +88,7 @@ class DecodedAnswers:
         self._num_samples = num_samples
 
     def requests(self, ledger: Ledger, tokenizer: CodeTokenizer, seed: int) -> list[DecodingRequest]:
-        """Return what is not answered yet, the answers to one problem together."""
+        """Return the requests without an answer, those of one problem together."""
         return [
             DecodingRequest(
                 _key(task_id, sample), prompt_ids, request_seed(seed, task_id, sample), self._format.end_of(problem)

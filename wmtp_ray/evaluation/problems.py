@@ -49,7 +49,7 @@ class AssertTests:
 
     @property
     def deciding(self) -> tuple[str, ...]:
-        """What is run."""
+        """Return the tests that are run."""
         return (self.suite,) if self.suite else self.asserts
 
 

@@ -52,7 +52,7 @@ class PromptFormat:
         return self.encode(self.render(problem, problems), tokenizer)
 
     def end_of(self, problem: Problem) -> FunctionEnd | None:
-        """Return what tells that an answer has ended its function, None for formats in which more may follow it."""
+        """Return the test for a finished function, None for formats in which more may follow the function."""
         if self.name not in _END_WITH_THE_FUNCTION or not isinstance(problem.tests, FunctionTests | AssertTests):
             return None
         heads: dict[FormatName, str] = {"completion": problem.prompt, "completion-stripped": problem.prompt.rstrip()}
@@ -103,7 +103,7 @@ def _stripped(problem: Problem, problems: ProblemSet) -> str:
 
 
 def _instruct(problem: Problem, problems: ProblemSet) -> str:
-    """The prompt of a training row; for HumanEval, whose heads no row has, with a sentence before it."""
+    """Return the prompt of a training row; for HumanEval, add a sentence before the function's head."""
     return render_prompt(_instruction(problem, problems), problem.shown)
 
 

@@ -60,7 +60,7 @@ def longest_prefix(source: str) -> str:
 
 
 def is_incomplete(source: str) -> bool:
-    """Say whether a bracket or a triple-quoted string is still open at the end."""
+    """Whether a bracket or a triple-quoted string is still open at the end."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

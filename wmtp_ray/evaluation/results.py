@@ -1,4 +1,4 @@
-"""results.json: what an evaluation found, with all that is needed to do it again.
+"""results.json: the results of an evaluation, with all that is needed to repeat it.
 
 A verdict `error` is the judge's failure: the sample is left out and named, never counted as wrong. A problem that has
 fewer than K judged samples for that reason is left out of Pass@K and named.
@@ -27,7 +27,7 @@ _EXAMPLE_CHARS = 1200
 
 @dataclass(frozen=True)
 class Answer:
-    """What is judged of one answer."""
+    """The part of one answer that is judged."""
 
     text: str
     is_empty: bool
@@ -37,7 +37,7 @@ class Answer:
 class Sources:
     """Where everything came from, for people: paths, what was left out of the data set, how the policy was trained.
 
-    `training` is None where that is not known: a model directory that no run has left, or somebody else's samples.
+    `training` is None where that is not known: a model directory that no run has left, or samples from a file.
     `num_problems` is how many problems the data set has, of which an evaluation may take some. `format_reason` says
     why the policy was asked in its format. Both are unknown in results of earlier versions.
     """
@@ -146,7 +146,7 @@ def summarise(
     ks: Sequence[int],
     seconds: float,
 ) -> EvaluationResults:
-    """Count and estimate; `samples` is empty for answers that somebody else made, `answers` are the texts judged."""
+    """Count and estimate; `samples` is empty for answers from a file, `answers` are the texts judged."""
     problems = _problem_results(task_ids, judgements)
     estimates, warnings = _estimates(problems, ks)
     counts = _counts(answers, judgements)

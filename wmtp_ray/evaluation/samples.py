@@ -1,4 +1,4 @@
-"""samples.jsonl and verdicts.jsonl: answers and verdicts, written as they come. `given_samples.py` reads anyone's.
+"""samples.jsonl and verdicts.jsonl: answers and verdicts, written as they come. `given_samples.py` reads other files.
 
 A line of samples.jsonl is what human-eval and EvalPlus read, with more keys than they look at:
 
@@ -46,12 +46,12 @@ class Sample:
 
     @property
     def place(self) -> Place:
-        """What a sample is found by."""
+        """The key of a sample: problem and number."""
         return self.task_id, self.sample
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing but blanks is to be judged."""
+        """Whether the judged part is blank."""
         return not self.answer.strip()
 
 

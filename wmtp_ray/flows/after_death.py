@@ -1,9 +1,9 @@
-"""What a Ray of our own leaves when its driver is killed: within seconds, nothing.
+"""End all processes of our own Ray within seconds when its driver is killed.
 
-Ray's processes end by themselves when their driver is gone, but for some: its two agents first tell the driver that
-the raylet is gone, for which Ray 2.60 gives them a minute whoever still listens, and a worker can miss the end for
-longer. So a process of its own remembers what the driver has started, looks whether it lives, and ends after it what
-has not ended.
+Most processes of Ray exit when their driver is gone. Two agents first notify the driver that the raylet is gone, for
+which Ray 2.60 allows them a minute even if the driver is dead, and a worker can miss the shutdown for longer. So a
+watchdog process records what the driver has started, checks whether the driver lives, and after its death ends every
+recorded process that still runs.
 """
 
 import os
@@ -19,7 +19,7 @@ _BY_ITSELF_S = 5.0  # for Ray's processes to end by themselves
 
 @contextmanager
 def nothing_left_after_death() -> Iterator[None]:
-    """Have what this process starts inside the block ended, should it be killed there."""
+    """If this process is killed inside the block, end what it has started there."""
     command = [sys.executable, "-m", __name__, str(os.getpid())]
     nothing = subprocess.DEVNULL
     # In a session of its own: Ctrl-C and the end of a terminal are the driver's to answer.

@@ -38,7 +38,7 @@ _CONNECT_ATTEMPTS = {"RAY_gcs_server_port_wait_time_s": "3"}
 
 @contextmanager
 def joined(num_cpus: int | None) -> Iterator[None]:
-    """Be connected to Ray inside this block; leave it as it was found.
+    """Connect to Ray for this block; afterwards restore the state that was found.
 
     `num_cpus` is what a cluster of our own declares (None: what Ray finds); one that runs already has its own number.
     Raises ConfigError where RAY_ADDRESS names no cluster, or one that refuses us, or a Ray of our own cannot start.
@@ -112,7 +112,7 @@ def _no_port_for_jobs() -> Iterator[None]:
 
 
 def _leave(started: list[psutil.Process]) -> None:
-    """Leave Ray, and see to it that nothing is left of what was started on joining it: workers can miss the end."""
+    """Disconnect from Ray and end all processes that joining has started: workers can miss Ray's shutdown."""
     import ray
 
     family = [*started]
@@ -143,14 +143,14 @@ def _join_running(address: str) -> None:
     except (OSError, ValueError, RayError) as error:
         token = "found" if has_token() else "none found"
         raise ConfigError(
-            f"The cluster at RAY_ADDRESS={address} did not let us in (token: {token}; RAY_AUTH_MODE: "
+            f"The cluster at RAY_ADDRESS={address} refused the connection (token: {token}; RAY_AUTH_MODE: "
             f"{os.environ.get('RAY_AUTH_MODE', 'not set')}): {error}. Copy the token of its head "
             "(`ray get-auth-token` there) to ~/.ray/auth_token, or unset RAY_ADDRESS to run on this machine alone"
         ) from error
 
 
 def require_resources(needed: Resources) -> None:
-    """Refuse what the connected cluster can never place, naming the knobs. Call inside `joined`."""
+    """Refuse what the connected cluster can never place, naming the settings to change. Call inside `joined`."""
     import ray
 
     found = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """`wmtp doctor`: would a run work here? Looks at the machine and at what a configuration needs; starts nothing.
 
-What stops a start is asked where launch asks it (`start_checks.py`, `run_directory.py`, `prepare.py`), so that the two
-cannot disagree. The machine's part is `findings.py`; here are the configuration, its files, index and estimate.
+Doctor and launch call the same checks (`start_checks.py`, `run_directory.py`, `prepare.py`), so that the two cannot
+disagree. The machine's part is `findings.py`; here are the configuration, its files, index and estimate.
 """
 
 import shutil
@@ -32,7 +32,7 @@ from wmtp_ray.preflight.start_checks import start_checks
 from wmtp_ray.preflight.writable import why_not_writable
 from wmtp_ray.text_tables import table
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card
-from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
 _MARKS = {"ok": "  ok  ", "warning": " warn ", "problem": "  NO  "}
@@ -85,7 +85,7 @@ def doctor(words: Sequence[str]) -> DoctorReport:
 
 
 def _look_at_files(config: RunConfig) -> list[Finding]:
-    """Presence first; what is present is then read as a run would read it."""
+    """Check that the files exist, then read them as a run would."""
     findings = [_tried(_FILES, lambda: check_files(config), "all present")]
     findings += [Finding("warning", "earlier name", said, "read as it is; rename it") for said in earlier_names(config)]
     if config.tokenizer.path.is_file() and ModelFolder(config.model.path).params.is_file():
@@ -166,7 +166,7 @@ def _look_at_disk(config: RunConfig, estimate: RunEstimate | None) -> list[Findi
 
 
 def _look_at_run(config: RunConfig, *, resume: bool, others: list[Finding]) -> list[Finding]:
-    """Look for a run of this name, and plan as a run would where nothing has to be built or mended before."""
+    """Look for a run of this name, and plan as a run would where nothing has to be built or fixed before."""
     run = _tried("run", lambda: check_run_directory(config, resume=resume), config.run_name)
     if any(finding.level == "problem" for finding in (run, *others)) or not _has_fresh_indexes(config):
         return [run]
@@ -195,7 +195,7 @@ def _checkpoint_bytes(config: RunConfig, estimate: RunEstimate) -> int:
 
 
 def _tried(subject: str, look: Callable[[], str | None], found: str = "") -> Finding:
-    """Turn a check that raises into a finding; its message says what to do."""
+    """Turn a check's error into a finding; its message says what to do."""
     try:
         said = look()
     except WmtpError as error:

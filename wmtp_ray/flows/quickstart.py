@@ -1,10 +1,10 @@
-"""`make quickstart`: from nothing to a table that compares what is comparable.
+"""`make quickstart`: from an empty storage to a table that compares arms of equal training.
 
 Generated problems, a tokenizer trained on them, a nano multi-token model, a short ordinary training to have something
 to weigh. From there three arms take the same number of steps: `baseline` on correct programs alone, `verifiable`
 through a critic, and `shuffled`, its control. Each is evaluated on problems never seen, by running what it writes.
 
-It uses the same doors as a real run: files on disk, configurations by name, the flow. Only the sizes are small.
+It uses the same code paths as a real run: files on disk, configurations by name, the flow. Only the sizes are small.
 """
 
 import time
@@ -107,7 +107,7 @@ def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles
 
 
 def quickstart_base(storage_root: Path, now: datetime) -> RunConfig:
-    """Return the run that all arms start from: ordinary training on correct programs, which nobody compares."""
+    """Return the run that all arms start from: ordinary training on correct programs, which is not compared."""
     return _configured("base", "baseline", storage_root, now, f"train.max_steps={BASE_STEPS}", "stages=[0,2]")
 
 

@@ -25,7 +25,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ArtifactError(f"{path} is not JSON: found {kind.name}; {kind.remedy}") from error
         raise ArtifactError(
             f"{path} is not JSON: {error}. It is cut short or was edited: take the one that was published with the "
-            "weights, or mend the line."
+            "weights, or fix the line."
         ) from error
     if not isinstance(content, dict):
         raise ArtifactError(

@@ -1,4 +1,4 @@
-"""Which keys of a model's description may be read over: a key that nobody knows may decide over the forward pass.
+"""Which keys of a model's description may be ignored: an unknown key may change the forward pass.
 
 A description (config.json, the metadata of a GGUF file, params.json) is read with three lists: keys that are read, keys
 that never change the forward pass, and keys that change nothing as long as they have one of certain values. Any other
@@ -16,7 +16,7 @@ _SHOWN = 60  # characters of a value in a message
 def deciding_keys(
     written: Mapping[str, Any], *, read: Collection[str], harmless: Collection[str], neutral: Neutral
 ) -> list[str]:
-    """Return each key that may change the forward pass and that nobody reads, as `key = value`.
+    """Return each key that may change the forward pass and that is not read, as `key = value`.
 
     A key whose value is None is as good as absent.
     """

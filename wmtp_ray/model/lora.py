@@ -7,8 +7,8 @@ so that a fresh adapter changes nothing (Hu et al. 2021, equation 3). peft renam
                                              layers.0.attention.wq.lora_A.default.weight
                                              layers.0.attention.wq.lora_B.default.weight
 
-Functions from names to tensors know these names and nothing else does. What is trained beside the adapters is
-the policy's to say; a checkpoint keeps their `AdapterSpec` beside them.
+Functions from names to tensors know these names and nothing else does. `Policy` decides what
+is trained beside the adapters; a checkpoint keeps their `AdapterSpec` beside them.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """What adapters fit: their shape, and the SHA-256 of the weights file they were trained on."""
+    """The shape of adapters, and the SHA-256 of the weights file that they were trained on."""
 
     rank: int
     alpha: int
@@ -34,7 +34,7 @@ class AdapterSpec:
 
     @property
     def scale(self) -> float:
-        """What B A is multiplied by."""
+        """The factor of B A."""
         return self.alpha / self.rank
 
 
@@ -58,7 +58,7 @@ def attach_adapters(module: nn.Module, lora: LoraConfig, seed: int) -> None:
 
 
 def is_adapter(name: str) -> bool:
-    """Tell an adapter's tensor from one of the base."""
+    """Whether a tensor belongs to an adapter, by its name."""
     return name.endswith((_A, _B))
 
 
@@ -74,7 +74,7 @@ def adapter_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def base_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state without its adapters, under the names that the base had before they came."""
+    """Return a state without its adapters, under the names that the base had before they were attached."""
     return {name.replace(_BASE, ".weight"): tensor for name, tensor in tensors.items() if not is_adapter(name)}
 
 

@@ -1,6 +1,6 @@
 """The policy: a multi-token transformer, with adapters or without, and a value head on its trunk.
 
-It runs the trunk once and hands out states; losses, weights and sharding are elsewhere. Norm and embedding are shared
+It runs the trunk once and returns states; losses, weights and sharding are elsewhere. Norm and embedding are shared
 by the value path and all prediction heads.
 
 Shape suffixes: B sequences (1: flat batches), T positions, D model width.
@@ -63,7 +63,7 @@ class Policy(nn.Module):
         return {name: tensor for name, tensor in state.items() if is_adapter(name) or name.startswith("value_head.")}
 
     def merged(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a whole `state_dict` of this policy as one without adapters has it; what has none is not copied."""
+        """Return the `state_dict` of this policy with adapters merged; a tensor without an adapter is not copied."""
         if self.adapters is None:
             return state
         return merge_adapters(base_tensors(state), adapter_tensors(state), self.adapters.scale)

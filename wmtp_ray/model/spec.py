@@ -1,7 +1,7 @@
 """The description of a model: params.json read strictly, and the sizes that follow. It builds nothing, without torch.
 
-`vendor.model_args.ModelArgs` holds the fields, their defaults and the shapes that `Transformer` is built with. Nobody
-but this module reads or writes a params.json. Letters in comments: D width, V vocabulary.
+`vendor.model_args.ModelArgs` holds the fields, their defaults and the shapes that `Transformer` is built with. No
+other module reads or writes a params.json. Letters in comments: D width, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -129,7 +129,7 @@ def _kinds(name: str) -> set[type]:
 
 
 def _require_known_keys(params: Mapping[str, Any], path: Path) -> None:
-    """Raise an ArtifactError for a key that may change the forward pass and that nobody reads."""
+    """Raise an ArtifactError for a key that may change the forward pass and that is not read."""
     if params.get("use_scaled_rope"):
         raise ArtifactError(
             f"{path}: found use_scaled_rope, the scaled rotary positions of LLaMA 3.1, expected unscaled ones: no "

@@ -1,8 +1,8 @@
 """Which of the mandatory baselines a critic beats on held-out problems, in numbers and in words.
 
-The gate asks for little (`gate_limits`: not collapsed, no shortcut, no leak), so passing it is no praise: a critic may
-pass and know less than an unordered set of tokens. Whoever says that it passes says this too. Reads the metrics that
-`CriticHealth.metrics` names, so it works on what a run has saved.
+The gate asks for little (`gate_limits`: not collapsed, no shortcut, no leak), so passing it says little: a critic may
+pass and predict worse than an unordered set of tokens. So every message about a passed gate includes the standing.
+Reads the metrics that `CriticHealth.metrics` names, so it works on what a run has saved.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def baseline_standings(metrics: Mapping[str, float]) -> list[BaselineStanding]:
 
 
 def standing_words(metrics: Mapping[str, float]) -> list[str]:
-    """Say what the critic does not beat, what it beats and what nobody measured: at most three sentences."""
+    """Describe which baselines the critic does not beat, beats, and which were not measured, in at most 3 sentences."""
     standings = baseline_standings(metrics)
     lost = [f"{each.name} ({_list(each.lost)})" for each in standings if each.lost]
     beaten = [f"{each.name} ({_list(each.measures)})" for each in standings if each.measures and not each.lost]

@@ -1,4 +1,4 @@
-"""Is this critic worth listening to? Its numbers on held-out problems, beside what they must be compared with.
+"""The health of a critic: its measures on held-out problems, beside the baselines that they must be compared with.
 
 Pure numpy over a list of judged responses; it neither runs a critic nor knows thresholds (the gate gets them). A
 number that the data cannot give (one class only, no pair) is absent from the metrics, never 0. Definitions:

@@ -30,7 +30,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class MinimalPairHealth:
-    """Means over minimal pairs; None where no pair could say. `chance` is what a random token would reach.
+    """Means over minimal pairs; None where no pair gives a number. `chance` is what a random token would reach.
 
     `drop_at_edit_auc`: within the wrong program, does V drop more over the edit's tokens than over the others? Its
     control, `drop_at_edit_auc_twin`, asks the same of the same place in the correct program. The standard error counts
@@ -65,7 +65,7 @@ def edited_spans(tokens_a: npt.NDArray[np.int64], tokens_b: npt.NDArray[np.int64
 
 
 def is_minimal(correct: Trace, incorrect: Trace, *, max_edit_frac: float) -> bool:
-    """Say whether the responses differ, and only in a span of at most `max_edit_frac` of either."""
+    """Whether the responses differ, and only in a span of at most `max_edit_frac` of either."""
     spans = edited_spans(correct.tokens, incorrect.tokens)
     if spans is None:
         return False
@@ -112,7 +112,7 @@ def _first_difference(correct: Trace, incorrect: Trace) -> float | None:
 
 
 def _largest_drop(correct: Trace, incorrect: Trace) -> tuple[bool, float] | None:
-    """Say whether the wrong program's largest drop lies in the edit, and how likely a random token would."""
+    """Return whether the wrong program's largest drop lies in the edit, and the chance that a random token does."""
     changes = np.diff(incorrect.values)
     spans = edited_spans(correct.tokens, incorrect.tokens)
     assert spans is not None, "a minimal pair differs"

@@ -27,7 +27,7 @@ ALL_ROWS = "all"
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
-    """The candidates by bin, and where the others went."""
+    """The candidates by bin, and the counts of rows that were left out."""
 
     bins: tuple[str, ...]
     row_ids_by_bin: tuple[Int32, ...]  # half the memory of what holds millions of rows
@@ -85,7 +85,7 @@ def largest_remainder(total: int, weights_K: npt.NDArray[np.float64]) -> Int64:
 
 
 def allot(wanted_K: Int64, weights_K: npt.NDArray[np.float64], available_K: Int64) -> Int64:
-    """Give every bin what it wants as far as it has rows; what dry bins miss goes to the others.
+    """Give every bin the rows it wants as far as it has them; the other bins supply what exhausted bins lack.
 
     The missing rows are shared by weight among the bins that this phase weighs and that have rows left; when all of
     those are dry, by rows left among all bins. Needs sum(wanted) <= sum(available). Example: wanted [6, 4, 0] by

@@ -1,6 +1,6 @@
 """Stage 1's rows (the critic's pretraining) and the held-out rows that its health is measured on.
 
-Which rows of a problem go together is `pairs`'; here are the filters, the epochs and the account. C candidates, P
+`pairs` decides which rows of a problem go together; here are the filters, the epochs and the counts. C candidates, P
 planned rows.
 """
 
@@ -138,7 +138,7 @@ def _draw(index: RowIndex, available: Int64, critic_stage: CriticStageConfig) ->
 
 
 def _phase(index: RowIndex, row_ids_P: Int64, num_steps: int, critic_stage: CriticStageConfig) -> PlannedPhase:
-    """Describe the whole stage as one phase whose bins are the two classes; unbalanced, each wants what it has."""
+    """Describe the whole stage as one phase with the two classes as bins; unbalanced, each bin wants its own rows."""
     sampling = critic_stage.sampling
     num_correct = int(index.is_correct_R[row_ids_P].sum())
     rows = {"correct": num_correct, "incorrect": len(row_ids_P) - num_correct}

@@ -92,7 +92,7 @@ def _look_at_package(name: str, pinned: str | None) -> Finding:
 
 
 def look_at_judge() -> list[Finding]:
-    """The isolation that this machine gives to model-written programs, found by trying."""
+    """Find by trying the isolation that this machine gives to model-written programs."""
     from wmtp_ray.evaluation.judge import Judge
 
     try:

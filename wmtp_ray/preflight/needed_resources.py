@@ -1,4 +1,4 @@
-"""CPUs and GPUs that runs hold at a time, stage by stage: the one sum that everybody asks.
+"""CPUs and GPUs that runs hold at a time, stage by stage: the one calculation that all callers use.
 
 Asked by launch, doctor, the joined cluster, the evaluation and the sweep; asks no cluster itself.
 """
@@ -26,7 +26,7 @@ class Resources:
     knobs: str
 
     def refusal(self, name: str, needed: float, where: str, found: float) -> str:
-        """Say that `where` has too little of `CPU` or `GPU`."""
+        """Return the message that `where` has too little of `CPU` or `GPU`."""
         knobs = self.knobs.replace("NAME", f"{name.lower()}s")
         hint = " (on this machine alone: raise cluster.num_cpus)" if name == "CPU" else ""
         return f"{self.subject} asks for {needed:g} {name}s, {where} has {found:g}. Lower {knobs}{hint}"

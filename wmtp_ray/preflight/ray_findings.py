@@ -1,6 +1,6 @@
-"""What `wmtp doctor` says of other Rays on this machine: none stops a run here, each can stop a job or surprise.
+"""What `wmtp doctor` reports of other Rays on this machine: none stops a run here, each can stop a job or surprise.
 
-Whether a Ray can start or be joined is `ray_place.py`'s to say. Reads files, sockets and processes; starts no Ray.
+`ray_place.py` checks whether a Ray can start or be joined. Reads files, sockets and processes; starts no Ray.
 """
 
 import os
@@ -35,7 +35,7 @@ def _look_at_last_head() -> Iterator[Finding]:
     host, _, port = address.rpartition(":")
     reason = why_not_answering(host, port)
     if reason is not None:
-        found = f"{address_file()} names {address}, where nobody answers ({reason}): its head ended without `ray stop`"
+        found = f"{address_file()} names {address}, where no Ray answers ({reason}): its head ended without `ray stop`"
         remedy = f"rm {address_file()}; our runs do not read it, `ray status` and others do"
         yield Finding("warning", "Ray head", found, remedy)
         return
@@ -44,7 +44,7 @@ def _look_at_last_head() -> Iterator[Finding]:
 
 
 def _look_at_agent(address: str) -> Iterator[Finding]:
-    """Look who holds the port at which the head's agent takes jobs: an agent that finds it taken serves none, ever."""
+    """Find the process that holds the head agent's port for jobs: an agent that finds it taken never takes jobs."""
     for raylet in psutil.process_iter(["name"]):
         if raylet.info["name"] != _RAYLET:
             continue

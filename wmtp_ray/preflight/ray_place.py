@@ -1,6 +1,7 @@
 """Where Ray would run, and what it needs there before it starts: an address, a folder for its sockets, a token.
 
-Imports no Ray. Refuses at once and with a remedy what Ray would end a start over after seconds, with a traceback.
+Imports no Ray. Refuses at once, with a remedy, conditions under which Ray itself would fail after seconds with a
+traceback.
 """
 
 import os
@@ -86,7 +87,7 @@ def _largest_pid() -> int:
 
 
 def _check_token_place() -> None:
-    """A Ray of our own writes a token into the home where there is none."""
+    """Refuse a home directory into which a Ray of our own cannot write its token, where there is none yet."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or has_token():
         return
     home = Path.home()
@@ -122,7 +123,7 @@ def check_address(address: str) -> None:
 
 
 def why_not_answering(host: str, port: str) -> str | None:
-    """Return why nobody could be connected to, or None."""
+    """Return why no connection to the address was possible, or None."""
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PORT_TIMEOUT_S).close()
     except (OSError, OverflowError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""A run's folder: claimed by a new run, continued by a resumed one, and only as the run it was started as."""
+"""A run's folder: claimed by a new run, continued by a resumed one, and only with the settings it was started with."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from wmtp_ray.plan.run_plan import RunPlan, load_plan
 
 
 def check_run_directory(config: RunConfig, *, resume: bool) -> None:
-    """An existing run is continued only when asked, and only with the same configuration; evaluated without asking."""
+    """Refuse to continue a run without --resume or with another configuration; an evaluation needs no --resume."""
     saved = config.folder.config
     if saved.exists() and not resume and config.stages != (3,):
         raise ConfigError(
@@ -26,7 +26,7 @@ def check_run_directory(config: RunConfig, *, resume: bool) -> None:
 
 
 def check_plans(config: RunConfig, plans: Mapping[int, RunPlan]) -> None:
-    """A run goes on only with the steps it was started with: its data and tokenizer files are the same."""
+    """Refuse to resume with other steps than the run was started with: its data or tokenizer files have changed."""
     if not config.run_dir.is_dir():
         return
     for stage, plan in plans.items():
@@ -53,7 +53,7 @@ def _what_moved(before: RunPlan, now: RunPlan) -> str:
 
 
 def claim_run_directory(config: RunConfig) -> None:
-    """Make the run's folder and say in it what was asked for; a resumed run keeps what it was started with."""
+    """Make the run's folder and save its configuration there; a resumed run keeps the saved one."""
     saved = config.folder.config
     if saved.exists():
         return
@@ -68,7 +68,7 @@ def claim_run_directory(config: RunConfig) -> None:
 
 
 def _require_same(saved: RunConfig, asked: RunConfig) -> None:
-    """A resumed run must be the run it continues; what concerns only the machine or the evaluation may change."""
+    """Refuse to resume with other settings; those that concern only the machine or the evaluation may change."""
     before, after = _flat(saved), _flat(asked)
     if asked.stages == (3,):
         before["stages"] = after["stages"]  # what was trained may be evaluated again, and otherwise
@@ -96,6 +96,6 @@ def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]
 
 
 def release_run_directory(config: RunConfig) -> None:
-    """Give up a folder in which nothing has been trained, so that the mended command can start the same run."""
+    """Release a folder in which nothing has been trained, so that the corrected command can start the same run."""
     if not config.folder.is_begun:
         shutil.rmtree(config.run_dir, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Can a run start here? One list, asked by launch, `--dry-run`, sweeps, evaluations and `wmtp doctor` alike.
+"""Can a run start here? One list of checks for launch, `--dry-run`, sweeps, evaluations and `wmtp doctor`.
 
 A check raises a ConfigError that says what was found, what was expected and what to do, or returns what it found. None
 imports torch or Ray, starts anything or leaves anything behind. What only a cluster elsewhere knows (RAY_ADDRESS), its

@@ -1,4 +1,4 @@
-"""Whether a place can be written, found by trying: permissions alone do not tell of read-only mounts, or of root."""
+"""Find by trying whether a place can be written: permissions alone do not show read-only mounts, or root's rights."""
 
 import errno
 import os

@@ -41,7 +41,7 @@ class Arm:
 
     @property
     def role(self) -> Role:
-        """What it is compared for: the method, what it is compared with, or a control."""
+        """Its role in comparisons: the method, a baseline, or a control."""
         return arm_named(self.weighting).role
 
     @property
@@ -91,7 +91,7 @@ def reference_arm(arms: Sequence[Arm]) -> Arm:
 
 
 def confounds(arm: Arm, base: Arm, dataset: str | None = None) -> tuple[str, ...]:
-    """Return, as clauses, what in the training of two arms forbids to credit a difference to the method.
+    """Return, as clauses, differences in the training of two arms that confound the comparison of the method.
 
     Of an evaluation on `dataset` it is the training of the policies that were evaluated, which may be checkpoints.
     """
@@ -100,7 +100,7 @@ def confounds(arm: Arm, base: Arm, dataset: str | None = None) -> tuple[str, ...
 
 
 def caution(arm: Arm, base: Arm, dataset: str | None = None) -> str | None:
-    """Return the sentence that a verdict on two arms needs beside it, None where nothing but the method differs."""
+    """Return the caution that belongs to a verdict on two arms, None where only the method differs."""
     found = _training_differences(arm, base, dataset)
     return next((words for each in found if (words := each.caution) is not None), None)
 

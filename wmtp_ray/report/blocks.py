@@ -89,7 +89,7 @@ class Listings:
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that no file of the runs has: what, and the command that makes it."""
+    """A note that no file of the runs has something: what is missing, and the command that makes it."""
 
     kind: ClassVar = "missing"
     what: str

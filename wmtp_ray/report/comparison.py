@@ -53,7 +53,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class DatasetComparison:
-    """All arms that were evaluated on the same problems of a data set; `left_out` says who was not, and why.
+    """All arms that were evaluated on the same problems of a data set; `left_out` names the others and the reason.
 
     `num_problems` is "3 of 6" where the data set has more problems.
     """

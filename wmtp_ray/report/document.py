@@ -8,15 +8,15 @@ from wmtp_ray.report.comparison import compare_datasets
 from wmtp_ray.report.page import render_page
 from wmtp_ray.report.saved_run import SavedRun
 from wmtp_ray.report.saved_sweep import SavedSweep
-from wmtp_ray.report.sections.critic import critic_section
-from wmtp_ray.report.sections.learning import learning_section
-from wmtp_ray.report.sections.pace import throughput_section, waiting_section
-from wmtp_ray.report.sections.pass_at_k import pass_at_k_section
-from wmtp_ray.report.sections.record import configuration_section, warnings_section
-from wmtp_ray.report.sections.summary import arms_in_words, summary_section
-from wmtp_ray.report.sections.sweep import sweep_section
-from wmtp_ray.report.sections.tokens import tokens_section
-from wmtp_ray.report.sections.weights import weights_section
+from wmtp_ray.report.sections.critic_section import critic_section
+from wmtp_ray.report.sections.learning_section import learning_section
+from wmtp_ray.report.sections.pace_section import throughput_section, waiting_section
+from wmtp_ray.report.sections.pass_at_k_section import pass_at_k_section
+from wmtp_ray.report.sections.record_section import configuration_section, warnings_section
+from wmtp_ray.report.sections.summary_section import arms_in_words, summary_section
+from wmtp_ray.report.sections.sweep_section import sweep_section
+from wmtp_ray.report.sections.tokens_section import tokens_section
+from wmtp_ray.report.sections.weights_section import weights_section
 
 MOST_SWEPT_POINTS = 6  # whose runs are shown in full
 

@@ -156,7 +156,7 @@ def _program(title: str, trace: TokenTrace, block: Programs) -> Program:
 
 
 def visible(text: str) -> str:
-    """Give a token that only breaks the line something to colour."""
+    """Return a token's text; a token of blanks only gets a visible mark at each line break, to show its colour."""
     if text == "<end>":
         return "⟨end⟩"
     return text.replace("\n", "↵\n") if not text.strip() else text
@@ -233,6 +233,6 @@ def _inline(name: str) -> Markup:
 
 
 def _plotly() -> Markup:
-    """Plotly's own bundle; nothing in it may end the script element that it stands in."""
+    """Return Plotly's own bundle; nothing in it may end its script element."""
     source = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     return Markup(source.replace("</script", "<\\/script"))

@@ -1,7 +1,7 @@
 """What the quickstart found: one record of its arms, quickstart.json, and the sentences that it may claim.
 
 Arms are compared after equal training from one start, problem by problem; the sentence says who solves more and by how
-much, or that nothing can be told, and why that is to be expected of these data. Trains and evaluates nothing.
+much, or that no difference is shown, and why these data make that likely. Trains and evaluates nothing.
 """
 
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ def differences_between(results: Mapping[str, EvaluationResults]) -> dict[str, E
 
 
 def verdict_sentences(results: Mapping[str, EvaluationResults]) -> list[str]:
-    """Say what the last table shows: how equal the training was, who solves more, and why not to expect more."""
+    """Describe the last table: how equal the training was, which arm solves more, and why not to expect more."""
     differences = differences_between(results)
     against_baseline = differences[f"{METHOD} minus {BASELINE}"]
     sentences = [_equality(results), _who(METHOD, BASELINE, results, against_baseline)]
@@ -128,14 +128,14 @@ def _who(name: str, other: str, results: Mapping[str, EvaluationResults], differ
     problems = f"{difference.num_problems} held-out problems"
     if difference.low > 0:
         return f"{name} solves more of the {problems} than {other}: {numbers}."
-    return f"Nothing can be told between {name} and {other} on {problems}: {numbers}, which holds 0."
+    return f"No difference is shown between {name} and {other} on {problems}: {numbers}, which holds 0."
 
 
 def _placement(difference: Estimate) -> str:
     if difference.low > 0:
         return f"{CONTROL} has the same weights at other tokens of a program, so it matters where they lie."
     if difference.high < 0:
-        return f"{CONTROL} has the same weights at other tokens of a program, so their places did harm."
+        return f"{CONTROL} has the same weights at other tokens of a program, so the placement did harm."
     return (
         f"{CONTROL} has the same weights at other tokens of a program, so nothing shows that it matters where they lie."
     )

@@ -25,7 +25,7 @@ _RUN_NUMBERS = {
 
 
 def critic_table(critic: CriticFindings) -> str:
-    """What the critic can tell, and what predictors tell that see next to nothing of a program."""
+    """The critic's measures, beside those of baselines that see almost nothing of a program."""
     verdict = "fails" if critic.failures else "passes"
     standings = baseline_standings(critic.metrics)
     lost = [each.name for each in standings if each.lost]

@@ -1,4 +1,4 @@
-"""A run as its folder tells it: what is there, None or empty for what is not. Reads JSON and YAML, computes nothing.
+"""A run read from its folder: what is there, None or empty for what is not. Reads JSON and YAML, computes nothing.
 
 config.yaml is read as it is, not against today's schema: a report is for runs of any age.
 """
@@ -69,7 +69,7 @@ class SavedRun:
 
 
 def is_run(path: Path) -> bool:
-    """Say whether a folder is one of a run that was started."""
+    """Whether a folder belongs to a run that was started."""
     return RunFolder(path).config.is_file()
 
 

@@ -1,4 +1,4 @@
-"""A sweep as its folder tells it: sweep.json, and the runs of its trials that left anything. Ranks nothing itself."""
+"""A sweep read from its folder: sweep.json, and the runs of its trials that left anything. Ranks nothing itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class SavedSweep:
 
 
 def is_sweep(path: Path) -> bool:
-    """Say whether a folder is one of a sweep that has begun."""
+    """Whether a folder belongs to a sweep that has begun."""
     return SweepFolder(path).result.is_file()
 
 

@@ -1,4 +1,4 @@
-"""What numbers of several runs say together: paired differences and their tests.
+"""Statistics over several runs: paired differences and their tests.
 
 Seeds are few, so every p-value stands beside the smallest one that so many seeds can give at all. Intervals are those
 of `wmtp_ray/intervals.py`. Knows neither runs nor files.

@@ -46,7 +46,7 @@ class StepWeights:
 
 
 class Scorer(Protocol):
-    """What the training step asks of a weighting. Whose scores it reads stands in `config/arms.py`."""
+    """What the training step asks of a weighting. `config/arms.py` names the source of the scores."""
 
     @property
     def needs_policy_losses(self) -> bool:
@@ -82,5 +82,5 @@ def to_micro_batch(scored: ScoredBatch, step: int, seed: int, device: torch.devi
 
 
 def _on_device(array: Float32 | None, device: torch.device) -> Tensor | None:
-    """Arrays from the object store are read-only, hence the copy."""
+    """Copy an array to the device; arrays of the object store are read-only."""
     return None if array is None else torch.tensor(array, device=device)

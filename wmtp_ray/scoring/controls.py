@@ -13,7 +13,7 @@ Control = Callable[[Sequence[Tensor], Sequence[MicroBatch], Ranks], list[Tensor]
 
 
 def keep_weights(weights: Sequence[Tensor], micro_batches: Sequence[MicroBatch], ranks: Ranks) -> list[Tensor]:
-    """The method itself: no control."""
+    """Return the weights unchanged: the method itself."""
     return list(weights)
 
 

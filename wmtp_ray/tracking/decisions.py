@@ -1,4 +1,4 @@
-"""decisions.json: what was decided while a run ran, and so does not stand in its config.yaml.
+"""decisions.json: what was decided while a run ran, which its config.yaml therefore lacks.
 
 | decision | written by, and when |
 |---|---|
@@ -59,7 +59,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one process computes, as it found out itself. Rank 0 speaks for all ranks: stage, first step, number."""
+    """Where one process computes, as it found out itself. Rank 0 records for all ranks: stage, first step, number."""
 
     role: str
     device: str
@@ -126,17 +126,17 @@ def note_start(config: RunConfig, done_before: tuple[int, ...]) -> None:
 
 
 def note_gate(run_dir: Path, gate: GateDecision | None) -> None:
-    """Write down what the gate said."""
+    """Record the gate's decision."""
     _write(run_dir, replace(read_decisions(run_dir), gate=gate))
 
 
 def note_weighting(run_dir: Path, weighting: str) -> None:
-    """Write down what stage 2 begins with."""
+    """Record the weighting that stage 2 begins with."""
     _write(run_dir, replace(read_decisions(run_dir), weighting=weighting))
 
 
 def note_evaluation(run_dir: Path, evaluation: dict[str, EvaluatedAs], not_evaluated: tuple[str, ...]) -> None:
-    """Write down how stage 3 asks and judges."""
+    """Record the formats and the judge's settings of stage 3."""
     _write(run_dir, replace(read_decisions(run_dir), evaluation=evaluation, not_evaluated=not_evaluated))
 
 
@@ -150,7 +150,7 @@ def note_place(run_dir: Path, place: Place) -> None:
 
 
 def _places(run_dir: Path) -> Iterator[Place]:
-    """A line that a full disk has cut says nothing."""
+    """Read the saved places; skip a line that a full disk has cut."""
     path = RunFolder(run_dir).places
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         if is_json(line):
@@ -158,7 +158,7 @@ def _places(run_dir: Path) -> Iterator[Place]:
 
 
 def _versions() -> dict[str, str]:
-    """Of a checkout that is run without an installation the package has none."""
+    """Return the versions of packages; a checkout without an installation has none of its own."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):

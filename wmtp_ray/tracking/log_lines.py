@@ -20,7 +20,7 @@ _BEGIN = re.compile(
 
 @dataclass(frozen=True)
 class LogLine:
-    """What one process said at one moment; `text` is all of it as it stands in the file."""
+    """One record of a process's log; `text` is all of it, as in the file."""
 
     time: str
     level: str
@@ -43,11 +43,11 @@ class LogTail:
             self._read_bytes = {path: path.stat().st_size for path in self._files()}
 
     def processes(self) -> list[str]:
-        """Return the names of the processes that have said something."""
+        """Return the names of the processes that have logged anything."""
         return [path.name.removesuffix(LOG_SUFFIX) for path in self._files()]
 
     def new(self) -> list[LogLine]:
-        """Return what has been said since the last call, in order of time."""
+        """Return the lines that have come since the last call, in order of time."""
         lines = [line for path in self._files() for line in parse_lines(self._new_text(path))]
         return sorted(lines, key=lambda line: line.time)
 

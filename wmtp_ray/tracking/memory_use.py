@@ -29,7 +29,7 @@ class Peak:
     measured_as: str
 
     def warning(self, whose: str) -> str | None:
-        """Say that the estimate was off by more than `TOLERANCE`; None where it was not, or where nobody knows."""
+        """Return a warning if the estimate was off by more than `TOLERANCE`, None otherwise or if that is unknown."""
         measured = self.measured_bytes
         if measured is None or abs(self.estimated_bytes - measured) <= TOLERANCE * measured:
             return None

@@ -1,4 +1,4 @@
-"""Follows a metrics.jsonl that somebody else writes, line by line as it grows. Writes nothing."""
+"""Follows a metrics.jsonl that another process writes, line by line as it grows. Writes nothing."""
 
 import os
 from pathlib import Path

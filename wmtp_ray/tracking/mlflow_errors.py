@@ -1,4 +1,4 @@
-"""Why MLflow did not take something, as a user can mend it: what was found, and what to do. Never cut in its middle."""
+"""Explain MLflow's errors to the user: what was found, and what to do. Messages are never cut in the middle."""
 
 import re
 import shlex
@@ -12,7 +12,6 @@ SQLITE_PREFIX = "sqlite:///"
 MAX_FOUND_CHARS = 300
 _CONTENT_STATUSES = (400, 413, 422)
 _CHECK_URI = "check that it runs and that tracking.mlflow_uri is right, or set tracking.mlflow=false"
-_SCHEMAS = re.compile(r"out-of-date database schema \(found version (\w+), but expected (\w+)\)")
 _FILE_CAUSES = {
     "unable to open database file": ("cannot be opened", "give this user the right to write it and its folder"),
     "readonly database": ("cannot be written", "give this user the right to write it and its folder"),
@@ -33,7 +32,7 @@ class Cause:
 
 
 class MlflowUnusable(Exception):
-    """MLflow answers, and takes nothing of this run until somebody mends the cause."""
+    """MLflow answers, but refuses all data of this run until the user removes the cause."""
 
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause.found)
@@ -41,7 +40,7 @@ class MlflowUnusable(Exception):
 
 
 def experiment_deleted(uri: str, name: str, experiment_id: str) -> MlflowUnusable:
-    """Say that the experiment was deleted and how it comes back."""
+    """Return a message that the experiment was deleted and how it comes back."""
     command = _mlflow(uri, f"experiments restore -x {experiment_id}")
     return MlflowUnusable(
         Cause(
@@ -52,7 +51,7 @@ def experiment_deleted(uri: str, name: str, experiment_id: str) -> MlflowUnusabl
 
 
 def run_deleted(uri: str, run_id: str) -> MlflowUnusable:
-    """Say that the run was deleted while it was written, and how it comes back."""
+    """Return a message that the run was deleted while it was written, and how it comes back."""
     return MlflowUnusable(
         Cause(f"has this run ({run_id}) as deleted", f"`{restore_run_command(uri, run_id)}` restores it")
     )
@@ -99,7 +98,7 @@ def cause_of(error: Exception, uri: str) -> Cause:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell a request whose content is refused from a server that may take it later."""
+    """Whether MLflow refuses the request's content; otherwise a retry may succeed."""
     return not isinstance(error, MlflowUnusable) and _status_of(error) in _CONTENT_STATUSES
 
 

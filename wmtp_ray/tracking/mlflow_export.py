@@ -72,7 +72,7 @@ def export_mlflow_run(uri: str, run: str, out: Path) -> int:
 
 
 def _require_file(uri: str) -> None:
-    """MLflow would make a new, empty file of a mistyped name."""
+    """Refuse a missing sqlite file: MLflow would create an empty one for a mistyped name."""
     path = Path(uri.removeprefix(SQLITE_PREFIX))
     if uri.startswith(SQLITE_PREFIX) and not path.is_file():
         raise ArtifactError(f"{path} does not exist; give the file that runs were tracked in with --uri")

@@ -1,4 +1,4 @@
-"""Names and texts as MLflow takes them: what it would refuse is replaced or cut, and every change is said.
+"""Names and texts as MLflow accepts them: what it would refuse is replaced or cut, and every change is reported.
 
 Nothing here talks to MLflow. The rules are those of MLflow 3.17 (`mlflow/utils/validation.py`).
 """

@@ -1,8 +1,8 @@
 """One MLflow run, synchronously: open or continue it, log to it, end it. Any call may raise and may take seconds.
 
-What MLflow refuses costs itself alone: a batch that is refused is halved until what is refused stands alone; that is
-counted in `lost`, and the rest arrives. `mlflow_sink` keeps all of it away from training. MLflow (3.17) is imported on
-first use: it takes seconds.
+Only what MLflow refuses is lost: a refused batch is halved until the refused item is alone; it is counted in `lost`,
+and the rest is logged. `mlflow_sink` keeps all of it away from training. MLflow (3.17) is imported on first use: it
+takes seconds.
 """
 
 import logging
@@ -71,7 +71,7 @@ class MetricPoint(NamedTuple):
 
 
 class MlflowRun:
-    """An open run. `notes` says what stands there otherwise than here; `lost` counts what was refused, by its kind."""
+    """An open run. `notes` lists values that differ in MLflow; `lost` counts what was refused, by its kind."""
 
     def __init__(self, client: "MlflowClient", target: MlflowTarget, run: "Run", *, continued: bool) -> None:
         self.run_id: str = run.info.run_id
@@ -109,16 +109,16 @@ class MlflowRun:
 
     @property
     def num_params(self) -> int:
-        """How many parameters are not there yet."""
+        """How many parameters MLflow does not have yet."""
         return len(self._params)
 
     @property
     def num_tags(self) -> int:
-        """How many tags are not there yet."""
+        """How many tags MLflow does not have yet."""
         return len(self._tags)
 
     def set_running(self) -> None:
-        """Say that the run goes on, of one that had ended."""
+        """Set the status of a run that had ended back to running."""
         if self.status != "RUNNING":
             self._client.update_run(self.run_id, status="RUNNING")
             self.status = "RUNNING"
@@ -155,7 +155,7 @@ class MlflowRun:
         return [point for point in points if not self._has(point)]
 
     def log_metrics(self, points: Sequence[MetricPoint]) -> None:
-        """Log points; those that are there with the same time stay one."""
+        """Log points; a point that MLflow has with the same time is not stored twice."""
         from mlflow.entities import Metric
 
         def send(batch: Sequence[MetricPoint]) -> None:
@@ -215,7 +215,7 @@ class MlflowRun:
         return refused
 
     def _deletion(self) -> Exception:
-        """Say whether the run was deleted, or its experiment with it."""
+        """Whether the run was deleted, or its experiment with it."""
         info = self._client.get_run(self.run_id).info
         experiment = self._client.get_experiment(info.experiment_id)
         if experiment.lifecycle_stage == _DELETED:
@@ -223,7 +223,7 @@ class MlflowRun:
         return run_deleted(self._target.uri, self.run_id)
 
     def _new_params(self, params: Mapping[str, str]) -> dict[str, str]:
-        """What the run does not have; MLflow lets no parameter change, so those that did are said."""
+        """Return parameters that the run lacks; MLflow lets no parameter change, so note those that have changed."""
         changed = [
             f"parameter {key} stays {self._had.params[key][:60]} there (now {text[:60]}): MLflow keeps the first value"
             for key, text in params.items()

@@ -1,4 +1,4 @@
-"""MLflow beside training, never in its way: a thread of its own talks to the server, and no failure leaves it.
+"""Log to MLflow without delaying training: a background thread talks to the server; its failures never reach training.
 
 | event | what happens |
 |---|---|
@@ -38,7 +38,7 @@ MISSING = "MLflow lacks"  # how a warning begins that `wmtp tracking sync` makes
 
 @dataclass
 class _Outage:
-    """A time in which MLflow took nothing. It is told from the second attempt on: a blip costs nothing."""
+    """A time in which every attempt to log failed. It is reported from the second failure on, so a short one is not."""
 
     cause: Cause
     began_s: float = field(default_factory=time.time)
@@ -106,7 +106,7 @@ class MlflowSink:
         self._thread.join(deadline_s)
 
     def problems(self) -> list[str]:
-        """Say what MLflow lacks at this moment, and what it has otherwise; empty when it is as it should be by now."""
+        """Return what MLflow lacks now and which values differ there; empty when it is up to date."""
         with self._wake:
             notes = list(self._run.notes) if self._run is not None else []
             cause = self._cause()
@@ -116,7 +116,7 @@ class MlflowSink:
         command = f"wmtp tracking sync {shlex.quote(str(self._run_dir))}"
         return [
             f"{MISSING} {self._missing()} of this run: MLflow at {self._address} {cause.found}. metrics.jsonl has "
-            f"every number. To mend it: {cause.remedy}. Then `{command}` sends what is missing",
+            f"every number. To fix it: {cause.remedy}. Then `{command}` sends what is missing",
             *changes,
         ]
 
@@ -132,11 +132,11 @@ class MlflowSink:
         if self._run is not None and self._run.lost.total():
             return Cause(self._run.refusal or "refused some", "the log of the server may say more")
         if self._artifact_failure is not None:
-            return Cause(self._artifact_failure, "see to the place where that experiment keeps artifacts")
+            return Cause(self._artifact_failure, "make the artifact location of that experiment writable")
         return None
 
     def _missing(self) -> str:
-        """Count by kind; what a server has that never answered is not known."""
+        """Count missing items by kind; nothing is known of a server that never answered."""
         run, recorded = self._run, recorded_in(self._run_dir)
         with self._wake:
             left = [each for each in recorded if each.position not in self._sent]
@@ -195,7 +195,7 @@ class MlflowSink:
         since = time.strftime("%H:%M:%S", time.localtime(outage.began_s))
         _LOG.warning(
             f"MLflow at {self._address} {cause.found}, since {since}. Training goes on, metrics.jsonl has every "
-            f"number, and MLflow gets what it lacks when it is back. To mend it: {cause.remedy}"
+            f"number, and MLflow gets what it lacks when it is back. To fix it: {cause.remedy}"
         )
 
     def _tell_end(self, num_sent: int) -> None:
@@ -284,7 +284,7 @@ class MlflowSink:
         self._ended = True
 
     def _is_whole(self) -> bool:
-        """Whether the final status may stand there: FINISHED only beside every point."""
+        """Whether the final status may be set: FINISHED only when every point is there."""
         return self._final_status != "FINISHED" or self._run is None or not self._run.lost["metric"]
 
 

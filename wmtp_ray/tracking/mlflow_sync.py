@@ -41,7 +41,7 @@ class SyncReport:
     notes: Sequence[str] = ()
 
     def render(self) -> str:
-        """Say it in one line, and a line for each note."""
+        """Describe the sync in one line, then each note in a line of its own."""
         sent = f"{counted(self.sent)} were missing and were sent" if self.sent.total() else "nothing was missing"
         lost = f"; not taken: {counted(self.lost)} ({self.refusal})" if self.lost.total() else ""
         head = f"{self.num_points:,} metrics of {self.num_steps:,} steps; MLflow at {self.address} (run {self.run_id})"
@@ -52,7 +52,7 @@ class SyncReport:
 def sync(target: MlflowTarget, run_dir: Path, saved: Saved) -> SyncReport:
     """Send what MLflow lacks of the run in `run_dir`.
 
-    ArtifactError when MLflow takes nothing until somebody mends the cause, TrackingError when it does not answer.
+    ArtifactError when MLflow takes nothing until the user fixes the cause, TrackingError when it does not answer.
     """
     report = SyncReport(without_password(target.uri))
     try:
@@ -62,7 +62,7 @@ def sync(target: MlflowTarget, run_dir: Path, saved: Saved) -> SyncReport:
         is_away = cause.found.startswith("does not answer")
         sent = f"; {counted(report.sent)} had been sent" if report.sent.total() else ""
         raise (TrackingError if is_away else ArtifactError)(
-            f"MLflow at {report.address} {cause.found}{sent}. To mend it: {cause.remedy}. Then give this command again"
+            f"MLflow at {report.address} {cause.found}{sent}. To fix it: {cause.remedy}. Then give this command again"
         ) from error
     return report
 
@@ -96,7 +96,7 @@ def _send_points(run: MlflowRun, run_dir: Path, numbers: Mapping[str, float], re
 
 
 def _send_artifacts(run: MlflowRun, artifacts: Sequence[Path], report: SyncReport) -> None:
-    """Upload those that are not there; one that fails does not keep the others back."""
+    """Upload the missing artifacts; one that fails does not stop the others."""
     for path in artifacts:
         try:
             if run.has_artifact(path):

@@ -1,11 +1,11 @@
-"""Which process is which, whether it lives, and what it is doing: a file for each role in the run's folder.
+"""Records of a run's processes: process id, heartbeat and stacks on request, a file for each role in the run's folder.
 
     runs/<run_name>/processes/rank_1    "<process id> <host> <Ray node> <start, seconds since the epoch> <ready>"
-    runs/<run_name>/stacks/rank_1.txt   Python stacks of all its threads, once somebody has asked for them
+    runs/<run_name>/stacks/rank_1.txt   Python stacks of all its threads, once they were requested
 
 A process that is recorded answers a signal with its stacks, even while it is blocked in C or waits for a lock: nothing
 of it has to run for that (faulthandler). One that is stopped does not answer; its file then says so. The time of a
-role's file is its latest sign of life. Nothing here knows other nodes: `actors/stalls.py` does.
+role's file is its latest heartbeat. Nothing here knows other nodes: `actors/stalls.py` does.
 """
 
 import faulthandler
@@ -43,7 +43,7 @@ class RunProcess:
 
 
 def record_process(run_dir: Path, role: str, *, node_id: str, is_ready: bool = False) -> None:
-    """Write this process down under its role, in place of the one it succeeds, able to write its stacks."""
+    """Record this process under its role, replacing its predecessor, and make it able to write its stacks."""
     for folder in (RunFolder(run_dir).processes, RunFolder(run_dir).stacks):
         folder.mkdir(parents=True, exist_ok=True)
     # First: the signal would end a process that has no handler. faulthandler keeps the file open.
@@ -54,7 +54,7 @@ def record_process(run_dir: Path, role: str, *, node_id: str, is_ready: bool = F
 
 
 def forget_processes(run_dir: Path) -> None:
-    """Drop the records of an earlier start; its processes are gone and their ids may be anybody's."""
+    """Drop the records of an earlier start; its processes are gone and their ids may be reused."""
     for path in _record_files(run_dir):
         path.unlink(missing_ok=True)
 
@@ -80,13 +80,13 @@ def process_id(run_dir: Path, role: str) -> int:
 
 
 def show_life(run_dir: Path, role: str) -> None:
-    """Leave a sign of life of a role."""
-    with suppress(FileNotFoundError):  # the driver has started anew and forgotten this process
+    """Update the heartbeat of a role: the time of its file."""
+    with suppress(FileNotFoundError):  # the driver has restarted and forgotten this process
         os.utime(RunFolder(run_dir).processes / role)
 
 
 def signs_of_life(run_dir: Path, prefix: str) -> dict[str, int]:
-    """Return the time of the newest sign of each role that begins with `prefix`; times of one role compare, no more."""
+    """Return the latest heartbeat of each role that begins with `prefix`; compare only heartbeats of one role."""
     signs = {}
     for path in _record_files(run_dir):
         with suppress(FileNotFoundError):
@@ -96,7 +96,7 @@ def signs_of_life(run_dir: Path, prefix: str) -> dict[str, int]:
 
 
 def state_here(process: RunProcess) -> str:
-    """Return what the system says of a process of this host: running, sleeping, stopped, disk-sleep, gone."""
+    """Return the system's state of a process of this host: running, sleeping, stopped, disk-sleep, gone."""
     try:
         found = psutil.Process(process.pid)
         if abs(found.create_time() - process.started_s) > _SAME_START_S:

@@ -52,7 +52,7 @@ def log_step(step: int | None) -> None:
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Return what a record says; of a Python warning the place, the category and the text, without the source line."""
+    """Return a record's message; of a Python warning the place, the category and the text, without the source line."""
     text = record.getMessage()
     return text.partition("\n")[0] if record.name == _WARNINGS_LOGGER else text
 
@@ -103,7 +103,7 @@ _opened: list[_LineFile] = []  # the last one is in use
 
 
 def open_log(run_dir: Path, process: str) -> bool:
-    """Have this process log to `run_dir/logs/<process>.log` until it opens another log; whether it did not before."""
+    """Have this process log to `run_dir/logs/<process>.log` until it opens another; return whether this one is new."""
     path = RunFolder(run_dir).logs / f"{process}{LOG_SUFFIX}"
     if _is_open(path):
         return False

@@ -1,7 +1,7 @@
 """Warnings and worse of all processes of a run, for the driver: each text once, as it comes and at the end.
 
-The driver's own are taken from its loggers, not from its file, so that a full disk hides none of them. Two ranks that
-say the same say it once.
+The driver's own are taken from its loggers, not from its file, so that a full disk hides none of them. A text from
+two ranks is shown once.
 """
 
 import logging
@@ -36,7 +36,7 @@ class RunWarnings(logging.Handler):
         logging.getLogger().removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take what the driver itself says."""
+        """Collect a record of the driver's own loggers."""
         with suppress(Exception):  # a message that cannot be formatted is nobody's end
             self._own.append(message_of(record))
 

@@ -1,4 +1,4 @@
-"""`wmtp logs RUN`: what all processes of a run have said, in order of time, and with --follow what they say."""
+"""`wmtp logs RUN`: log lines of all processes of a run in order of time, and with --follow new ones as they come."""
 
 import re
 import socket
@@ -46,7 +46,7 @@ def show_logs(run_dir: Path, wanted: WantedLines, *, follow: bool) -> None:
 
 
 class _DriverWatch:
-    """Whether a run has ended: its driver has said so, or is a process of this machine that is gone."""
+    """Detects that a run has ended: its driver has logged the end, or was a process of this machine and is gone."""
 
     def __init__(self) -> None:
         self._started: LogLine | None = None
@@ -63,7 +63,7 @@ class _DriverWatch:
 
 
 def _is_gone(started: LogLine) -> bool:
-    """Whether the process that a start line names was on this machine and runs no more, under its id another might."""
+    """Whether the process of a start line was on this machine and runs no more; another one may have its id by now."""
     found = _START.fullmatch(started.message)
     if found is None or found["host"] != socket.gethostname():
         return False

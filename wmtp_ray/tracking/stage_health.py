@@ -1,4 +1,4 @@
-"""What the stages of a run found out of its critic, as stage_result.json tells it. Imports no torch."""
+"""The health of a run's critic after each stage, read from stage_result.json. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,8 @@
 """What a sweep found: trial.json in the folder of each trial, sweep.json in the sweep's, and the ranking of points.
 
 Points are ranked by the objective's mean over seeds, with Student's t interval (two-sided, 95 %); one seed has no
-interval, and says so. A point that did not finish with every seed stands behind those that did: the seeds that are
-left are the lucky ones. Starts nothing and measures nothing.
+interval, and says so. A point that did not finish with every seed ranks behind those that did: a mean
+over only the finished seeds is biased. Starts nothing and measures nothing.
 """
 
 import math
@@ -156,7 +156,7 @@ def rank(records: Sequence[TrialRecord], objective: Objective) -> Ranking:
 
 
 def write_trial(run_dir: Path, record: TrialRecord) -> None:
-    """Leave a trial's record in its run's folder; from then on the trial is over."""
+    """Write a trial's record into its run's folder; from then on the trial counts as finished."""
     write_record(RunFolder(run_dir).trial, record)
 
 
@@ -202,7 +202,7 @@ def _summary(number: int, trials: Sequence[TrialRecord], metric: str) -> PointSu
 
 
 def _verdict(points: Sequence[PointSummary], objective: Objective) -> str:
-    """Say how far the first point can be told from the second, in words."""
+    """Describe how clearly the first point differs from the second."""
     ranked = [point for point in points if point.objective is not None]
     if not ranked:
         return f"No trial finished with {objective.metric}, so there is no best point."

@@ -3,7 +3,7 @@
     {"weighting": "td", "clip_min": 0.1, "clip_max": 5.0, "held_out": {"correct": 0.31, "incorrect": 0.35, ...},
      "pairs": [{"problem": "list_7", "prompt": "...", "correct": {...}, "incorrect": {...}}]}
 
-The file's form alone: `training/token_evidence.py` fills it, `report/` shows it. Numpy and torch stay out.
+The file's form alone: `training/collect_evidence.py` fills it, `report/` shows it. Numpy and torch stay out.
 """
 
 from dataclasses import dataclass

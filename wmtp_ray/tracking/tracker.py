@@ -61,7 +61,7 @@ class Tracker:
         return self._latest
 
     def problems(self) -> list[str]:
-        """Say what was not recorded so far, in sentences for the user."""
+        """Return what was not recorded so far, in sentences for the user."""
         return self._mlflow.problems() if self._mlflow is not None else []
 
     def close(self, status: RunStatus, deadline_s: float) -> list[str]:
@@ -80,7 +80,7 @@ def open_tracker(config: RunConfig, *, mlflow_run_id: str | None) -> Tracker:
 
 
 def mlflow_target(config: RunConfig, run_id: str | None) -> MlflowTarget:
-    """Return where and as what a run is written; its tags are tags there, and no parameters too.
+    """Return the MLflow run to write to; a run's tags become tags there, not parameters.
 
     What was decided so far while the run ran is among the tags.
     """

@@ -1,4 +1,4 @@
-"""What differs in the training of two policies, and what of it forbids to credit the result to the method.
+"""What differs in the training of two policies, and which differences confound the comparison of the method.
 
 The method is what the project compares: weighting, rows, critic, reference. A policy that has trained longer, on more
 tokens, or from another start is better or worse for that reason too: the comparison is *confounded*, and says so.
@@ -63,8 +63,8 @@ class DifferenceRow:
 class TrainingDifference:
     """`rows`: start, steps, tokens, rows, weighting, seeds, equal or not, then what else differs; none for one policy.
 
-    `confounds` are clauses. `unknown` says of whom nothing is known, None of nobody. `further_keys` differ too and are
-    not of the method.
+    `confounds` are clauses. `unknown` names the policies without a record, None if all have one. `further_keys` differ
+    too and are not of the method.
     """
 
     rows: tuple[DifferenceRow, ...]
@@ -74,11 +74,11 @@ class TrainingDifference:
 
     @property
     def caution(self) -> str | None:
-        """Sentences to stand beside a verdict, None where nothing but the method differs."""
+        """Sentences to show with a verdict, None where only the method differs."""
         if self.confounds:
-            return f"This comparison is confounded: {'; '.join(self.confounds)}. It cannot tell what the method did."
+            return f"This comparison is confounded: {'; '.join(self.confounds)}. It does not show the method's effect."
         if self.unknown is not None:
-            return f"{self.unknown}, so nobody can tell whether the training was equal."
+            return f"{self.unknown}, so it is unknown whether the training was equal."
         if self.further_keys:
             return f"Not only the method differs, but {', '.join(self.further_keys)} too."
         return None
@@ -105,7 +105,7 @@ def training_difference(before: TrainedPolicy, after: TrainedPolicy) -> Training
 
 
 def is_same_policy(before: TrainedPolicy, after: TrainedPolicy) -> bool:
-    """Say whether both are one policy, by the hash of its tensors or of its file."""
+    """Whether both are one policy, by the hash of its tensors or of its file."""
     return _same(_node(before), _node(after))
 
 
@@ -235,7 +235,7 @@ def training_cells(training: TrainingRecord | None) -> dict[str, str]:
 
 
 def _extent_rows(before: TrainedPolicy, after: TrainedPolicy) -> Iterator[DifferenceRow]:
-    """Equal values stand there too."""
+    """Return rows of start, steps and tokens, equal ones included."""
     cells_after = training_cells(after.training)
     for label, cell in training_cells(before.training).items():
         yield DifferenceRow(label, cell, cells_after[label])
@@ -249,7 +249,7 @@ def _file_row(before: TrainedPolicy, after: TrainedPolicy) -> Iterator[Differenc
 
 
 def _differing_keys(before: TrainedPolicy, after: TrainedPolicy) -> list[str]:
-    """Keys of the configuration with other values, but for those that the table tells in another form."""
+    """Keys of the configuration with other values, but for those that the table has in another form."""
     if before.training is None or after.training is None:
         return []
     one, two = before.training.settings, after.training.settings

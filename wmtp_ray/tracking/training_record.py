@@ -100,7 +100,7 @@ class _StageFacts:
 
 
 def write_start(config: RunConfig) -> None:
-    """Leave start.json: what stage 2 starts from and with. A resumed run keeps what it was started with."""
+    """Write start.json: the policy and weighting that stage 2 starts with. A resumed run keeps its first start.json."""
     path = config.folder.start
     if path.is_file():
         return
@@ -117,7 +117,7 @@ def weighting_begun_with(run_dir: Path) -> str | None:
 
 
 def write_training(directory: Path, record: TrainingRecord) -> None:
-    """Leave training.json beside a policy, with the hash of the weights that it speaks of."""
+    """Write training.json beside a policy, with the hash of the weights that it speaks of."""
     write_record(ModelFolder(directory).training, PolicyTraining(_weights_sha256(directory), record))
 
 
@@ -163,7 +163,7 @@ def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:
 
 
 def _is_trained_run(folder: Path) -> bool:
-    """A config.yaml alone may be anybody's; the plan is ours."""
+    """Whether the folder holds a trained run: a config.yaml alone does not show it, a plan does."""
     return RunFolder(folder).config.is_file() and RunFolder(folder).plan(TRAIN_STAGE).is_file()
 
 

@@ -30,7 +30,7 @@ class RuleWatch:
         return None
 
     def notes(self) -> Iterator[str]:
-        """Say which rules had nothing to look at."""
+        """Return which rules had nothing to look at."""
         for name in sorted(self._unseen):
             yield f"the rule {name} never saw its metric {self._rules[name].metric}"
 

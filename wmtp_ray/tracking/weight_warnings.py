@@ -12,7 +12,7 @@ MOST_DROPPED = 0.9
 
 
 def weight_warnings(weighting: WeightingConfig, reports: Sequence[StepReport]) -> list[str]:
-    """Warn when the weights could hardly be told from uniform ones, which a default beta does to a good critic.
+    """Warn when the weights were almost uniform, which the default beta can cause with a good critic.
 
     A threshold may also drop nearly every token, which leaves the standard deviation as small.
     """

@@ -107,7 +107,7 @@ def save_checkpoint(
 
 
 def _reason(error: BaseException) -> str:
-    """Say what went wrong on which rank; the exception that all ranks get carries every rank's traceback."""
+    """Describe what went wrong on which rank; the exception that all ranks get carries every rank's traceback."""
     if not isinstance(error, CheckpointException):
         return str(error)
     return "; ".join(f"rank {rank}: {failure}" for rank, (failure, _) in error.failures.items())
@@ -176,7 +176,7 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def _mean_loss(checkpoint: Path) -> float:
-    """The score that retention orders by; a checkpoint that cannot say is the worst."""
+    """Return the loss that retention orders by; a checkpoint without one counts as the worst."""
     try:
         return read_state(checkpoint).mean_loss
     except ArtifactError:

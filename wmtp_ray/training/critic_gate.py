@@ -1,7 +1,7 @@
 """The gate before stage 2: what `critic.gate` makes of a critic's health. Decides; the driver writes the decision down.
 
-A run decides once: when stage 2 has begun, a resumed run goes on with what it began with, whatever the files of the
-critic say by now.
+A run decides once: when stage 2 has begun, a resumed run goes on with what it began with, even if the files of the
+critic have changed.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.objective.baseline_standing import baseline_standings, gate_words
 from wmtp_ray.tracking.decisions import GateDecision, read_decisions
 from wmtp_ray.tracking.training_record import weighting_begun_with
-from wmtp_ray.training.critic_health import HealthFindings
+from wmtp_ray.training.measure_critic import HealthFindings
 from wmtp_ray.training.stages import read_stage_result
 
 
 @dataclass(frozen=True)
 class Gated:
-    """What the gate decided, the configuration that stage 2 runs with, and what the user should know."""
+    """What the gate decided, the configuration that stage 2 runs with, and notes for the user."""
 
     decision: GateDecision
     config: RunConfig
@@ -26,7 +26,7 @@ class Gated:
 
 
 def gate_given_critic(config: RunConfig, critic: Path) -> Gated:
-    """Hold a critic that comes from another run against the gate, by the health that its stage 1 recorded."""
+    """Check a critic of another run against the gate, by the health that its stage 1 recorded."""
     recorded = read_stage_result(critic.parent)
     return gate_critic(config, recorded.health if recorded is not None else None, critic)
 

@@ -11,7 +11,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import reference_losses
-from wmtp_ray.training.critic_health import batches_of_file, batches_of_rows, held_out_rows
+from wmtp_ray.training.measure_critic import batches_of_file, batches_of_rows, held_out_rows
 from wmtp_ray.training.parallel import choose_device
 
 

@@ -2,7 +2,7 @@
 
     scored batches -> seed -> optimizer step -> report -> publish -> (stop?) -> checkpoint
 
-`step.py` has what happens inside a step. Whom the loop talks to is behind its ports: small objects with one or two
+`step.py` has what happens inside a step. The loop uses everything else through its ports: small objects with one or two
 methods. A run connects them to Ray, to files and to other processes (`actors/policy_worker.py`); a test connects them
 to lists in memory. Every rank runs this loop over its own part of each global batch. Ports may gather over the ranks,
 so all ranks call the same ports in the same order. No Ray, no files.
@@ -48,7 +48,7 @@ class StepOutcome:
 
 
 class ScoredSteps(Protocol):
-    """Where batches and their scores come from."""
+    """Supplies batches and their scores."""
 
     def next(self, step: int) -> ScoredStep:
         """Return this rank's part of `step`; steps are asked for in order."""
@@ -56,13 +56,13 @@ class ScoredSteps(Protocol):
 
 
 class Reports(Protocol):
-    """Where the metrics go."""
+    """Receives the metrics."""
 
     def report(self, outcome: StepOutcome) -> None: ...
 
 
 class Versions(Protocol):
-    """Where the scorers find the critic."""
+    """Publishes the critic's versions for the scorers."""
 
     def publish(self, done: int) -> None:
         """Publish the critic after `done` steps, where the schedule asks for it."""
@@ -70,7 +70,7 @@ class Versions(Protocol):
 
 
 class Checkpoints(Protocol):
-    """Where a run continues from."""
+    """Saves the state that a run continues from."""
 
     def save(self, done: int, mean_loss: float) -> None:
         """Save the state after `done` steps; `mean_loss` is that of the steps since the checkpoint before."""
@@ -78,21 +78,21 @@ class Checkpoints(Protocol):
 
 
 class Stop(Protocol):
-    """Who may end the run early."""
+    """Reports a request to end the run early."""
 
     def is_asked(self) -> bool:
-        """Return whether somebody asked for it; the answer is the same on every rank."""
+        """Return whether a stop was requested; the answer is the same on every rank."""
         ...
 
 
 class Life(Protocol):
-    """Who wants to know that this rank gets on."""
+    """Receives this rank's heartbeat."""
 
     def show(self) -> None: ...
 
 
 class Drift(Protocol):
-    """What is measured of the policy between steps."""
+    """Measures the policy between steps."""
 
     def metrics_after(self, done: int, num_steps: int) -> dict[str, float]:
         """Return the metrics that are due after `done` of `num_steps` steps."""
@@ -101,7 +101,7 @@ class Drift(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """Everybody the loop talks to."""
+    """All ports of the loop."""
 
     batches: ScoredSteps
     reports: Reports

@@ -18,7 +18,7 @@ from wmtp_ray.config.critic import CriticConfig
 from wmtp_ray.config.schema import LossConfig, RunConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.policy import Policy, PolicyStates
-from wmtp_ray.objective import losses, td
+from wmtp_ray.objective import td, value_losses
 from wmtp_ray.objective.fused import fused_mtp_loss, token_cross_entropies
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
 from wmtp_ray.scoring.contract import MicroBatch
@@ -48,7 +48,7 @@ class MicroLoss(NamedTuple):
 
 
 class StageLoss(nn.Module):
-    """A loss over a policy, and the passes over the same policy that only look."""
+    """A loss over a policy, and the passes over the same policy without gradient."""
 
     def __init__(self, policy: Policy, config: RunConfig) -> None:
         super().__init__()
@@ -172,8 +172,8 @@ class CriticLoss(StageLoss):
         """Pairs stand next to each other in the plan: documents 2i and 2i + 1 answer the same problem."""
         tensors = micro_batch.tensors
         states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
-        means_M = losses.mean_response_value(values_BT, states_BT, document_ids_BT=tensors.document_ids_BT)
-        return losses.pairwise_loss(*_correct_and_incorrect(means_M, tensors.rewards_M), denominator=num_pairs)
+        means_M = value_losses.mean_response_value(values_BT, states_BT, document_ids_BT=tensors.document_ids_BT)
+        return value_losses.pairwise_loss(*_correct_and_incorrect(means_M, tensors.rewards_M), denominator=num_pairs)
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def value_terms(
     old_BT = values_BT.detach() if micro_batch.values_BT is None else micro_batch.values_BT
     states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
     targets_BT = _value_targets(old_BT, tensors, critic, gamma)
-    loss = losses.value_loss(
+    loss = value_losses.value_loss(
         values_BT,
         old_BT,
         targets_BT,
@@ -212,7 +212,7 @@ def value_terms(
         error=_error_function(critic),
         denominator=num_states,
     )
-    anchor = losses.anchor_loss(values_BT, old_BT, states_BT, denominator=num_states)
+    anchor = value_losses.anchor_loss(values_BT, old_BT, states_BT, denominator=num_states)
     parts = loss_parts(head, loss, anchor) | value_sums(head, values_BT, targets_BT, states_BT)
     parts |= distance_sums(head, values_BT, old_BT, states_BT, critic.value_clip)
     return ValueTerms(loss, anchor, parts)
@@ -248,7 +248,7 @@ def _without_dropout(module: nn.Module) -> Iterator[None]:
 
 
 def _in_autocast_dtype(hidden: Tensor) -> Tensor:
-    """The fused loss is a function of its own, which autocast does not look into: cast what it multiplies."""
+    """Cast the operands of the fused loss: autocast does not reach inside a custom autograd function."""
     device = hidden.device.type
     return hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden
 
@@ -271,10 +271,10 @@ def _horizon_coefs(loss: LossConfig, num_horizons: int) -> tuple[float, ...]:
     return coefs
 
 
-def _error_function(critic: CriticConfig) -> losses.ErrorFunction:
+def _error_function(critic: CriticConfig) -> value_losses.ErrorFunction:
     if critic.value_error == "squared":
-        return losses.squared_error
-    return partial(losses.huber_error, delta=critic.huber_delta)
+        return value_losses.squared_error
+    return partial(value_losses.huber_error, delta=critic.huber_delta)
 
 
 def _value_targets(old_BT: Tensor, tensors: BatchTensors, critic: CriticConfig, gamma: float) -> Tensor:
@@ -293,7 +293,7 @@ def _value_targets(old_BT: Tensor, tensors: BatchTensors, critic: CriticConfig, 
 
 
 def _scored_parts(micro_batch: MicroBatch) -> dict[str, Tensor]:
-    """Hold the values that scored the batch against R."""
+    """Compare the values that scored the batch with R."""
     tensors, values_BT = micro_batch.tensors, micro_batch.values_BT
     assert values_BT is not None, "a run that uses a critic has its values"
     targets_BT = td.monte_carlo_targets(

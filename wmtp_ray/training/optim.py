@@ -35,7 +35,7 @@ def learning_rate_at(step: int, num_steps: int, *, peak: float, warmup_frac: flo
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every group the same rate."""
+    """Set the rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 

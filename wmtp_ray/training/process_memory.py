@@ -16,7 +16,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def measured_as(device_type: str) -> str:
-    """Say what `peak_bytes` is on a device of this type."""
+    """Return what `peak_bytes` is on a device of this type."""
     return "torch.cuda.max_memory_allocated" if device_type == "cuda" else "VmHWM, pages shared with others whole"
 
 

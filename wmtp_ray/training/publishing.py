@@ -16,14 +16,14 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks
-from wmtp_ray.training.limits import Limit
+from wmtp_ray.training.block_limit import Limit
 from wmtp_ray.training.sharding import whole_tensors
 
 _LOG = logging.getLogger(__name__)
 
 
 class NoVersions:
-    """Of a stage in which no scorer follows the policy."""
+    """The port of a stage in which no scorer follows the policy: it publishes nothing."""
 
     directory: Path | None = None
 
@@ -57,7 +57,7 @@ class PublishedPolicy:
         self._limit = limit
 
     def publish(self, done: int) -> None:
-        """Publish the value path as version `done` where the schedule says so; drop versions that nobody needs."""
+        """Publish the value path as version `done` where the schedule says so; drop versions that no step needs."""
         if not self._schedule.is_published_at(done):
             return
         current = whole_tensors(value_path_state(self._policy), self._ranks)

@@ -1,4 +1,4 @@
-"""What a rank and the driver tell each other while a stage runs, as files of the run's folder."""
+"""Messages between ranks and driver while a stage runs, as files of the run's folder: stop request and heartbeat."""
 
 from pathlib import Path
 
@@ -23,12 +23,12 @@ class StopFile:
 
 
 class LifeFile:
-    """A rank's sign of life, whose time the driver reads."""
+    """A rank's heartbeat: a file; the driver reads its time."""
 
     def __init__(self, run_dir: Path, role: str) -> None:
         self._run_dir = run_dir
         self._role = role
 
     def show(self) -> None:
-        """Leave a sign of life."""
+        """Update the heartbeat."""
         show_life(self._run_dir, self._role)

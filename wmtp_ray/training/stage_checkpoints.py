@@ -7,8 +7,8 @@ from typing import Protocol
 
 from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.mlflow_run import read_mlflow_run_id
+from wmtp_ray.training.block_limit import Limit
 from wmtp_ray.training.checkpoint import RunState, save_checkpoint
-from wmtp_ray.training.limits import Limit
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.step import TrainingStep
 

@@ -1,4 +1,4 @@
-"""The end of a stage: what the policy can still tell, its final weights, and the result that the driver looks for."""
+"""The end of a stage: the last measurements of the policy, its final weights, and the result that the driver reads."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from wmtp_ray.training.step import TrainingStep
 
 
 def finish_stage(stage: RankStage, training: TrainingStep, flush_reports: Callable[[], None]) -> None:
-    """Write the final policy and what the stage found out to its folder. Every rank calls it.
+    """Write the final policy and the stage's result to its folder. Every rank calls it.
 
     `flush_reports` comes before the result: who sees the result finds every report recorded.
     """

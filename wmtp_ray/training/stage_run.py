@@ -23,7 +23,7 @@ from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.run_log import log_stage
-from wmtp_ray.training.limits import Limit
+from wmtp_ray.training.block_limit import Limit
 from wmtp_ray.training.loop import Ports, ScoredSteps, StageLoop
 from wmtp_ray.training.publishing import NoVersions, PublishedPolicy, open_snapshots
 from wmtp_ray.training.run_signs import LifeFile, StopFile
@@ -39,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outside:
-    """Whom a stage talks to beyond its own process.
+    """What a stage uses outside its own process: batches, report sink, time limits.
 
     `connect_scores` returns the batches; it is told the folder of the versions that this rank publishes, None where
     it publishes none. `follows` is the schedule of the scorers that follow the policy, None where none does.

@@ -9,7 +9,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.ranks import Ranks
 from wmtp_ray.training.checkpoint import read_state, restore, snapshot_files
-from wmtp_ray.training.critic_drift import CriticDrift
+from wmtp_ray.training.drift_watch import CriticDrift
 from wmtp_ray.training.optim import build_optimizer
 from wmtp_ray.training.parallel import distribute
 from wmtp_ray.training.stages import StageRecipe

@@ -1,4 +1,4 @@
-"""The two stages that train, as data: which policy they start from, what they minimise, what they find out.
+"""The two stages that train, as data: which policy they start from, what they minimise, what they measure at the end.
 
 Stage 1 trains the critic's value head (and, with a critic of its own, the trunk below it) and measures its health on
 held-out problems. Stage 2 trains the policy. `stage_run.py` runs either without knowing which.
@@ -20,10 +20,10 @@ from wmtp_ray.saved_records import read_record, write_exact_record
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
 from wmtp_ray.tracking.token_evidence import TokenEvidence, write_token_evidence
-from wmtp_ray.training.critic_drift import CriticDrift, build_critic_drift
-from wmtp_ray.training.critic_health import HealthFindings, health_of, held_out_rows, judge_held_out, measure_health
+from wmtp_ray.training.collect_evidence import collect_token_evidence, held_out_loss
+from wmtp_ray.training.drift_watch import CriticDrift, build_critic_drift
 from wmtp_ray.training.losses import CriticLoss, PolicyLoss, StageLoss
-from wmtp_ray.training.token_evidence import collect_token_evidence, held_out_loss
+from wmtp_ray.training.measure_critic import HealthFindings, health_of, held_out_rows, judge_held_out, measure_health
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def freeze_for_critic(policy: Policy, config: RunConfig) -> None:
 
 
 def write_stage_result(directory: Path, result: StageResult) -> None:
-    """Leave the result where the driver and a resumed run find it."""
+    """Write the result where the driver and a resumed run read it."""
     write_exact_record(StageFolder(directory).stage_result, result)
 
 
@@ -98,18 +98,18 @@ def read_stage_result(directory: Path) -> StageResult | None:
 
 
 def write_failure(directory: Path, message: str) -> None:
-    """Leave the reason a rank gave up for: a restart would only meet it again."""
+    """Save the reason of a rank's failure that a restart would only repeat."""
     atomic_write(StageFolder(directory).failure, message.encode())
 
 
 def read_failure(directory: Path) -> str | None:
-    """Return the reason, or None where no rank gave up."""
+    """Return the saved reason, or None where no rank failed for good."""
     path = StageFolder(directory).failure
     return path.read_text() if path.is_file() else None
 
 
 def clear_failure(directory: Path) -> None:
-    """Forget the reason: a new start may find the disk freed."""
+    """Remove the saved reason: a new start may succeed, with the disk freed."""
     StageFolder(directory).failure.unlink(missing_ok=True)
 
 
@@ -158,7 +158,7 @@ def _no_drift(loss: StageLoss, config: RunConfig) -> None:
 
 
 def _look_at_held_out(loss: StageLoss, config: RunConfig) -> HealthFindings | None:
-    """Leave token_evidence.json and return what became of the critic that the policy carries; None without one."""
+    """Write token_evidence.json and return the final health of the critic that the policy holds; None without one."""
     index, rows_N = held_out_rows(config)
     responses = judge_held_out(loss, config, index, rows_N)
     own_critic = critic_bundle(config) if config.critic.source == "frozen" else None

@@ -1,6 +1,6 @@
 """What is reported of a step: its metrics, how fast it was, and what of that outlives a process that dies.
 
-Rank 0 sends a StepReport for each step to a sink that does not answer (`ReportSink`). A sink may die with reports that
+Rank 0 sends a StepReport for each step to a sink without waiting (`ReportSink`). A sink may die with reports that
 it has not recorded; so the reports since the last checkpoint are kept in a file beside it, and a start that continues
 from that checkpoint sends again what is missing.
 """
@@ -23,7 +23,7 @@ from wmtp_ray.training.throughput import tokens_of
 
 
 class ReportSink(Protocol):
-    """Who records the reports of a run."""
+    """Records the reports of a run."""
 
     def start_from(self, stage: int, step: int) -> None:
         """Forget the reports at or after (stage, step); return when they are forgotten."""

@@ -9,7 +9,7 @@
     shards/          sharded: the files of torch.distributed.checkpoint, one a rank
 
 Either form is read into either kind of policy, on any number of ranks: names and shapes are those of the whole. The
-optimizer's hyperparameters are not stored, the configuration is their home. Names of directories, atomicity and damage
+optimizer's hyperparameters are not stored, the configuration has them. Names of directories, atomicity and damage
 are `checkpoint.py`'s.
 """
 

@@ -83,14 +83,14 @@ def test_after_the_deadline_the_reader_says_what_it_waited_for_and_what_is_there
 
 def test_an_attempt_that_is_over_is_told_at_once(directory):
     directory.path.rmdir()
-    with pytest.raises(ArtifactError, match=r"Version 3 .* attempt that is over"):
+    with pytest.raises(ArtifactError, match=r"Version 3 .* attempt that has ended"):
         directory.get(3, deadline_s=math.inf)
 
 
 def test_a_reader_that_waits_is_told_when_its_attempt_ends(directory):
     ending = threading.Timer(0.1, open_attempt, (directory.path.parent, "attempt_2", []))
     ending.start()
-    with pytest.raises(ArtifactError, match="attempt that is over"):
+    with pytest.raises(ArtifactError, match="attempt that has ended"):
         directory.get(3, deadline_s=math.inf)
     ending.join()
 

@@ -192,7 +192,7 @@ NO_SOLUTIONS = {"language": [3], "solution": None}
 def test_what_cannot_be_a_problem_is_refused_with_problem_and_field(
     source: Path, column: str, value: object, said: str
 ) -> None:
-    with pytest.raises(DataError, match=f"train-00000-of-00001.parquet: {said}.*mend the record or leave it out"):
+    with pytest.raises(DataError, match=f"train-00000-of-00001.parquet: {said}.*fix the record or leave it out"):
         read(source, record_of("before"), record_of("odd") | {column: value})
 
 

@@ -17,6 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wmtp_ray.data.list_tasks import ListTasks, ListTasksFiles, write_list_tasks
+from wmtp_ray.data.list_tasks.list_problems import (
+    SYSTEMATIC_BUGS,
+    draw_inputs,
+    is_sound,
+    skeletons_by_difficulty,
+    systematic_bugs,
+)
 from wmtp_ray.data.list_tasks.operations import (
     ABSENT_CONSTANT,
     DIFFICULTIES,
@@ -26,13 +33,6 @@ from wmtp_ray.data.list_tasks.operations import (
     Operation,
     Reducer,
     Step,
-)
-from wmtp_ray.data.list_tasks.problems import (
-    SYSTEMATIC_BUGS,
-    draw_inputs,
-    is_sound,
-    skeletons_by_difficulty,
-    systematic_bugs,
 )
 from wmtp_ray.data.list_tasks.programs import STYLES, render_program, run_program
 from wmtp_ray.errors import ConfigError

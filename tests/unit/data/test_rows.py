@@ -103,7 +103,7 @@ def test_a_line_that_is_no_object_says_where_and_what_to_do(line: bytes, found: 
     message = message_of(line)
     assert message.startswith("train.jsonl:12: ")
     assert found in message
-    assert "expected a JSON object; mend or delete the line" in message
+    assert "expected a JSON object; fix or delete the line" in message
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_it_names_the_winner_first_with_the_difference_and_its_interval() -> Non
 
 def test_where_the_interval_holds_zero_nothing_is_told_and_the_reason_is_given() -> None:
     sentences = verdict_sentences(arms(15, 16, 15))
-    assert sentences[1].startswith("Nothing can be told between verifiable and baseline on 40 held-out problems: ")
+    assert sentences[1].startswith("No difference is shown between verifiable and baseline on 40 held-out problems: ")
     assert "nothing shows that it matters where they lie" in sentences[3]
     assert sentences[4].startswith("Why: these data have as many correct as incorrect programs of every problem")
     assert "docs/results/quickstart_arms.md" in sentences[4]

@@ -89,7 +89,7 @@ def test_of_a_plain_model_directory_nothing_is_known_and_that_is_said() -> None:
     known, plain = policy("A", record("A", ROOT)), policy("B", None)
     found = training_difference(known, plain)
     assert found.unknown == "Nothing is known of how B was trained"
-    assert found.caution == "Nothing is known of how B was trained, so nobody can tell whether the training was equal."
+    assert found.caution == "Nothing is known of how B was trained, so it is unknown whether the training was equal."
     assert cells_of(known, plain)["steps"] == ("60", "not known")
 
 

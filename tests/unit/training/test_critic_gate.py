@@ -8,7 +8,7 @@ import pytest
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.tracking.decisions import GateDecision, note_gate
 from wmtp_ray.training.critic_gate import gate_critic, gate_given_critic
-from wmtp_ray.training.critic_health import HealthFindings
+from wmtp_ray.training.measure_critic import HealthFindings
 from wmtp_ray.training.stages import StageResult, write_stage_result
 
 HEALTHY, HOPELESS = HealthFindings({}), HealthFindings({"critic/auc_100": 0.5}, ["AUC at the end 0.500 is below 0.52"])

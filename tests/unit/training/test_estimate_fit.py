@@ -16,7 +16,7 @@ from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
 from wmtp_ray.training.estimate.flops import Tokens
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, machine_memory_bytes
 from wmtp_ray.training.estimate.memory import Lora
-from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import StageWork, estimate_run, require_fit, stage_flops
 
 PARAMS = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000, "multiple_of": 256}

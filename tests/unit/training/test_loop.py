@@ -18,8 +18,8 @@ from wmtp_ray.ranks import OneRank
 from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.log_lines import LogTail
 from wmtp_ray.tracking.run_log import log_stage, opened_log
+from wmtp_ray.training.block_limit import no_limit
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state, step_of
-from wmtp_ray.training.limits import no_limit
 from wmtp_ray.training.loop import Ports, StageLoop, seed_step
 from wmtp_ray.training.publishing import PublishedPolicy, open_snapshots
 from wmtp_ray.training.stage_checkpoints import StageCheckpoints

@@ -26,7 +26,7 @@ from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.ranks import OneRank, Ranks, current_ranks
 from wmtp_ray.scoring.contract import to_micro_batch
 from wmtp_ray.training.checkpoint import RunState, find_damage, restore, save_checkpoint
-from wmtp_ray.training.critic_drift import CriticDrift
+from wmtp_ray.training.drift_watch import CriticDrift
 from wmtp_ray.training.loop import StageLoop
 from wmtp_ray.training.optim import build_optimizer
 from wmtp_ray.training.sharding import shard, whole_tensors

@@ -1,4 +1,4 @@
-"""The tokens that a Hugging Face model adds to its tokenizer.model, written into that file.
+"""Write the tokens that a Hugging Face model adds to its tokenizer.model into that file.
 
 A fine-tuned model's chat tokens and its end token often stand in tokenizer_config.json, added_tokens.json or
 tokenizer.json alone. A special one becomes a control piece (in a text it is text, in a chat it is itself), any other a
@@ -28,7 +28,7 @@ class AddedToken:
 
 
 def added_tokens(directory: Path) -> dict[int, AddedToken]:
-    """Return the added tokens that the files of a directory name, by id; the later file of the list above decides."""
+    """Return the added tokens that a directory's files name, by id; a later file overrides an earlier one."""
     folder = TokenizerFolder(directory)
     settings, roles = read_if_there(folder.config), read_if_there(folder.special_tokens_map)
     special = set(named_tokens(directory).values()) | _additional(settings, roles)
@@ -42,7 +42,7 @@ def added_tokens(directory: Path) -> dict[int, AddedToken]:
 
 
 def with_added_tokens(content: bytes, directory: Path) -> tuple[bytes, list[str]]:
-    """Return a tokenizer.model with the added tokens of its directory, and what to tell the user.
+    """Return a tokenizer.model with the added tokens of its directory, and notes for the user.
 
     The same bytes where there is nothing to add. ArtifactError where the files contradict each other.
     """
@@ -67,7 +67,7 @@ def _additional(*files: Mapping[str, Any]) -> set[str | None]:
 
 
 def _write(model: Any, index: int, token: AddedToken, directory: Path) -> str:
-    """Make a piece what an added token is; return its text where the model did not have it."""
+    """Write an added token into its piece; return the token's text if the model did not have it."""
     kind = _CONTROL if token.special else _USER_DEFINED
     while len(model.pieces) < index:
         model.pieces.add(piece=f"<hole_{len(model.pieces)}>", score=0.0, type=_UNUSED)
@@ -89,7 +89,7 @@ def _write(model: Any, index: int, token: AddedToken, directory: Path) -> str:
 
 
 def _set_roles(model: Any, directory: Path) -> list[str]:
-    """Let texts begin and end with the tokens that the settings name; return what changed."""
+    """Set the begin and end tokens that the settings name; return what changed."""
     named, ids = named_tokens(directory), {piece.piece: index for index, piece in enumerate(model.pieces)}
     notes = []
     for role, verb in (("bos", "begins"), ("eos", "ends")):

@@ -1,4 +1,4 @@
-"""A LLaMA's config.json in Hugging Face's words, and ours. It reads no files.
+"""Translate a LLaMA's config.json (Hugging Face) to our model description and back. It reads no files.
 
 Every key is known: it is read, changes nothing in the forward pass, or has a value with which it changes nothing. Any
 other key is an error that names it (`known_keys`), whatever transformers would make of it.
@@ -94,7 +94,7 @@ def params_from_config(config: Config) -> ModelSpec:
     """Describe the model of a config.json as a model of one horizon.
 
     ArtifactError names everything that this layout cannot express: other architectures, biases, scaled rotary
-    positions, heads that do not add up to the width, quantised weights, a missing key, a key that nobody knows.
+    positions, heads that do not add up to the width, quantised weights, a missing key, an unknown key.
     """
     if found := _inexpressible(config):
         raise ArtifactError(
@@ -188,7 +188,7 @@ def _rope_problems(config: Config) -> list[str]:
 
 
 def _contradictions(config: Config) -> list[str]:
-    """Numbers that config.json gives twice, in the places of different ages, and not the same."""
+    """List the numbers that config.json gives twice, under an older and a newer key, with different values."""
     places = _rope_places(config)
     keys = dict.fromkeys(key for place in places for key in place)
     written = {key: [place[key] for place in places if place.get(key) is not None] for key in keys}
@@ -201,12 +201,12 @@ def _contradictions(config: Config) -> list[str]:
 
 
 def _rope(config: Config) -> Config:
-    """Return what config.json says about rotary positions, wherever it says so."""
+    """Return the rotary settings of config.json, from the older or the newer keys."""
     return {key: value for place in _rope_places(config) for key, value in place.items() if value is not None}
 
 
 def _rope_places(config: Config) -> list[Config]:
-    """`rope_theta` and `rope_scaling` of older files, `rope_parameters` of younger ones."""
+    """`rope_theta` and `rope_scaling` of older files, `rope_parameters` of newer ones."""
     outer = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if config.get(key) is not None}
     return [outer, *(dict(config[key]) for key in _ROPE_PLACES if config.get(key))]
 

@@ -62,7 +62,7 @@ def meta_tensors(directory: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _require_model(directory: Path) -> None:
-    """Name what lies in a directory that is no Hugging Face model: an adapter, Meta's layout, a GGUF file."""
+    """Refuse a directory that is no Hugging Face model and name what it holds: an adapter, Meta's layout, GGUF."""
     if HfFolder(directory).config.exists():
         return
     ggufs = sorted(directory.glob("*.gguf"))
@@ -95,7 +95,7 @@ def _merged(parts: Mapping[Path, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _complete_output(tensors: dict[str, Tensor], config: Mapping[str, Any], directory: Path) -> list[str]:
-    """Fill in the one of embedding and output matrix that a file of tied weights leaves out; return what to tell.
+    """Add the embedding or the output matrix that a file of tied weights omits; return a note for the user.
 
     ArtifactError where config.json says that there are two.
     """

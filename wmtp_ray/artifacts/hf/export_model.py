@@ -1,7 +1,7 @@
 """Horizon 1 of a multi-token model as a standard LlamaForCausalLM, for every engine that serves one.
 
-The heads of the other horizons and the value head stay behind. Where embedding and output matrix are the same bits, the
-matrix is written once and tied, as the model it came from had it.
+The heads of the other horizons and the value head are not exported. Where embedding and output matrix are the same
+bits, the matrix is written once and tied, as the model it came from had it.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A LLaMA in a GGUF file, as llama.cpp and its relatives run it: dequantised as it is read. Needs the package gguf.
+"""A LLaMA in a GGUF file, as llama.cpp and similar tools run it: dequantised as it is read. Needs the package gguf.
 
 GGUF's writers put the rows of LLaMA's wq and wk into the order that Meta's layout has, so rows stay as they are.
 """
@@ -44,7 +44,7 @@ _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 
 
 def open_gguf(path: Path) -> PlainModel:
-    """Describe the model of a GGUF file; ArtifactError for a damaged one, a part of one, and what no plain LLaMA has.
+    """Describe the model of a GGUF file; ArtifactError if it is damaged, partial or no plain LLaMA.
 
     Tensors that are stored as floats keep their dtype, quantised ones become float32.
     """
@@ -104,7 +104,7 @@ def _meta_name(name: str) -> str:
 
 
 def _require_readable_types(path: Path, tensors: "list[ReaderTensor]") -> None:
-    """Refuse types of quantisation that the package gguf knows and does not read, before any tensor is."""
+    """Refuse quantisation types that the package gguf cannot dequantise, before any tensor is read."""
     from gguf import GGML_QUANT_SIZES, dequantize
 
     stored = dict.fromkeys(tensor.tensor_type for tensor in tensors)

@@ -56,7 +56,7 @@ _TOKENIZER_HARMLESS = {
 
 
 def require_whole_model(path: Path, metadata: Metadata) -> None:
-    """Refuse a file that is a part of a model or something beside one: a shard, an adapter, a projector."""
+    """Refuse a file that does not hold a whole model: a shard, an adapter, a projector."""
     if metadata.get("split.count", 0) > 1:
         number, count = metadata.get("split.no", 0) + 1, metadata["split.count"]
         raise ArtifactError(
@@ -72,7 +72,7 @@ def require_whole_model(path: Path, metadata: Metadata) -> None:
 def params_from_metadata(path: Path, metadata: Metadata, num_rows: int) -> ModelSpec:
     """Describe the model of a GGUF file whose embedding has `num_rows` rows, as a model of one horizon.
 
-    ArtifactError names what this layout cannot express, a missing key, and a key that nobody knows.
+    ArtifactError names what this layout cannot express, a missing key, and an unknown key.
     """
     about = {key.removeprefix(_PREFIX): _uniform(value) for key, value in metadata.items() if key.startswith(_PREFIX)}
     try:
@@ -124,7 +124,7 @@ def _inexpressible(about: Metadata, metadata: Metadata, args: ModelSpec) -> list
 
 
 def _scaling(about: Metadata) -> str:
-    """How rotary positions are scaled, as llama.cpp reads it; "" where they are not.
+    """Return the scaling of rotary positions, as llama.cpp reads it; "" for none.
 
     Without a type a factor scales linearly; the factor's older key counts where the younger is absent, and 0 is none.
     """
@@ -146,10 +146,10 @@ def _unknown_of_tokenizer(metadata: Metadata) -> list[str]:
 
 
 def _uniform(value: Any) -> Any:
-    """A list with a number for each block becomes the number, where it is the same for all."""
+    """Reduce a list with the same number for each block to that number."""
     return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
 
 
 def _decimal(value: float) -> float:
-    """The shortest number that is this float32: GGUF stores 1e-5 as 9.999999747378752e-06."""
+    """Return the shortest decimal that rounds to this float32: GGUF stores 1e-5 as 9.999999747378752e-06."""
     return float(str(np.float32(value)))

@@ -45,7 +45,7 @@ def tokenizer_from_metadata(path: Path, metadata: Mapping[str, Any]) -> dict[str
 
 
 def _templates(metadata: Mapping[str, Any]) -> dict[str, bytes]:
-    """The default chat template, and others that the file has by name."""
+    """Return the default chat template, and the named templates of the file."""
     default = {CHAT_TEMPLATE: metadata[_TEMPLATE_KEY]} if metadata.get(_TEMPLATE_KEY) else {}
     others = {
         f"{MORE_CHAT_TEMPLATES}/{key.removeprefix(f'{_TEMPLATE_KEY}.')}.jinja": text
@@ -56,7 +56,7 @@ def _templates(metadata: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _ends(about: Mapping[str, Any]) -> dict[str, bytes]:
-    """The tokens that end an answer for llama.cpp: of a text, of a turn, of a message."""
+    """Return the tokens at which llama.cpp ends an answer: end of text, of turn, of message."""
     return end_of_answers([about[key] for key in ("eos_token_id", "eot_token_id", "eom_token_id") if key in about])
 
 
@@ -134,7 +134,7 @@ def _token(tokens: list[str], index: int | None) -> str | None:
 
 
 def _cutting_rule(path: Path, name: str | None) -> "tuple[PreTokenizer, bool]":
-    """Return how a text is cut before any merge, and whether a cut that is a piece is left whole."""
+    """Return the rule that splits a text before any merge, and whether a split that is a piece is kept whole."""
     from tokenizers import Regex
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
 

@@ -1,4 +1,4 @@
-"""From a LLaMA of one horizon to a multi-token model directory in Meta's layout, tensor by tensor.
+"""Convert a LLaMA of one horizon to a multi-token model directory in Meta's layout, tensor by tensor.
 
 The lower blocks become the trunk, the last one the head of horizon 1, and the heads of the other horizons copies of it:
 every horizon starts as the pretrained model's guess at the next token, and horizon 1 gives its logits unchanged.
@@ -54,7 +54,7 @@ class ImportedModel:
     notes: tuple[str, ...] = ()
 
     def render(self) -> str:
-        """Say it in one line, and the notes in a line each."""
+        """Describe the import in one line, then each note in a line of its own."""
         args = self.args
         facts = (
             f"{self.num_parameters:,} parameters in {', '.join(self.dtypes)}; {args.num_trunk_blocks} trunk blocks, "

@@ -52,7 +52,7 @@ _ROUNDINGS = ((256, None), (1024, 1.3), (4096, 1.3))  # of LLaMA 1 and 2 7B, 3 8
 
 
 def meta_name(hf_name: str) -> str | None:
-    """Return Meta's name of a tensor, None for one that carries nothing; ArtifactError for one LLaMA does not have."""
+    """Return Meta's name of a tensor, None for one that holds no weights; ArtifactError for a name that LLaMA lacks."""
     if hf_name in OUTER_NAMES:
         return OUTER_NAMES[hf_name]
     block = _HF_BLOCK.fullmatch(hf_name)

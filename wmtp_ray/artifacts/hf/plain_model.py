@@ -49,7 +49,7 @@ def require_forms(source: Path, args: ModelSpec, forms: Mapping[str, TensorForm]
 
 
 def _remedy(found: set[str], expected: set[str]) -> str:
-    """What to do about names that are not those expected, or about other shapes."""
+    """Return what to do about unexpected names or shapes."""
     if prefixes := sorted(_prefixes(found - expected, expected)):
         return (
             f"The names begin with {prefixes[0]!r}, which a wrapper around the model puts there: save the state_dict "
@@ -63,7 +63,7 @@ def _remedy(found: set[str], expected: set[str]) -> str:
 
 
 def _prefixes(unexpected: set[str], expected: set[str]) -> set[str]:
-    """What stands before expected names: module.norm.weight -> module."""
+    """Return the prefixes that occur before expected names: module.norm.weight -> module."""
     return {
         name.removesuffix(known)
         for name in unexpected

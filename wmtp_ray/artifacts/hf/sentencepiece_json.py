@@ -89,7 +89,7 @@ def _bpe(model: Any) -> Any:
 
 
 def _merges(pieces: Sequence[Any]) -> list[tuple[str, str]]:
-    """All pairs of pieces that make a piece, best score first; of one piece the longest left part first.
+    """Return all pairs of pieces that join to a piece: best score first, for one piece the longest left part first.
 
     A run of equal pieces pairs off from its left, so what is left over stands on the right.
     """
@@ -102,7 +102,7 @@ def _merges(pieces: Sequence[Any]) -> list[tuple[str, str]]:
 
 
 def _added_tokens(model: Any, stripping: Mapping[str, tuple[bool, bool]]) -> list[Any]:
-    """What is found in a text before any merge: control tokens, and symbols of the trainer's user, which are text."""
+    """Return the tokens that are matched before any merge: control tokens, and user-defined symbols (text)."""
     from tokenizers import AddedToken
 
     return [
@@ -118,7 +118,7 @@ def _added_tokens(model: Any, stripping: Mapping[str, tuple[bool, bool]]) -> lis
 
 
 def _written(piece: Any) -> str:
-    """A symbol of the trainer's user is looked for in the text as it stands, all else after blanks became marks."""
+    """Return a piece as it is matched: a user-defined symbol in the raw text, any other after blanks became marks."""
     text: str = piece.piece
     return text.replace(BLANK, " ") if piece.type == _USER_DEFINED else text
 

@@ -25,7 +25,7 @@ _EXPECTED_PREFIX = "model."
 
 
 def without_wrappers(tensors: dict[str, Tensor], source: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors by the names of a LlamaForCausalLM, and what to tell the user.
+    """Return the tensors by the names of a LlamaForCausalLM, and notes for the user.
 
     ArtifactError for a prefix that no wrapper explains, and for two tensors of one name.
     """

@@ -53,7 +53,7 @@ def find_tokenizer(folder: TokenizerFolder) -> Path | None:
 
 
 def imported_tokenizer(directory: Path, config: Mapping[str, Any]) -> tuple[dict[str, bytes], list[str]]:
-    """Return the tokenizer's files of a Hugging Face model by name, none where it has none, and what to tell the user.
+    """Return a Hugging Face model's tokenizer files by name (empty if it has none), and notes for the user.
 
     Added tokens of a tokenizer.model are written into it. `config` is config.json.
     """
@@ -76,7 +76,7 @@ def imported_tokenizer(directory: Path, config: Mapping[str, Any]) -> tuple[dict
 
 
 def files_of_tokenizer(tokenizer: Path) -> dict[str, bytes]:
-    """Read a tokenizer of a model directory and what goes with it, by the names they have beside a model."""
+    """Read a model directory's tokenizer and the files that belong to it, by file name."""
     folder = TokenizerFolder.of(tokenizer)
     return (
         {TOKENIZER_MODEL if tokenizer.suffix != ".json" else TOKENIZER_JSON: tokenizer.read_bytes()}
@@ -86,13 +86,13 @@ def files_of_tokenizer(tokenizer: Path) -> dict[str, bytes]:
 
 
 def templates_beside(tokenizer: Path) -> dict[str, bytes]:
-    """Read the chat templates that are files of their own, by the names they have beside a model."""
+    """Read the chat templates that are separate files, by file name."""
     folder = TokenizerFolder.of(tokenizer)
     return {str(path.relative_to(folder.path)): path.read_bytes() for path in folder.chat_templates()}
 
 
 def write_tokenizer(folder: TokenizerFolder, files: Mapping[str, bytes]) -> None:
-    """Write the files of a tokenizer, by the names they have beside a model."""
+    """Write a tokenizer's files, given by file name."""
     for name, content in files.items():
         folder.place(name).parent.mkdir(parents=True, exist_ok=True)
         folder.place(name).write_bytes(content)
@@ -105,7 +105,7 @@ def end_of_answers(ids: list[int]) -> dict[str, bytes]:
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
-    """Spell a JSON file."""
+    """Encode a value as the content of a JSON file."""
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 
 
@@ -134,7 +134,7 @@ def _require_all_added(content: bytes, tokenizer: Path) -> None:
 
 
 def _puts_blanks_behind_special_tokens(directory: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether transformers puts the blank that opens a text behind each special token, too."""
+    """Whether transformers adds the leading blank of a text after each special token, too."""
     normalizer = read_if_there(HfFolder(directory).tokenizer.json).get("normalizer") or {}
     if not normalizer or settings.get("tokenizer_class") == "LlamaTokenizer":
         return settings.get("legacy") is True

@@ -1,12 +1,12 @@
 """The language of the generated benchmark: list operations, reducers and their reference semantics.
 
 A *step* is an operation with its constant; a *composition* is one to three steps and an optional reducer, applied
-left to right to a list of small integers. Nothing here knows about program text in full (see programs.py) or about
-what is asked (see problems.py). Reference semantics are plain functions of their own and never come from the rendered
-source, so running a program against them proves something.
+left to right to a list of small integers. This module does not render whole programs (programs.py) and does not choose
+problems (list_problems.py). The reference semantics are plain functions, written apart from the rendered source, so
+running a program against them proves something.
 
-Difficulty is the sum of the costs of the parts; what costs more than 11 is not asked. Example: "keep below 0, reverse,
-min" costs 4 + 1 + 2 = 7.
+Difficulty is the sum of the costs of the parts; a composition that costs more than 11 is not used. Example: "keep
+below 0, reverse, min" costs 4 + 1 + 2 = 7.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,9 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from wmtp_ray.data.list_tasks.answers import Program, correct_programs, incorrect_programs, mistaken_step
-from wmtp_ray.data.list_tasks.operations import Composition
-from wmtp_ray.data.list_tasks.problems import (
+from wmtp_ray.data.list_tasks.labelled_programs import Program, correct_programs, incorrect_programs, mistaken_step
+from wmtp_ray.data.list_tasks.list_problems import (
     SYSTEMATIC_BUGS,
     Inputs,
     Problem,
@@ -24,6 +23,7 @@ from wmtp_ray.data.list_tasks.problems import (
     hold_out,
     word_prompt,
 )
+from wmtp_ray.data.list_tasks.operations import Composition
 from wmtp_ray.data.list_tasks.programs import ENTRY_POINT, STYLES
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
@@ -183,11 +183,6 @@ def row_record(problem: Problem, program: Program, i: int) -> Record:
         "is_correct": program.bug is None,
         "metadata": metadata,
     }
-
-
-def problem_records(answered: Sequence[AnsweredProblem], inputs: Inputs) -> list[Record]:
-    """All problems of a split, in the order of their numbers."""
-    return [problem_record(each, inputs) for each in answered]
 
 
 def problem_record(answered: AnsweredProblem, inputs: Inputs) -> Record:

@@ -36,7 +36,7 @@ def expected_checksum(path: Path, sha256: str) -> Checksum:
 
 
 def find_other_bytes(name: str, checksum: Checksum) -> list[Finding]:
-    """Report a file that is not the one of its manifest."""
+    """Report a file whose bytes differ from its manifest's."""
     if checksum.expected in (None, checksum.sha256):
         return []
     example = f"{name} has {checksum.sha256}, {checksum.manifest} expects {checksum.expected}"

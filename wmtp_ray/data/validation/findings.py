@@ -39,7 +39,7 @@ class ScannedFile:
             return parse_row(file.readline().rstrip(b"\r\n"), line_number, self.path)
 
     def place(self, row: int) -> str:
-        """Say where a row stands: "train.jsonl:12"."""
+        """Return where a row stands: "train.jsonl:12"."""
         return f"{self.name}:{self.rows.line_N[row]}"
 
 
@@ -97,7 +97,7 @@ def _suspicious(files: Sequence[ScannedFile]) -> Iterator[Finding]:
 
 
 def _repeated_task_ids(files: Sequence[ScannedFile]) -> Iterator[Finding]:
-    """Within each file; across files the problem's name tells."""
+    """Find repeated task_ids within each file; across files the problem's name decides."""
     for file in files:
         pairs = _Pairs([file], _repeats(file.rows.task_id_N))
         yield from pairs.findings(Rule.REPEATED_TASK_ID, "rows", lambda one, other: one.task_id == other.task_id)

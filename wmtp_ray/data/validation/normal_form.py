@@ -44,7 +44,7 @@ def normal_program(text: str, language: int) -> str:
 
 
 def _has_inner_blanks(text: str) -> bool:
-    """Tell at the cost of a split whether the regular expression, many times slower, has anything to fold."""
+    """Check, at the cost of a split, whether the much slower regular expression has any blanks to fold."""
     bodies = "\n".join([line.strip() for line in text.split("\n")])
     return "  " in bodies or "\t" in bodies
 

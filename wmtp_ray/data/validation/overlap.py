@@ -1,7 +1,7 @@
 """From passages in rows to findings: which benchmark tasks the training text holds parts of.
 
 Only tasks of a test split are measured on; finding one of another split is a warning, not an error.
-A passage that occurs in many problems ("for i in range n for j in range i 1 n ...") is how everyone writes, no leak:
+A passage that occurs in many problems ("for i in range n for j in range i 1 n ...") is common code, no leak:
 above COMMON_PROBLEMS problems it is a warning, unless a problem shares TOO_MANY_COMMON passages with one task, as it
 does by 20 words in a row: then the text itself was copied many times.
 """

@@ -36,7 +36,7 @@ class BenchmarkTask:
 
 
 class Passages:
-    """All passages of some benchmark tasks. A passage's number is its place in `words`; `tasks` says whose it is."""
+    """All passages of some benchmark tasks. A passage's number is its place in `words`; `tasks` names its task."""
 
     def __init__(self, tasks: Iterable[BenchmarkTask]) -> None:
         owners: dict[Words, dict[BenchmarkTask, None]] = {}

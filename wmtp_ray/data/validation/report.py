@@ -118,7 +118,7 @@ def _benchmarks(benchmarks: dict[str, int]) -> str:
 
 
 def _not_checked(rule: Rule, report: ValidationReport) -> str:
-    """Say why a rule found nothing where it had nothing to look at."""
+    """Return why a rule had nothing to check."""
     if rule in (Rule.PROBLEM_IN_TWO_SPLITS, Rule.INSTRUCTION_IN_TWO_SPLITS) and len(report.files) < 2:
         return "not checked: one file only"
     if rule in (Rule.TEST_TASK, Rule.OTHER_TASK, Rule.COMMON_PHRASE) and not report.benchmarks:

@@ -1,8 +1,9 @@
 """What a check can find, and whether it is an error or a warning.
 
-An error makes a result wrong or a claim unprovable: rows that cannot be read, labels that deny each other, problems or
-benchmark texts that are both trained on and measured on, bytes that are not the published ones. A warning is a matter
-of taste or degree: repetition inside the data, benchmark tasks that are not measured on, phrases of everyday code.
+An error makes a result wrong or a claim unprovable: rows that cannot be read, labels that contradict each other,
+problems or benchmark texts that are both trained on and measured on, bytes that are not the published ones. A warning
+needs a person's judgement: repetition inside the data, benchmark tasks that are not measured on, phrases of everyday
+code.
 """
 
 from dataclasses import dataclass

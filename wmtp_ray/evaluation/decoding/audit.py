@@ -19,7 +19,7 @@ _ROUNDING_STEPS = 4
 
 @dataclass(frozen=True)
 class AuditReport:
-    """Of `num_tokens`, how many are the argmax, how many miss it by no more than rounding, how many by more."""
+    """How many of `num_tokens` tokens are the argmax, miss it by no more than rounding, or miss it by more."""
 
     num_tokens: int
     num_argmax: int

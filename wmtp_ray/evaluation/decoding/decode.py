@@ -29,9 +29,9 @@ from torch import Tensor
 from vendor.meta_llama.model import KVCache, Transformer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError, ConfigError
-from wmtp_ray.evaluation.decoding.contract import Decoded, DecodingRequest, DecodingSettings, Finish
-from wmtp_ray.evaluation.decoding.sampling import chooser, uniforms
+from wmtp_ray.evaluation.decoding.decoding_request import Decoded, DecodingRequest, DecodingSettings, Finish
 from wmtp_ray.evaluation.decoding.stops import StopFinder, cut_at_stop
+from wmtp_ray.evaluation.decoding.token_choice import chooser, uniforms
 
 Propose = Callable[[DecodingRequest, Sequence[int], Sequence[int]], Sequence[int]]
 
@@ -151,7 +151,7 @@ class _Row:
             self.finish = "length"
 
     def _is_finished(self) -> bool:
-        """Ask the request, once a line: a token without a newline changes no whole line."""
+        """Run the request's test for a finished answer once a line: a token without a newline completes no line."""
         is_finished = self.request.is_finished
         if is_finished is None or "\n" not in self._stops.newest(self.request.prompt_ids, self.ids):
             return False
@@ -221,7 +221,7 @@ class _Decoding:
 
     @torch.no_grad()
     def enter(self, request: DecodingRequest) -> _Row:
-        """Decide a request's first token; unless that finishes it, it is one of the rows."""
+        """Decide a request's first token; add the request to the rows unless that finishes it."""
         if self._prompt is None or self._prompt.ids != request.prompt_ids:
             self._prompt = self._read_prompt(request.prompt_ids)
         row = _Row(request, self._settings, self._tokenizer)
@@ -235,7 +235,7 @@ class _Decoding:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Run one forward over the blocks of all rows."""
+        """Run one forward pass over the blocks of all rows."""
         tokens_BT = torch.tensor([row.block for row in self.rows], device=self._device)
         h_trunk_BTD = self._model.trunk(tokens_BT, cache=self._cache)
         logits_BTV = self._logits(self._model.head_hidden(h_trunk_BTD, 1, cache=self._cache))

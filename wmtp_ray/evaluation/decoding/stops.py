@@ -14,7 +14,7 @@ _SPARE_TOKENS = 8
 
 
 class StopFinder:
-    """Tells when a continuation's newest token completes a stop string, from the tail alone.
+    """Detects that a continuation's newest token completes a stop string, from the tail alone.
 
     A token stands for a byte at least, so the tail needs as many tokens as the longest stop string has bytes. A stop
     string stretched over more by tokens without text goes unnoticed here and is found by `cut_at_stop` at the end.
@@ -26,7 +26,7 @@ class StopFinder:
         self._tail_tokens = max((len(text.encode()) for text in stop), default=0) + _SPARE_TOKENS
 
     def found(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> bool:
-        """Tell whether the tail of `ids` contains a stop string; the prompt's own text does not count."""
+        """Whether the tail of `ids` contains a stop string; the prompt's own text does not count."""
         if not self._stop:
             return False
         begin = max(0, len(ids) - self._tail_tokens)

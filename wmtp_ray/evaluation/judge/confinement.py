@@ -1,7 +1,7 @@
 """The levels of isolation, as the zygote carries them out.
 
-A level is prepared once, in the zygote; `confine` then holds each child to it, for good, and `clean` leaves nothing of
-a check behind. Two roles: the program (hostile), and the tests on it, which write nothing and read only the
+A level is prepared once, in the zygote; `confine` then applies it to each child, permanently, and `clean` leaves
+nothing of a check behind. Two roles: the program (hostile), and the tests on it, which write nothing and read only the
 interpreter's files.
 """
 
@@ -31,7 +31,7 @@ class Confinement(Protocol):
         """Hold this process, a child that has only its own descriptors left, to the level."""
 
     def used_bytes(self) -> int:
-        """Return what a check keeps in the scratch directory. Raises UnmeasurableError where nobody can tell."""
+        """Return what a check keeps in the scratch directory. Raises UnmeasurableError where it cannot be measured."""
 
     def clean(self) -> None:
         """Remove what a check left, once its processes are gone. Raises OSError where that is impossible."""

@@ -1,4 +1,4 @@
-"""Keeps a check that is repeated alone apart from all others: it waits for those that run, and holds new ones back."""
+"""Isolates a check that is retried alone: it waits until running checks end, and new checks wait for it."""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class Gate:
 
     @contextmanager
     def together(self) -> Iterator[Visit]:
-        """Be inside with others."""
+        """Enter beside other visits."""
         visit = Visit()
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
@@ -42,7 +42,7 @@ class Gate:
 
     @contextmanager
     def alone(self) -> Iterator[Visit]:
-        """Be inside with nobody else."""
+        """Enter as the only visit."""
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._closed = True

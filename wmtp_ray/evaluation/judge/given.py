@@ -49,7 +49,7 @@ class GivenResults:
 
 
 def _num_nodes(code: object) -> int:
-    """Count the nodes of a code, as far as matters."""
+    """Count the nodes of an encoded value, up to the limit that matters."""
     count, pending = 0, [code]
     while pending and count <= _MAX_WATCHED_NODES:
         node = pending.pop()

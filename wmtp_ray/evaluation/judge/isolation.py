@@ -8,7 +8,7 @@
 | seatbelt | sandbox_init with a deny-default profile, rlimits, a watch on memory | macOS |
 | rlimits | rlimits only: files, processes and network are open | asking for it by name |
 
-There is no level 0. Feature flags are not believed: a container may announce a call and refuse it.
+There is no level 0. Feature flags are not trusted: a container may announce a call and refuse it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The judge: runs programs nobody has read, and says whether they do what tests ask.
+"""The judge: runs untrusted programs, and reports whether they pass tests.
 
 The program and its tests run in different processes: the program's never holds a test, an expected value or the channel
 of the verdict, so nothing it prints, patches, walks through or exits with can pass it. Plain Python, usable without Ray
@@ -178,7 +178,7 @@ class Judge:
         )
 
     def _settle(self, run: Run, interpret: Interpret) -> Verdict:
-        """Run a check; once more, alone, if the judge itself failed.
+        """Run a check; retry it once, alone, if the judge itself failed.
 
         If it fails again, an honest program tells whether this machine is at fault or the program that was checked.
         """
@@ -193,7 +193,7 @@ class Judge:
         return Verdict("fail" if self._works() else "error", reason, 0.0)
 
     def _works(self) -> bool:
-        """Say whether an honest program can be judged now."""
+        """Whether a known good program can be judged now."""
         limits = self._limits(_HONEST_TIMEOUT_S, None)
         try:
             verdict = self._attempt(

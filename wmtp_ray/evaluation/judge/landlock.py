@@ -68,5 +68,5 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 
 def restrict_self(ruleset: int) -> None:
-    """Hold this process and its future children to a ruleset, for good."""
+    """Hold this process and its future children to a ruleset, permanently."""
     syscall("landlock_restrict_self", ruleset, ctypes.c_uint32(0))

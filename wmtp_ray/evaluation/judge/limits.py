@@ -45,7 +45,7 @@ def limits_for(timeout_s: float, memory_bytes: int, output_bytes: int, disk_byte
 
 
 def apply_rlimits(limits: Limits) -> None:
-    """Limit this process for good: hard limits, which it cannot raise again."""
+    """Limit this process permanently: hard limits, which it cannot raise again."""
     cpu_s = math.ceil(limits.cpu_s) + 1
     _lower(resource.RLIMIT_CPU, cpu_s)
     _lower(resource.RLIMIT_FSIZE, limits.output_bytes)

@@ -37,7 +37,7 @@ class PidNamespaces:
         self._by_name = {name: self._start() for name in names}
 
     def enter(self, name: str) -> None:
-        """Have the next forks make processes of this namespace."""
+        """Make the next forks start in this namespace."""
         libc("setns", self._by_name[name], _NEW_PID)
 
     def _start(self) -> int:

@@ -5,7 +5,7 @@ import signal
 
 from wmtp_ray.evaluation.judge.disk import MAX_FILES
 from wmtp_ray.evaluation.judge.limits import MAX_THREADS, Limits
-from wmtp_ray.evaluation.judge.stdout import first_difference_of_output
+from wmtp_ray.evaluation.judge.stdout import first_difference
 from wmtp_ray.evaluation.judge.verdict import STATUSES, Status, Verdict, printable
 from wmtp_ray.evaluation.judge.worker import RunReport, ZygoteError
 
@@ -48,12 +48,12 @@ def _compare(report: RunReport, expected_stdout: str, limits: Limits) -> tuple[S
         last_line = errors.rpartition("\n")[2]
         status: Status = "memory" if last_line.startswith(("MemoryError", "numpy.core._exceptions._Array")) else "fail"
         return status, f"{_ending(report.exit_code)}: {errors}"
-    difference = first_difference_of_output(report.written, expected_stdout)
+    difference = first_difference(report.written, expected_stdout)
     return ("pass", "") if difference is None else ("fail", difference)
 
 
 def _limit_verdict(report: RunReport, limits: Limits) -> Verdict | None:
-    """Return the verdict of a passed limit, if any. Raises ZygoteError for a kill that only an outsider can do."""
+    """Return the verdict of a passed limit, if any. Raises ZygoteError for a kill from outside the check."""
     status: Status
     if report.limit_passed == "cpu":
         status, detail = "timeout", f"more than {limits.cpu_s:g} s of CPU time"
@@ -70,14 +70,14 @@ def _limit_verdict(report: RunReport, limits: Limits) -> Verdict | None:
     elif _killed_at_cpu_limit(report, limits):
         status, detail = "timeout", f"more than {limits.cpu_s:g} s of CPU time"
     elif report.exit_code == -signal.SIGKILL:
-        raise ZygoteError("somebody else killed the program, perhaps for want of memory on this machine")
+        raise ZygoteError("a process outside the check killed the program; perhaps this machine ran out of memory")
     else:
         return None
     return Verdict(status, detail, report.seconds)
 
 
 def _killed_at_cpu_limit(report: RunReport, limits: Limits) -> bool:
-    """Say whether the rlimit of the program or of the tests was faster than the watch."""
+    """Whether the CPU rlimit ended the program or the tests before the watch did."""
     ends = ((report.exit_code, report.cpu_s), (report.tests_exit_code, report.tests_cpu_s))
     return any(exit_code == -signal.SIGKILL and cpu_s >= limits.cpu_s for exit_code, cpu_s in ends)
 

@@ -1,7 +1,7 @@
 """The program's process: runs a hostile program, and answers calls of the tests on it.
 
 Everything here is in the program's hands once it runs: nothing in this process knows a test, an expected value or the
-verdict, and whatever it answers is taken for the program's own words.
+verdict, and all its answers are treated as output of the program.
 """
 
 import builtins
@@ -116,7 +116,7 @@ class Server:
         return [value, None if after == arguments else after, identity, changes, reduced]
 
     def _identity(self, operation: str, result: Any, code: Any, values: Any) -> int | None:
-        """Say which object the tests know a result by."""
+        """Return the number by which the tests know a result."""
         if operation == "next":
             return self._given.number(result[0], code["t"][0]) if result else None
         if operation == "call" and isinstance(result, list | dict | set | bytearray):
@@ -126,7 +126,7 @@ class Server:
         return self._given.number(result, code)
 
     def _named(self, value: object) -> object:
-        """Encode what a name of the module stands for; what cannot travel is a handle, to fail when it is used."""
+        """Encode the value of a module's name; a value that cannot be sent becomes a handle, which fails when used."""
         if isinstance(value, types.ModuleType):
             return {"h": [-1, "module", value.__name__]}
         try:
@@ -170,7 +170,7 @@ def _reduced(result: object) -> str | None:
 
 
 def _next(target: Iterator[object], values: Any) -> object:
-    """Return (item,), or () at the end: StopIteration belongs to the iterator and to nobody else."""
+    """Return (item,), or () at the end: StopIteration may come from the iterator only."""
     try:
         return (next(target),)
     except StopIteration:

@@ -2,8 +2,8 @@
 
 Functions and classes become `RemoteObject`s that can be called; their plain results are real values; an object that
 does not travel (a generator, a node of a tree) is another `RemoteObject`, which can be asked for attributes, items and
-the next item, and handed back. It never takes part in a comparison: what the program says about equality is worth
-nothing.
+the next item, and handed back. It never takes part in a comparison: what the program says about equality cannot be
+trusted.
 """
 
 import builtins
@@ -43,7 +43,7 @@ class _Module:
 
 
 class _Answer(NamedTuple):
-    """What the program said; `after` is the message of an exception where it raised one."""
+    """The program's answer; `after` is the message of an exception where it raised one."""
 
     outcome: str
     value: Any
@@ -69,7 +69,7 @@ class Session:
         self.trouble: tuple[Status, str] | None = None
 
     def names(self, names: list[str], module_attributes: dict[str, list[str]]) -> dict[str, object]:
-        """Return what the program means by each of these names, as far as it has them, and by no other.
+        """Return the program's values of those of these names that it defines.
 
         `module_attributes`: what the tests use of names that are modules' by right; the tests get the module.
         """

@@ -26,7 +26,7 @@ def profile(read: list[str], write: list[str]) -> str:
 
 
 def restrict_self(text: str) -> None:
-    """Hold this process to a profile, for good."""
+    """Hold this process to a profile, permanently."""
     library = ctypes.CDLL("/usr/lib/libSystem.B.dylib")
     message = ctypes.c_char_p()
     if library.sandbox_init(text.encode(), ctypes.c_uint64(0), ctypes.byref(message)):

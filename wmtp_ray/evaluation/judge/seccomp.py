@@ -1,11 +1,11 @@
 """A seccomp filter for a running interpreter: system calls that are not listed do not happen.
 
-An allow list, because nobody knows the system calls of kernels to come. It lets an interpreter compute, use threads,
-read and write descriptors and its own files, and signal itself; there is no fork, exec, socket, signal to others,
-ptrace, mount, change of mode or owner, io_uring, bpf, key, namespace, memfd. Which files, Landlock says. What is
-refused fails with EPERM; calls that the C library tries first and can do without fail with ENOSYS.
+An allow list, because later kernels have system calls that are unknown today. It lets an interpreter compute, use
+threads, read and write descriptors and its own files, and signal itself; there is no fork, exec, socket, signal to
+others, ptrace, mount, change of mode or owner, io_uring, bpf, key, namespace, memfd. Which files, Landlock says. What
+is refused fails with EPERM; calls that the C library tries first and can do without fail with ENOSYS.
 
-A program cannot end itself by SIGKILL either: such an end always means that somebody else did it. `clone` must make
+A program cannot end itself by SIGKILL either: such an end always means that another process did it. `clone` must make
 a thread. `fcntl` cannot name who gets a descriptor's signals: that would be a way to kill. `socketpair` must make a
 connected stream, which cannot be pointed elsewhere (asyncio wakes itself with one). `prlimit64` may read, and set the
 stack's limit, as contest programs do.
@@ -139,7 +139,7 @@ class Filter:
         return [(code, yes, no, pid if value == _OWN_PID else value) for code, yes, no, value in self._program]
 
     def install(self, pid: int) -> None:
-        """Confine this process, whose pid is given, for good; call it before the first thread."""
+        """Confine this process, whose pid is given, permanently; call it before the first thread."""
         for offset in self._pid_offsets:
             struct.pack_into("=I", self._packed, offset, pid)
         syscall("seccomp", ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_FLAG_SPEC_ALLOW), self._header)

@@ -11,7 +11,7 @@ Path = list[int]
 
 
 def shared_parts(value: object) -> list[list[Path]]:
-    """Return [path, other path] for every mutable part that stands in a list or dict once more."""
+    """Return [path, other path] for every mutable part that occurs again in a list or dict."""
     found: list[list[Path]] = []
     first: dict[int, Path] = {}
     pending: list[tuple[object, Path]] = [(value, [])]

@@ -14,7 +14,7 @@ _BY_NUMBER = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,3})")
 
 
 def name_them() -> None:
-    """Have this process's `open` and `os.open` know the names, for good."""
+    """Make this process's `open` and `os.open` accept these names, permanently."""
     open_file, open_descriptor = io.open, os.open
 
     def open_by_name(file: Any, *arguments: Any, **keywords: Any) -> Any:

@@ -31,23 +31,14 @@ _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]*+)")
 _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*+)(?:\.[0-9]*+)?|\.[0-9]++)(?:e[+-]?[0-9]++)?")
 
 
-def first_difference(printed: str, expected: str) -> str | None:
-    """Say where two outputs differ, or return None when they agree.
+def first_difference(printed: bytes, expected: str) -> str | None:
+    """Name the first difference between a program's output and the expected one; None when they agree.
 
-    ("1  2\\n3", "1 2 3") -> None;  ("YES\\n0.5", "yes\\n0.500001") -> None
-    ("1 2\\n4", "1 2\\n3") -> "line 2: printed '4', expected '3'"
+    (b"1  2\\n3", "1 2 3") -> None;  (b"YES\\n0.5", "yes\\n0.500001") -> None
+    (b"1 2\\n4", "1 2\\n3") -> "line 2: printed '4', expected '3'"
     """
-    return _difference(_blocks(printed), expected)
-
-
-def first_difference_of_output(printed: bytes, expected: str) -> str | None:
-    """Compare what a program wrote, in whatever encoding, with what was expected."""
-    return _difference(_decoded(printed), expected)
-
-
-def _difference(printed: Iterable[str], expected: str) -> str | None:
     max_chars = 2 * len(expected) + _LONGEST_NUMBER_CHARS  # twice: a letter may have two in lower case
-    found, wanted = _Words(printed, max_chars), _Words(_blocks(expected), max_chars)
+    found, wanted = _Words(_decoded(printed), max_chars), _Words(_blocks(expected), max_chars)
     for word, right in zip_longest(found, wanted):
         if word == right:
             continue

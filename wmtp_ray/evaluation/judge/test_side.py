@@ -80,7 +80,7 @@ def _meanings(compiled: dict[str, Any], entry_point: str | None, session: Sessio
 
 
 def _describe(error: BaseException, sources: dict[str, str]) -> str:
-    """Say which line of the tests failed, and why; sources by the file name they were compiled with."""
+    """Return which line of the tests failed, and why; sources by the file name they were compiled with."""
     words = type(error).__name__ + _message(error)
     for frame in reversed(traceback.extract_tb(error.__traceback__, limit=-_MAX_TRACED_FRAMES)):
         source = sources.get(frame.filename)
@@ -90,7 +90,7 @@ def _describe(error: BaseException, sources: dict[str, str]) -> str:
 
 
 def _is_raised_by_tests(error: BaseException) -> bool:
-    """Say whether the tests' own code met an error, and not the program in a call."""
+    """Whether the tests' own code met an error, and not the program in a call."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and frames[-1].filename.startswith("<tests ")
 

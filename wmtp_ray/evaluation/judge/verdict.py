@@ -1,4 +1,4 @@
-"""What a check ends in.
+"""The verdict of a check: its status, and what the status means.
 
 pass            every test held
 fail            a test did not hold, or the program crashed, ended early, printed too much or wrote too much
@@ -49,7 +49,7 @@ class StdioVerdict(Verdict):
 
 
 def printable(text: str) -> str:
-    """Make a program's words safe to log and to show: of bounded length, without surrogates and control characters."""
+    """Make a program's output safe to log and to show: of bounded length, without surrogates and control characters."""
     if len(text) > _MAX_DETAIL_CHARS:
         text = f"{text[: _MAX_DETAIL_CHARS // 2]} ... {text[-_MAX_DETAIL_CHARS // 2 :]}"
     text = text.strip()

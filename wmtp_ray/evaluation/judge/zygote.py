@@ -39,7 +39,7 @@ _NULL = 0  # the zygote is started with the null device there
 
 @dataclass(frozen=True)
 class _Birth:
-    """A process that the zygote wants forked."""
+    """A request of the zygote to fork a process."""
 
     role: Role
     limits: Limits
@@ -71,7 +71,7 @@ class Zygote:
         gc.freeze()
 
     def next_fork(self, forked: int | None) -> bool:
-        """Go on until a process is to be forked, or return False at the end; `forked` is the id of the one before."""
+        """Run until a process must be forked, or return False at the end; `forked` is the id of the one before."""
         try:
             self._birth = next(self._births) if forked is None else self._births.send(forked)
         except StopIteration:

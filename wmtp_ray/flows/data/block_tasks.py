@@ -1,7 +1,7 @@
 """One Ray Data task for each table: how flows share out work that has nothing to do with training.
 
 Call inside `joined`. Each task has a CPU of its own; errors of ours have to travel as rows, see the tasks in `actors/`.
-A task whose process dies is run again by Ray; when none is finished for too long, that is said and the command ends.
+Ray retries a task whose process dies; when no task finishes within the deadline, the command fails with a message.
 """
 
 import logging

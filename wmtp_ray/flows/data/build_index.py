@@ -1,4 +1,4 @@
-"""`wmtp data index`: build the index of a JSONL anew, count its tokens if a tokenizer is given, say what was found."""
+"""`wmtp data index`: build the index of a JSONL anew, count its tokens if a tokenizer is given, report the result."""
 
 from pathlib import Path
 from typing import Literal

@@ -57,7 +57,7 @@ def ensure_counted_index(
 
 
 def write_counted(built: BuiltIndex, tokenizer: CodeTokenizer, out: Path, num_cpus: int | None) -> BuiltIndex:
-    """Write an index to `out`, count its tokens and write it again; killed in between, it goes on with the counting.
+    """Write an index to `out`, count its tokens and write it again; after a kill the next call continues the count.
 
     The counts are those of `count_tokens`. Raises DataError when the place cannot be written or a row is not what the
     index says, ConfigError when the cluster has no CPU.
@@ -123,7 +123,7 @@ class _Parts:
 
 
 def _read_part(path: Path, num_rows: int) -> Int32 | None:
-    """None for a part that is not there or, after a crash of the machine, not whole."""
+    """Read a part; None if it is missing or, after a crash of the machine, incomplete."""
     try:
         counts: Int32 = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -147,7 +147,7 @@ def _count_ranges(
 
 @contextmanager
 def _progress(num_rows: int, counted: int) -> Iterator[Callable[[int], None]]:
-    """Draw a line on a terminal's stderr; the block is given a function to tell how many rows more are counted."""
+    """Draw a progress line on a terminal's stderr; the block calls the yielded function with the number of new rows."""
     console = Console(stderr=True)
     columns = ("counting tokens", BarColumn(), MofNCompleteColumn(), _RowsPerSecond(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -1,4 +1,4 @@
-"""Evaluating a policy, or anyone's samples, on sets of problems: decode, judge meanwhile, estimate; go on if killed.
+"""Evaluate a policy, or a file of samples, on sets of problems: decode, judge meanwhile, estimate; resume after a kill.
 
 The sandbox is tried before this (`evaluation/evaluation_plan.py`); `evaluate_command.py` is the verb, and
 `evaluate_run.py` stage 3 of a run.
@@ -19,6 +19,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, PlannedDataset
+from wmtp_ray.evaluation.evaluation_progress import EvaluationProgress
 from wmtp_ray.evaluation.identity import (
     EvaluationIdentity,
     Execution,
@@ -30,7 +31,6 @@ from wmtp_ray.evaluation.identity import (
 )
 from wmtp_ray.evaluation.judging import JudgeTask
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
-from wmtp_ray.evaluation.progress import EvaluationProgress
 from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
@@ -54,7 +54,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Work:
-    """One evaluation as the workers see it: what is left to decode and to judge, and where the findings go."""
+    """One evaluation as the workers see it: what is left to decode and to judge, and where the results go."""
 
     dataset: PlannedDataset
     identity: EvaluationIdentity
@@ -158,7 +158,7 @@ def _policy_work(
 def _do_all(
     config: RunConfig, plan: EvaluationPlan, works: Sequence[Work], policy: PolicyFiles | None, process_dir: Path
 ) -> list[Evaluated]:
-    """Do what is left of every evaluation, on actors that start only if something is."""
+    """Do what is left of every evaluation, on actors that start only if anything is left."""
     console = Console(quiet=not config.tracking.progress)
     has_requests = any(work.requests for work in works)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""`wmtp evaluate`: evaluate a run or a model directory, judge anyone's samples, or compare two evaluations."""
+"""`wmtp evaluate`: evaluate a run or a model directory, judge a file of samples, or compare two evaluations."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,13 +19,13 @@ from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, 
 from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, render_results
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
-from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.run_folder import RunFolder, evaluations_of
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What the command line asks for; None where it says nothing. `words` are `key=value` of the configuration."""
+    """The options of the command line; None where one is not given. `words` are `key=value` of the configuration."""
 
     dataset: str
     checkpoint: Path | None
@@ -58,7 +58,7 @@ def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
         only_sampled=request.only_sampled,
     )
     plan = replace(plan, datasets=(replace(dataset, problems=problems),))
-    home = config.storage_root / "evaluations" / request.samples.name.partition(".")[0]
+    home = evaluations_of(config.storage_root) / request.samples.name.partition(".")[0]
     return _described(judge_samples(config, plan, request.samples, tasks, _place(request, home), request.out or home))
 
 
@@ -68,7 +68,7 @@ def compare_command(before: Path, after: Path) -> str:
 
 
 def _require_that_all_counts(request: EvaluationRequest) -> None:
-    """Raise ConfigError for what the command asks for and would not obey."""
+    """Raise ConfigError for options that this form of the command would ignore."""
     if request.samples is None:
         if request.only_sampled:
             raise ConfigError("found --only-sampled with --checkpoint, expected it with --samples; leave it out")
@@ -114,7 +114,7 @@ def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
 
 
 def _asked(request: EvaluationRequest) -> Asked:
-    """Who is asked, found out without loading or exporting a model."""
+    """Return the policy to evaluate, without loading or exporting a model."""
     checkpoint = _checkpoint(request)
     is_run = RunFolder(checkpoint).config.is_file()
     is_trained = ModelFolder(checkpoint).training.is_file() or (is_run and _has_policy(RunFolder(checkpoint)))
@@ -136,7 +136,7 @@ def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles,
     if RunFolder(checkpoint).config.is_file():
         model = policy_of_run(checkpoint) or load_resolved(RunFolder(checkpoint).config).model.path
         return PolicyFiles(model, tokenizer), checkpoint
-    return PolicyFiles(checkpoint, tokenizer), config.storage_root / "evaluations" / checkpoint.name
+    return PolicyFiles(checkpoint, tokenizer), evaluations_of(config.storage_root) / checkpoint.name
 
 
 def _tokenizer(request: EvaluationRequest) -> Path:
@@ -156,7 +156,7 @@ def _tokenizer(request: EvaluationRequest) -> Path:
 
 
 def _place(request: EvaluationRequest, home: Path) -> Place:
-    """--out as it is; else a run's eval/, or the home of what is no run, with a folder for each data set."""
+    """Return --out unchanged; else a run's eval/, or the folder `home` of a model without a run."""
     out = request.out
     if out is not None:
         return lambda dataset, identity: out

@@ -35,7 +35,7 @@ _STAGE = 3
 
 
 def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> RunResult:
-    """Evaluate the run's policy on the planned data sets and return `result` with what was found, written down.
+    """Evaluate the run's policy on the planned data sets; save and return `result` with the outcome.
 
     Call on a connected Ray. When the evaluation fails, result.json says so and keeps what training left.
     """
@@ -83,7 +83,7 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
 
 
 def policy_of_run(run_dir: Path) -> Path | None:
-    """Return the model directory of a run's policy: its end, else its newest whole checkpoint; None without any."""
+    """Return the model directory of a run's policy: the final one, else its newest whole checkpoint, else None."""
     folder = RunFolder(run_dir)
     if ModelFolder(folder.final).params.is_file():
         return folder.final

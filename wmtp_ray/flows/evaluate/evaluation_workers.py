@@ -2,9 +2,9 @@
 
     requests ── decoder 0..n-1 ──> answers ──> judge 0..m-1 ──> verdicts
 
-Which decoder or judge does what changes no result. An actor that dies is started again by Ray: a decoder repeats its
-share, of which the answers that came before are known; a judge gets its answer once more, and if it dies over it again
-the verdict is `error`. Each start may do so a few times, then the evaluation ends, to be continued.
+Which decoder or judge does what changes no result. Ray restarts an actor that dies. A decoder retries its share a few
+times and skips the answers that have arrived; after the last retry the evaluation fails, and the same command continues
+it. A judge retries its answer once; if it dies on the same answer again, the verdict is `error`.
 """
 
 from collections import deque
@@ -174,7 +174,7 @@ class EvaluationWorkers:
             raise TrainingError(f"A decoder died again and again: {error}; {_GOES_ON}") from error
 
     def _verdict(self, ref: Any) -> Judgement:
-        """Return a verdict, `error` where the judge's process died twice over it."""
+        """Return a verdict, `error` if the judge's process died twice while judging the answer."""
         judge, task = self._running.pop(ref)
         self._idle.append(judge)
         try:
@@ -201,7 +201,7 @@ def require_evaluation_resources(config: RunConfig, *, with_decoders: bool) -> N
 
 
 def _end(decoders: list[Any], judges: list[Any]) -> None:
-    """End the actors; judges first clear up what they keep on the disk, if they answer."""
+    """End the actors; judges that answer first remove their files from the disk."""
     with suppress(RayError):  # one that hangs or is gone is killed below
         ray.get([judge.close.remote() for judge in judges], timeout=_CLOSE_S)
     for actor in (*decoders, *judges):

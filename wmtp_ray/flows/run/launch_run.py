@@ -70,7 +70,7 @@ def _run(config: RunConfig, prepared: Prepared) -> None:
 
 
 def _left(config: RunConfig, reason: str = "") -> str:
-    """Give up the folder of a run that has trained nothing; say how to go on."""
+    """Release the folder of a run that has trained nothing; return how to continue."""
     release_run_directory(config)
     if not config.run_dir.exists():
         return "nothing was trained; the same command starts again"

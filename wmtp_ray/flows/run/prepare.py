@@ -21,10 +21,10 @@ from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import ModelFolder
-from wmtp_ray.plan.render import render
+from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import VersionSchedule, version_schedule
-from wmtp_ray.training.estimate.render import render_estimate
+from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
 LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
@@ -32,7 +32,7 @@ LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
 
 @dataclass(frozen=True)
 class Prepared:
-    """What stage 0 found out: the index, the plan of each stage that will train, and that of the evaluation.
+    """The result of stage 0: the index, the plan of each stage that will train, and that of the evaluation.
 
     `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not. `left_out` says which
     lines of the data files are not read.
@@ -165,7 +165,7 @@ def _plans(config: RunConfig, index: RowIndex) -> dict[int, RunPlan]:
 
 
 def _left_out_lines(config: RunConfig) -> list[str]:
-    """Say how many malformed lines `data.on_error=skip` left out of each file: never in silence."""
+    """Return how many malformed lines `data.on_error=skip` left out of each file, one line a file."""
     if config.data.on_error == "fail":
         return []
     files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]
@@ -179,7 +179,7 @@ def _left_out_lines(config: RunConfig) -> list[str]:
 
 
 def _check_reference(config: RunConfig, directory: Path, ours: ModelSpec) -> None:
-    """Excess losses compare token by token, so both models must cut text into the same tokens."""
+    """Require that reference and policy cut text into the same tokens: excess losses compare token by token."""
     their_tokenizer = config.reference.tokenizer_path or config.tokenizer.path
     our_hash, their_hash = tokenizer_hash(config.tokenizer.path), tokenizer_hash(their_tokenizer)
     if our_hash != their_hash:

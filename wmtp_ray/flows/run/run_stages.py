@@ -14,7 +14,7 @@ from wmtp_ray.tracking.run_log import driver_log
 def run_stages(config: RunConfig, prepared: Prepared) -> RunResult:
     """Run the stages of `config` and leave result.json; an evaluation alone keeps what training left there.
 
-    Raises Interrupted or KeyboardInterrupt after a stop, WmtpError for what the user can mend.
+    Raises Interrupted or KeyboardInterrupt after a stop, WmtpError for what the user can fix.
     """
     with joined(config.cluster.num_cpus), driver_log(config.run_dir):
         if prepared.evaluation is not None and prepared.evaluation.datasets:

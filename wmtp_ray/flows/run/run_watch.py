@@ -1,13 +1,14 @@
-"""The driver's eye on a stage that runs: the newest report, what others have noticed, and who is silent for too long.
+"""The driver's watchdog of a running stage: the newest report, new warnings, and processes whose heartbeat is overdue.
 
 | silent                    | after                 | then                                                             |
 |---------------------------|-----------------------|------------------------------------------------------------------|
-| all ranks                 | `deadlines.step_s`    | stacks; they are killed, Ray Train starts them anew              |
+| all ranks                 | `deadlines.step_s`    | stacks; they are killed, Ray Train restarts them                 |
 | still, after that         | `deadlines.step_s`    | the run fails                                                    |
-| the metrics actor         | `deadlines.tracking_s`| stacks; it is killed, Ray starts it anew with the calls it owes  |
+| the metrics actor         | `deadlines.tracking_s`| stacks; it is killed, Ray restarts it with its pending calls     |
 | the ranks, asked to stop  | `deadlines.stop_s`    | stacks; the run ends with the last checkpoint                    |
 
-Ranks notice what they wait for themselves (`actors/`); here is who cannot: one that is stopped, or blocked in a call.
+Ranks time out their own waits (`actors/`); this watchdog covers a process that cannot: one that is stopped, or blocked
+in a call.
 """
 
 import logging
@@ -31,7 +32,7 @@ _RANKS = "rank_"
 
 
 class RunWatch:
-    """Look at it often: `look` acts on who is silent, `latest` returns the newest report."""
+    """Watchdog of a stage: call `look` often, it acts on silent processes; `latest` returns the newest report."""
 
     def __init__(self, config: RunConfig, metrics: Any, warned: RunWarnings) -> None:
         self._run_dir = config.run_dir
@@ -45,14 +46,14 @@ class RunWatch:
         self.begin_stage()
 
     def begin_stage(self) -> None:
-        """Count the ranks' silence from now."""
+        """Start the deadline of the ranks' heartbeat now."""
         self._signs = signs_of_life(self._run_dir, _RANKS)
         self._ranks_heard_s = time.monotonic()
         self._ranks_were_killed = False
         self._stop_seen_s: float | None = None
 
     def look(self) -> list[str]:
-        """Act on who is silent for too long; return warnings that are new. Raises TrainingError or Interrupted."""
+        """Act on processes that are silent for too long; return new warnings. Raises TrainingError or Interrupted."""
         self._look_at_ranks()
         self._look_at_stop()
         return self._warned.new()
@@ -74,7 +75,7 @@ class RunWatch:
 
     def replace_metrics(self, what: str) -> None:
         """End the process of the metrics actor; Ray starts another, which opens the same files."""
-        report_stall(self._run_dir, f"{what} did not answer within {self._metrics_limit_s:.0f} s; it is started anew")
+        report_stall(self._run_dir, f"{what} did not answer within {self._metrics_limit_s:.0f} s; it is restarted")
         ray.kill(self._metrics, no_restart=False)
         self._metrics_heard_s = time.monotonic()
         self._metrics_limit_s = self._deadlines.start_s + self._deadlines.tracking_s
@@ -86,7 +87,7 @@ class RunWatch:
             return
         if now_s - self._ranks_heard_s < self._deadlines.step_s:
             return
-        what = f"No rank gave a sign of life within {self._deadlines.step_s:.0f} s (deadlines.step_s)"
+        what = f"No rank sent a heartbeat within {self._deadlines.step_s:.0f} s (deadlines.step_s)"
         report_stall(self._run_dir, what)
         if self._ranks_were_killed:
             raise TrainingError(

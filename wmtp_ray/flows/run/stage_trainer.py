@@ -1,4 +1,4 @@
-"""The Ray Train run of one stage: how many ranks, with which resources, and who cleans up behind them."""
+"""The Ray Train run of one stage: how many ranks, with which resources, and how they are cleaned up."""
 
 import uuid
 from typing import Any

@@ -1,7 +1,7 @@
 """SIGINT and SIGTERM while a run is up: the first asks the ranks to checkpoint and stop, the second ends at once.
 
-Whoever stops a container may tell Ray's own processes too. A driver whose Ray is gone would wait a minute for it and be
-ended with another exit code; so it ends at once as well.
+A container that is stopped may signal Ray's own processes too. A driver whose Ray is gone would wait a minute for it
+and exit with another code; so the driver then ends at once as well.
 """
 
 import os
@@ -61,7 +61,7 @@ def _is_listened_at(address: str) -> bool:
 
 
 class StopRequest:
-    """Hears signals inside its block, where that is in the main thread; ranks and driver find the request as a file."""
+    """Handles signals inside its block (in the main thread only); ranks and driver read the request from a file."""
 
     def __init__(self, run_dir: Path) -> None:
         self._file = RunFolder(run_dir).stop_request
@@ -79,7 +79,7 @@ class StopRequest:
         self._handlers.close()
 
     def is_made(self) -> bool:
-        """Whether somebody asked, by a signal or by the file."""
+        """Whether a stop was requested, by a signal or by the file."""
         return self._file.exists()
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:

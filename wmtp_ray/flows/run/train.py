@@ -1,11 +1,11 @@
-"""The wiring of a training run: who starts, in which order, and who talks to whom.
+"""The wiring of a training run: which processes start, in which order, and which of them communicate.
 
     driver ── metrics actor
        ├───── critic pool, or reference pool           (stage 2, where the weighting or the value loss needs one)
        └───── TorchTrainer ── rank 0..n-1              (each: Ray Data stream -> score ahead -> step)
 
-The trainer runs in a thread; the main thread draws the progress line, hears signals (`flows/run/stop_request.py`) and
-watches who is silent (`flows/run/run_watch.py`). Nothing here computes.
+The trainer runs in a thread; the main thread draws the progress line, handles signals (`flows/run/stop_request.py`)
+and watches heartbeats (`flows/run/run_watch.py`). Nothing here computes.
 """
 
 import logging
@@ -73,7 +73,7 @@ _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # Ray Train reads it 
 
 @dataclass(frozen=True)
 class ScorePool:
-    """Who scores, the versions they follow, and their snapshots where these never change."""
+    """The scorers, their version schedule, and their snapshots where the version never changes."""
 
     scorers: ScorerWatch | None
     schedule: VersionSchedule
@@ -226,7 +226,7 @@ class _Run:
         self._write_result("KILLED", [], ["Ray's own processes were stopped with the run"])
 
     def _explain(self, failure: BaseException, job: RankJob) -> NoReturn:
-        """Raise why the ranks failed: what one of them left, the stop that was asked for, or what Ray says."""
+        """Raise the cause of the ranks' failure: the reason that a rank saved, a requested stop, or Ray's error."""
         if (reason := read_failure(job.stage_dir)) is not None:
             raise WmtpError(reason) from failure
         if self._stop.is_made():
@@ -235,7 +235,7 @@ class _Run:
         report_stall(self._config.run_dir, "The ranks failed")
         raise WmtpError(f"The ranks failed: {failure}. --resume continues from the last checkpoint") from failure
 
-    # ------------------------------------------------------------------------------------------ whom it talks to
+    # ------------------------------------------------------------------------------------------ its actors
 
     def _score_pool(self, config: RunConfig) -> ScorePool:
         if config.needs_reference:
@@ -270,13 +270,13 @@ class _Run:
     # --------------------------------------------------------------------------------------------- around stages
 
     def _judge_given_critic(self, config: RunConfig) -> RunConfig:
-        """Hold a critic that comes from another run against the gate."""
+        """Check a critic of another run against the gate."""
         if 1 in self._prepared.plans or config.critic.path is None or not config.weighting.needs_values:
             return config
         return self._pass_gate(gate_given_critic(config, config.critic.path))
 
     def _pass_gate(self, gated: Gated) -> RunConfig:
-        """Write the gate's decision down, tell it, and return what stage 2 runs with; WmtpError where it stops."""
+        """Record and report the gate's decision; return stage 2's configuration. WmtpError where the gate stops."""
         note_gate(self._config.run_dir, gated.decision)
         if gated.decision.outcome == "stopped":
             raise WmtpError(gated.warnings[0])
@@ -284,7 +284,7 @@ class _Run:
         return gated.config
 
     def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
-        """Flush the metrics and write result.json; a tracking server that does not answer costs a warning, no more."""
+        """Flush the metrics and write result.json; a tracking server that does not answer causes only a warning."""
         self._metrics.set_tags.remote(read_decisions(self._config.run_dir).tags())
         result = self._write_result(status, stages, self._close_metrics(status))
         drop_empty_stacks(self._config.run_dir)
@@ -316,7 +316,7 @@ class _Run:
         return result
 
     def _memory_use(self, policy: StageResult) -> MemoryUse | None:
-        """Put the peaks of stage 2 beside their estimates."""
+        """Compare the measured peaks of stage 2 with their estimates."""
         if self._prepared.estimate is None:
             return None
         load = self._prepared.estimate.load
@@ -327,7 +327,7 @@ class _Run:
         return MemoryUse(rank, Peak(load.total_bytes, family.peak_bytes, "sum of PSS, each process at its own peak"))
 
     def _close_metrics(self, status: RunStatus) -> list[str]:
-        """Have the sink flush and end, a second time where the first one hangs; return what it lacks."""
+        """Have the sink flush and end, with one retry where it hangs; return what was not recorded."""
         deadline_s = self._config.deadlines.tracking_s + 5.0
         closed = self._metrics.close.remote(status)
         try:

@@ -1,4 +1,4 @@
-"""What stands at the end of a sweep, and after each trial: sweep.json, recipe.best.yaml, the table."""
+"""The results of a sweep, written after each trial and at the end: sweep.json, recipe.best.yaml, the table."""
 
 import textwrap
 from pathlib import Path
@@ -14,7 +14,7 @@ from wmtp_ray.tracking.sweep_result import Ranking, TrialRecord, rank, read_tria
 
 
 def records_of(plan: SweepPlan) -> list[TrialRecord]:
-    """Return a record of every trial that is known: what is over from its folder, the others as unfinished."""
+    """Return a record of every trial that is known: finished ones from their folders, the others as unfinished."""
     known = {each.trial.name: each.trial for each in plan.trials} or {t.name: t for t in _proposed(plan)}
     return [read_trial(plan.directory / name) or _unfinished(trial) for name, trial in known.items()]
 

@@ -37,7 +37,7 @@ _MAX_NAMED = 3
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial: the configuration that was asked for, the one it runs with, and the critic it waits for."""
+    """A trial: the requested configuration, the configuration it runs with, and the critic it waits for."""
 
     trial: Trial
     asked: RunConfig
@@ -109,7 +109,7 @@ class SweepPlan:
         return words | {"preset": self.base.preset} | self.spec.model_dump(mode="json")
 
     def shared(self) -> list[str]:
-        """Say what is done once, in sentences."""
+        """Describe the work that is done once, in sentences."""
         lines = [f"the index and token counts of {self.base.data.train_file}"]
         lines.append(f"plans: {len(self.prepared)} for {self.num_trials} trials")
         critics = self.critics
@@ -160,14 +160,14 @@ def plan_sweep(arguments: Arguments, now: datetime) -> SweepPlan:
 
 
 def own_part(whole: Prepared, config: RunConfig) -> Prepared:
-    """Return of the plans for what was asked those that a run's own stages need."""
+    """Return the plans of the stages that a run executes itself, out of the plans of the requested configuration."""
     plans = {stage: plan for stage, plan in whole.plans.items() if stage in config.stages}
     evaluation = whole.evaluation if 3 in config.stages else None
     return replace(whole, plans=plans, schedule=version_schedule(config), evaluation=evaluation)
 
 
 def claim_sweep_directory(plan: SweepPlan) -> None:
-    """Make the sweep's folder and say in it what was asked for."""
+    """Make the sweep's folder and save the requested sweep in it."""
     try:
         plan.directory.mkdir(parents=True, exist_ok=True)
         atomic_write(plan.folder.spec, yaml.safe_dump(plan.spec_values(), sort_keys=False).encode())
@@ -242,13 +242,13 @@ def _refuse_swept_words(arguments: Arguments, spec: SweepSpec) -> None:
 
 
 def release_sweep_directory(plan: SweepPlan) -> None:
-    """Give up a folder in which no run was begun, so that the mended command can start the same sweep."""
+    """Release a folder in which no run has begun, so that the corrected command can start the same sweep."""
     if not plan.folder.has_run():
         shutil.rmtree(plan.directory, ignore_errors=True)
 
 
 def _check_objective(base: RunConfig, spec: SweepSpec) -> None:
-    """Refuse an objective that no trial can have; only what the base's stages and files tell."""
+    """Refuse an objective that no trial can have; judged by the base's stages and files alone."""
     metric = spec.objective.metric
     if 2 not in base.stages:
         raise ConfigError(f"stages={list(base.stages)}: a sweep trains policies; add stage 2")
@@ -262,7 +262,7 @@ def _check_objective(base: RunConfig, spec: SweepSpec) -> None:
 
 
 def _check_directory(plan: SweepPlan) -> None:
-    """A sweep is continued only when asked, and only as the sweep and the runs it was started as."""
+    """Refuse to continue a sweep without --resume, or with another sweep or run configuration than it began with."""
     saved = plan.folder.spec
     if saved.exists() and not plan.arguments.resume:
         raise ConfigError(

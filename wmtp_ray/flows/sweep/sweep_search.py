@@ -1,4 +1,4 @@
-"""Where the next trial of a sweep comes from: Ray Tune asks, this answers with a point and a seed.
+"""The search that Ray Tune asks for the next trial of a sweep: it returns a point and a seed.
 
 `ListedPoints` (grid, random) knows its points; `TpePoints` has Optuna propose each from the objective's mean over seeds
 of those before. Either way a trial that is over is not asked for again, and after a restart the same points come in
@@ -34,7 +34,7 @@ class PointSource(Protocol):
         """Return the next point, None at the end."""
 
     def tell(self, point: Point, records: Mapping[int, TrialRecord]) -> None:
-        """Take in how a point's trials ended, by seed; called once, when all have."""
+        """Record how a point's trials ended, by seed; called once, when all have ended."""
 
 
 class ListedPoints:
@@ -48,7 +48,7 @@ class ListedPoints:
         return next(self._points, None)
 
     def tell(self, point: Point, records: Mapping[int, TrialRecord]) -> None:
-        """Nothing is learnt."""
+        """Ignore the results."""
 
 
 class TpePoints:
@@ -78,7 +78,7 @@ class TpePoints:
         return point
 
     def tell(self, point: Point, records: Mapping[int, TrialRecord]) -> None:
-        """Tell TPE the mean over the seeds that finished; a point that was stopped with every seed is a bad one."""
+        """Report to TPE the mean over the finished seeds; a point that was stopped with every seed counts as bad."""
         metric = self._spec.objective.metric
         finished = [record for record in records.values() if record.status == "finished"]
         values = [value for record in finished if (value := record.metrics.get(metric)) is not None]
@@ -126,7 +126,7 @@ class TpePoints:
 
 
 class SweepSearch(Searcher):
-    """Hands Tune one trial at a time, and the points' source what came of them.
+    """Gives Tune one trial at a time, and gives the source of points each point's result.
 
     `begin` claims a trial's folder and returns what Tune gives to it; `record_of` returns the record of a trial that is
     over; `stopping` tells that no more trials are to be begun. With `replays` trials that are over are given to Tune
@@ -163,19 +163,19 @@ class SweepSearch(Searcher):
         return self._begin(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the source about a point once its last seed is over."""
+        """Report a point to the source once its last seed has ended."""
         trial = self._running.pop(trial_id)
         self._close(trial)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its settings for a restore of its own, which a sweep does not use."""
+        """Return no state: Tune pickles the search for its own restore, which a sweep does not use."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: what a restart needs is in the trials' folders and in points.jsonl."""
+        """Save nothing: what a restart needs is in the trials' folders and in points.jsonl."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, see `save`."""
+        """Restore nothing; see `save`."""
 
     def _in_order(self) -> Iterator[Trial]:
         while (point := self._source.next()) is not None:

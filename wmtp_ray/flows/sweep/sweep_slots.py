@@ -1,4 +1,4 @@
-"""How many trials run at once, so that none waits for what another holds. Asks the cluster; starts nothing."""
+"""How many trials run at once, so that none waits for resources of another. Asks the cluster; starts nothing."""
 
 from wmtp_ray.flows.cluster import require_resources
 from wmtp_ray.flows.sweep.sweep_plan import SweepPlan

@@ -1,4 +1,4 @@
-"""The sweep's own MLflow run, parent of its trials' runs. A tracking server that does not answer costs a warning."""
+"""The sweep's own MLflow run, parent of its trials' runs. A tracking server that does not answer causes a warning."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ class ParentRun:
 
     @property
     def child_tags(self) -> dict[str, str]:
-        """What a trial's run is tagged with to stand below this one."""
+        """The tags that make a trial's run a child of this one."""
         return {_PARENT_TAG: self._run.run_id} if self._run is not None else {}
 
     def close(self, ranking: Ranking, files: Sequence[Path]) -> None:
@@ -65,7 +65,7 @@ class ParentRun:
         cause = cause_of(error, self._uri)
         self.problems.append(
             f"MLflow at {without_password(self._uri)} did not take the sweep's own run: it {cause.found}. sweep.json "
-            f"has it all. To mend it: {cause.remedy}"
+            f"has it all. To fix it: {cause.remedy}"
         )
 
 

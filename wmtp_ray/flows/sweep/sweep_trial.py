@@ -1,4 +1,4 @@
-"""One trial of a sweep, as Ray Tune sees it: a run like any other in a process of its own, and an eye on its metrics.
+"""One trial of a sweep, as Ray Tune sees it: a run in a process of its own, and a watch on its metrics.
 
     Tune ── SweepTrial (0.1 CPU) ── run_planned ── what `flows/run/run_stages.py` starts
                  └ metrics.jsonl ──> stop rules, early stopping ──> a stop request ──> checkpoint
@@ -50,7 +50,7 @@ class RunOutcome:
 
 @dataclass(frozen=True)
 class TrialBrief:
-    """What one trial is told: its name, its place in the search, and which plans are its."""
+    """The arguments of one trial: its name, its place in the search, and the keys of its plans."""
 
     name: str
     point: int
@@ -61,7 +61,7 @@ class TrialBrief:
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What all trials of a sweep are told. `prepared` holds references to plans in the object store, by `plan_key`."""
+    """What all trials of a sweep share. `prepared` holds references to plans in the object store, by `plan_key`."""
 
     directory: Path
     spec: SweepSpec
@@ -91,7 +91,7 @@ def run_planned(config: RunConfig, prepared: Prepared | None, measures: bool) ->
 
 
 def _measured(config: RunConfig) -> dict[str, float | None]:
-    """What sets trials apart and their own metrics do not hold: held-out losses, and the critic's health at the end."""
+    """Return measures of a trial that its metrics lack: held-out losses, and the critic's health at the end."""
     cluster = config.cluster
     remote = ray.remote(measure_held_out_problems).options(
         num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, scheduling_strategy="DEFAULT"
@@ -154,7 +154,7 @@ class SweepTrial(Trainable):
         return self._result(reports[-1])
 
     def cleanup(self) -> None:
-        """Called at the end, and when early stopping has ended the trial: then the run has to be told."""
+        """Called by Tune at the end; when early stopping has ended the trial, ask the run to stop."""
         if self._is_over or not self._may_be_stopped:
             return
         if not RunFolder(self._sweep_dir).stop_request.exists():

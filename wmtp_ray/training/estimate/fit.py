@@ -19,7 +19,7 @@ from wmtp_ray.training.estimate.memory import (
     rank_memory,
     scorer_memory,
 )
-from wmtp_ray.training.estimate.processes import ADAPTERS_MIB, RANK_MIB, SCORER_MIB, SHARED_MIB
+from wmtp_ray.training.estimate.process_overhead import ADAPTERS_MIB, RANK_MIB, SCORER_MIB, SHARED_MIB
 
 _LORA = Lora(rank=16, targets=TARGETS)
 _LORA_WORDS = "'model.lora={rank: 16, alpha: 32, dropout: 0.0, targets: [wq, wk, wv, wo, w1, w2, w3]}'"
@@ -30,7 +30,7 @@ _MOST_RANKS = 64
 
 @dataclass(frozen=True)
 class Device:
-    """What ranks and scorers share: one GPU, or a whole machine. `usable_bytes` None: nobody knows."""
+    """What ranks and scorers share: one GPU, or a whole machine. `usable_bytes` None: unknown."""
 
     name: str
     usable_bytes: float | None
@@ -51,7 +51,7 @@ class ScorerWork:
 
 @dataclass(frozen=True)
 class Load:
-    """Everything that meets on one device."""
+    """All work that shares one device."""
 
     size: ModelSpec
     work: RankWork
@@ -85,7 +85,7 @@ class Load:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits; True where nobody knows the device."""
+        """Whether it fits; True where the device is unknown."""
         return self.device.usable_bytes is None or self.total_bytes <= self.device.usable_bytes
 
 
@@ -157,7 +157,7 @@ def _alone_and_with(load: Load, change: Change, others: list[Change]) -> Iterato
 
 
 def _thrifty(load: Load) -> list[Change]:
-    """The settings that cost time and change no result, those that are not on yet."""
+    """Return settings that save memory, cost time and change no result, of those that are still off."""
     work, found = load.work, []
     if not work.activation_checkpointing:
         found.append(Change(("model.activation_checkpointing=true",), {"activation_checkpointing": True}))

@@ -5,7 +5,7 @@ over the token's own document only. Backward: twice the forward; for a frozen we
 Not counted: norms, rotary angles, softmax, the optimizer (together below one per cent from width 1024 on).
 
 `model` is what MFU counts (Chowdhery et al. 2022, appendix B, here with attention that ends with a document and is
-causal): forward and backward of real tokens. Recomputed blocks, the pass that only looks, and the scoring actors'
+causal): forward and backward of real tokens. Recomputed blocks, the pass without gradient, and the scoring actors'
 work are kept apart.
 """
 

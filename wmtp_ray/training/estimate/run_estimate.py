@@ -32,7 +32,7 @@ from wmtp_ray.training.estimate.flops import (
 )
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card, machine_memory_bytes
 from wmtp_ray.training.estimate.memory import Lora, RankWork
-from wmtp_ray.training.estimate.processes import machine_bytes
+from wmtp_ray.training.estimate.process_overhead import machine_bytes
 
 ASSUMED_UTILISATION = 0.4  # of the data sheet's peak, recomputed blocks included: what good runs on such cards reach
 _EPS = 1e-9
@@ -107,7 +107,7 @@ def _weights_bytes(directory: Path) -> int:
 
 
 def on_gpu(config: RunConfig) -> bool:
-    """Tell whether the ranks will compute on CUDA, as far as the configuration says."""
+    """Whether the ranks will compute on CUDA, as far as the configuration says."""
     return config.train.device == "cuda" or (config.train.device == "auto" and config.cluster.gpus_per_worker > 0)
 
 

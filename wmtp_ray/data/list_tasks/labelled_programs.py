@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, TypeAlias
 
+from wmtp_ray.data.list_tasks.list_problems import Inputs, Problem, draw_diffuse_bug, is_sound, systematic_bugs
 from wmtp_ray.data.list_tasks.operations import Composition
-from wmtp_ray.data.list_tasks.problems import Inputs, Problem, draw_diffuse_bug, is_sound, systematic_bugs
 from wmtp_ray.data.list_tasks.programs import STYLES, Style, render_program, run_program
 
 Bug: TypeAlias = Literal["systematic", "diffuse"]
@@ -73,6 +73,6 @@ def incorrect_programs(
 
 
 def mistaken_step(problem: Problem, program: Program) -> int:
-    """The step a systematic bug is in (the first, should several differ)."""
+    """Return the step with the systematic bug (the first, if several differ)."""
     steps = zip(problem.composition.steps, program.solves.steps, strict=True)
     return next(k for k, (asked, done) in enumerate(steps) if asked != done)

@@ -1,4 +1,4 @@
-"""Is the critic worth listening to: its health on held-out problems, beside what it must beat and what fools it.
+"""The critic's health on held-out problems, beside the baselines that it must beat, shortcuts included.
 
 Names and definitions are those of `objective/critic_health.py`; every number is one that a stage recorded.
 """
@@ -110,7 +110,7 @@ _CURVES = (  # metric, title, y axis, caption
 
 @dataclass(frozen=True)
 class _Measured:
-    """A critic that was measured: who it is, its arm's place, and the health of each run that has it."""
+    """A critic that was measured: its name, its arm's place, and the health of each run that has it."""
 
     name: str
     number: int
@@ -165,7 +165,7 @@ def _health_table(measured: Sequence[_Measured]) -> Block:
     ]
     caption = (
         "The critics on problems they have never seen, mean over seeds. Chance is 0.5 for AUC and pairs, 0 for "
-        "explained variance. Explained variance misleads alone: nothing can be known before two programs part."
+        "explained variance. Explained variance misleads alone: nothing can be known before two programs differ."
     )
     return Table(caption, ("", *(each.name for each in measured)), tuple(rows))
 
@@ -194,7 +194,7 @@ def _along_response(measured: Sequence[_Measured]) -> Figure:
 
 
 def _beside_baselines(measured: Sequence[_Measured], suffix: str, own: str, name: str) -> Figure:
-    """Dots: what the critic reaches, and what predictors reach that see next to nothing of the program."""
+    """Draw as dots the critic's measures and those of baselines that see almost nothing of the program."""
     labels = ["critic: mean V", *(label for _, label in BASELINES)]
     metrics = [own, *(f"baseline_{baseline}_{suffix}" for baseline, _ in BASELINES)]
     traces: list[Trace] = [

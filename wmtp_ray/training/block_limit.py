@@ -15,5 +15,5 @@ class Limit(Protocol):
 
 
 def no_limit(what: str, deadline_s: float) -> AbstractContextManager[None]:
-    """Let a block take as long as it takes."""
+    """Return a context without a deadline."""
     return nullcontext()

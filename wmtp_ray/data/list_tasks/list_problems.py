@@ -90,7 +90,7 @@ def draw_compositions(rng: Random, num_problems: int, inputs: Inputs) -> list[Co
 def draw_new_composition(
     rng: Random, skeletons: Sequence[Sequence[Skeleton]], inputs: Inputs, known_behaviours: dict[str, Composition]
 ) -> Composition | None:
-    """Draw a composition whose behaviour is not known yet, or None after `DRAWS_BEFORE_EXHAUSTED` vain draws.
+    """Draw a composition whose behaviour is new; None after `DRAWS_BEFORE_EXHAUSTED` draws without a new one.
 
     Every number of steps is as likely, however few compositions have it: short programs keep the rows short.
     """
@@ -125,7 +125,7 @@ def behaviour(composition: Composition, inputs: Inputs) -> str:
 
 
 def is_sound(composition: Composition, inputs: Inputs) -> bool:
-    """Whether a composition is worth asking for: no operation twice, and every step changes an answer.
+    """Whether a composition makes a valid problem: no operation twice, and every step changes an answer.
 
     "sort, sum" is not, as the sum does not care. Bugs must be sound too, or `sum(sorted(a))` would give them away.
     """
@@ -179,7 +179,7 @@ def word_prompt(rng: Random, composition: Composition) -> str:
 
 
 def systematic_bugs(composition: Composition) -> list[Composition]:
-    """All systematic bugs the composition invites, one for each step that has one."""
+    """Return every systematic bug that applies to the composition, one for each step that has one."""
     bugs = []
     for k, step in enumerate(composition.steps):
         if step.operation.words in SYSTEMATIC_BUGS:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wmtp_ray.evaluation.decoding.sampling import Nucleus, chooser, greedy, request_seed, uniforms
+from wmtp_ray.evaluation.decoding.token_choice import Nucleus, chooser, greedy, request_seed, uniforms
 
 
 def naive_draw(logits: list[float], number: float, temperature: float, top_p: float) -> int:

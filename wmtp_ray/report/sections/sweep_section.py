@@ -1,4 +1,4 @@
-"""A sweep: which point is best, how far that can be told, and what each swept key does to the objective."""
+"""A sweep: which point is best, how certain that is, and how each swept key changes the objective."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -28,7 +28,7 @@ def training_table(arms: Sequence[Arm]) -> Table:
 
 
 def _shown(value: object) -> str:
-    """The end of a long value: of a path what tells it from others."""
+    """Shorten a long value to its end: of a path the part that distinguishes it."""
     text = "–" if value is None else str(value)
     return text if len(text) <= _MOST_CHARS else f"…{text[1 - _MOST_CHARS :]}"
 

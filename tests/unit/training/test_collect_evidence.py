@@ -22,10 +22,10 @@ from wmtp_ray.data.rows import Row, parse_row
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_row
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.tracking.token_evidence import TokenEvidence, TokenTrace, read_token_evidence, write_token_evidence
-from wmtp_ray.training.critic_health import batches_of_rows, held_out_rows, judge_held_out
+from wmtp_ray.training.collect_evidence import END, collect_token_evidence, held_out_loss, response_texts
 from wmtp_ray.training.losses import StageLoss
+from wmtp_ray.training.measure_critic import batches_of_rows, held_out_rows, judge_held_out
 from wmtp_ray.training.stages import policy_stage
-from wmtp_ray.training.token_evidence import END, collect_token_evidence, held_out_loss, response_texts
 
 TASKS = ListTasks(
     seed=3, num_train_problems=20, num_valid_problems=6, num_correct=2, num_incorrect=2, systematic_frac=0

@@ -14,7 +14,7 @@ Finish = Literal["stop", "end", "length"]
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """How to decode. Raises ConfigError for values that mean nothing.
+    """How to decode. Raises ConfigError for invalid values.
 
     `temperature` 0 takes the likeliest token. `top_p` keeps the smallest set of likeliest tokens that holds this much
     probability. `draft_horizons` n drafts n tokens a forward with the heads of horizons 2..n+1; 0 drafts nothing. It
@@ -56,7 +56,7 @@ class DecodingRequest:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A continuation, and what it took.
+    """A continuation, and the number of forward passes and drafts that it took.
 
     `ids` are without EOS; `raw_text` is what they add to the prompt, decoded with it, `text` the same up to the
     earliest stop string. `finish`: a stop string appeared or the request's `is_finished` said so, the model ended the

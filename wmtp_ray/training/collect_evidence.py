@@ -31,8 +31,8 @@ from wmtp_ray.ranks import OneRank
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
 from wmtp_ray.scoring.scorers import build_scorer
 from wmtp_ray.tracking.token_evidence import HeldOutLoss, ProgramPair, TokenTrace
-from wmtp_ray.training.critic_health import batches_of_rows
 from wmtp_ray.training.losses import StageLoss
+from wmtp_ray.training.measure_critic import batches_of_rows
 
 MAX_PAIRS = 8
 MAX_TOKENS = 400  # of a program that are saved
@@ -161,7 +161,7 @@ def _array(of_batch: OfTokens | None, batch: TokenBatch) -> Float32 | None:
 
 
 def _weights(config: RunConfig, micros: Sequence[MicroBatch]) -> Weights:
-    """Weigh the programs with every weighting whose scores are there, each beginning afresh."""
+    """Weigh the programs with every weighting whose scores are available, each from a new state."""
     has = {
         "none": True,
         "critic": micros[0].values_BT is not None,

@@ -18,15 +18,15 @@ from wmtp_ray.data.collate import documents_of
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.objective import td
 from wmtp_ray.objective.critic_drift import ValueReading, drift
-from wmtp_ray.training.critic_health import batches_of_rows, held_out_rows
 from wmtp_ray.training.losses import StageLoss
+from wmtp_ray.training.measure_critic import batches_of_rows, held_out_rows
 from wmtp_ray.training.parallel import module_precision
 
 _PARTS = (0.25, 0.5, 0.75, 1.0)  # of a response, after which hidden states are kept: all of them would be gigabytes
 
 
 class CriticDrift:
-    """Reads the value path now and then. Every rank makes one and calls it: all read all rows, and find the same."""
+    """Measures the drift every `critic.drift_every` steps. Every rank makes one and calls it."""
 
     def __init__(self, loss: StageLoss, config: RunConfig, batches: list[TokenBatch]) -> None:
         self._loss = loss

@@ -1,4 +1,4 @@
-"""`wmtp report`, `wmtp logs` and `wmtp tracking sync`: what runs have left on record."""
+"""`wmtp report`, `wmtp logs` and `wmtp tracking sync`: show or send what saved runs hold."""
 
 import argparse
 import os

@@ -9,7 +9,7 @@ from wmtp_ray.config.critic import CriticStageConfig
 from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.plan.difficulty import difficulty_of_rows
-from wmtp_ray.plan.render import render
+from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import plan_critic_stage, plan_training
 
 MakeIndex = Callable[..., RowIndex]

@@ -39,7 +39,7 @@ def chooser(temperature: float, top_p: float) -> Choose:
 
 
 def greedy(logits_RV: Tensor, uniforms_R: Tensor) -> Tensor:
-    """Take the likeliest token, of equals the one of lowest index."""
+    """Take the most likely token; a tie goes to the lowest index."""
     return logits_RV.argmax(dim=-1)
 
 
@@ -67,7 +67,7 @@ class Nucleus:
         return tokens_R
 
     def _draw(self, probabilities_RV: Tensor, uniforms_R: Tensor, num_ranked: int) -> tuple[Tensor, Tensor]:
-        """Draw among the `num_ranked` likeliest; and tell which rows all others could not have changed."""
+        """Draw among the `num_ranked` most likely tokens; return also which rows no other token could have changed."""
         ranked_RK, order_RK, num_safe_R = _ranked(probabilities_RV, num_ranked)
         cumulative_RK = ranked_RK.cumsum(dim=-1)
         nucleus_R = (cumulative_RK < self.top_p).sum(dim=-1).clamp(max=num_ranked - 1)  # rank of its last token

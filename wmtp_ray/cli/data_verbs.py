@@ -107,7 +107,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _progress(verb: str) -> Callable[[int, int], None] | None:
-    """A line that is drawn over itself, where someone looks at it."""
+    """Redraw one progress line, on a terminal only."""
     if not sys.stderr.isatty():
         return None
 

@@ -9,7 +9,7 @@ import torch
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.data.collate import collate
 from wmtp_ray.ranks import OneRank
-from wmtp_ray.training.critic_drift import CriticDrift, _kept_positions, build_critic_drift
+from wmtp_ray.training.drift_watch import CriticDrift, _kept_positions, build_critic_drift
 from wmtp_ray.training.loop import StageLoop
 from wmtp_ray.training.stage_start import build_training
 from wmtp_ray.training.stages import policy_stage

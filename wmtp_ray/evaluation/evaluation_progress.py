@@ -48,6 +48,6 @@ class EvaluationProgress:
             self._console.print(line, highlight=False)
 
     def _found(self) -> str:
-        """decoded 20  pass 12  fail 3."""
+        """Format the counts: decoded 20  pass 12  fail 3."""
         counts = [f"{status} {self._verdicts[status]}" for status in STATUSES if self._verdicts[status]]
         return "  ".join([f"decoded {self._num_decoded}", *counts])

@@ -30,7 +30,7 @@ class HealthFindings:
 
 
 def measure_health(loss: StageLoss, config: RunConfig) -> HealthFindings:
-    """Judge held-out responses with the policy's value path and hold the numbers against `critic.gate_limits`.
+    """Measure the policy's value path on held-out responses and compare the measures with `critic.gate_limits`.
 
     Where ranks share the policy's weights every rank calls it, and all find the same.
     """
@@ -45,7 +45,7 @@ def judge_held_out(loss: StageLoss, config: RunConfig, index: RowIndex, rows_N: 
 
 
 def health_of(responses: Sequence[JudgedResponse], config: RunConfig) -> HealthFindings:
-    """Hold the judged responses' numbers against `critic.gate_limits`."""
+    """Compare the measures of judged responses with `critic.gate_limits`."""
     if not responses:
         return HealthFindings({}, ["there is no held-out problem with a correct and an incorrect row to measure it on"])
     health = critic_health(responses, value_clip=config.critic.value_clip)

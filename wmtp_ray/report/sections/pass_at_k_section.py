@@ -19,7 +19,7 @@ from wmtp_ray.report.blocks import (
     signed,
 )
 from wmtp_ray.report.comparison import ArmScore, DatasetComparison, Difference
-from wmtp_ray.report.sections.answers import answer_blocks
+from wmtp_ray.report.sections.answers_section import answer_blocks
 
 _MOST_CHANGED = 10
 

@@ -1,4 +1,4 @@
-"""`wmtp evaluate`: Pass@K of a policy, or of anyone's samples; comparisons."""
+"""`wmtp evaluate`: Pass@K of a policy, or of a file of samples; comparisons."""
 
 import argparse
 from pathlib import Path
@@ -27,7 +27,7 @@ EVALUATION_FLAGS = {
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verb of this module."""
-    _add_evaluate(verbs.add_parser("evaluate", help="Pass@K of a policy, or of anyone's samples; comparisons"))
+    _add_evaluate(verbs.add_parser("evaluate", help="Pass@K of a policy, or of a file of samples; comparisons"))
 
 
 def _add_evaluate(parser: CommandParser) -> None:

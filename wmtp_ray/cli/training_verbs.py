@@ -1,4 +1,4 @@
-"""`wmtp launch`, `sweep`, `quickstart` and `doctor`: what trains, and what says whether it could."""
+"""`wmtp launch`, `sweep`, `quickstart` and `doctor`: train, or check that training can start."""
 
 import argparse
 from pathlib import Path
@@ -49,7 +49,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 def _start(asked: Arguments, arguments: argparse.Namespace) -> None:
     if asked.sweep is not None:
-        from wmtp_ray.flows.sweep.sweep import sweep
+        from wmtp_ray.flows.sweep.run_sweep import sweep
 
         sweep(asked, arguments.now)
     else:

@@ -4,13 +4,13 @@ from math import exp, log
 import pytest
 import torch
 
-from wmtp_ray.objective import losses
-from wmtp_ray.objective.losses import ErrorFunction
+from wmtp_ray.objective import value_losses
 from wmtp_ray.objective.td import value_state_mask
+from wmtp_ray.objective.value_losses import ErrorFunction
 
 from .document_layouts import LAYOUTS, Document, lay_out
 
-ERRORS = {"squared": losses.squared_error, "huber": partial(losses.huber_error, delta=0.3)}
+ERRORS = {"squared": value_losses.squared_error, "huber": partial(value_losses.huber_error, delta=0.3)}
 
 
 def naive_error(kind: str, value: float, target: float) -> float:
@@ -35,7 +35,7 @@ def test_value_loss_equals_a_naive_loop(kind: str) -> None:
         value, old, target = (float(x[row, token]) for x in (values_BT, old_BT, targets_BT))
         clipped = old + min(max(value - old, -0.2), 0.2)
         expected += max(naive_error(kind, value, target), naive_error(kind, clipped, target))
-    found = losses.value_loss(
+    found = value_losses.value_loss(
         values_BT, old_BT, targets_BT, mask_BT, value_clip=0.2, error=ERRORS[kind], denominator=17.0
     )
     assert float(found) == pytest.approx(expected / 17.0)
@@ -48,7 +48,7 @@ def test_value_loss_and_gradient_are_the_same_for_any_split(error: ErrorFunction
     for shards in ([slice(0, 4)], [slice(0, 1), slice(1, 4)], [slice(row, row + 1) for row in range(4)]):
         leaf_BT = values_BT.clone().requires_grad_()
         for rows in shards:
-            value = losses.value_loss(
+            value = value_losses.value_loss(
                 leaf_BT[rows],
                 old_BT[rows],
                 targets_BT[rows],
@@ -57,7 +57,7 @@ def test_value_loss_and_gradient_are_the_same_for_any_split(error: ErrorFunction
                 error=error,
                 denominator=mask_BT.sum(),
             )
-            anchor = losses.anchor_loss(leaf_BT[rows], old_BT[rows], mask_BT[rows], denominator=mask_BT.sum())
+            anchor = value_losses.anchor_loss(leaf_BT[rows], old_BT[rows], mask_BT[rows], denominator=mask_BT.sum())
             (value + anchor).backward()
         results.append(leaf_BT.grad)
     for result in results[1:]:
@@ -66,13 +66,13 @@ def test_value_loss_and_gradient_are_the_same_for_any_split(error: ErrorFunction
 
 def test_value_clip_takes_away_the_gradient_beyond_it_only_towards_the_target() -> None:
     values_BT = torch.tensor([[0.8, 0.2]], requires_grad=True)
-    losses.value_loss(
+    value_losses.value_loss(
         values_BT,
         torch.tensor([[0.5, 0.5]]),
         torch.tensor([[1.0, 1.0]]),
         torch.ones(1, 2, dtype=torch.bool),
         value_clip=0.2,
-        error=losses.squared_error,
+        error=value_losses.squared_error,
         denominator=1.0,
     ).backward()
     assert values_BT.grad is not None
@@ -84,9 +84,9 @@ def test_old_values_and_targets_get_no_gradient_and_padding_may_hold_anything() 
     targets_BT = torch.tensor([[1.0, torch.inf]], requires_grad=True)
     values_BT = torch.tensor([[0.3, torch.nan]], requires_grad=True)
     mask_BT = torch.tensor([[True, False]])
-    loss = losses.value_loss(
-        values_BT, old_BT, targets_BT, mask_BT, value_clip=0.5, error=losses.squared_error, denominator=1.0
-    ) + losses.anchor_loss(values_BT, old_BT, mask_BT, denominator=1.0)
+    loss = value_losses.value_loss(
+        values_BT, old_BT, targets_BT, mask_BT, value_clip=0.5, error=value_losses.squared_error, denominator=1.0
+    ) + value_losses.anchor_loss(values_BT, old_BT, mask_BT, denominator=1.0)
     loss.backward()
     assert loss.item() == pytest.approx(0.49 + 0.04)
     assert old_BT.grad is None
@@ -97,14 +97,14 @@ def test_old_values_and_targets_get_no_gradient_and_padding_may_hold_anything() 
 
 def test_anchor_loss_is_the_mean_squared_distance() -> None:
     values_BT, old_BT, _, mask_BT = batch()
-    found = losses.anchor_loss(values_BT, old_BT, mask_BT, denominator=mask_BT.sum())
+    found = value_losses.anchor_loss(values_BT, old_BT, mask_BT, denominator=mask_BT.sum())
     expected = [float((values_BT - old_BT)[row, token]) ** 2 for row, token in mask_BT.nonzero().tolist()]
     assert float(found) == pytest.approx(sum(expected) / len(expected))
 
 
 def test_pairwise_loss_is_the_log_sigmoid_of_the_margin() -> None:
     correct_P = torch.tensor([1.0, -2.0], requires_grad=True)
-    loss = losses.pairwise_loss(correct_P, torch.tensor([0.5, 1.0]), denominator=4.0)
+    loss = value_losses.pairwise_loss(correct_P, torch.tensor([0.5, 1.0]), denominator=4.0)
     assert loss.item() == pytest.approx(sum(log(1 + exp(-margin)) for margin in (0.5, -3.0)) / 4)
     loss.backward()
     assert correct_P.grad is not None
@@ -121,7 +121,7 @@ def test_mean_response_value_is_the_same_in_every_layout(kind: str) -> None:
     layout = lay_out(documents, kind)
     values_BT = layout.values_BT.requires_grad_()
     state_BT = value_state_mask(layout.supervised_mask_BT, layout.document_ids_BT)
-    means_M = losses.mean_response_value(values_BT, state_BT, document_ids_BT=layout.document_ids_BT)
+    means_M = value_losses.mean_response_value(values_BT, state_BT, document_ids_BT=layout.document_ids_BT)
     assert means_M.tolist() == pytest.approx([0.3, 0.5, 0.6])
     means_M.sum().backward()
     assert values_BT.grad is not None

@@ -3,9 +3,9 @@
     driver ── shared critics of stage 1         (each a run of its own, at most `slots` at once)
        └───── Tune ── SweepTrial 0..slots-1     (each a run of its own: flows/sweep/sweep_trial.py)
 
-Every start is a fresh one for Tune: what is over stands in the trials' folders, what was cut short continues from its
-run's checkpoints, so a sweep that was killed goes on with `--resume` and repeats nothing. Tune's own snapshots would
-know less: they come late and leave out what early stopping has compared.
+Every start is a new Tune run: finished trials are read from their folders, interrupted ones continue from their run's
+checkpoints, so a sweep that was killed continues with `--resume` and repeats nothing. Tune's own snapshots hold less:
+they are written late and without the values that early stopping has compared.
 """
 
 import os
@@ -78,7 +78,7 @@ def _run(plan: SweepPlan) -> tuple[Ranking, list[TrialRecord]]:
 
 
 def _left(plan: SweepPlan) -> str:
-    """Give up a sweep that has begun no run; say how to go on."""
+    """Release the folder of a sweep that has begun no run; return how to continue."""
     release_sweep_directory(plan)
     goes_on = f"continue with run_name={plan.name} --resume"
     return f"interrupted: {goes_on if plan.directory.exists() else 'no run was begun; the same command starts again'}"
@@ -155,7 +155,7 @@ class _Sweep:
                 print(f"critic {critic.run_name.rpartition('/')[2]}: {outcome.status}", flush=True)
 
     def run_trials(self) -> None:
-        """Have Tune run the trials that are not over, and say each that ends."""
+        """Have Tune run the unfinished trials, and report each that ends."""
         if self._stop.is_made() or not self._is_open():
             return
         failures: list[BaseException] = []

@@ -9,7 +9,7 @@ from wmtp_ray.model.spec import TARGETS, ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork
 from wmtp_ray.training.estimate.memory import MIB, Lora, RankWork, rank_memory
-from wmtp_ray.training.estimate.processes import machine_bytes
+from wmtp_ray.training.estimate.process_overhead import machine_bytes
 
 SMOLLM2 = ModelSpec(  # SmolLM2-135M with four prediction heads, as `wmtp import` writes it
     dim=576, n_layers=33, n_heads=9, n_kv_heads=3, vocab_size=49152, n_future_tokens=4

@@ -1,6 +1,6 @@
 """What differs in training, the decision in words and numbers, and one row for each arm.
 
-Everything it says stands below in full.
+The sections below show everything in full.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from wmtp_ray.report.comparison import (
     held_out_margins,
 )
 from wmtp_ray.report.saved_run import WEIGHTING
-from wmtp_ray.report.sections.training import training_table
+from wmtp_ray.report.sections.training_section import training_table
 from wmtp_ray.report.statistics import SeedTest, compare_over_seeds
 
 FLAT_STD = 0.05
@@ -100,7 +100,7 @@ def _sentence(each: Difference, comparison: DatasetComparison) -> str:
 
 
 def _caution(arm: Arm, base: Arm, dataset: str | None = None) -> str:
-    """What else than the method may explain the verdict, behind a blank; empty where nothing does."""
+    """Return causes other than the method that may explain the verdict, after a blank; empty if there are none."""
     words = caution(arm, base, dataset)
     return "" if words is None else f" {words}"
 
@@ -110,7 +110,7 @@ def _one(each: Difference) -> bool:
 
 
 def _placement(comparison: DatasetComparison) -> list[str]:
-    """Is it where the weights lie, or only how they are distributed? The method against its controls."""
+    """Compare the method with its controls: does the placement of the weights help, or only their distribution?"""
     by_weighting = {each.arm.weighting: each for each in comparison.scores}
     method = by_weighting.get(METHOD.name)
     controls = [by_weighting[arm.name] for arm in arms_of("placement") if arm.name in by_weighting]
@@ -122,7 +122,7 @@ def _placement(comparison: DatasetComparison) -> list[str]:
 def _placement_sentence(each: Difference, dataset: str) -> str:
     told = {
         "better": "it matters where the weights lie",
-        "worse": "their places did harm",
+        "worse": "the placement did harm",
         "undecided": "nothing shows that it matters where the weights lie, and not only how they are distributed",
     }
     seeds = "" if each.seeds is None else f", {_seed_words(each.seeds)}"
