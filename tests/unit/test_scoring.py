@@ -54,6 +54,20 @@ def cut(rows, order, places):
     return [ordered[a:b] for a, b in pairwise(edges)]
 
 
+def replace_values(row, *, prompt_tokens, values, correct):
+    """The row with as many tokens as values, and losses nobody has said anything of."""
+    tokens_T = np.arange(1, len(values) + 1, dtype=np.int32)
+    example = replace(row.example, tokens_T=tokens_T, prompt_tokens=prompt_tokens, is_correct=correct)
+    losses_TH = np.ones((len(values), 3), dtype=np.float32)
+    return replace(
+        row,
+        example=example,
+        values_T=np.array(values, dtype=np.float32),
+        reference_losses_T=losses_TH[:, 0],
+        policy_losses_TH=losses_TH,
+    )
+
+
 def naive_td(row, gamma=1.0):
     errors = {}
     for j in row.targets:
@@ -317,6 +331,87 @@ class TestRho1:
         assert torch.isfinite(result.pair_weights_BTH[0]).all()
 
 
+class TestDrop:
+    """Rule: `drop` leaves out what the critic is sure is wrong, and the loss is a mean over the rest."""
+
+    def test_three_tokens_by_hand(self, nano):
+        """V is .5 after the prompt, then .75, .25; R is 0: td +.25, -.5 and, at the bound, -.25."""
+        row = replace_values(nano.rows(8)[1], prompt_tokens=1, values=[0.5, 0.75, 0.25, 0.9], correct=False)
+        words = ("weighting.type=drop", "weighting.drop_below=0.25")
+        result = weigh(nano, words, [[row]])
+        assert by_name(nano, [[row]], result) == {
+            (row.example.row_id, j, k): float(j != 2) for j in (1, 2, 3) for k in (1, 2, 3) if j - k >= 0
+        }
+        assert result.denominators_H.tolist() == [2.0, 1.0, 1.0]
+        assert result.metrics["weight/dropped_frac"] == result.metrics["weight/clip_min_frac"] == pytest.approx(1 / 3)
+        assert result.metrics["weight/mean"] == result.metrics["weight/ess_frac"] == pytest.approx(2 / 3)
+        assert result.metrics["weight/std"] == pytest.approx(math.sqrt(2) / 3)
+        assert result.metrics["weight/clip_max_frac"] == 0.0
+        assert result.metrics["advantage/mean"] == pytest.approx(-0.5 / 3)
+
+    @pytest.mark.parametrize("drop_below", [0.0, 0.1, 0.5])
+    def test_a_loop_over_the_td_errors_gives_weights_and_denominators(self, nano, drop_below):
+        rows, words = nano.rows(9), ("weighting.type=drop", f"weighting.drop_below={drop_below}")
+        splits = [[rows[:2], rows[2:5]], [rows[5:]]]
+        results = nano.on_ranks(2, lambda ranks: weigh(nano, words, splits[ranks.rank], ranks))
+        named = by_name(nano, splits[0], results[0]) | by_name(nano, splits[1], results[1])
+        errors = {row.example.row_id: naive_td(row) for row in rows}
+        assert named == {(r, j, k): float(errors[r][j] >= -drop_below) for r, j, k in named}
+        assert {0.0, 1.0} == set(named.values())
+        kept = Counter(k for (_, _, k), weight in named.items() if weight)
+        assert [result.denominators_H.tolist() for result in results] == [[kept[1], kept[2], kept[3]]] * 2
+
+    def test_an_unweighed_terminal_is_never_dropped(self, nano):
+        rows = nano.rows(8)
+        named = by_name(nano, [rows], weigh(nano, ("weighting.type=drop", "weighting.weigh_terminal=false"), [rows]))
+        last = {row.example.row_id: row.targets[-1] for row in rows}
+        errors = {row.example.row_id: naive_td(row) for row in rows}
+        assert any(errors[r][j] < -0.1 for r, j in last.items())
+        assert all(weight == 1.0 for (r, j, _), weight in named.items() if j == last[r])
+
+    def test_a_step_of_which_all_is_dropped_has_denominators_0(self, nano):
+        row = replace_values(nano.rows(8)[1], prompt_tokens=1, values=[0.9, 0.5, 0.1], correct=False)
+        result = weigh(nano, ("weighting.type=drop", "weighting.drop_below=0.05"), [[row]])
+        assert result.denominators_H.tolist() == [0.0, 0.0, 0.0]
+        assert result.metrics["weight/dropped_frac"] == 1.0
+        assert "weight/ess_frac" not in result.metrics
+
+    def test_a_value_that_is_no_number_does_not_choose_tokens(self, nano):
+        row = replace_values(nano.rows(8)[1], prompt_tokens=1, values=[0.5, math.nan, 0.5], correct=False)
+        weights_BTH = weigh(nano, ("weighting.type=drop",), [[row]]).pair_weights_BTH[0]
+        assert weights_BTH[0, :2, 0].isnan().all()
+
+
+class TestDft:
+    """Rule: `dft` weighs a pair with the policy's own probability of its target, over all pairs."""
+
+    def test_two_tokens_by_hand(self, nano):
+        row = replace_values(nano.rows(8)[0], prompt_tokens=1, values=[0.5, 0.5, 0.5], correct=True)
+        losses_TH = np.full((3, 3), np.nan, dtype=np.float32)
+        losses_TH[0, 0], losses_TH[0, 1], losses_TH[1, 0] = math.log(2), math.log(4), math.log(10)
+        result = weigh(nano, ("weighting.type=dft",), [[replace(row, policy_losses_TH=losses_TH)]])
+        named = by_name(nano, [[row]], result)
+        # Token 1 at horizon 1, token 2 at horizon 1 and from the prompt at horizon 2.
+        i = row.example.row_id
+        assert named == pytest.approx({(i, 1, 1): 0.5, (i, 2, 1): 0.1, (i, 2, 2): 0.25}, rel=1e-6)
+        assert result.denominators_H.tolist() == [2.0, 1.0, 0.0]
+        assert result.metrics["weight/mean"] == pytest.approx(0.85 / 3)
+        assert result.metrics["weight/clip_min_frac"] == result.metrics["weight/clip_max_frac"] == 0.0
+        assert result.metrics["weight/dropped_frac"] == 0.0
+
+    def test_neither_beta_nor_clips_touch_it(self, nano):
+        rows = nano.rows(8)
+        words = ("weighting.type=dft", "weighting.beta=0.2", "weighting.clip_min=0.3", "weighting.clip_max=0.4")
+        named = by_name(nano, [rows], weigh(nano, words, [rows]))
+        expected = {
+            (row.example.row_id, t + k, k): math.exp(-float(row.policy_losses_TH[t, k - 1]))
+            for row in rows
+            for t, k in row.pairs(nano.num_horizons)
+        }
+        assert named == pytest.approx(expected, rel=1e-5)
+        assert min(expected.values()) < 0.3 < 0.4 < max(expected.values())
+
+
 class TestMetrics:
     """Rule: a step reports its weights over the whole global batch."""
 
@@ -341,6 +436,7 @@ class TestMetrics:
                 "weight/other_std": w[~terminal].std(),
                 "weight/clip_min_frac": (w == 0.4).mean(),
                 "weight/clip_max_frac": (w == 2.0).mean(),
+                "weight/dropped_frac": 0.0,
                 "weight/ess_frac": w.sum() ** 2 / (len(w) * (w**2).sum()),
                 "weight/terminal_share": abs(w[terminal] - 1).sum() / abs(w - 1).sum(),
                 **{f"weight/below_{edge:g}_frac": (w < edge).mean() for edge in DISTRIBUTION_EDGES},
@@ -360,7 +456,9 @@ class TestMetrics:
         rows = nano.rows(9)
         result = weigh(nano, RHO1, [rows])
         num_pairs = sum(len(row.pairs(nano.num_horizons)) for row in rows)
-        assert result.metrics["weight/mean"] == pytest.approx(float(result.denominators_H.sum()) / num_pairs)
+        kept = float(result.denominators_H.sum()) / num_pairs
+        assert result.metrics["weight/mean"] == pytest.approx(kept)
+        assert result.metrics["weight/dropped_frac"] == pytest.approx(1 - kept)
 
 
 class TestSources:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 ScoreSource = Literal["none", "critic", "reference"]
 Rows = Literal["correct_only", "mixed"]
-Shape = Literal["equal", "beta", "excess"]
-# placement: a control with the method's weights in other places; other: an arm of another version's run.
+Shape = Literal["equal", "beta", "excess", "threshold", "probability"]
+# rival: another way to weigh; placement: a control with the method's weights in other places; other: an arm of another
+# version's run.
 Role = Literal["baseline", "method", "rival", "control", "placement", "other"]
 
 
@@ -20,9 +21,10 @@ class WeightingArm:
     """One `weighting.type`.
 
     `source` says whose scores it reads, beside the policy's own losses where `needs_policy_losses`: these cost one more
-    pass without gradient a step. `shape` says what sharpens its weights: nothing, `weighting.beta` with its clips, or
-    the keys of `rho1`. `has_horizon_reading`: `weighting.terminal=horizon` is defined for it. A report leaves out the
-    `usual_rows`, and calls the arm by the `recipe` that is named after it.
+    pass without gradient a step. `shape` says what sharpens its weights: nothing, `weighting.beta` with its clips, the
+    keys of `rho1`, or `weighting.drop_below`; a probability is what it is. `has_horizon_reading`:
+    `weighting.terminal=horizon` is defined for it. A report leaves out the `usual_rows`, and calls the arm by the
+    `recipe` that is named after it.
     """
 
     name: str
@@ -41,8 +43,13 @@ class WeightingArm:
         read = [] if self.source == "none" else [f"the {self.source}"]
         return " and ".join([*read, *(["the policy's own losses"] if self.needs_policy_losses else [])]) or "none"
 
+    @property
+    def drops_tokens(self) -> bool:
+        """Whether it may give a token the weight 0, which leaves the token out of the loss and of its denominator."""
+        return self.shape in ("excess", "threshold")
 
-# In the order of reports: what others are compared with, the method, its rival, then the controls.
+
+# In the order of reports: what others are compared with, the method, its rivals, then the controls.
 _ROWS = (
     WeightingArm(
         name="uniform",
@@ -72,6 +79,23 @@ _ROWS = (
         usual_rows="correct_only",
         recipe="rho1_weighted",
         weight="from the policy's loss in excess of the reference's",
+    ),
+    WeightingArm(
+        name="drop",
+        role="rival",
+        source="critic",
+        shape="threshold",
+        usual_rows="mixed",
+        weight="0 where the critic's TD error is below -`weighting.drop_below`, else 1",
+    ),
+    WeightingArm(
+        name="dft",
+        role="rival",
+        source="none",
+        needs_policy_losses=True,
+        shape="probability",
+        usual_rows="correct_only",
+        weight="the policy's own probability of the token, at each horizon its own",
     ),
     WeightingArm(
         name="sequence_reward",

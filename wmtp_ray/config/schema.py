@@ -115,8 +115,13 @@ class WeightingConfig(Section):
 
     type: WeightingType = setting(PLAN | STAGE_2, "The arm: the method, its baseline or one of its controls.")
     beta: Positive = setting(STAGE_2, "Temperature of the exponential; smaller is sharper.")
-    clip_min: Positive = setting(STAGE_2, "Lower clip of a weight; above 0, which would drop the token.")
+    clip_min: Annotated[float, Field(ge=0.0)] = setting(
+        STAGE_2, "Lower clip of a weight; 0 only for an arm that drops tokens, since a weight of 0 drops its token."
+    )
     clip_max: Positive = setting(STAGE_2, "Upper clip of a weight.")
+    drop_below: Annotated[float, Field(ge=0.0)] = setting(
+        STAGE_2, "Type drop: a token whose TD error is below minus this is not trained; in units of V."
+    )
     terminal: Literal["sequence", "horizon"] = setting(STAGE_2, "Where the reward enters: end of text or of window.")
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = setting(TRAINING, "Discount per token.")
     td_lambda: Fraction = setting(STAGE_2, "0 = TD(0); 1 = Monte Carlo advantage (GAE's lambda).")
@@ -150,6 +155,25 @@ class WeightingConfig(Section):
             raise ValueError(
                 "weigh_terminal=false with terminal=horizon: there every window ends in the reward, so it has no one "
                 "terminal token; use terminal=sequence here"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_is_in_units_of_v(self) -> Self:
+        if self.arm.shape == "threshold" and self.advantage_norm != "none":
+            raise ValueError(
+                f"advantage_norm={self.advantage_norm} with type={self.type}: drop_below={self.drop_below} is in units "
+                "of V, which whitening takes away; use advantage_norm=none here"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_dropping_arms_have_no_lower_clip(self) -> Self:
+        if self.clip_min == 0.0 and not self.arm.drops_tokens:
+            dropping = " or ".join(arm.name for arm in ARMS.values() if arm.drops_tokens)
+            raise ValueError(
+                f"clip_min=0 with type={self.type}: a weight of 0 drops its token, which this arm does not mean to do; "
+                f"give a clip_min above 0 (the default is 0.1), or an arm that drops tokens: type={dropping}"
             )
         return self
 

@@ -41,6 +41,16 @@ def td_token_weights(
     return torch.where(supervised_mask_BT, weights_BT, torch.zeros_like(weights_BT))
 
 
+def kept_weights(td_errors_BT: Tensor, supervised_mask_BT: Tensor, *, drop_below: float) -> Tensor:
+    """Return 0 where the TD error is below `-drop_below`, else 1, and 0 where unsupervised; detached.
+
+    An error that is no number stays one, so that a broken critic stops the run instead of choosing tokens.
+    """
+    errors_BT = td_errors_BT.detach()
+    kept_BT = torch.where(errors_BT.isnan(), errors_BT, (errors_BT >= -drop_below).to(errors_BT))
+    return torch.where(supervised_mask_BT, kept_BT, torch.zeros_like(kept_BT))
+
+
 def without_terminal(weights_BT: Tensor, last_supervised_mask_BT: Tensor) -> Tensor:
     """Set the terminal tokens' weight to 1 (`weigh_terminal: false`): the reward itself then weighs nothing."""
     return torch.where(last_supervised_mask_BT, torch.ones_like(weights_BT), weights_BT)
@@ -191,9 +201,9 @@ def weight_sums(
 ) -> Tensor:
     """Return the float64 sums of which `weight_statistics` is made; they add over micro-batches and ranks.
 
-    Two blocks, all supervised tokens and the terminal ones among them, of six sums each: count, w, w^2, |w - 1|,
-    then at clip_min and at clip_max; behind them the tokens below each of `DISTRIBUTION_EDGES`. Equal shapes, [B, T]
-    or [B, T, H].
+    Two blocks, all supervised tokens and the terminal ones among them, of seven sums each: count, w, w^2, |w - 1|,
+    then at clip_min, at clip_max and of weight 0; behind them the tokens below each of `DISTRIBUTION_EDGES`. Equal
+    shapes, [B, T] or [B, T, H].
     """
     blocks = [supervised_mask, supervised_mask & terminal_mask]
     sums = [_block_sums(weights.detach()[mask], clip_min, clip_max) for mask in blocks]
@@ -204,30 +214,32 @@ def weight_statistics(sums: Tensor) -> dict[str, float]:
     """Turn the summed `weight_sums` of a global batch into metrics; what has no tokens is absent.
 
     `weight/ess_frac` = (sum w)^2 / (n sum w^2), 1 for uniform weights; `weight/terminal_share` = the part of
-    sum |w - 1| that terminal tokens carry; `weight/below_<x>_frac` = the share of tokens whose weight is below x.
+    sum |w - 1| that terminal tokens carry; `weight/dropped_frac` = the share of tokens of weight 0, which are not
+    trained; `weight/below_<x>_frac` = the share of tokens whose weight is below x.
     """
     sums = sums.double().cpu()
-    all_6, terminal_6 = sums[:12].reshape(2, 6)
-    blocks = {"weight/": all_6, "weight/terminal_": terminal_6, "weight/other_": all_6 - terminal_6}
-    metrics = {name: value for prefix, sums_6 in blocks.items() for name, value in _mean_std(prefix, sums_6).items()}
-    count, total, total_of_squares, distance, at_clip_min, at_clip_max = all_6.tolist()
+    all_7, terminal_7 = sums[:14].reshape(2, 7)
+    blocks = {"weight/": all_7, "weight/terminal_": terminal_7, "weight/other_": all_7 - terminal_7}
+    metrics = {name: value for prefix, sums_7 in blocks.items() for name, value in _mean_std(prefix, sums_7).items()}
+    count, total, total_of_squares, distance, at_clip_min, at_clip_max, dropped = all_7.tolist()
     if count:
         metrics |= {"weight/clip_min_frac": at_clip_min / count, "weight/clip_max_frac": at_clip_max / count}
-        below = zip(DISTRIBUTION_EDGES, sums[12:].tolist(), strict=True)
+        metrics["weight/dropped_frac"] = dropped / count
+        below = zip(DISTRIBUTION_EDGES, sums[14:].tolist(), strict=True)
         metrics |= {f"weight/below_{edge:g}_frac": tokens / count for edge, tokens in below}
     if total_of_squares:
         metrics["weight/ess_frac"] = total**2 / (count * total_of_squares)
     if distance:
-        metrics["weight/terminal_share"] = float(terminal_6[3]) / distance
+        metrics["weight/terminal_share"] = float(terminal_7[3]) / distance
     return metrics
 
 
 def _block_sums(weights_P: Tensor, clip_min: float, clip_max: float) -> Tensor:
     # The bounds are compared in the weights' own dtype, in which clamp wrote them: float32(0.1) is above 0.1.
-    at_bounds = [(weights_P <= clip_min).sum(), (weights_P >= clip_max).sum()]
+    counts = [(weights_P <= clip_min).sum(), (weights_P >= clip_max).sum(), (weights_P == 0).sum()]
     weights_P = weights_P.cpu().double()
     sums = [weights_P.new_tensor(float(weights_P.numel())), weights_P.sum(), (weights_P**2).sum()]
-    return torch.stack([*sums, (weights_P - 1).abs().sum(), *(bound.cpu().double() for bound in at_bounds)])
+    return torch.stack([*sums, (weights_P - 1).abs().sum(), *(each.cpu().double() for each in counts)])
 
 
 def _counts_below_edges(weights_P: Tensor) -> Tensor:
@@ -236,6 +248,6 @@ def _counts_below_edges(weights_P: Tensor) -> Tensor:
     return torch.bincount(bins_P, minlength=len(DISTRIBUTION_EDGES) + 1).cumsum(0)[:-1].cpu().double()
 
 
-def _mean_std(prefix: str, sums_6: Tensor) -> dict[str, float]:
-    moments = Moments.from_tensor(sums_6[:3])
+def _mean_std(prefix: str, sums_7: Tensor) -> dict[str, float]:
+    moments = Moments.from_tensor(sums_7[:3])
     return {f"{prefix}mean": moments.mean, f"{prefix}std": moments.std} if moments.count else {}

@@ -175,10 +175,13 @@ def css_class(weight: float, clip_min: float, clip_max: float, is_edit: bool) ->
 
 
 def strength(weight: float, clip_min: float, clip_max: float) -> float:
-    """Return 0 for weight 1 and 1 for a weight at its clip bound, on a scale of ratios, in steps of 1/100."""
+    """Return 0 for weight 1 and 1 for a weight at its clip bound, on a scale of ratios, in steps of 1/100.
+
+    A lower clip of 0, which a ratio never reaches, is drawn as 0.1; `templates/report.js` does the same.
+    """
     if weight <= 0.0:
         return 0.0
-    most = math.log(clip_max) if weight > 1.0 else -math.log(clip_min)
+    most = math.log(clip_max) if weight > 1.0 else -math.log(clip_min or 0.1)
     return round(min(1.0, abs(math.log(weight)) / most), 2) if most > 0 else 0.0
 
 

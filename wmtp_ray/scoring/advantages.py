@@ -89,6 +89,13 @@ def surprisal_advantage(view: TokenView) -> Tensor:
     return torch.where(view.supervised_BT, losses_BT, 0.0)
 
 
+def own_log_probability(view: TokenView) -> Tensor:
+    """The policy's own log-probability of each pair's target, from that horizon: [B, T, H]."""
+    losses_BTH = view.micro_batch.policy_losses_BTH
+    assert losses_BTH is not None, "the policy's own probability needs the policy's losses"
+    return -losses_BTH
+
+
 def global_moments(values: Sequence[Tensor], masks: Sequence[Tensor], ranks: Ranks) -> weighting.Moments:
     """Return count, mean and standard deviation of the masked elements of all ranks and micro-batches."""
     own = weighting.Moments(0.0, 0.0, 0.0)

@@ -13,16 +13,19 @@ from wmtp_ray.objective import rho1, td, weighting
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
 from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.advantages import (
+    NoWhitening,
     TokenView,
     build_whitening,
     global_moments,
     horizon_td_advantage,
+    own_log_probability,
     sequence_reward_advantage,
     surprisal_advantage,
     td_advantage,
 )
 from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
 from wmtp_ray.scoring.controls import Control, draw_matched_weights, keep_weights, shuffle_weights
+from wmtp_ray.scoring.shapes import BETA, PROBABILITY, THRESHOLD, WeightShape
 
 
 class UniformScorer:
@@ -36,7 +39,8 @@ class UniformScorer:
 
     def weigh(self, micro_batches: Sequence[MicroBatch], ranks: Ranks) -> StepWeights:
         weights = [m.tensors.supervised_mask_BT.float() for m in micro_batches]
-        return _spread_over_horizons(weights, micro_batches, ranks, self._num_horizons, self._config)
+        clips = self._config.clip_min, self._config.clip_max
+        return _spread_over_horizons(weights, micro_batches, ranks, self._num_horizons, clips)
 
     def state_dict(self) -> dict[str, float]:
         return {}
@@ -46,7 +50,7 @@ class UniformScorer:
 
 
 class AdvantageScorer:
-    """clip(exp(advantage / beta)): the method and its controls, put together from an advantage and a control."""
+    """The method, its rivals and its controls, put together from an advantage, what it becomes, and a control."""
 
     def __init__(
         self,
@@ -54,14 +58,16 @@ class AdvantageScorer:
         num_horizons: int,
         *,
         advantage: Callable[[TokenView], Tensor],
+        shape: WeightShape = BETA,
         control: Control = keep_weights,
     ) -> None:
         self.needs_policy_losses = config.arm.needs_policy_losses
         self._config = config
         self._num_horizons = num_horizons
         self._advantage = advantage
+        self._shape = shape
         self._control = control
-        self._whitening = build_whitening(config)
+        self._whitening = build_whitening(config) if shape.whitens else NoWhitening()
 
     def weigh(self, micro_batches: Sequence[MicroBatch], ranks: Ranks) -> StepWeights:
         views = [TokenView(m, self._config, self._num_horizons) for m in micro_batches]
@@ -71,15 +77,18 @@ class AdvantageScorer:
         whitened = self._whitening(raw, masks, ranks)
         weights = [self._weights(a, mask, m) for a, mask, m in zip(whitened, masks, micro_batches, strict=True)]
         weights = self._control(weights, micro_batches, ranks)
-        step = _spread_over_horizons(weights, micro_batches, ranks, self._num_horizons, self._config)
+        clips = self._shape.clips(self._config)
+        step = _spread_over_horizons(weights, micro_batches, ranks, self._num_horizons, clips)
+        denominators_H = (
+            _kept_pairs(step.pair_weights_BTH, ranks) if self._shape.divides_by_kept else step.denominators_H
+        )
         metrics = step.metrics | {"advantage/mean": moments.mean, "advantage/std": moments.std}
-        return StepWeights(step.pair_weights_BTH, step.denominators_H, metrics)
+        return StepWeights(step.pair_weights_BTH, denominators_H, metrics)
 
     def _weights(self, advantage: Tensor, mask: Tensor, micro_batch: MicroBatch) -> Tensor:
         """[B, T] or [B, T, H], as the advantage."""
-        c = self._config
-        weights = weighting.td_token_weights(advantage, mask, beta=c.beta, clip_min=c.clip_min, clip_max=c.clip_max)
-        if c.weigh_terminal:
+        weights = self._shape.weights(advantage, mask, self._config)
+        if self._config.weigh_terminal:
             return weights
         return weighting.without_terminal(weights, _terminal_mask(weights, micro_batch))
 
@@ -112,7 +121,7 @@ class Rho1Scorer:
         ]
         weights = [torch.stack(of_micro_batch, dim=-1) for of_micro_batch in zip(*horizons, strict=True)]
         terminals = [_terminal_mask(w, m) for w, m in zip(weights, micro_batches, strict=True)]
-        metrics = _weight_metrics(weights, pairs, terminals, ranks, self._config)
+        metrics = _weight_metrics(weights, pairs, terminals, ranks, (self._config.clip_min, self._config.clip_max))
         return StepWeights(weights, _kept_pairs(weights, ranks), metrics)
 
     def _weigh_horizon(
@@ -151,10 +160,12 @@ class Rho1Scorer:
 Formula = Callable[[RunConfig, int], Scorer]  # configuration, number of horizons
 
 
-def _from(advantage: Callable[[TokenView], Tensor], control: Control = keep_weights) -> Formula:
-    """clip(exp(advantage / beta)), then the control."""
+def _from(
+    advantage: Callable[[TokenView], Tensor], control: Control = keep_weights, *, shape: WeightShape = BETA
+) -> Formula:
+    """clip(exp(advantage / beta)), or another shape, then the control."""
     return lambda config, num_horizons: AdvantageScorer(
-        config.weighting, num_horizons, advantage=advantage, control=control
+        config.weighting, num_horizons, advantage=advantage, shape=shape, control=control
     )
 
 
@@ -168,6 +179,8 @@ FORMULAS: dict[str, Formula] = {
     "uniform": lambda config, num_horizons: UniformScorer(num_horizons, config.weighting),
     "td": _from_td_errors,
     "rho1": lambda config, num_horizons: Rho1Scorer(config.weighting, config.rho1, num_horizons),
+    "drop": _from(td_advantage, shape=THRESHOLD),
+    "dft": _from(own_log_probability, shape=PROBABILITY),
     "sequence_reward": _from(sequence_reward_advantage),
     "surprisal": _from(surprisal_advantage),
     "shuffled": _from(td_advantage, shuffle_weights),
@@ -201,7 +214,7 @@ def _spread_over_horizons(
     micro_batches: Sequence[MicroBatch],
     ranks: Ranks,
     num_horizons: int,
-    config: WeightingConfig,
+    clips: tuple[float, float],
 ) -> StepWeights:
     """Turn token weights into pair weights, count the global pairs, and describe the weights."""
     pairs = [
@@ -214,7 +227,7 @@ def _spread_over_horizons(
         for w, m, p in zip(weights, micro_batches, pairs, strict=True)
     ]
     terminals = [_terminal_mask(w, m) for w, m in zip(weights, micro_batches, strict=True)]
-    metrics = _weight_metrics(weights, masks, terminals, ranks, config)
+    metrics = _weight_metrics(weights, masks, terminals, ranks, clips)
     return StepWeights(pair_weights, ranks.sum(count_H), metrics)
 
 
@@ -229,11 +242,12 @@ def _weight_metrics(
     masks: Sequence[Tensor],
     terminals: Sequence[Tensor],
     ranks: Ranks,
-    config: WeightingConfig,
+    clips: tuple[float, float],
 ) -> dict[str, float]:
+    clip_min, clip_max = clips
     sums = torch.stack(
         [
-            weighting.weight_sums(w, mask, terminal, clip_min=config.clip_min, clip_max=config.clip_max)
+            weighting.weight_sums(w, mask, terminal, clip_min=clip_min, clip_max=clip_max)
             for w, mask, terminal in zip(weights, masks, terminals, strict=True)
         ]
     ).sum(dim=0)
@@ -241,7 +255,7 @@ def _weight_metrics(
 
 
 def _kept_pairs(weights: Sequence[Tensor], ranks: Ranks) -> Tensor:
-    """Global number of pairs with a weight, per horizon: the denominators of Rho-1."""
+    """Global number of pairs with a weight, per horizon: the denominators where pairs are dropped."""
     return ranks.sum(torch.stack([(w > 0).sum(dim=(0, 1)) for w in weights]).sum(dim=0).cpu().double())
 
 

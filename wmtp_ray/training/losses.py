@@ -86,11 +86,12 @@ class PolicyLoss(StageLoss):
         self._is_scored = config.uses_critic
         self._horizon_coefs = _horizon_coefs(config.loss, num_horizons)
         self._num_horizons = num_horizons
+        # What is dropped is known from the scorer's own pass over the policy, if it makes one.
+        self._looks_at_dropped = config.weighting.arm.drops_tokens and not config.weighting.arm.needs_policy_losses
 
     def forward(self, micro_batch: MicroBatch, pair_weights_BTH: Tensor, denominators: Denominators) -> MicroLoss:
-        tensors = micro_batch.tensors
-        states = self.policy.states(tensors)
-        weighted, ce_H = self._cross_entropies(states, tensors, pair_weights_BTH, denominators)
+        states = self.policy.states(micro_batch.tensors)
+        weighted, ce_H = self._cross_entropies(states, micro_batch.tensors, pair_weights_BTH, denominators)
         parts = _unweighted_parts(ce_H, micro_batch, denominators)
         has_value_loss = self._value_coef > 0.0 or self._critic.anchor_coef > 0.0
         if self._is_scored and not (has_value_loss and self._own_head == "critic"):
@@ -107,21 +108,48 @@ class PolicyLoss(StageLoss):
     def _cross_entropies(
         self, states: PolicyStates, tensors: BatchTensors, pair_weights_BTH: Tensor, denominators: Denominators
     ) -> tuple[Tensor, Tensor]:
-        """All heads over the trunk's one output; the fused loss holds one chunk of logits, one table of gradients."""
+        """All heads over the trunk's one output; the fused loss holds one chunk of logits, one table of gradients.
+
+        Returns the weighted one and the sums of the unweighted ones; dropped pairs count there where they are looked
+        at, before the fused loss holds its gradients.
+        """
         horizons = range(1, self._num_horizons + 1)
         targets_BTH, _ = at_horizons(tensors.tokens_BT, self._num_horizons, tensors.document_ids_BT)
+        hidden_HND = _in_autocast_dtype(
+            torch.stack([self.policy.head_hidden(states, k, tensors).flatten(0, 1) for k in horizons])
+        )
+        targets_HN = targets_BTH.flatten(0, 1).T.contiguous()
+        weights_HN = pair_weights_BTH.flatten(0, 1).T.contiguous()
+        dropped_ce_H = torch.zeros(self._num_horizons, dtype=torch.float64)
+        if self._looks_at_dropped:
+            pairs_BTH = supervised_pairs(tensors.supervised_mask_BT, self._num_horizons, tensors.document_ids_BT)
+            dropped_HN = pairs_BTH.flatten(0, 1).T & (weights_HN == 0)
+            dropped_ce_H = self._sums_of(hidden_HND.detach(), targets_HN, dropped_HN)
         loss, kept_ce_H = fused_mtp_loss(
-            _in_autocast_dtype(
-                torch.stack([self.policy.head_hidden(states, k, tensors).flatten(0, 1) for k in horizons])
-            ),
+            hidden_HND,
             self.policy.transformer.output.weight,
-            targets_BTH.flatten(0, 1).T.contiguous(),
-            pair_weights_BTH.flatten(0, 1).T.contiguous(),
+            targets_HN,
+            weights_HN,
             denominators.pairs_H,
             horizon_coefs_H=torch.tensor(self._horizon_coefs),
             max_logits_bytes=int(self._loss.max_logits_mb * _MIB),
         )
-        return loss, kept_ce_H.cpu().double() * denominators.pairs_H
+        return loss, kept_ce_H.cpu().double() * denominators.pairs_H + dropped_ce_H
+
+    def _sums_of(self, hidden_HND: Tensor, targets_HN: Tensor, chosen_HN: Tensor) -> Tensor:
+        """Sum the cross-entropies of the chosen rows of each horizon, float64 [H], without gradient."""
+        losses_HN = torch.zeros(chosen_HN.shape, dtype=torch.float64)
+        losses_HN[chosen_HN.cpu()] = (
+            token_cross_entropies(
+                hidden_HND[chosen_HN],
+                self.policy.transformer.output.weight,
+                targets_HN[chosen_HN],
+                max_logits_bytes=int(self._loss.max_logits_mb * _MIB),
+            )
+            .cpu()
+            .double()
+        )
+        return losses_HN.sum(dim=1)
 
 
 class CriticLoss(StageLoss):
@@ -225,13 +253,14 @@ def _in_autocast_dtype(hidden: Tensor) -> Tensor:
     return hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden
 
 
-def _unweighted_parts(kept_ce_H: Tensor, micro_batch: MicroBatch, denominators: Denominators) -> dict[str, Tensor]:
+def _unweighted_parts(ce_sums_H: Tensor, micro_batch: MicroBatch, denominators: Denominators) -> dict[str, Tensor]:
     """Unweighted cross-entropy per horizon over ALL supervised pairs.
 
-    The fused loss sums the pairs it kept; where a scorer drops pairs (Rho-1) its pass without gradient knows them all.
+    `ce_sums_H` sums all of them; where a scorer drops pairs after a pass of its own without gradient (Rho-1), that
+    pass knows them all.
     """
     losses_BTH = micro_batch.policy_losses_BTH
-    sums_H = kept_ce_H if losses_BTH is None else losses_BTH.sum(dim=(0, 1))
+    sums_H = ce_sums_H if losses_BTH is None else losses_BTH.sum(dim=(0, 1))
     ce_H = sums_H.cpu().double() / denominators.unweighted_pairs_H
     return {f"loss/ce_h{k}": ce for k, ce in enumerate(ce_H, start=1)} | {"loss/policy_unweighted": ce_H.mean()}
 

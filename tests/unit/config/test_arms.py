@@ -59,6 +59,19 @@ def test_the_horizon_reading_is_for_arms_that_define_it(arm):
             load(*words)
 
 
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_no_lower_clip_is_for_arms_that_drop_tokens(arm):
+    words = (f"weighting.type={arm.name}", "weighting.clip_min=0", "train.value_coef=0", "reference.path=x")
+    if arm.name in ("rho1", "drop"):
+        assert arm.drops_tokens
+        assert load(*words).weighting.clip_min == 0.0
+    else:
+        with pytest.raises(
+            ConfigError, match=r"give a clip_min above 0 .* an arm that drops tokens: type=rho1 or drop"
+        ):
+            load(*words)
+
+
 @pytest.mark.parametrize("arm", [arm for arm in ARMS.values() if arm.recipe], ids=lambda arm: arm.recipe)
 def test_the_recipe_of_an_arm_has_its_weighting_and_its_usual_rows(arm):
     recipe = yaml.safe_load((CONFIG_DIR / f"recipe.{arm.recipe}.yaml").read_text(encoding="utf-8"))
@@ -76,10 +89,12 @@ def test_an_arm_of_another_version_is_shown_last_and_as_nothing_that_is_compared
     names = ["of_next_year", *ARMS]
     assert most_telling_first(names) == [
         "td",
+        "drop",
         "sequence_reward",
         "shuffled",
         "matched_random",
         "rho1",
+        "dft",
         "surprisal",
         "uniform",
         "of_next_year",
@@ -89,7 +104,9 @@ def test_an_arm_of_another_version_is_shown_last_and_as_nothing_that_is_compared
 def test_the_documents_show_the_table():
     assert arms_table() in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     controls = [arm.name for arm in ARMS.values() if arm.role not in ("method", "rival")]
+    rivals = [arm.name for arm in arms_of("rival") if arm.recipe is None]
     for readme in (ROOT / "README.md", KOREAN):
         text = readme.read_text(encoding="utf-8")
-        assert re.findall(r"`weighting\.type=([^`]*\|[^`]*)`", text) == [" | ".join(controls)], readme.name
+        lists = [" | ".join(each) for each in (controls, rivals)]
+        assert re.findall(r"`weighting\.type=([^`]*\|[^`]*)`", text) == lists, readme.name
         assert [arm.recipe for arm in ARMS.values() if arm.recipe and f"| `{arm.recipe}` |" not in text] == []

@@ -224,6 +224,11 @@ class TestRefusals:
         ("words", "remedy"),
         [
             (["weighting.clip_min=7"], "give a lower clip_min or a higher clip_max"),
+            (
+                ["weighting.clip_min=0"],
+                "a weight of 0 drops its token, which this arm does not mean to do; give a clip",
+            ),
+            (["weighting.type=drop", "weighting.advantage_norm=batch"], "in units of V, which whitening takes away"),
             (["recipe=rho1_weighted", "reference.path=null"], "give reference.path=DIR"),
             (["critic.source=frozen", "stages=[0,2]"], "give critic.path=DIR"),
             (["recipe=rho1_weighted", "train.value_coef=0.5"], "set train.value_coef=0"),

@@ -194,6 +194,7 @@ def naive_statistics(weights: list[float], terminal: list[bool]) -> dict[str, fl
         "weight/ess_frac": sum(weights) ** 2 / (len(weights) * sum(weight**2 for weight in weights)),
         "weight/clip_min_frac": sum(weight <= 0.1001 for weight in weights) / len(weights),
         "weight/clip_max_frac": sum(weight >= 4.9999 for weight in weights) / len(weights),
+        "weight/dropped_frac": sum(weight == 0 for weight in weights) / len(weights),
         "weight/terminal_share": sum(abs(w - 1) for w in of_terminal) / sum(abs(w - 1) for w in weights),
         **naive_distribution(weights),
     }
@@ -210,7 +211,7 @@ def test_weight_statistics_of_summed_shards_equal_a_naive_loop(shape: tuple[int,
     errors = torch.randn(shape, generator=generator) * 2
     mask = torch.rand(shape, generator=generator) < 0.8
     terminal = torch.rand(shape, generator=generator) < 0.3
-    weights = weighting.td_token_weights(errors, mask)
+    weights = torch.where(errors < -3.0, 0.0, weighting.td_token_weights(errors, mask))
     shards = [
         weighting.weight_sums(weights[rows], mask[rows], terminal[rows], clip_min=0.1, clip_max=5.0)
         for rows in (slice(0, 1), slice(1, None))
@@ -218,6 +219,7 @@ def test_weight_statistics_of_summed_shards_equal_a_naive_loop(shape: tuple[int,
     expected = naive_statistics(weights[mask].tolist(), terminal[mask].tolist())
     assert expected["weight/clip_min_frac"] > 0
     assert expected["weight/clip_max_frac"] > 0
+    assert expected["weight/dropped_frac"] > 0
     assert weighting.weight_statistics(shards[0] + shards[1]) == pytest.approx(expected, rel=1e-6)
 
 

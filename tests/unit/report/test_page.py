@@ -151,6 +151,11 @@ def test_a_token_is_coloured_by_the_ratio_of_its_weight_to_one(weight: float, cl
     assert strength(weight, 0.1, 5.0) == how_strong
 
 
+def test_without_a_lower_clip_a_light_token_still_has_a_colour() -> None:
+    assert css_class(0.05, 0.0, 5.0, is_edit=False) == "down"
+    assert [strength(weight, 0.0, 5.0) for weight in (0.0, 0.05, 0.1, 0.1**0.5, 1.0)] == [0.0, 1.0, 1.0, 0.5, 0.0]
+
+
 def test_a_line_break_can_be_seen() -> None:
     assert visible("\n    ") == "↵\n    "
     assert visible(" x") == " x"

@@ -124,7 +124,7 @@ def test_a_run_without_a_critic_has_no_values_and_no_weights_that_need_them(stor
     config = configured(storage, recipe="baseline")
     for trace in traces_of(config, loss_of(config)):
         assert (trace.prompt_value, trace.values, trace.td_errors) == (None, None, None)
-        assert set(trace.weights) == {"uniform", "surprisal"}
+        assert set(trace.weights) == {"uniform", "dft", "surprisal"}
 
 
 def test_without_held_out_pairs_there_is_nothing_to_trace(storage: Path) -> None:

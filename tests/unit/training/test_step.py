@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -123,6 +124,28 @@ class TestReports:
         metrics = nano.step(config, [rows[:3], rows[3:]]).metrics
         assert {name: metrics[name] for name in means} == pytest.approx(means, rel=1e-5)
         assert metrics["loss/policy_unweighted"] == pytest.approx(sum(means.values()) / 3, rel=1e-5)
+
+    def test_dropped_pairs_are_left_out_of_the_loss_and_of_its_denominator(self, nano):
+        config = nano.load("weighting.type=drop")
+        rows, policy = nano.rows(8), nano.policy(config)
+        kept = {k: [] for k in (1, 2, 3)}
+        for row in rows:
+            for (t, k), ce in pair_losses(nano, policy, row).items():
+                after = row.reward if t + k == row.targets[-1] else float(row.values_T[t + k])
+                if after - float(row.values_T[t + k - 1]) >= -0.1:
+                    kept[k].append(ce)
+        metrics = nano.step(config, [rows[:3], rows[3:]]).metrics
+        assert metrics["loss/policy"] == pytest.approx(sum(sum(ces) / len(ces) for ces in kept.values()) / 3, rel=1e-5)
+        assert metrics["loss/policy"] != pytest.approx(metrics["loss/policy_unweighted"], rel=1e-3)
+
+    def test_a_step_that_drops_every_pair_teaches_the_policy_nothing(self, nano):
+        config = nano.load("weighting.type=drop", "train.value_coef=0")
+        falling = [dataclasses.replace(row, values_T=9 - np.arange(len(row), dtype=np.float32)) for row in nano.rows(8)]
+        rows = [row for row in falling if not row.example.is_correct and len(row) < 10]
+        outcome = nano.step(config, [rows])
+        assert outcome.metrics["weight/dropped_frac"] == 1.0
+        assert outcome.metrics["loss/policy"] == outcome.metrics["train/grad_norm"] == 0.0
+        assert outcome.metrics["loss/policy_unweighted"] > 1.0
 
     def test_topk_trains_on_the_kept_pairs_alone_and_divides_by_their_number(self, nano):
         config = nano.load(*RECIPES["rho1_topk"])

@@ -13,7 +13,6 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any, NoReturn
 
 import ray
@@ -27,9 +26,7 @@ from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
 from wmtp_ray.artifacts.meta_checkpoint import open_value_path
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
-from wmtp_ray.config.arms import BASELINE
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.run.prepare import Prepared
@@ -52,6 +49,7 @@ from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.tracking.run_log import DRIVER, driver_log, log_stage
 from wmtp_ray.tracking.run_warnings import RunWarnings, show_warnings
 from wmtp_ray.tracking.training_record import record_of_run, weighting_begun_with, write_start, write_training
+from wmtp_ray.tracking.weight_warnings import weight_warnings
 from wmtp_ray.training.checkpoint import check_checkpoints
 from wmtp_ray.training.critic_gate import Gated, gate_critic, gate_given_critic
 from wmtp_ray.training.process_memory import measured_as
@@ -71,7 +69,6 @@ _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
 _MEMORY_EVERY_S = 2.0
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # Ray Train reads it from the driver's environment
-_FLAT_WEIGHT_STD = 0.05
 
 
 @dataclass(frozen=True)
@@ -298,7 +295,8 @@ class _Run:
         last = reports[-1] if reports else None
         policy = next((s for s in stages if s.stage == 2), None)
         memory = self._memory_use(policy) if policy is not None else None
-        _warn(*_flat_weights(self._applied, reports), *(memory.warnings() if memory is not None else []), *problems)
+        of_memory = memory.warnings() if memory is not None else []
+        _warn(*weight_warnings(self._applied.weighting, reports), *of_memory, *problems)
         self._warned.new()
         decisions = read_decisions(self._config.run_dir)
         result = RunResult(
@@ -347,15 +345,3 @@ def _warn(*texts: str) -> None:
     """Warn of each text: in the log, on the console and in result.json."""
     for text in texts:
         _LOG.warning("%s", text)
-
-
-def _flat_weights(config: RunConfig, reports: list[StepReport]) -> list[str]:
-    """Warn when the weights were almost uniform, which the default beta can cause with a good critic."""
-    stds = [report.metrics["weight/std"] for report in reports if report.stage == 2 and "weight/std" in report.metrics]
-    if config.weighting.arm.shape != "beta" or not stds or fmean(stds) >= _FLAT_WEIGHT_STD:
-        return []
-    return [
-        f"The token weights' standard deviation was {fmean(stds):.3f} on average, below {_FLAT_WEIGHT_STD}: this run "
-        f"can hardly be told from weighting.type={BASELINE.name}. Lower weighting.beta ({config.weighting.beta}), or "
-        "set weighting.advantage_norm=batch"
-    ]

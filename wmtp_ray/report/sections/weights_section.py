@@ -21,8 +21,9 @@ _COLUMNS = (
     ("weight/ess_frac", "effective sample"),
     ("weight/clip_min_frac", "at lower clip"),
     ("weight/clip_max_frac", "at upper clip"),
+    ("weight/dropped_frac", "dropped"),
 )
-_SHARES = {"weight/terminal_share", "weight/ess_frac", "weight/clip_min_frac", "weight/clip_max_frac"}
+_SHARES = {name for name, _ in _COLUMNS if name.endswith(("_share", "_frac"))}
 
 
 def weights_section(arms: Sequence[Arm]) -> Section:
@@ -68,8 +69,8 @@ def _table(arms: Sequence[Arm]) -> Block:
         return Missing("The token weights: no step of stage 2 is recorded", "train the run with stage 2 in stages")
     caption = (
         "Token weights, mean over all steps and seeds. A standard deviation below 0.05 can hardly be told from uniform "
-        "weights; a mean far from 1 is a hidden change of the learning rate. A token that Rho-1 drops counts as one at "
-        "the lower clip."
+        "weights; a mean far from 1 is a hidden change of the learning rate, unless tokens are dropped: they count as "
+        "weight 0, and as one at the lower clip."
     )
     return Table(caption, ("arm", *(label for _, label in _COLUMNS)), tuple(rows))
 

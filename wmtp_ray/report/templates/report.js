@@ -60,7 +60,7 @@
       const weights = JSON.parse(code.dataset.weights)[name];
       [...code.children].forEach((token, place) => {
         const weight = weights[place];
-        const most = weight > 1 ? Math.log(clipMax) : -Math.log(clipMin);
+        const most = weight > 1 ? Math.log(clipMax) : -Math.log(clipMin || 0.1);
         token.classList.remove("up", "down", "dropped", "at-max", "at-min");
         token.classList.add(weight === 0 ? "dropped" : weight > 1 ? "up" : "down");
         if (weight !== 0 && weight >= clipMax * 0.9999) token.classList.add("at-max");
