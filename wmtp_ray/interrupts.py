@@ -120,7 +120,7 @@ def kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def end_at_once(message: str) -> NoReturn:
+def end_at_once(message: str, *, waits: bool = True) -> NoReturn:
     """Print the reason, kill what this process has started and end it with exit code 130."""
     with suppress(OSError):
         os.write(2, f"{message}\n".encode())
@@ -131,11 +131,11 @@ def end_at_once(message: str) -> NoReturn:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
     with suppress(Exception):
-        kill_descendants()
+        kill_descendants(_KILLED_S if waits else 0.0)
     os._exit(INTERRUPTED)
 
 
-def kill_descendants() -> None:
+def kill_descendants(wait_s: float = _KILLED_S) -> None:
     """SIGKILL every process that this one has started, and what they have started."""
     import psutil
 
@@ -143,7 +143,7 @@ def kill_descendants() -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=_KILLED_S)
+    psutil.wait_procs(processes, timeout=wait_s)
 
 
 def _heard(number: int, frame: FrameType | None) -> None:

@@ -13,34 +13,39 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
+import psutil
 import ray
 
 from wmtp_ray import interrupts
 from wmtp_ray.run_folder import RunFolder
 
-_LOOK_S = 0.05
+_LOOK_S = 0.02
+_OF_RAY = "/ray/"  # in the path of what Ray runs
 
 
-def end_at_once(why: str) -> NoReturn:
+def end_at_once(why: str, *, waits: bool = True) -> NoReturn:
     """End this process and the Ray that it started, with the exit code of an interrupted run."""
-    interrupts.end_at_once(f"{why}; `--resume` continues from the last checkpoint.")
+    interrupts.end_at_once(f"{why}; `--resume` continues from the last checkpoint.", waits=waits)
 
 
 @contextmanager
 def ended_with_ray(stop: "StopRequest", before: Callable[[], object]) -> Iterator[None]:
-    """End this process, after `before`, once a stop was asked for inside the block and Ray's head is gone as well.
+    """End this process, after `before`, once a stop was asked for inside the block and Ray was stopped as well.
 
     A thread looks many times a second: Ray's client ends the process with exit code 1 when it finds its raylet gone,
-    and every call into Ray may be the one that finds it.
+    and every call into Ray may be the one that finds it. The raylet takes its time to stop; the first of Ray's own
+    processes that is gone tells that all of them were told.
     """
     address = ray.get_runtime_context().gcs_address
+    processes = _processes_of_ray()
     is_over = threading.Event()
 
     def look() -> None:
         while not is_over.wait(_LOOK_S):
-            if stop.is_made() and not _is_listened_at(address):
-                before()
-                end_at_once("Ray itself is gone")
+            if stop.is_made() and (any(map(_is_gone, processes)) or not _is_listened_at(address)):
+                with suppress(Exception):
+                    before()
+                end_at_once("Ray itself is gone", waits=False)
 
     thread = threading.Thread(target=look, name="ray-is-gone", daemon=True)
     thread.start()
@@ -49,6 +54,23 @@ def ended_with_ray(stop: "StopRequest", before: Callable[[], object]) -> Iterato
     finally:
         is_over.set()
         thread.join()
+
+
+def _processes_of_ray() -> list[psutil.Process]:
+    """Return the processes of a Ray that this process has started, none for a Ray that it has joined."""
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(_OF_RAY in word for word in process.cmdline()[:3]):
+                found.append(process)
+    return found
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
 
 
 def _is_listened_at(address: str) -> bool:

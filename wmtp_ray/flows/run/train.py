@@ -223,7 +223,18 @@ class _Run:
             self._explain(failures[0], job)
 
     def _write_killed(self) -> None:
-        self._write_result("KILLED", [], ["Ray's own processes were stopped with the run"])
+        """Leave result.json in milliseconds: Ray's client ends this process as soon as it finds its raylet gone."""
+        reports = read_reports(self._config.run_dir)
+        last = reports[-1] if reports else None
+        result = RunResult(
+            status="KILLED",
+            steps=last.step + 1 if last is not None else 0,
+            metrics=dict(last.metrics) if last is not None else {},
+            policy_sha256=None,
+            seconds_per_stage=self._seconds,
+            warnings=(*self._warned.texts, "Ray's own processes were stopped with the run"),
+        )
+        write_result(self._config.run_dir, result)
 
     def _explain(self, failure: BaseException, job: RankJob) -> NoReturn:
         """Raise the cause of the ranks' failure: the reason that a rank saved, a requested stop, or Ray's error."""
