@@ -20,6 +20,7 @@ from wmtp_ray import interrupts
 from wmtp_ray.run_folder import RunFolder
 
 _LOOK_S = 0.02
+LOOKED_S = 0.2  # after which `ended_with_ray` has seen a Ray that was stopped with the run
 _OF_RAY = "/ray/"  # in the path of what Ray runs
 
 

@@ -32,7 +32,7 @@ from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.run.prepare import Prepared
 from wmtp_ray.flows.run.run_watch import RunWatch
 from wmtp_ray.flows.run.stage_trainer import stage_trainer
-from wmtp_ray.flows.run.stop_request import StopRequest, ended_with_ray
+from wmtp_ray.flows.run.stop_request import LOOKED_S, StopRequest, ended_with_ray
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.plan.run_plan import save as save_plan
@@ -97,7 +97,9 @@ def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCrit
     ):
         forget_processes(config.run_dir)
         enter_run(config.run_dir, DRIVER)
-        result = _Run(config, prepared, critic_class, stop, warned).run()
+        starting = _Run(config, prepared, critic_class, stop, warned)
+        with ended_with_ray(stop, starting.write_killed):
+            result = starting.run()
         if stop.is_made():
             raise Interrupted("the stop came with the last step")
         return result
@@ -206,10 +208,7 @@ class _Run:
         console = Console(quiet=not config.tracking.progress)
         self._watch.begin_stage()
         next_look_s = 0.0
-        with (
-            Progress(console, total_steps=plan.num_steps) as progress,
-            ended_with_ray(self._stop, self._write_killed),
-        ):
+        with Progress(console, total_steps=plan.num_steps) as progress:
             thread.start()
             while thread.is_alive():
                 thread.join(_POLL_S)
@@ -222,7 +221,7 @@ class _Run:
         if failures:
             self._explain(failures[0], job)
 
-    def _write_killed(self) -> None:
+    def write_killed(self) -> None:
         """Leave result.json in milliseconds: Ray's client ends this process as soon as it finds its raylet gone."""
         reports = read_reports(self._config.run_dir)
         last = reports[-1] if reports else None
@@ -296,6 +295,8 @@ class _Run:
 
     def _close(self, status: RunStatus, stages: list[StageResult]) -> RunResult:
         """Flush the metrics and write result.json; a tracking server that does not answer causes only a warning."""
+        if self._stop.is_made():
+            time.sleep(LOOKED_S)  # a Ray that was stopped as well is found by then, and is not called any more
         self._metrics.set_tags.remote(read_decisions(self._config.run_dir).tags())
         result = self._write_result(status, stages, self._close_metrics(status))
         drop_empty_stacks(self._config.run_dir)
