@@ -124,7 +124,7 @@ class SweepTrial(Trainable):
         assert context is not None, "Tune gives it, see tune.with_parameters"
         self._brief: TrialBrief = config["trial"]
         self._sweep_dir, spec = context.directory, context.spec
-        self._run_config = load_resolved(self._sweep_dir / RunFolder(self._brief.name).config)
+        self._run_config = load_resolved(RunFolder(self._sweep_dir / self._brief.name).config)
         self._tail = MetricsTail(self._run_config.run_dir, _STAGE)
         self._rules = RuleWatch(spec)
         self._window = ComparedWindow(spec)
