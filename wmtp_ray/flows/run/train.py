@@ -27,6 +27,7 @@ from actors.value_critic import ValueCritic
 from wmtp_ray.artifacts.meta_checkpoint import open_value_path
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.contracts import StepReport
 from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.run.prepare import Prepared
@@ -97,9 +98,9 @@ def train(config: RunConfig, prepared: Prepared, *, critic_class: type[ValueCrit
     ):
         forget_processes(config.run_dir)
         enter_run(config.run_dir, DRIVER)
-        starting = _Run(config, prepared, critic_class, stop, warned)
-        with ended_with_ray(stop, starting.write_killed):
-            result = starting.run()
+        run = _Run(config, prepared, critic_class, stop, warned)
+        with ended_with_ray(stop, run.write_killed):
+            result = run.run()
         if stop.is_made():
             raise Interrupted("the stop came with the last step")
         return result
@@ -122,6 +123,7 @@ class _Run:
         self._prepared = prepared
         self._critic_class = critic_class
         self._seconds: dict[str, float] = {}
+        self._has_result = False  # of this start
         self._warned = warned
         _warn(*(warning for plan in prepared.plans.values() for warning in plan.warnings), *prepared.left_out)
         require_resources(training_resources(config))
@@ -222,18 +224,15 @@ class _Run:
             self._explain(failures[0], job)
 
     def write_killed(self) -> None:
-        """Leave result.json in milliseconds: Ray's client ends this process as soon as it finds its raylet gone."""
+        """Leave result.json in milliseconds, unless the run has left its own.
+
+        Ray's client ends this process as soon as it finds its raylet gone, so nothing is asked or counted here.
+        """
+        if self._has_result:
+            return
+        warnings = (*self._warned.texts, "Ray's own processes were stopped with the run")
         reports = read_reports(self._config.run_dir)
-        last = reports[-1] if reports else None
-        result = RunResult(
-            status="KILLED",
-            steps=last.step + 1 if last is not None else 0,
-            metrics=dict(last.metrics) if last is not None else {},
-            policy_sha256=None,
-            seconds_per_stage=self._seconds,
-            warnings=(*self._warned.texts, "Ray's own processes were stopped with the run"),
-        )
-        write_result(self._config.run_dir, result)
+        write_result(self._config.run_dir, self._result("KILLED", reports, warnings, policy=None, memory=None))
 
     def _explain(self, failure: BaseException, job: RankJob) -> NoReturn:
         """Raise the cause of the ranks' failure: the reason that a rank saved, a requested stop, or Ray's error."""
@@ -304,28 +303,38 @@ class _Run:
 
     def _write_result(self, status: RunStatus, stages: list[StageResult], problems: list[str]) -> RunResult:
         reports = read_reports(self._config.run_dir)
-        last = reports[-1] if reports else None
         policy = next((s for s in stages if s.stage == 2), None)
         memory = self._memory_use(policy) if policy is not None else None
         of_memory = memory.warnings() if memory is not None else []
         _warn(*weight_warnings(self._applied.weighting, reports), *of_memory, *problems)
         self._warned.new()
-        decisions = read_decisions(self._config.run_dir)
-        result = RunResult(
+        result = self._result(status, reports, tuple(self._warned.texts), policy, memory)
+        write_result(self._config.run_dir, result)
+        self._has_result = True
+        log_stage(None)
+        _LOG.info("%s after %d steps, policy %s", status, result.steps, result.policy_sha256)
+        return result
+
+    def _result(
+        self,
+        status: RunStatus,
+        reports: list[StepReport],
+        warnings: tuple[str, ...],
+        policy: StageResult | None,
+        memory: MemoryUse | None,
+    ) -> RunResult:
+        last, decisions = reports[-1] if reports else None, read_decisions(self._config.run_dir)
+        return RunResult(
             status=status,
             steps=last.step + 1 if last is not None else 0,
             metrics=dict(last.metrics) if last is not None else {},
             policy_sha256=policy.policy_sha256 if policy else None,
             seconds_per_stage=self._seconds,
-            warnings=tuple(self._warned.texts),
+            warnings=warnings,
             memory=memory,
             weighting=decisions.weighting,
             decisions=decisions,
         )
-        write_result(self._config.run_dir, result)
-        log_stage(None)
-        _LOG.info("%s after %d steps, policy %s", status, result.steps, result.policy_sha256)
-        return result
 
     def _memory_use(self, policy: StageResult) -> MemoryUse | None:
         """Compare the measured peaks of stage 2 with their estimates."""
