@@ -6,8 +6,8 @@ A verdict is always shown with other possible causes: more steps, another start,
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from wmtp_ray.config.dotted_leaves import differing_keys, dotted_leaves
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, compare_pass_at_k
 from wmtp_ray.evaluation.results import EvaluationResults, ProblemResult
@@ -20,6 +20,8 @@ from wmtp_ray.tracking.training_difference import (
     training_difference,
 )
 from wmtp_ray.tracking.training_record import training_of
+
+_POLICY_AND_PROBLEMS = {"dataset", "model", "samples_sha256"}  # of an identity: told on their own
 
 
 @dataclass(frozen=True)
@@ -148,20 +150,10 @@ def _verdict(difference: Estimate) -> str:
 
 def _differing_settings(before: EvaluationResults, after: EvaluationResults) -> Iterator[tuple[str, str, str]]:
     """What shapes answers and verdicts beside the policy: decoding, the judge, versions."""
-    one, two = dict(_leaves(before.identity)), dict(_leaves(after.identity))
-    for name in one | two:
-        if one.get(name) != two.get(name):
+    one, two = dict(dotted_leaves(before.identity)), dict(dotted_leaves(after.identity))
+    for name in differing_keys(one, two):
+        if not _POLICY_AND_PROBLEMS & set(name.split(".")):
             yield name, _short(one.get(name, "-")), _short(two.get(name, "-"))
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if key in ("dataset", "model", "samples_sha256"):
-            continue
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _dataset(results: EvaluationResults) -> object:

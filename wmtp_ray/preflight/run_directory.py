@@ -1,9 +1,9 @@
 """A run's folder: claimed by a new run, continued by a resumed one, and only with the settings it was started with."""
 
 import shutil
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
+from wmtp_ray.config.dotted_leaves import differing_keys, dotted_leaves
 from wmtp_ray.config.load import dump_config, load_resolved
 from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.durable_files import atomic_write
@@ -72,8 +72,7 @@ def _require_same(saved: RunConfig, asked: RunConfig) -> None:
     before, after = _flat(saved), _flat(asked)
     if asked.stages == (3,):
         before["stages"] = after["stages"]  # what was trained may be evaluated again, and otherwise
-    changed = [key for key in before | after if before.get(key) != after.get(key)]
-    if changed:
+    if changed := differing_keys(before, after):
         lines = "".join(f"\n  {key}: found {after.get(key)}, started with {before.get(key)}" for key in changed)
         raise ConfigError(
             f"--resume with another configuration than the run was started with ({saved.folder.config}):"
@@ -83,16 +82,8 @@ def _require_same(saved: RunConfig, asked: RunConfig) -> None:
 
 def _flat(config: RunConfig) -> dict[str, object]:
     """Return the dotted keys that a resumed run may not change, with their values."""
-    values = dict(_leaves(config.model_dump(mode="json"), ""))
+    values = dict(dotted_leaves(config.model_dump(mode="json")))
     return {key: value for key, value in values.items() if not effects().may_change_on_resume(key)}
-
-
-def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def release_run_directory(config: RunConfig) -> None:

@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from wmtp_ray.config.dotted_leaves import differing_keys, dotted_leaves
 from wmtp_ray.config.load import load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.tags import OF_THE_RUN
@@ -170,16 +171,8 @@ def _changed(config: RunConfig) -> dict[str, Any]:
     saved = config.folder.config
     if not saved.is_file():
         return {}
-    before, after = (dict(_leaves(each.model_dump(mode="json"), "")) for each in (load_resolved(saved), config))
-    return {key: after.get(key) for key in before | after if before.get(key) != after.get(key)}
-
-
-def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    before, after = (dict(dotted_leaves(each.model_dump(mode="json"))) for each in (load_resolved(saved), config))
+    return {key: after.get(key) for key in differing_keys(before, after)}
 
 
 def _write(run_dir: Path, decided: Decisions) -> None:

@@ -6,7 +6,6 @@ of earlier versions the same is read from their other files, with what these kno
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from wmtp_ray.artifacts.manifest import file_sha256
+from wmtp_ray.config.dotted_leaves import dotted_leaves
 from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model_folder import ModelFolder
@@ -177,7 +177,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise ArtifactError(f"{path} holds {type(values).__name__}, expected the sections of a run's configuration")
-    return dict(_leaves(values, ""))
+    return dict(dotted_leaves(values))
 
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -230,11 +230,3 @@ def _planned(run_dir: Path) -> _PlanFacts:
 def _weights_sha256(model: Path) -> str | None:
     weights = ModelFolder(model).find_weights()
     return None if weights is None else file_sha256(weights)
-
-
-def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
