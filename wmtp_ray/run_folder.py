@@ -201,10 +201,6 @@ class SweepFolder:
         return self.path / "points.jsonl"
 
     @property
-    def report(self) -> Path:
-        return RunFolder(self.path).report
-
-    @property
     def mlflow_run_id(self) -> Path:
         return RunFolder(self.path).mlflow_run_id
 

@@ -25,7 +25,7 @@ from wmtp_ray.errors import Interrupted, TrainingError, WmtpError
 from wmtp_ray.flows.run.prepare import Prepared, prepare
 from wmtp_ray.flows.run.run_stages import run_stages
 from wmtp_ray.flows.sweep.sweep_plan import own_part
-from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.run_folder import RunFolder, SweepFolder
 from wmtp_ray.tracking.metrics_tail import MetricsTail
 from wmtp_ray.tracking.sweep_result import TrialRecord, TrialStatus, read_trial, write_trial
 from wmtp_ray.tracking.training_record import weighting_begun_with
@@ -157,14 +157,14 @@ class SweepTrial(Trainable):
         """Called by Tune at the end; when early stopping has ended the trial, ask the run to stop."""
         if self._is_over or not self._may_be_stopped:
             return
-        if not RunFolder(self._sweep_dir).stop_request.exists():
+        if not SweepFolder(self._sweep_dir).stop_request.exists():
             self._record("stopped", f"early stopping at step {self._steps}: others were better by then", {})
         self._stop_run()
 
     def _has_ended(self) -> bool:
         if self._is_over:
             return True
-        if RunFolder(self._sweep_dir).stop_request.exists():
+        if SweepFolder(self._sweep_dir).stop_request.exists():
             self._run_config.folder.stop_request.touch()
         ready, _ = ray.wait([self._run], timeout=_POLL_S)
         return bool(ready)
