@@ -2,18 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wmtp_ray.cli.ends import DONE, REFUSED
+from wmtp_ray.cli.verbs import Verbs
 from wmtp_ray.config.arguments import PROGRAM, Arguments, CommandParser, add_run_flags, arguments_of
 from wmtp_ray.config.layers import config_dirs, layer_names
 from wmtp_ray.errors import ConfigError
 
-if TYPE_CHECKING:
-    from wmtp_ray.cli.verbs import Verbs
 
-
-def add_verbs(verbs: "Verbs") -> None:
+def add_verbs(verbs: Verbs) -> None:
     """Add the verbs of this module."""
     words = "recipe=NAME [preset=NAME] [key=value ...] [--dry-run] [--resume]"
     launch = verbs.add_parser("launch", prog=PROGRAM, help=f"train: {words}")
