@@ -157,7 +157,7 @@ class _Words:
         """Take over the tags; report a flag without its value."""
         for flag in (*_SAME_AS, "--config-dir"):
             if getattr(flags, flag[2:].replace("-", "_")) == "":
-                self.problems.append(f"{flag} stands without a name; expected {flag} NAME")
+                self.problems.append(f"{flag} stands without its value; expected {flag} {_FLAGS[flag]['metavar']}")
         for tag in flags.tags:
             key, is_tag, text = tag.partition("=")
             if is_tag:

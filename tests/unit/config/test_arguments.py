@@ -44,7 +44,7 @@ def test_a_flag_and_the_word_that_it_stands_for_keep_their_order(words, name):
 def test_a_directory_of_ones_own_is_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert parse_arguments(["recipe=baseline", "--config-dir", "mine"]).config_dir == tmp_path / "mine"
-    assert "expected --config-dir NAME" in refused("recipe=baseline", "--config-dir")
+    assert "expected --config-dir DIR" in refused("recipe=baseline", "--config-dir")
 
 
 def test_a_configuration_key_ends_the_tags():

@@ -104,5 +104,5 @@ def test_a_micro_model_of_the_earlier_name_is_found_whole(tmp_path):
 
 
 def test_a_flag_without_its_name_is_refused():
-    with pytest.raises(ConfigError, match="--dataset-suffix stands without a name"):
+    with pytest.raises(ConfigError, match="--dataset-suffix stands without its value; expected --dataset-suffix small"):
         parse_arguments(["recipe=verifiable", "--dataset-suffix", "--dry-run"])
