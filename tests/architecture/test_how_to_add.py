@@ -109,7 +109,7 @@ def test_a_verb_takes_its_parser_and_its_call(tree):
     assert "toy" in run(tree, "-m", "wmtp_ray.cli", "--help").stdout
 
 
-def test_a_metric_of_any_name_reaches_the_file_and_the_report(tmp_path):
+def test_a_metric_of_any_name_is_saved_and_read_back_for_the_report(tmp_path):
     (tmp_path / "config.yaml").write_text("recipe: baseline\nweighting: {type: uniform}\n")
     sink = JsonlSink(tmp_path)
     sink.log(StepReport(2, 0, {"toy/metric": 0.5}))
