@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from wmtp_ray.data.dataset_manifest import FILE_NAME as MANIFEST_FILE
 from wmtp_ray.data.list_tasks.labelled_programs import Program, correct_programs, incorrect_programs, mistaken_step
 from wmtp_ray.data.list_tasks.list_problems import (
     SYSTEMATIC_BUGS,
@@ -139,7 +140,7 @@ def write_list_tasks(directory: Path, config: ListTasks) -> ListTasksFiles:
         valid_problems=write_jsonl(
             directory / "valid_problems.jsonl", [problem_record(each, inputs) for each in valid]
         ),
-        manifest=directory / "manifest.json",
+        manifest=directory / MANIFEST_FILE,
     )
     written = (files.train, files.valid, files.train_problems, files.valid_problems)
     manifest = ListTasksManifest(

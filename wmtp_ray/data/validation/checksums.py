@@ -10,10 +10,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from wmtp_ray.data.dataset_manifest import FILE_NAME as MANIFEST_FILE
 from wmtp_ray.data.validation.rules import Finding, Rule
 from wmtp_ray.errors import DataError
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Checksum:
 def expected_checksum(path: Path, sha256: str) -> Checksum:
     """Look the file up in the manifest of its folder, then of the folder above. DataError for one that is no JSON."""
     for folder in path.absolute().parents[:2]:
-        manifest = folder / MANIFEST
+        manifest = folder / MANIFEST_FILE
         expected = _entry(manifest, path.absolute().relative_to(folder).as_posix()) if manifest.exists() else None
         if expected is not None:
             return Checksum(sha256, manifest, expected)
