@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
+from wmtp_ray.cli import main
 from wmtp_ray.data.index import build_index, ensure_index, index_path_of, write_index
 from wmtp_ray.data.inspect_data import inspect_data
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -61,6 +62,22 @@ def test_the_words_of_a_launch_choose_recipe_and_sampling(counted: Path) -> None
     assert "What recipe=baseline would draw" in text
     assert "Stage 2 cannot be planned: " in text
     assert "data.max_tokens=9 and would be left out" in text
+
+
+def test_recipes_of_ones_own_are_found(counted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe.mine.yaml").write_text("data: {policy_rows: mixed}\nweighting: {type: td}\n")
+    (tmp_path / "mine" / "defaults.yaml").write_text("train: {batch_rows: 4}\ncritic_stage: {batch_rows: 4}\n")
+    words = ["data", "inspect", str(counted), "recipe=mine", "--config-dir", str(tmp_path / "mine")]
+    assert main(words) == 0
+    assert "What recipe=mine would draw" in capsys.readouterr().out
+    assert main(words[:-2]) == 2
+    words = ["evaluate", "--samples", "absent.jsonl", "--dataset", str(counted), "--preset", "mine"]
+    assert main([*words, "--config-dir", str(tmp_path / "mine")]) == 2
+    assert "there is no preset of that name" in capsys.readouterr().err
+    (tmp_path / "mine" / "preset.mine.yaml").write_text("")
+    assert main([*words, "--config-dir", str(tmp_path / "mine")]) == 2
+    assert "preset" not in capsys.readouterr().err
 
 
 def test_an_index_without_token_counts_is_shown_and_not_planned(jsonl: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def _add_index(parser: CommandParser) -> None:
 def _add_inspect(parser: CommandParser) -> None:
     parser.add_argument("file", type=Path, help="JSONL that has an index")
     parser.add_argument("words", nargs="*", metavar="key=value", help="as for launch: recipe=NAME, train.sampling....")
+    parser.add_argument("--config-dir", metavar="DIR", help="recipes and defaults of your own, as for launch")
     parser.add_argument("--index", type=Path, help="index file, or a folder for it (beside the JSONL)")
     parser.add_argument("--picture", type=Path, help="also draw it into this PNG")
     parser.add_argument("--json", type=Path, help="also write the counts as JSON")
@@ -83,7 +84,8 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
     file = _sibling(arguments.file, arguments.dataset_suffix)
     files = {"picture": arguments.picture, "counts": arguments.json}
-    text = inspect_data(file, index_path=arguments.index, words=arguments.words, **files)
+    own = [] if arguments.config_dir is None else ["--config-dir", arguments.config_dir]
+    text = inspect_data(file, index_path=arguments.index, words=[*arguments.words, *own], **files)
     print(text, end="")
 
 

@@ -42,6 +42,9 @@ def _add_evaluate(parser: CommandParser) -> None:
     parser.add_argument("--only-sampled", action="store_true", help="with --samples: only problems that have samples")
     parser.add_argument("--out", type=Path, help="folder (the run's eval/, else evaluations/ in the storage)")
     parser.add_argument("--preset", metavar="NAME", help="of a machine, as for launch")
+    parser.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="presets and defaults of your own, as for launch"
+    )
     for flag, (key, meaning) in EVALUATION_FLAGS.items():
         parser.add_argument(flag, dest=f"key:{key}", metavar="VALUE", help=meaning)
     parser.add_argument("words", nargs="*", metavar="key=value", help="any other key of configs/defaults.yaml")
@@ -70,6 +73,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         format=arguments.format,
         ks=arguments.k,
         preset=arguments.preset,
+        config_dir=absolute(arguments.config_dir),
         words=(*(f"{key}={value}" for key, value in flags.items() if value is not None), *arguments.words),
         only_sampled=arguments.only_sampled,
     )

@@ -37,6 +37,7 @@ class EvaluationRequest:
     preset: str | None
     words: tuple[str, ...]
     only_sampled: bool = False
+    config_dir: Path | None = None
 
 
 def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
@@ -96,7 +97,8 @@ def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
     if request.samples is not None:  # somebody else has sampled: their number is checked against K, not ours
         most = max(request.ks or (1,))
         words += [f"evaluation.num_samples={most}", "evaluation.temperature=1"]
-    config = load_config(Arguments(recipe="baseline", preset=request.preset, overrides=tuple(words)), now=now)
+    asked = Arguments("baseline", request.preset, overrides=tuple(words), config_dir=request.config_dir)
+    config = load_config(asked, now=now)
     settings = config.evaluation
     name = request.dataset
     if name not in settings.files:
