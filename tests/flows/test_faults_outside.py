@@ -26,7 +26,7 @@ from tests.flows.world import (
 )
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.tracking.mlflow_sink import MISSING
-from wmtp_ray.tracking.result import RunResult
+from wmtp_ray.tracking.result import RunResult, read_result
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -43,6 +43,8 @@ def test_signals_to_everybody_and_twice_leave_a_run_that_resumes(
     driver.send_signal(signal.SIGTERM)
     output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 130, output
+    left = read_result(run_dir)
+    assert (left.status, left.weighting) == ("KILLED", "td"), "result.json says how it ended and what it ran with"
     reached = len(metrics_of(run_dir))
 
     driver = start_driver([*words, "--resume"])
