@@ -1,14 +1,12 @@
 import math
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.full_disk import files_limited_to
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory, open_attempt, version_of_file
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.errors import ArtifactError
@@ -141,17 +139,6 @@ def test_a_damaged_version_is_named(directory, num_bytes):
     path.write_bytes(path.read_bytes()[:num_bytes])
     with pytest.raises(ArtifactError, match=f"{path.name} is no whole snapshot"):
         directory.get(2, LONG_S)
-
-
-@contextmanager
-def files_limited_to(num_bytes: int) -> Iterator[None]:
-    """Let every write beyond `num_bytes` of a file fail, as on a full disk (Python ignores the signal that comes)."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 50, 3000])

@@ -3,12 +3,12 @@
 import logging
 import multiprocessing
 import re
-import resource
 import warnings
 from collections.abc import Iterator
 
 import pytest
 
+from tests.full_disk import files_limited_to
 from wmtp_ray.tracking.log_lines import LogTail, chosen, parse_lines
 from wmtp_ray.tracking.run_log import log_stage, log_step, open_log, opened_log
 from wmtp_ray.tracking.run_warnings import RunWarnings, show_warnings
@@ -124,25 +124,16 @@ class TestWhichLog:
 
 
 class TestTrouble:
-    @pytest.fixture
-    def full_disk(self) -> Iterator[None]:
-        """Writes beyond 100 bytes of a file fail or are cut, as on a full disk."""
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-        yield
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    def test_a_full_disk_costs_lines_and_nothing_else(self, rank_0, tmp_path, full_disk, capfd):
-        for number in range(5):
-            OWN.info("line %d of more than fifty bytes, which soon do not fit any more", number)
+    def test_a_full_disk_costs_lines_and_nothing_else(self, rank_0, tmp_path, capfd):
+        with files_limited_to(100):
+            for number in range(5):
+                OWN.info("line %d of more than fifty bytes, which soon do not fit any more", number)
         assert (tmp_path / "logs" / "rank_0.log").stat().st_size == 100
         assert capfd.readouterr() == ("", "")
 
     def test_after_a_full_disk_lines_are_whole_again(self, rank_0, tmp_path):
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))
-        OWN.info("cut somewhere in the middle of its many words, because there is no room")
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with files_limited_to(60):
+            OWN.info("cut somewhere in the middle of its many words, because there is no room")
         OWN.info("whole")
         assert [each.message for each in LogTail(tmp_path).new()][-1] == "whole"
 

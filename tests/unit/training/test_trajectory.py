@@ -3,8 +3,8 @@
 Two processes over gloo start once, run every job and leave what they saw; the tests compare it with one process.
 """
 
-import resource
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from tests.full_disk import files_limited_to
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.config.schema import LoraConfig, RunConfig
 from wmtp_ray.contracts import ScoredBatch, TokenBatch
@@ -170,15 +171,11 @@ def bfloat16_pass(job: Job, ranks: Ranks) -> dict[str, torch.dtype]:
 def save_with_a_full_disk_on_rank_1(job: Job, ranks: Ranks, root: Path) -> tuple[str, list[str]]:
     """What the rank is told, and what lies in the folder once both ranks know."""
     optimizer = build_optimizer(job.policy, job.config.train, 1e-3)
-    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if ranks.rank == 1:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, unlimited[1]))
     try:
-        save_checkpoint(root, state_of(1), job.policy, optimizer, [], ranks, keep=1, keep_best=0)
+        with files_limited_to(4096) if ranks.rank == 1 else nullcontext():
+            save_checkpoint(root, state_of(1), job.policy, optimizer, [], ranks, keep=1, keep_best=0)
     except ArtifactError as error:
         told = str(error)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     ranks.sum(torch.zeros(1))
     return told, [path.name for path in root.iterdir()] if root.exists() else []
 
