@@ -36,6 +36,9 @@ class CriticConfig(Section):
     features: Literal["none", "surprisal"] = setting(PLAN | TRAINING, "Extra inputs of the head, detached.")
     train_trunk: bool = setting(PLAN | STAGE_1, "Stage 1 also trains the trunk below the head.")
     objective: Literal["value", "pairwise"] = setting(PLAN | STAGE_1, "Stage 1's loss.")
+    pairs: Literal["length", "edit"] = setting(
+        PLAN | STAGE_1, "Which rows of a problem stage 1 pairs: of about equal length, or the fewest token edits apart."
+    )
     value_target: Literal["mc", "lambda"] = setting(TRAINING, "Target of the value loss: R, or the lambda-return.")
     value_lambda: Fraction = setting(TRAINING, "Lambda of `value_target: lambda`.")
     value_error: Literal["squared", "huber", "bce", "categorical"] = setting(

@@ -5,9 +5,11 @@ responses as token sequences, end of sequence included. T tokens of the one prog
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from wmtp_ray.contracts import Bool, Int32, Int64, RowIndex
@@ -53,6 +55,22 @@ def first_difference(own: Int32, other: Int32) -> int:
     shorter = min(len(own), len(other))
     differs = np.flatnonzero(own[:shorter] != other[:shorter])
     return int(differs[0]) if len(differs) else shorter
+
+
+@dataclass(frozen=True)
+class EditDistances:
+    """Edit distances between the responses of an index's rows, read from its file as they are asked for."""
+
+    index: RowIndex
+    tokenizer: CodeTokenizer
+
+    def __call__(self, rows_M: Int64, others_N: Int64) -> Int64:
+        """Return the distance of every row to every other, [M, N]."""
+        programs, others = (
+            [tokens.tolist() for tokens in read_responses(self.index, rows, self.tokenizer)]
+            for rows in (rows_M, others_N)
+        )
+        return process.cdist(programs, others, scorer=Levenshtein.distance, dtype=np.int64)
 
 
 def read_responses(index: RowIndex, row_ids_N: Int64, tokenizer: CodeTokenizer) -> list[Int32]:

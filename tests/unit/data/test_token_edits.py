@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp_ray.data.token_edits import differing_tokens, edit_distance, first_difference, nearest
+from wmtp_ray.data.index import build_index
+from wmtp_ray.data.token_edits import (
+    EditDistances,
+    differing_tokens,
+    edit_distance,
+    first_difference,
+    nearest,
+    read_responses,
+)
 
 programs = st.lists(st.integers(0, 5), min_size=1, max_size=12).map(lambda tokens: np.array(tokens, dtype=np.int32))
 
@@ -73,3 +81,17 @@ def test_the_first_difference_is_where_the_programs_part():
     assert first_difference(program(1, 2, 3), program(1, 5, 3)) == 1
     assert first_difference(program(1, 2), program(1, 2, 3)) == 2
     assert first_difference(program(1, 2), program(1, 2)) == 2
+
+
+def test_the_rows_of_a_file_are_compared_by_their_responses_alone(tmp_path, line, tokenizer):
+    programs = ["print(1)\n", "print(2)\nprint(3)\n", "print(1)\nprint(2)\n"]
+    path = tmp_path / "train.jsonl"
+    rows = [line(task_id=f"p_correct_{i}", instruction="Print. " * i, output=each) for i, each in enumerate(programs)]
+    path.write_bytes(b"\n".join(rows) + b"\n")
+    index = build_index(path, on_error="fail").index
+    responses = read_responses(index, np.arange(3), tokenizer)
+    assert all(response[-1] == tokenizer.eos_id for response in responses)
+    found = EditDistances(index, tokenizer)(np.array([0]), np.array([2, 1, 0]))
+    assert found.tolist() == [[edit_distance(responses[0], responses[other]) for other in (2, 1, 0)]]
+    assert 0 < found[0, 0] < found[0, 1]
+    assert found[0, 2] == 0
