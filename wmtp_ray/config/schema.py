@@ -281,7 +281,7 @@ class RunConfig(Section):
     """A whole run, resolved."""
 
     recipe: str = setting(PLAN | TRAINING, "Name of configs/recipe.<name>.yaml.")
-    preset: str | None = setting(MACHINE, "Name of configs/preset.<name>.yaml.")
+    preset: str | None = setting(MACHINE, "Names of configs/preset.<name>.yaml, comma-separated.")
     run_name: str = setting(
         NAME,
         "Folder under storage_root/runs; SWEEP/TRIAL for a trial of a sweep.",
@@ -342,7 +342,8 @@ class RunConfig(Section):
             )
         if self.needs_reference and self.reference.path is None:
             raise ValueError(f"weighting.type={self.weighting.type} needs a reference model; give reference.path=DIR")
-        if self.critic.source == "frozen" and self.critic.path is None and 1 not in self.stages:
+        has_critic = self.critic.path is not None or 1 in self.stages
+        if self.critic.source == "frozen" and not has_critic and self.uses_critic:
             raise ValueError(
                 "critic.source=frozen needs a critic: give critic.path=DIR, or train one in this run with stage 1 in "
                 "stages"

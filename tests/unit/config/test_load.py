@@ -105,6 +105,14 @@ class TestMerging:
         config = load("preset=mine", "seed=3", config_dir=config_dir)
         assert (config.weighting.beta, config.seed, config.weighting.clip_max) == (0.2, 3, 5.0)
 
+    def test_of_several_presets_the_later_one_wins(self, config_dir):
+        write(config_dir, "preset.mine.yaml", "weighting: {beta: 0.2, clip_max: 3}\n")
+        write(config_dir, "preset.yours.yaml", "weighting: {beta: 0.4}\n")
+        config = load("preset=mine,yours", config_dir=config_dir)
+        assert (config.weighting.beta, config.weighting.clip_max, config.preset) == (0.4, 3.0, "mine,yours")
+        assert load("preset=yours,mine", config_dir=config_dir).weighting.beta == 0.2
+        assert "preset=theirs: there is no preset" in refused("preset=mine,theirs", config_dir=config_dir)
+
     def test_interpolations_follow_an_overridden_storage_root(self, tmp_path):
         config = load(f"storage_root={tmp_path}")
         assert config.model.path == tmp_path / "models_v2" / "7b_1t_4_mtp"
