@@ -382,6 +382,90 @@ class TestDrop:
         assert weights_BTH[0, :2, 0].isnan().all()
 
 
+class TestSigned:
+    """Rule: `signed` pushes down what an incorrect row's critic doubts, by |w| p, and weighs the rest as `td`."""
+
+    def test_three_tokens_by_hand(self, nano):
+        """V is .5 after the prompt, then .75, .25; R is 0: td +.25, -.5, -.25; with beta .5 |w| is e^.5, 1/e, e^-.5."""
+        row = replace_values(nano.rows(8)[1], prompt_tokens=1, values=[0.5, 0.75, 0.25, 0.9], correct=False)
+        losses_TH = np.full((4, 3), np.nan, dtype=np.float32)
+        probabilities = {(1, 1): 0.9, (2, 1): 0.5, (3, 1): 0.25, (2, 2): 0.1, (3, 2): 0.2, (3, 3): 0.05}
+        for (j, k), p in probabilities.items():
+            losses_TH[j - k, k - 1] = -math.log(p)
+        words = ("weighting.type=signed", "weighting.beta=0.5")
+        result = weigh(nano, words, [[replace(row, policy_losses_TH=losses_TH)]])
+        up, half, quarter = math.exp(0.5), math.exp(-1.0), math.exp(-0.5)
+        i = row.example.row_id
+        expected = {
+            (i, 1, 1): up,
+            (i, 2, 1): -half * 0.5,
+            (i, 3, 1): -quarter * 0.25,
+            (i, 2, 2): -half * 0.1,
+            (i, 3, 2): -quarter * 0.2,
+            (i, 3, 3): -quarter * 0.05,
+        }
+        assert by_name(nano, [[row]], result) == pytest.approx(expected, rel=1e-6)
+        assert result.denominators_H.tolist() == [3.0, 2.0, 1.0]
+        assert result.own_totals_H.tolist() == pytest.approx([up + half + quarter, half + quarter, quarter])
+        metrics = result.metrics
+        assert metrics["weight/mean"] == pytest.approx((up + half + quarter) / 3)
+        assert metrics["weight/negative_frac"] == pytest.approx(2 / 3)
+        assert metrics["weight/negative_probability"] == pytest.approx((0.5 + 0.25 + 0.1 + 0.2 + 0.05) / 5)
+        assert metrics["weight/clip_min_frac"] == metrics["weight/dropped_frac"] == 0.0
+
+    def test_a_correct_row_is_weighed_as_td(self, nano):
+        rows = [row for row in nano.rows(12) if row.example.is_correct]
+        assert any(error < 0 for row in rows for error in naive_td(row).values())
+        found = weigh(nano, ("weighting.type=signed",), [rows])
+        td = weigh(nano, ("weighting.type=td",), [rows])
+        assert by_name(nano, [rows], found) == by_name(nano, [rows], td)
+        assert found.metrics == {**td.metrics, "weight/negative_frac": 0.0}
+
+    @pytest.mark.parametrize("weighs_terminal", [True, False])
+    def test_a_loop_over_the_td_errors_gives_weights_and_metrics(self, nano, weighs_terminal):
+        rows, words = nano.rows(9), ("weighting.type=signed", "weighting.beta=0.3", "weighting.clip_max=2.0")
+        words = (*words, f"weighting.weigh_terminal={str(weighs_terminal).lower()}")
+        config = nano.load(*words).weighting
+        splits = [[rows[:2], rows[2:5]], [rows[5:]]]
+        results = nano.on_ranks(2, lambda ranks: weigh(nano, words, splits[ranks.rank], ranks))
+        expected, pushed = {}, []
+        for row in rows:
+            errors = naive_td(row)
+            for t, k in row.pairs(nano.num_horizons):
+                is_unweighed = not weighs_terminal and t + k == row.targets[-1]
+                weight = 1.0 if is_unweighed else to_weight(errors[t + k], config)
+                is_pushed = errors[t + k] < 0 and not row.example.is_correct and not is_unweighed
+                p = math.exp(-float(row.policy_losses_TH[t, k - 1]))
+                pushed += [p] if is_pushed else []
+                expected[row.example.row_id, t + k, k] = -weight * p if is_pushed else weight
+        named = by_name(nano, splits[0], results[0]) | by_name(nano, splits[1], results[1])
+        assert named == pytest.approx(expected, rel=1e-5)
+        assert min(named.values()) < 0 < max(named.values())
+        of_tokens = [weight for (_, _, k), weight in expected.items() if k == 1]
+        td = weigh(nano, ("weighting.type=td", *words[1:]), [rows])
+        for result in results:
+            assert result.denominators_H.tolist() == td.denominators_H.tolist()
+            assert result.metrics["weight/negative_probability"] == pytest.approx(np.mean(pushed), rel=1e-5)
+            assert result.metrics["weight/negative_frac"] == pytest.approx(np.mean([w < 0 for w in of_tokens]))
+            assert {name: result.metrics[name] for name in td.metrics} == pytest.approx(td.metrics, rel=1e-6)
+
+    def test_the_weights_sum_is_of_their_sizes_whatever_is_pushed(self, nano):
+        """All tokens of these rows are pushed down: the signed weights add up to less than 0."""
+        falling = [replace(row, values_T=9 - np.arange(len(row), dtype=np.float32)) for row in nano.rows(9)]
+        rows = [row for row in falling if not row.example.is_correct and len(row) < 10]
+        result = weigh(nano, ("weighting.type=signed",), [rows])
+        assert result.metrics["weight/negative_frac"] == 1.0
+        assert all(float(w.sum()) < 0 for w in result.pair_weights_BTH)
+        td = weigh(nano, ("weighting.type=td",), [rows])
+        assert result.own_totals_H.tolist() == td.own_totals_H.tolist()
+        assert (result.own_totals_H > 0).all()
+
+    def test_a_value_that_is_no_number_is_neither_pushed_nor_hidden(self, nano):
+        row = replace_values(nano.rows(8)[1], prompt_tokens=1, values=[0.5, math.nan, 0.5], correct=False)
+        weights_BTH = weigh(nano, ("weighting.type=signed",), [[row]]).pair_weights_BTH[0]
+        assert weights_BTH[0, :2, 0].isnan().all()
+
+
 class TestDft:
     """Rule: `dft` weighs a pair with the policy's own probability of its target, over all pairs."""
 

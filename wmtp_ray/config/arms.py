@@ -23,8 +23,9 @@ class WeightingArm:
     `source` says whose scores it reads, beside the policy's own losses where `needs_policy_losses`: these cost one more
     pass without gradient a step. `shape` says what sharpens its weights: nothing, `weighting.beta` with its clips, the
     keys of `rho1`, or `weighting.drop_below`; a probability is what it is. `has_horizon_reading`:
-    `weighting.terminal=horizon` is defined for it. A report leaves out the `usual_rows`, and calls the arm by the
-    `recipe` that is named after it.
+    `weighting.terminal=horizon` is defined for it. `pushes_down`: it may give a token a negative weight, which makes
+    the token less likely. A report leaves out the `usual_rows`, and calls the arm by the `recipe` that is named after
+    it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class WeightingArm:
     needs_policy_losses: bool = False
     shape: Shape
     has_horizon_reading: bool = False
+    pushes_down: bool = False
     usual_rows: Rows
     recipe: str | None = None
     weight: str
@@ -87,6 +89,16 @@ _ROWS = (
         shape="threshold",
         usual_rows="mixed",
         weight="0 where the critic's TD error is below -`weighting.drop_below`, else 1",
+    ),
+    WeightingArm(
+        name="signed",
+        role="rival",
+        source="critic",
+        needs_policy_losses=True,
+        shape="beta",
+        pushes_down=True,
+        usual_rows="mixed",
+        weight="as `td`; an incorrect row's token of negative TD error is made less likely instead",
     ),
     WeightingArm(
         name="dft",

@@ -168,6 +168,15 @@ class WeightingConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _push_follows_the_sign_of_the_error(self) -> Self:
+        if self.arm.pushes_down and self.advantage_norm != "none":
+            raise ValueError(
+                f"advantage_norm={self.advantage_norm} with type={self.type}: a token is pushed down where its TD "
+                "error is below 0, and whitening moves the 0; use advantage_norm=none here"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _only_dropping_arms_have_no_lower_clip(self) -> Self:
         if self.clip_min == 0.0 and not self.arm.drops_tokens:
             dropping = " or ".join(arm.name for arm in ARMS.values() if arm.drops_tokens)

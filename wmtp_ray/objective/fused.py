@@ -53,11 +53,53 @@ def fused_mtp_loss(
     `sum over kept rows of CE / denominators[k]`, detached. Denominators are the GLOBAL counts, so losses and gradients
     of shards add up to those of the whole; a horizon whose denominator is 0 has no rows and adds nothing.
 
-    Rows are already normed. A row of weight 0 is dropped: its hidden state and target are never read (the target may be
-    any number) and its gradient is 0. `max_logits_bytes` bounds the buffer, which is what logits take besides the
-    gradients; None takes 16 % of the gradients' bytes, between 4 and 64 MiB. The gradients are made in the forward and
-    given away by the backward: a second backward through the same loss is refused. Under `torch.no_grad()` none are
-    made.
+    Rows are already normed, weights may be negative. A row of weight 0 is dropped: its hidden state and target are
+    never read (the target may be any number) and its gradient is 0. `max_logits_bytes` bounds the buffer, which is what
+    logits take besides the gradients; None takes 16 % of the gradients' bytes, between 4 and 64 MiB. The gradients are
+    made in the forward and given away by the backward: a second backward through the same loss is refused. Under
+    `torch.no_grad()` none are made.
+    """
+    loss, losses_HN, _, inverse_H = _fused(
+        hidden_HND, output_weight_VD, targets_HN, weights_HN, denominators_H, horizon_coefs_H, max_logits_bytes
+    )
+    return loss, losses_HN.sum(dim=1) * inverse_H
+
+
+def fused_signed_loss(
+    hidden_HND: Tensor,
+    output_weight_VD: Tensor,
+    targets_HN: Tensor,
+    weights_HN: Tensor,
+    denominators_H: Tensor,
+    *,
+    horizon_coefs_H: Tensor | None = None,
+    max_logits_bytes: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return what `fused_mtp_loss` returns, where a row of negative weight -|w| p stands for the objective |w| p.
+
+    p is the probability of the row's target, so |w| p and the row's weighted cross-entropy have one gradient, which is
+    `fused_mtp_loss`'s. The loss's value counts |w| p, which is bounded, and not -|w| p CE. Without negative weights the
+    two functions are the same.
+    """
+    loss, losses_HN, scale_HN, inverse_H = _fused(
+        hidden_HND, output_weight_VD, targets_HN, weights_HN, denominators_H, horizon_coefs_H, max_logits_bytes
+    )
+    excess_HN = torch.where(scale_HN < 0, -scale_HN * (1 + losses_HN), torch.zeros_like(losses_HN))
+    return loss + excess_HN.sum(), losses_HN.sum(dim=1) * inverse_H
+
+
+def _fused(
+    hidden_HND: Tensor,
+    output_weight_VD: Tensor,
+    targets_HN: Tensor,
+    weights_HN: Tensor,
+    denominators_H: Tensor,
+    horizon_coefs_H: Tensor | None,
+    max_logits_bytes: int | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the loss, the kept rows' cross-entropies and what each counts in the loss, [H, N], and 1 / denominators.
+
+    The last three are detached.
     """
     num_horizons, num_rows, width = hidden_HND.shape
     if max_logits_bytes is None:
@@ -73,7 +115,7 @@ def fused_mtp_loss(
         max_logits_bytes,
         torch.is_grad_enabled(),
     )
-    return loss, losses_F.view(num_horizons, num_rows).sum(dim=1) * inverse_H
+    return loss, losses_F.view(num_horizons, num_rows), scale_HN, inverse_H
 
 
 @torch.no_grad()

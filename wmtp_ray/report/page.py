@@ -163,10 +163,10 @@ def visible(text: str) -> str:
 
 
 def css_class(weight: float, clip_min: float, clip_max: float, is_edit: bool) -> str:
-    """Return the classes of a token: direction from 1, clipped or dropped, and whether it is part of the edit."""
+    """Return the classes of a token: direction from 1, clipped, dropped or pushed down, and whether it is edited."""
     classes = ["up" if weight > 1.0 else "down"]
-    if weight == 0.0:
-        classes = ["dropped"]
+    if weight <= 0.0:
+        classes = ["pushed" if weight < 0.0 else "dropped"]
     elif weight >= clip_max * (1 - 1e-4):
         classes.append("at-max")
     elif weight <= clip_min * (1 + 1e-4):
@@ -177,10 +177,11 @@ def css_class(weight: float, clip_min: float, clip_max: float, is_edit: bool) ->
 def strength(weight: float, clip_min: float, clip_max: float) -> float:
     """Return 0 for weight 1 and 1 for a weight at its clip bound, on a scale of ratios, in steps of 1/100.
 
-    A lower clip of 0, which a ratio never reaches, is drawn as 0.1; `templates/report.js` does the same.
+    A lower clip of 0, which a ratio never reaches, is drawn as 0.1; a weight below 0 is as strong as it is far from 0.
+    `templates/report.js` does the same.
     """
     if weight <= 0.0:
-        return 0.0
+        return round(min(1.0, -weight), 2)
     most = math.log(clip_max) if weight > 1.0 else -math.log(clip_min or 0.1)
     return round(min(1.0, abs(math.log(weight)) / most), 2) if most > 0 else 0.0
 

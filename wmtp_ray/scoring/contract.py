@@ -37,12 +37,23 @@ class MicroBatch:
 class StepWeights:
     """Weights of a step: one [B, T, H] tensor a micro-batch (0 = not a target), and the loss's denominators.
 
-    `denominators_H` are global: the same on every rank, whatever the split.
+    `denominators_H` are global: the same on every rank, whatever the split. A pair is trained unless its weight is 0;
+    one of negative weight -|w| p is pushed down, and then `magnitudes_BTH` holds |w| of every pair (None: no pair is).
     """
 
     pair_weights_BTH: list[Tensor]
     denominators_H: Tensor
     metrics: dict[str, float]
+    magnitudes_BTH: list[Tensor] | None = None
+
+    @property
+    def own_totals_H(self) -> Tensor:
+        """This rank's sum of |w| over the pairs of each horizon, float64, without the probability of a push.
+
+        So that a mean over the weights never divides by a sum that pushes have taken to 0, or below it.
+        """
+        magnitudes = self.pair_weights_BTH if self.magnitudes_BTH is None else self.magnitudes_BTH
+        return torch.stack([w.cpu().double().sum(dim=(0, 1)) for w in magnitudes]).sum(dim=0)
 
 
 class Scorer(Protocol):

@@ -4,6 +4,7 @@ Shapes: B sequences, T positions, H horizons, P supervised pairs of one horizon 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from wmtp_ray.scoring.advantages import (
 )
 from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
 from wmtp_ray.scoring.controls import Control, draw_matched_weights, keep_weights, shuffle_weights
+from wmtp_ray.scoring.push import push_down
 from wmtp_ray.scoring.shapes import BETA, PROBABILITY, THRESHOLD, WeightShape
 
 
@@ -79,11 +81,12 @@ class AdvantageScorer:
         weights = self._control(weights, micro_batches, ranks)
         clips = self._shape.clips(self._config)
         step = _spread_over_horizons(weights, micro_batches, ranks, self._num_horizons, clips)
-        denominators_H = (
-            _kept_pairs(step.pair_weights_BTH, ranks) if self._shape.divides_by_kept else step.denominators_H
-        )
+        if self._shape.divides_by_kept:
+            step = replace(step, denominators_H=_kept_pairs(step.pair_weights_BTH, ranks))
+        if self._config.arm.pushes_down:
+            step = push_down(step, whitened, micro_batches, ranks, weigh_terminal=self._config.weigh_terminal)
         metrics = step.metrics | {"advantage/mean": moments.mean, "advantage/std": moments.std}
-        return StepWeights(step.pair_weights_BTH, denominators_H, metrics)
+        return replace(step, metrics=metrics)
 
     def _weights(self, advantage: Tensor, mask: Tensor, micro_batch: MicroBatch) -> Tensor:
         """[B, T] or [B, T, H], as the advantage."""
@@ -180,6 +183,7 @@ FORMULAS: dict[str, Formula] = {
     "td": _from_td_errors,
     "rho1": lambda config, num_horizons: Rho1Scorer(config.weighting, config.rho1, num_horizons),
     "drop": _from(td_advantage, shape=THRESHOLD),
+    "signed": _from(td_advantage),
     "dft": _from(own_log_probability, shape=PROBABILITY),
     "sequence_reward": _from(sequence_reward_advantage),
     "surprisal": _from(surprisal_advantage),
@@ -256,7 +260,7 @@ def _weight_metrics(
 
 def _kept_pairs(weights: Sequence[Tensor], ranks: Ranks) -> Tensor:
     """Global number of pairs with a weight, per horizon: the denominators where pairs are dropped."""
-    return ranks.sum(torch.stack([(w > 0).sum(dim=(0, 1)) for w in weights]).sum(dim=0).cpu().double())
+    return ranks.sum(torch.stack([(w != 0).sum(dim=(0, 1)) for w in weights]).sum(dim=0).cpu().double())
 
 
 def _excess(micro_batch: MicroBatch) -> Tensor:

@@ -19,7 +19,7 @@ from wmtp_ray.config.schema import LossConfig, RunConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.policy import Policy, PolicyStates
 from wmtp_ray.objective import td, value_losses
-from wmtp_ray.objective.fused import fused_mtp_loss, token_cross_entropies
+from wmtp_ray.objective.fused import fused_signed_loss, token_cross_entropies
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
 from wmtp_ray.scoring.contract import MicroBatch
 from wmtp_ray.training.value_reports import Head, distance_sums, loss_parts, value_sums
@@ -125,7 +125,7 @@ class PolicyLoss(StageLoss):
             pairs_BTH = supervised_pairs(tensors.supervised_mask_BT, self._num_horizons, tensors.document_ids_BT)
             dropped_HN = pairs_BTH.flatten(0, 1).T & (weights_HN == 0)
             dropped_ce_H = self._sums_of(hidden_HND.detach(), targets_HN, dropped_HN)
-        loss, kept_ce_H = fused_mtp_loss(
+        loss, kept_ce_H = fused_signed_loss(
             hidden_HND,
             self.policy.transformer.output.weight,
             targets_HN,

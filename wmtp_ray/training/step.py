@@ -77,8 +77,7 @@ class TrainingStep:
         totals = self._ranks.sum(counts)
         pairs_H = weights.denominators_H
         if self._config.loss.normalizer == "weights":
-            own_H = torch.stack([w.cpu().double().sum(dim=(0, 1)) for w in weights.pair_weights_BTH]).sum(dim=0)
-            pairs_H = self._ranks.sum(own_H)
+            pairs_H = self._ranks.sum(weights.own_totals_H)
         at_least_one = totals.clamp(min=1.0)
         return Denominators(
             pairs_H=pairs_H.clamp(min=1e-12),

@@ -72,6 +72,21 @@ def test_no_lower_clip_is_for_arms_that_drop_tokens(arm):
             load(*words)
 
 
+@pytest.mark.parametrize("norm", ["batch", "ema"])
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_whitening_is_not_for_arms_that_read_where_the_error_lies(arm, norm):
+    words = (f"weighting.type={arm.name}", f"weighting.advantage_norm={norm}", "train.value_coef=0", "reference.path=x")
+    if arm.pushes_down or arm.shape == "threshold":
+        with pytest.raises(ConfigError, match=f"with type={arm.name}: .* use advantage_norm=none here"):
+            load(*words)
+    else:
+        assert load(*words).weighting.advantage_norm == norm
+
+
+def test_one_arm_pushes_tokens_down():
+    assert [arm.name for arm in ARMS.values() if arm.pushes_down] == ["signed"]
+
+
 @pytest.mark.parametrize("arm", [arm for arm in ARMS.values() if arm.recipe], ids=lambda arm: arm.recipe)
 def test_the_recipe_of_an_arm_has_its_weighting_and_its_usual_rows(arm):
     recipe = yaml.safe_load((CONFIG_DIR / f"recipe.{arm.recipe}.yaml").read_text(encoding="utf-8"))
@@ -90,6 +105,7 @@ def test_an_arm_of_another_version_is_shown_last_and_as_nothing_that_is_compared
     assert most_telling_first(names) == [
         "td",
         "drop",
+        "signed",
         "sequence_reward",
         "shuffled",
         "matched_random",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wmtp_ray.objective.fused import fused_mtp_loss, token_cross_entropies
+from wmtp_ray.objective.fused import fused_mtp_loss, fused_signed_loss, token_cross_entropies
 
 from .document_layouts import few_examples
 
@@ -65,6 +65,84 @@ def test_loss_and_gradients_equal_naive_float64(
     assert not losses_H.requires_grad
     for found, wanted in zip(gradients(loss * 3, *inputs), gradients(expected * 3, *inputs), strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+@few_examples
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(0, 10**6), st.sampled_from([1, 200, 10**6]))
+def test_weights_of_either_sign_equal_naive_float64(
+    num_horizons: int, num_rows: int, seed: int, max_logits_bytes: int
+) -> None:
+    hidden_HND, weight_VD, targets_HN, weights_HN, denominators_H = make_batch(num_horizons, num_rows, seed=seed)
+    weights_HN = weights_HN - 1.0
+    rest = (targets_HN, weights_HN, denominators_H)
+    inputs = (hidden_HND.requires_grad_(), weight_VD.requires_grad_())
+    loss, losses_H = fused_mtp_loss(*inputs, *rest, max_logits_bytes=max_logits_bytes)
+    expected, expected_H = naive_loss(*inputs, *rest)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(losses_H, expected_H)
+    for found, wanted in zip(gradients(loss, *inputs), gradients(expected, *inputs), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def naive_signed_loss(
+    hidden_HND: Tensor, weight_VD: Tensor, targets_HN: Tensor, sizes_HN: Tensor, is_pushed_HN: Tensor, *rest: Tensor
+) -> Tensor:
+    """The mean over horizons of sum(|w| p where pushed, else |w| CE) / denominator, by autograd."""
+    (denominators_H, coefs_H), loss = rest, hidden_HND.new_zeros(())
+    for horizon in range(len(hidden_HND)):
+        losses_N = F.cross_entropy(hidden_HND[horizon] @ weight_VD.T, targets_HN[horizon], reduction="none")
+        terms_N = sizes_HN[horizon] * torch.where(is_pushed_HN[horizon], torch.exp(-losses_N), losses_N)
+        loss = loss + coefs_H[horizon] * terms_N.sum() / denominators_H[horizon] / len(hidden_HND)
+    return loss
+
+
+@few_examples
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(0, 10**6), st.sampled_from([1, 10**6]))
+def test_a_pushed_row_has_value_and_gradient_of_its_bounded_objective(
+    num_horizons: int, num_rows: int, seed: int, max_logits_bytes: int
+) -> None:
+    """|w| p is minimised: its gradient by autograd is the fused gradient of the weight -|w| p."""
+    hidden_HND, weight_VD, targets_HN, sizes_HN, denominators_H = make_batch(num_horizons, num_rows, seed=seed)
+    coefs_H = torch.linspace(0.5, 2.0, num_horizons, dtype=torch.float64)
+    is_pushed_HN = torch.rand(sizes_HN.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+    inputs = (hidden_HND.requires_grad_(), weight_VD.requires_grad_())
+    expected = naive_signed_loss(*inputs, targets_HN, sizes_HN, is_pushed_HN, denominators_H, coefs_H)
+    with torch.no_grad():
+        logits_HNV = hidden_HND @ weight_VD.T
+        p_HN = logits_HNV.softmax(dim=-1).gather(-1, targets_HN.unsqueeze(-1)).squeeze(-1)
+    weights_HN = torch.where(is_pushed_HN, -sizes_HN * p_HN, sizes_HN.double())
+    loss, losses_H = fused_signed_loss(
+        *inputs,
+        targets_HN,
+        weights_HN,
+        denominators_H,
+        horizon_coefs_H=coefs_H,
+        max_logits_bytes=max_logits_bytes,
+    )
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(losses_H, naive_loss(*inputs, targets_HN, weights_HN, denominators_H)[1])
+    for found, wanted in zip(gradients(loss * 3, *inputs), gradients(expected * 3, *inputs), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_without_a_negative_weight_the_signed_loss_is_the_plain_one_bit_by_bit() -> None:
+    hidden_HND, weight_VD, *rest = make_batch()
+    inputs = (hidden_HND.requires_grad_(), weight_VD.requires_grad_())
+    plain, signed = (each(*inputs, *rest) for each in (fused_mtp_loss, fused_signed_loss))
+    assert torch.equal(plain[0], signed[0])
+    assert torch.equal(plain[1], signed[1])
+    for found, wanted in zip(gradients(signed[0], *inputs), gradients(plain[0], *inputs), strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_the_push_of_an_improbable_target_fades_and_stays_finite() -> None:
+    """p is 0 in float32 and CE 200: a push of weight -0 is no push, one of a p of e^-80 has a value of e^-80."""
+    weight_VD = torch.tensor([[1.0], [-1.0]])
+    for half_gap, p in ((100.0, 0.0), (40.0, 1.8048514e-35)):
+        hidden_HND = torch.tensor([[[half_gap]]], requires_grad=True)
+        loss, _ = fused_signed_loss(hidden_HND, weight_VD, torch.tensor([[1]]), torch.tensor([[-p]]), torch.ones(1))
+        assert loss.item() == pytest.approx(p, rel=1e-4, abs=0.0)
+        assert float(gradients(loss, hidden_HND)[0]) == pytest.approx(-2 * p, rel=1e-4, abs=0.0)
 
 
 def test_gradient_equals_finite_differences() -> None:

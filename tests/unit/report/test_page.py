@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from wmtp_ray.contracts import StepReport
 from wmtp_ray.report.document import render_document
 from wmtp_ray.report.page import as_json, css_class, strength, visible
 from wmtp_ray.report.saved_run import SavedRun, read_run
 from wmtp_ray.report.saved_sweep import read_saved_sweep
+from wmtp_ray.tracking.metrics_file import JsonlSink
 
 from .saved_runs import CRITIC_METRICS, HOSTILE, TOKENS, write_config, write_run
 
@@ -142,6 +144,8 @@ def test_the_page_loads_nothing(tmp_path: Path) -> None:
         (5.0, "up at-max", 1.0),
         (0.1, "down at-min", 1.0),
         (0.0, "dropped", 0.0),
+        (-0.25, "pushed", 0.25),
+        (-5.0, "pushed", 1.0),
         (5**0.5, "up", 0.5),
     ],
 )
@@ -149,6 +153,17 @@ def test_a_token_is_coloured_by_the_ratio_of_its_weight_to_one(weight: float, cl
     assert css_class(weight, 0.1, 5.0, is_edit=False) == classes
     assert css_class(weight, 0.1, 5.0, is_edit=True) == f"{classes} edit"
     assert strength(weight, 0.1, 5.0) == how_strong
+
+
+def test_the_table_of_weights_counts_pushed_tokens_where_an_arm_pushes(tmp_path: Path) -> None:
+    plain = rendered(read_run(write_run(tmp_path, "a")))
+    run = write_run(tmp_path, "b", weighting="signed")
+    sink = JsonlSink(run)
+    sink.log(StepReport(2, 30, {"weight/mean": 1.0, "weight/negative_frac": 0.375}))
+    sink.close()
+    texts = Outline(rendered(read_run(run))).texts
+    assert "pushed down" not in Outline(plain).texts
+    assert {"pushed down", "37.5\u00a0%"} <= set(texts)
 
 
 def test_without_a_lower_clip_a_light_token_still_has_a_colour() -> None:

@@ -99,6 +99,10 @@ def test_a_trace_says_what_the_policy_and_its_critic_say_of_the_program_alone(st
             assert trace.weights["td"] == pytest.approx(expected, rel=2e-2)
             assert set(trace.weights["uniform"]) == {1.0}
             assert sorted(trace.weights["shuffled"]) == pytest.approx(sorted(trace.weights["td"]))
+            p = np.exp(-np.array(trace.losses))
+            signed = [-w * q if e < 0 and not is_correct else w for w, e, q in zip(expected, errors, p, strict=True)]
+            assert [abs(w) for w in trace.weights["signed"]] == pytest.approx(np.abs(signed), rel=2e-2)
+            assert (min(trace.weights["signed"]) < 0) == (not is_correct)
             assert "rho1" not in trace.weights
 
 

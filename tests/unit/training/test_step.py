@@ -60,7 +60,7 @@ class TestSplits:
         anchor = () if "recipe=rho1_weighted" in arm else ("critic.anchor_coef=0.1",)
         self.assert_any_split_is_the_same(nano, nano.load(*arm, *anchor, UNCLIPPED))
 
-    @pytest.mark.parametrize("words", [(), ("recipe=rho1_weighted", "rho1.mode=weighted")])
+    @pytest.mark.parametrize("words", [(), ("weighting.type=signed",), ("recipe=rho1_weighted", "rho1.mode=weighted")])
     def test_dividing_by_the_weights_changes_nothing_either(self, nano, words):
         self.assert_any_split_is_the_same(nano, nano.load(*words, UNCLIPPED, "loss.normalizer=weights"))
 
@@ -137,6 +137,36 @@ class TestReports:
         metrics = nano.step(config, [rows[:3], rows[3:]]).metrics
         assert metrics["loss/policy"] == pytest.approx(sum(sum(ces) / len(ces) for ces in kept.values()) / 3, rel=1e-5)
         assert metrics["loss/policy"] != pytest.approx(metrics["loss/policy_unweighted"], rel=1e-3)
+
+    @pytest.mark.parametrize("normalizer", ["tokens", "weights"])
+    def test_a_signed_step_reports_the_bounded_objective_and_has_its_gradient(self, nano, normalizer):
+        """Sum of w CE, and of |w| p where an incorrect row's td is negative, by autograd over whole logits."""
+        words = ("weighting.type=signed", "weighting.beta=0.3", f"loss.normalizer={normalizer}")
+        config = nano.load(*words, "train.value_coef=0", UNCLIPPED)
+        rows, policy = nano.rows(8), nano.policy(config)
+        sums, totals, num_pushed = [torch.zeros(()) for _ in range(3)], [0.0] * 3, 0
+        for row in rows:
+            tokens_T = torch.from_numpy(row.example.tokens_T).long()
+            logits_THV = policy.transformer(tokens_T[None], return_all_heads=True)[0]
+            for t, k in row.pairs(3):
+                after = row.reward if t + k == row.targets[-1] else float(row.values_T[t + k])
+                error = after - float(row.values_T[t + k - 1])
+                weight = min(max(math.exp(error / 0.3), 0.1), 5.0)
+                ce = F.cross_entropy(logits_THV[t, k - 1], tokens_T[t + k])
+                is_pushed = error < 0 and not row.reward
+                num_pushed += is_pushed
+                sums[k - 1] = sums[k - 1] + weight * (torch.exp(-ce) if is_pushed else ce)
+                totals[k - 1] += 1.0 if normalizer == "tokens" else weight
+        loss = sum(total / count for total, count in zip(sums, totals, strict=True)) / 3
+        assert num_pushed > 10
+        names = [name for name, _ in policy.named_parameters() if "value_head" not in name]
+        parameters = dict(policy.named_parameters())
+        wanted = torch.autograd.grad(loss, [parameters[name] for name in names])
+        outcome = nano.step(config, [rows[:3], rows[3:]])
+        assert outcome.metrics["loss/policy"] == pytest.approx(loss.item(), rel=1e-5)
+        assert outcome.metrics["loss/total"] == outcome.metrics["loss/policy"]
+        for name, gradient in zip(names, wanted, strict=True):
+            torch.testing.assert_close(outcome.gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
     def test_a_step_that_drops_every_pair_teaches_the_policy_nothing(self, nano):
         config = nano.load("weighting.type=drop", "train.value_coef=0")

@@ -24,8 +24,9 @@ def tokens_section(arms: Sequence[Arm]) -> Section:
     blocks: list[Block] = [
         Words(
             f"Held-out programs as the run {run.name} sees them at its end. Blue tokens are learned less than under "
-            "uniform weights, orange ones more; a line below marks a weight at its clip bound, a frame the edit in "
-            f"which the two programs differ. {_values_words(run)}"
+            "uniform weights, orange ones more; a line below marks a weight at its clip bound, a wavy line a negative "
+            "weight, which makes the token less likely, a frame the edit in which the two programs differ. "
+            f"{_values_words(run)}"
         ),
         Programs(run.name, evidence.weighting, evidence.clip_min, evidence.clip_max, evidence.pairs),
     ]

@@ -22,7 +22,9 @@ _COLUMNS = (
     ("weight/clip_min_frac", "at lower clip"),
     ("weight/clip_max_frac", "at upper clip"),
     ("weight/dropped_frac", "dropped"),
+    ("weight/negative_frac", "pushed down"),
 )
+_OF_SOME_ARMS = {"weight/negative_frac"}  # the other arms' tables go without the column
 _SHARES = {name for name, _ in _COLUMNS if name.endswith(("_share", "_frac"))}
 
 
@@ -59,11 +61,11 @@ def _has(curves: dict[int, Any], metric: str) -> bool:
 
 
 def _table(arms: Sequence[Arm]) -> Block:
-    rows = []
+    rows, columns = [], [each for each in _COLUMNS if each[0] not in _OF_SOME_ARMS or _is_reported(arms, each[0])]
     for arm in arms:
-        means = [_mean(arm, metric) for metric, _ in _COLUMNS]
+        means = [_mean(arm, metric) for metric, _ in columns]
         if any(mean is not None for mean in means):
-            cells = (share(m) if name in _SHARES else figures(m) for m, (name, _) in zip(means, _COLUMNS, strict=True))
+            cells = (share(m) if name in _SHARES else figures(m) for m, (name, _) in zip(means, columns, strict=True))
             rows.append((arm.name, *cells))
     if not rows:
         return Missing("The token weights: no step of stage 2 is recorded", "train the run with stage 2 in stages")
@@ -72,7 +74,13 @@ def _table(arms: Sequence[Arm]) -> Block:
         "weights; a mean far from 1 is a hidden change of the learning rate, unless tokens are dropped: they count as "
         "weight 0, and as one at the lower clip."
     )
-    return Table(caption, ("arm", *(label for _, label in _COLUMNS)), tuple(rows))
+    if ("weight/negative_frac", "pushed down") in columns:
+        caption += " A token that is pushed down counts with the size of its weight, before its probability."
+    return Table(caption, ("arm", *(label for _, label in columns)), tuple(rows))
+
+
+def _is_reported(arms: Sequence[Arm], metric: str) -> bool:
+    return any(_has(run.curves, metric) for arm in arms for run in arm.runs)
 
 
 def _mean(arm: Arm, metric: str) -> float | None:

@@ -61,11 +61,11 @@
       [...code.children].forEach((token, place) => {
         const weight = weights[place];
         const most = weight > 1 ? Math.log(clipMax) : -Math.log(clipMin || 0.1);
-        token.classList.remove("up", "down", "dropped", "at-max", "at-min");
-        token.classList.add(weight === 0 ? "dropped" : weight > 1 ? "up" : "down");
-        if (weight !== 0 && weight >= clipMax * 0.9999) token.classList.add("at-max");
-        if (weight !== 0 && weight <= clipMin * 1.0001) token.classList.add("at-min");
-        token.style.setProperty("--a", weight > 0 ? Math.min(1, Math.abs(Math.log(weight)) / most) : 0);
+        token.classList.remove("up", "down", "dropped", "pushed", "at-max", "at-min");
+        token.classList.add(weight < 0 ? "pushed" : weight === 0 ? "dropped" : weight > 1 ? "up" : "down");
+        if (weight > 0 && weight >= clipMax * 0.9999) token.classList.add("at-max");
+        if (weight > 0 && weight <= clipMin * 1.0001) token.classList.add("at-min");
+        token.style.setProperty("--a", Math.min(1, weight > 0 ? Math.abs(Math.log(weight)) / most : -weight));
         token.title = token.title.replace(/^weight \S+/, `weight ${weight}`);
       });
     }
