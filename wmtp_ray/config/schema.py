@@ -25,6 +25,7 @@ from wmtp_ray.config.sampling import (
     Language,
     Stage2Sampling,
     check_difficulties,
+    check_labels,
 )
 from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Section
 from wmtp_ray.config.storage_root import StorageRoot
@@ -232,6 +233,9 @@ class TrainConfig(Section):
     max_steps: Count | None = setting(
         PLAN | STAGE_2, "Upper bound of optimizer steps; phases and schedule shrink with it."
     )
+    finish_correct_frac: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(
+        PLAN | STAGE_2, "Share of the steps, the last ones, that draw correct rows and weigh every token alike."
+    )
     batch_rows: Count = setting(PLAN | STAGE_2, "Rows of an optimizer step, all ranks together.")
     batch_sequences: Count | None = setting(
         PLAN | STAGE_2, "Packed sequences of micro_batch_tokens in a step, instead of batch_rows rows; None: rows."
@@ -322,7 +326,12 @@ class RunConfig(Section):
     @property
     def uses_critic(self) -> bool:
         """Whether stage 2 needs a critic: for the weights, or as the old values of the value loss."""
-        return self.weighting.needs_values or self.train.value_coef > 0.0 or self.critic.anchor_coef > 0.0
+        return self.weighting.needs_values or self.reads_values_always
+
+    @property
+    def reads_values_always(self) -> bool:
+        """Whether a step reads the critic's values whatever weighs its tokens: as the old values of the value loss."""
+        return self.train.value_coef > 0.0 or self.critic.anchor_coef > 0.0
 
     @property
     def needs_reference(self) -> bool:
@@ -332,6 +341,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _difficulties_are_of_their_source(self) -> Self:
         check_difficulties(self.data.difficulty_source, self.train.sampling, self.critic_stage.sampling)
+        check_labels(self.data.policy_rows, self.train.sampling)
         return self
 
     @model_validator(mode="after")

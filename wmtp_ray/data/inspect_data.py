@@ -50,7 +50,7 @@ def inspect_data(
         index, _bins_by_source(config), max_tokens=config.data.max_tokens, languages=config.data.languages
     )
     critic_stage = _planned(1, index, lambda: _plan_critic_stage(index, config), None)
-    bound = version_schedule(config).staleness_bound if config.uses_critic else None
+    bound = version_schedule(config, None).staleness_bound if config.uses_critic else None
     training = _planned(2, index, lambda: plan_training(index, config.data, config.train, config.seed), bound)
     sections = [
         render_overview(overview),

@@ -55,7 +55,7 @@ def prepare(config: RunConfig) -> Prepared:
     evaluation = _evaluation_plan(config, tokenizer) if 3 in config.stages else None
     evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
     if config.stages == (3,):
-        return Prepared(None, {}, version_schedule(config), evaluation, "\n\n".join(evaluation_lines))
+        return Prepared(None, {}, version_schedule(config, None), evaluation, "\n\n".join(evaluation_lines))
     data = config.data
     index = _counted_index(config, tokenizer, data.train_file, data.index_file)
     if data.valid_file is not None:
@@ -65,7 +65,7 @@ def prepare(config: RunConfig) -> Prepared:
         check_packing(
             plan, index, num_ranks=config.train.num_workers, micro_batch_tokens=config.train.micro_batch_tokens
         )
-    schedule = version_schedule(config)
+    schedule = version_schedule(config, plans.get(2))
     bound = schedule.staleness_bound if config.uses_critic else None
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     estimate = estimate_run(config, plans, index)
