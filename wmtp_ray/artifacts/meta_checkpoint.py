@@ -98,7 +98,7 @@ def load_value_model(directory: Path, spec: ValueSpec) -> ValueModel:
     """Load the part of a model that values need, float32 on the CPU, with a fresh value head (V = 0)."""
     with torch.device("meta"):
         model = ValueModel(ModelSpec.read(directory), spec)
-    fresh = ValueHead(model.args.dim, spec.head, spec.num_features).state_dict(prefix=HEAD)
+    fresh = ValueHead(model.args.dim, spec).state_dict(prefix=HEAD)
     path = weights_file(directory)
     available = read_tensors(path) | fresh
     _assign(model, {name: available[name] for name in model.state_dict() if name in available}, path, torch.float32)
@@ -107,7 +107,7 @@ def load_value_model(directory: Path, spec: ValueSpec) -> ValueModel:
 
 def load_value_head(directory: Path, spec: ValueSpec) -> ValueHead:
     """Load the value head of a stored policy and nothing else of it; ArtifactError as `load_policy`."""
-    head = ValueHead(ModelSpec.read(directory).dim, spec.head, spec.num_features)
+    head = ValueHead(ModelSpec.read(directory).dim, spec)
     if _stored_spec(directory, spec) is not None:
         _assign_head(head, directory)
     return head
@@ -166,13 +166,16 @@ def _stored_spec(directory: Path, spec: ValueSpec | None) -> ValueSpec | None:
     if stored is not None and spec is not None and stored != spec:
         raise ArtifactError(
             f"{directory} holds a value head {_described(stored)}, the configuration wants {_described(spec)}. "
-            "Set critic.head, critic.value_layer and critic.features to the stored ones, or train another head."
+            "Set critic.head, critic.value_layer, critic.features and critic.value_error to the stored ones, or train "
+            "another head."
         )
     return stored
 
 
 def _described(spec: ValueSpec) -> str:
-    return f"(head {spec.head}, value_layer {spec.value_layer}, features {spec.features})"
+    bins = f" of {spec.num_bins}" if spec.num_bins else ""
+    output = f"{spec.output}{bins}"
+    return f"(head {spec.head}, value_layer {spec.value_layer}, features {spec.features}, output {output})"
 
 
 def _read_value_spec(directory: Path) -> ValueSpec | None:

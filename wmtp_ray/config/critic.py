@@ -1,9 +1,9 @@
 """Keys of the critic: what it reads, how it learns, how it scores ahead, when it counts as healthy. Holds no values."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wmtp_ray.config.effects import PACE, PLAN, STAGE_1, STAGE_2, TRAINING, setting
 from wmtp_ray.config.sampling import Stage1Sampling
@@ -36,9 +36,18 @@ class CriticConfig(Section):
     features: Literal["none", "surprisal"] = setting(PLAN | TRAINING, "Extra inputs of the head, detached.")
     train_trunk: bool = setting(PLAN | STAGE_1, "Stage 1 also trains the trunk below the head.")
     objective: Literal["value", "pairwise"] = setting(PLAN | STAGE_1, "Stage 1's loss.")
+    pairs: Literal["length", "edit"] = setting(
+        PLAN | STAGE_1, "Which rows of a problem stage 1 pairs: of about equal length, or the fewest token edits apart."
+    )
     value_target: Literal["mc", "lambda"] = setting(TRAINING, "Target of the value loss: R, or the lambda-return.")
     value_lambda: Fraction = setting(TRAINING, "Lambda of `value_target: lambda`.")
-    value_error: Literal["squared", "huber"] = setting(TRAINING, "Error inside the value loss.")
+    value_error: Literal["squared", "huber", "bce", "categorical"] = setting(
+        PLAN | TRAINING, "Error inside the value loss; bce: V is a sigmoid, categorical: the mean of bins over [0, 1]."
+    )
+    value_bins: Annotated[int, Field(ge=2)] = setting(PLAN | TRAINING, "Bins of `value_error: categorical`.")
+    bin_target: Literal["two_hot", "gaussian"] = setting(
+        TRAINING, "Target of `categorical`: the two bins around G, or a Gaussian over bins (HL-Gauss)."
+    )
     huber_delta: Positive = setting(TRAINING, "Where `value_error: huber` turns linear.")
     value_clip: Positive = setting(TRAINING, "Clip of the value's move away from the scoring critic's value.")
     anchor_coef: Annotated[float, Field(ge=0.0)] = setting(STAGE_2, "Weight of mean((v - old)^2).")
@@ -53,6 +62,15 @@ class CriticConfig(Section):
         STAGE_2, "Steps of stage 2 between two readings of how far the value path has moved; 0: none."
     )
     drift_rows: Count = setting(STAGE_2, "Held-out rows of such a reading, the first of health_rows.")
+
+    @model_validator(mode="after")
+    def _pairs_have_a_loss_of_their_own(self) -> Self:
+        if self.objective == "pairwise" and self.value_error in ("bce", "categorical"):
+            raise ValueError(
+                f"objective=pairwise with value_error={self.value_error}: stage 1 would compare mean values of pairs, "
+                "which trains no probability; use objective=value, or value_error=squared"
+            )
+        return self
 
 
 class CriticStageConfig(Section):

@@ -25,6 +25,7 @@ from wmtp_ray.model.lora import (
     merge_adapters,
 )
 from wmtp_ray.model.value_model import ValueHead, ValueModel, next_token_losses
+from wmtp_ray.model.value_outputs import values_of
 from wmtp_ray.model.value_spec import ValueSpec
 
 __all__ = ["Policy", "PolicyStates", "value_path_names", "value_path_state"]
@@ -32,10 +33,14 @@ __all__ = ["Policy", "PolicyStates", "value_path_names", "value_path_state"]
 
 @dataclass(frozen=True)
 class PolicyStates:
-    """One pass over the trunk: its output, before any norm or prediction head, and the values of its states."""
+    """One pass over the trunk: its output, before any norm or prediction head, and the values of its states.
+
+    `value_outputs_BTO` is what the value head gave, for losses that are not functions of V alone.
+    """
 
     h_trunk_BTD: Tensor
     values_BT: Tensor
+    value_outputs_BTO: Tensor
 
 
 class Policy(nn.Module):
@@ -47,7 +52,7 @@ class Policy(nn.Module):
         self.transformer = transformer
         self.spec = spec
         self.adapters: AdapterSpec | None = None
-        self.value_head = ValueHead(transformer.args.dim, spec.head, spec.num_features)
+        self.value_head = ValueHead(transformer.args.dim, spec)
 
     def add_adapters(self, lora: LoraConfig, *, base_sha256: str, seed: int) -> None:
         """Freeze the transformer and train adapters in its place; the value head is left as it is."""
@@ -73,8 +78,8 @@ class Policy(nn.Module):
         h_value_BTD = self._below_value(batch)
         h_trunk_BTD = self._above_value(h_value_BTD, batch)
         features_BTF = self._surprisal(h_trunk_BTD, batch)[..., None] if self.spec.num_features else None
-        values_BT = self.value_head(self.transformer.norm(h_value_BTD), features_BTF)
-        return PolicyStates(h_trunk_BTD, values_BT)
+        outputs_BTO = self.value_head(self.transformer.norm(h_value_BTD), features_BTF)
+        return PolicyStates(h_trunk_BTD, values_of(outputs_BTO, self.spec), outputs_BTO)
 
     def value_states(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
         """Return values_BT and the normed states [B, T, D] that they are read from; runs no block that they skip."""
@@ -83,7 +88,7 @@ class Policy(nn.Module):
         if self.spec.num_features:
             features_BTF = self._surprisal(self._above_value(h_value_BTD, batch), batch)[..., None]
         states_BTD = self.transformer.norm(h_value_BTD)
-        return self.value_head(states_BTD, features_BTF), states_BTD
+        return values_of(self.value_head(states_BTD, features_BTF), self.spec), states_BTD
 
     def _below_value(self, batch: BatchTensors) -> Tensor:
         return self.transformer.trunk(

@@ -12,7 +12,6 @@ Shape suffixes: B sequences (1: flat batches), T positions, D model width, V voc
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,21 +23,23 @@ from vendor.model_args import ModelArgs
 from wmtp_ray.config.schema import LoraConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.lora import attach_adapters, is_adapter
+from wmtp_ray.model.value_outputs import values_of
 from wmtp_ray.model.value_spec import MLP_UNITS, ValueSpec
 from wmtp_ray.objective.fused import token_cross_entropies
 
 
 class ValueHead(nn.Module):
-    """V of a state, float32 and unbounded; V = 0 everywhere until trained, since the last layer starts at zero.
+    """The outputs that V of a state is made from (`value_outputs.values_of`), float32.
 
+    Until trained they are 0 everywhere, since the last layer starts at zero: V is 0, or 0.5 where it is a probability.
     Its parameters stay float32 whatever the trunk's dtype: values differ by hundredths (`objective.md`, "Losses").
     """
 
-    def __init__(self, dim: int, kind: Literal["linear", "mlp"], num_features: int):
+    def __init__(self, dim: int, spec: ValueSpec):
         super().__init__()
-        num_inputs = dim + num_features
-        self.hidden = nn.Linear(num_inputs, MLP_UNITS) if kind == "mlp" else None
-        self.output = nn.Linear(MLP_UNITS if kind == "mlp" else num_inputs, 1)
+        num_inputs = dim + spec.num_features
+        self.hidden = nn.Linear(num_inputs, MLP_UNITS) if spec.head == "mlp" else None
+        self.output = nn.Linear(MLP_UNITS if spec.head == "mlp" else num_inputs, spec.num_outputs)
         self.init_weights()
 
     @torch.no_grad()
@@ -51,15 +52,14 @@ class ValueHead(nn.Module):
         self.output.bias.zero_()
 
     def forward(self, state_BTD: Tensor, features_BTF: Tensor | None = None) -> Tensor:
-        """Return values_BT (float32) of normed states; `features_BTF` are appended to them."""
+        """Return outputs_BTO (float32) of normed states; `features_BTF` are appended to them."""
         with torch.autocast(state_BTD.device.type, enabled=False):
             inputs = state_BTD.float()
             if features_BTF is not None:
                 inputs = torch.cat((inputs, features_BTF.float()), dim=-1)
             if self.hidden is not None:
                 inputs = F.gelu(self.hidden(inputs))
-            # A copy, because FSDP2 hangs its hook on what a module returns, and loses it on a view.
-            return self.output(inputs)[..., 0].clone()  # type: ignore[no-any-return]
+            return self.output(inputs)  # type: ignore[no-any-return]
 
 
 class ValueModel(nn.Module):
@@ -79,7 +79,7 @@ class ValueModel(nn.Module):
         self.layers = nn.ModuleList(TransformerBlock(args) for _ in range(spec.critic_blocks(args.num_trunk_blocks)))
         self.norm = RMSNorm(args.dim, args.norm_eps)
         self.output = nn.Linear(args.dim, args.vocab_size, bias=False) if spec.surprisal else None
-        self.value_head = ValueHead(args.dim, spec.head, spec.num_features)
+        self.value_head = ValueHead(args.dim, spec)
 
     def add_adapters(self, lora: LoraConfig) -> None:
         """Keep the weights as the base of adapters that `load_learned` brings; until then these change nothing."""
@@ -114,7 +114,7 @@ class ValueModel(nn.Module):
             with torch.no_grad():
                 h_next_BTD = run_blocks(blocks[num_blocks:], h_BTD, context)
                 features_BTF = next_token_losses(self.norm(h_next_BTD), self.output.weight, batch)[..., None]
-        return self.value_head(self.norm(h_BTD), features_BTF)  # type: ignore[no-any-return]
+        return values_of(self.value_head(self.norm(h_BTD), features_BTF), self.spec)
 
     def forward(self, batch: BatchTensors) -> Tensor:
         """Return `values(batch)`."""

@@ -1,31 +1,44 @@
 """How a value is read off a model's trunk, and what that takes. Imports no torch; `value_model.py` builds it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.spec import ModelSpec
 
 MLP_UNITS = 256  # of the hidden layer of an mlp head
 
+Output = Literal["value", "logit", "bins"]  # what the head gives: V, u with V = sigmoid(u), a logit for each bin of V
+
 
 @dataclass(frozen=True)
 class ValueSpec:
-    """How a value is read off the trunk; see `CriticConfig` for each field. ValueError where a field means nothing."""
+    """How a value is read off the trunk; see `CriticConfig` for each field. ValueError where a field means nothing.
+
+    `num_bins` is that of `output="bins"`, 0 otherwise.
+    """
 
     head: Literal["linear", "mlp"]
     value_layer: float
     features: Literal["none", "surprisal"]
+    output: Output = "value"
+    num_bins: int = 0
 
     def __post_init__(self) -> None:
         known = self.head in ("linear", "mlp") and self.features in ("none", "surprisal")
-        if not known or not 0.0 < self.value_layer <= 1.0:
-            raise ValueError(f"no such value path: {self.head}, {self.value_layer}, {self.features}")
+        counted = self.num_bins >= 2 if self.output == "bins" else self.num_bins == 0
+        if not known or not counted or self.output not in get_args(Output) or not 0.0 < self.value_layer <= 1.0:
+            raise ValueError(f"no such value path: {self}")
 
     @classmethod
     def of(cls, config: RunConfig) -> "ValueSpec":
         """Return the value path that the configuration asks for."""
-        return cls(config.critic.head, config.critic.value_layer, config.critic.features)
+        critic = config.critic
+        outputs: dict[str, Output] = {"bce": "logit", "categorical": "bins"}
+        output = outputs.get(critic.value_error, "value")
+        return cls(
+            critic.head, critic.value_layer, critic.features, output, critic.value_bins if output == "bins" else 0
+        )
 
     @property
     def surprisal(self) -> bool:
@@ -36,6 +49,11 @@ class ValueSpec:
     def num_features(self) -> int:
         """Inputs of the head beside the state."""
         return int(self.surprisal)
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that the head gives for a state."""
+        return self.num_bins or 1
 
     def num_blocks(self, num_trunk_blocks: int) -> int:
         """Trunk blocks below the value head, at least 1: 0.67 of 3 is 2."""
@@ -48,11 +66,13 @@ class ValueSpec:
     def head_weights(self, dim: int) -> int:
         """Weights of the head without its biases, on a trunk of width `dim`."""
         inputs = dim + self.num_features
-        return inputs if self.head == "linear" else (inputs + 1) * MLP_UNITS
+        if self.head == "linear":
+            return inputs * self.num_outputs
+        return (inputs + self.num_outputs) * MLP_UNITS
 
     def head_parameters(self, dim: int) -> int:
         """Weights and biases of the head."""
-        return self.head_weights(dim) + (1 if self.head == "linear" else MLP_UNITS + 1)
+        return self.head_weights(dim) + self.num_outputs + (MLP_UNITS if self.head == "mlp" else 0)
 
     def critic_parameters(self, model: ModelSpec) -> int:
         """Parameters of a critic of its own."""

@@ -2,10 +2,11 @@
 
 A critic that sees problems of different base rates, or correct programs that are shorter, learns the problem or the
 length instead of the program. So correct and incorrect rows come from the same problem, matched by length where
-possible, at most `max_rows_per_problem` of each. Suffixes: N rows drawn from, P problems, U pairs.
+possible, or by the edits between them (`nearest_pairs.py`), at most `max_rows_per_problem` of each. Suffixes: N rows
+drawn from, P problems, U pairs.
 
-Matching, for the rows of one problem sorted by response length: going through them, a row is paired with the nearest
-earlier row of the other class that is still free. c and i are correct and incorrect rows:
+Matching by length, for the rows of one problem sorted by response length: going through them, a row is paired with the
+nearest earlier row of the other class that is still free. c and i are correct and incorrect rows:
 
     tokens  10 12 15 40 41 90
     class    c  c  i  i  c  i     pairs: (12, 15), (10, 40), (41, 90); of about equal length: none
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wmtp_ray.contracts import Bool, Int64, RowIndex
+from wmtp_ray.plan.nearest_pairs import Distances, match_by_distance
 from wmtp_ray.plan.randomness import Keys, draw, random_keys, shuffled
 
 EQUAL_LENGTH_FRAC = 0.1  # a pair counts as length-matched when its lengths differ by at most this share of the longer
@@ -57,16 +59,22 @@ def rows_of_two_sided_problems(index: RowIndex, row_ids_N: Int64) -> Int64:
 
 
 def draw_balanced(
-    index: RowIndex, row_ids_N: Int64, *, num_rows: int, correct_ratio: float, max_rows_per_problem: int, seed: int
+    index: RowIndex,
+    row_ids_N: Int64,
+    *,
+    num_rows: int,
+    correct_ratio: float,
+    max_rows_per_problem: int,
+    seed: int,
+    distances: Distances | None = None,
 ) -> WithinProblemDraw:
     """Draw correct and incorrect rows of the same problems, round-robin over problems until `num_rows`.
 
     At ratio 0.5 a problem gives whole pairs, so an odd `num_rows` or cap is rounded down. At another ratio it gives
     single rows besides, and the ratio holds over problems together (each problem rounds up or down at random).
-    Length-matched pairs are preferred. Problems with one class give nothing.
+    Length-matched pairs are preferred or, with `distances`, the nearest ones. Problems with one class give nothing.
     """
     row_ids_N = rows_of_two_sided_problems(index, row_ids_N)
-    tier_N, key_N = _match_by_length(index, row_ids_N, seed)
     problem_N, correct_N = index.problem_R[row_ids_N], index.is_correct_R[row_ids_N]
     num_problems = len(index.problem_names)
     rows_at_a_time = 2 if correct_ratio == 0.5 else 1
@@ -83,7 +91,13 @@ def draw_balanced(
     taken_P = round_robin(limit_P, num_rows, rows_at_a_time, seed)
     correct_P = np.minimum(np.floor(correct_ratio * taken_P + rounding_P).astype(np.int64), num_correct_P)
     incorrect_P = np.minimum(taken_P - correct_P, num_incorrect_P)
-    return _take(row_ids_N, problem_N, correct_N, tier_N, key_N, correct_P, incorrect_P)
+    if distances is None:
+        tier_N, key_N = _match_by_length(index, row_ids_N, seed)
+    else:
+        tier_N, key_N = match_by_distance(index, row_ids_N, np.minimum(correct_P, incorrect_P), distances, seed)
+    pairs_U2, singles_N = _take(row_ids_N, problem_N, correct_N, tier_N, key_N, correct_P, incorrect_P)
+    is_unequal_U = _is_unequal(*index.response_tokens_R[pairs_U2].astype(np.int64).T)
+    return WithinProblemDraw(pairs_U2, singles_N, num_length_matched_pairs=int((~is_unequal_U).sum()))
 
 
 def draw_unbalanced(
@@ -142,13 +156,18 @@ def _match_by_length(index: RowIndex, row_ids_N: Int64, seed: int) -> tuple[npt.
 
     key_N = random_keys(len(row_ids_N), seed, "rows")
     key_N[second_row] = key_N[first_row]
-    longer = np.maximum(length_N[first_row], length_N[second_row])
-    unequal = np.abs(length_N[first_row] - length_N[second_row]) > EQUAL_LENGTH_FRAC * longer
     tier_N = np.full(len(row_ids_N), 2, dtype=np.int8)
-    tier_N[first_row] = tier_N[second_row] = unequal
+    tier_N[first_row] = tier_N[second_row] = _is_unequal(length_N[first_row], length_N[second_row])
     in_given_order_tier, in_given_order_key = np.empty_like(tier_N), np.empty_like(key_N)
     in_given_order_tier[by_length], in_given_order_key[by_length] = tier_N, key_N
     return in_given_order_tier, in_given_order_key
+
+
+def _is_unequal(length_U: Int64, other_length_U: Int64) -> Bool:
+    """Say of each pair of lengths whether they differ by more than `EQUAL_LENGTH_FRAC` of the longer."""
+    longer_U = np.maximum(length_U, other_length_U)
+    is_unequal_U: Bool = np.abs(length_U - other_length_U) > EQUAL_LENGTH_FRAC * longer_U
+    return is_unequal_U
 
 
 def _take(
@@ -159,8 +178,8 @@ def _take(
     key_N: Keys,
     correct_P: Int64,
     incorrect_P: Int64,
-) -> WithinProblemDraw:
-    """Take each problem's first rows of either class, by tier and key; equal ranks of the two classes are pairs."""
+) -> tuple[Int64, Int64]:
+    """Return pairs [U, 2] and single rows: each problem's first of either class by tier and key, equal ranks paired."""
     num_pairs_P = np.minimum(correct_P, incorrect_P)
     paired, singles = [], []
     for rows_of_class, taken_P in ((correct_N, correct_P), (~correct_N, incorrect_P)):
@@ -169,12 +188,7 @@ def _take(
         rank = _rank_within(problem_N[rows])
         paired.append(rows[rank < num_pairs_P[problem_N[rows]]])
         singles.append(rows[(rank >= num_pairs_P[problem_N[rows]]) & (rank < taken_P[problem_N[rows]])])
-    pairs_U2 = np.stack(paired, axis=1)
-    return WithinProblemDraw(
-        pairs_U2=row_ids_N[pairs_U2],
-        singles_N=row_ids_N[np.concatenate(singles)],
-        num_length_matched_pairs=int((tier_N[pairs_U2[:, 0]] == 0).sum()),
-    )
+    return row_ids_N[np.stack(paired, axis=1)], row_ids_N[np.concatenate(singles)]
 
 
 def _rank_within(sorted_groups_N: npt.NDArray[np.signedinteger]) -> Int64:

@@ -29,9 +29,10 @@ from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import candidate_rows, held_out_problems
 from wmtp_ray.plan.finish import PlannedFinish
+from wmtp_ray.plan.nearest_pairs import Distances
 from wmtp_ray.plan.packing import deal_sequences, split_step
 from wmtp_ray.plan.phases import PlannedPhase
-from wmtp_ray.plan.stage1 import draw_critic_stage, require_pairs
+from wmtp_ray.plan.stage1 import draw_critic_stage, require_classes_to_pair, require_pairs
 from wmtp_ray.plan.stage2 import draw_train_stage
 from wmtp_ray.plan.stage_steps import StageSteps, steps_of_rows
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
@@ -171,16 +172,25 @@ def plan_training(index: RowIndex, data: DataConfig, train: TrainConfig, seed: i
 
 
 def plan_critic_stage(
-    index: RowIndex, data: DataConfig, critic_stage: CriticStageConfig, seed: int, *, needs_pairs: bool = False
+    index: RowIndex,
+    data: DataConfig,
+    critic_stage: CriticStageConfig,
+    seed: int,
+    *,
+    needs_pairs: bool = False,
+    distances: Distances | None = None,
 ) -> RunPlan:
     """Plan stage 1: correct and incorrect rows within problems. `seed` is the run's; raises as `plan_training`.
 
     `needs_pairs` says that the loss compares the two rows of a pair (critic.objective=pairwise): an odd batch_rows, or
     sampling that makes other than pairs, then raises PlanError, and no pair is split over micro-batches. Without it an
-    odd batch_rows is fine; some pairs then span two steps.
+    odd batch_rows is fine; some pairs then span two steps. `distances` tells how far rows are apart, where pairs are
+    the nearest rows (critic.pairs=edit); only rows of problems that are drawn from are asked for.
     """
     if needs_pairs:
         require_pairs(critic_stage)
+    if distances is not None:
+        require_classes_to_pair(critic_stage)
     held_out_P = held_out_mask(index, data, seed)
     candidates = candidate_rows(
         index, held_out_P=held_out_P, max_tokens=data.max_tokens, correct_only=False, languages=data.languages
@@ -188,7 +198,8 @@ def plan_critic_stage(
     return _run_plan(
         index,
         steps_of_rows(
-            draw_critic_stage(index, candidates, critic_stage, data.difficulty_source), critic_stage.batch_rows
+            draw_critic_stage(index, candidates, critic_stage, data.difficulty_source, distances),
+            critic_stage.batch_rows,
         ),
         stage=CRITIC_STAGE,
         held_out_P=held_out_P,

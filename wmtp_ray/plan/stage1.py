@@ -14,18 +14,28 @@ from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.errors import PlanError
 from wmtp_ray.plan.candidates import Candidates, candidate_rows, require_a_batch
 from wmtp_ray.plan.difficulty import describe_difficulties, difficulty_of_rows, rows_by_difficulty
+from wmtp_ray.plan.nearest_pairs import Distances
 from wmtp_ray.plan.pairs import WithinProblemDraw, draw_balanced, draw_unbalanced, rows_of_two_sided_problems
 from wmtp_ray.plan.phases import PlannedPhase, StageRows, run_length
 
 ONE_SIDED = "in problems without both a correct and an incorrect row (critic_stage.sampling.balance_correct)"
+_REMEDY = (
+    "widen critic_stage.sampling.difficulty_range (from 0 on it takes rows of unknown difficulty), choose another "
+    "data.difficulty_source, raise critic_stage.sampling.max_rows_per_problem or n_samples"
+)
 
 
 def draw_critic_stage(
-    index: RowIndex, candidates: Candidates, critic_stage: CriticStageConfig, difficulty_source: DifficultySource
+    index: RowIndex,
+    candidates: Candidates,
+    critic_stage: CriticStageConfig,
+    difficulty_source: DifficultySource,
+    distances: Distances | None = None,
 ) -> StageRows:
     """Draw stage 1's rows once, within problems, and shuffle them anew for every epoch.
 
-    With `balance_correct` the two rows of a pair stand next to each other, the correct one first, at an even place.
+    With `balance_correct` the two rows of a pair stand next to each other, the correct one first, at an even place;
+    with `distances` it is the nearest rows that are paired, else those of about equal length.
     Raises PlanError when not even one step fills.
     """
     sampling = critic_stage.sampling
@@ -39,7 +49,7 @@ def draw_critic_stage(
         two_sided = rows_of_two_sided_problems(index, available)
         left_out[ONE_SIDED] = len(available) - len(two_sided)
         available = two_sided
-    drawn = _draw(index, available, critic_stage)
+    drawn = _draw(index, available, critic_stage, distances)
     require_a_batch(
         drawn.num_rows,
         critic_stage.batch_rows,
@@ -51,8 +61,7 @@ def draw_critic_stage(
             f"{describe_difficulties(outside_range, difficulty_source)})": sum(outside_range.values()),
             "not drawn (critic_stage.sampling)": len(available) - drawn.num_rows,
         },
-        remedy="widen critic_stage.sampling.difficulty_range (from 0 on it takes rows of unknown difficulty), choose "
-        "another data.difficulty_source, raise critic_stage.sampling.max_rows_per_problem or n_samples",
+        remedy=_REMEDY,
     )
     length = run_length(
         drawn.num_rows,
@@ -94,6 +103,16 @@ def require_pairs(critic_stage: CriticStageConfig) -> None:
         )
 
 
+def require_classes_to_pair(critic_stage: CriticStageConfig) -> None:
+    """Raise PlanError when stage 1 draws rows whatever their class, so that there is nothing to pair by edits."""
+    if not critic_stage.sampling.balance_correct:
+        raise PlanError(
+            "critic.pairs=edit pairs each correct row with the nearest incorrect one, but critic_stage.sampling has "
+            "balance_correct=False, which draws rows whatever their class; set balance_correct=true, or "
+            "critic.pairs=length"
+        )
+
+
 def health_rows(
     index: RowIndex,
     held_out_P: Bool,
@@ -117,7 +136,9 @@ def health_rows(
     return drawn.ordered(seed, 0)
 
 
-def _draw(index: RowIndex, available: Int64, critic_stage: CriticStageConfig) -> WithinProblemDraw:
+def _draw(
+    index: RowIndex, available: Int64, critic_stage: CriticStageConfig, distances: Distances | None
+) -> WithinProblemDraw:
     sampling = critic_stage.sampling
     if not sampling.balance_correct:
         return draw_unbalanced(
@@ -134,6 +155,7 @@ def _draw(index: RowIndex, available: Int64, critic_stage: CriticStageConfig) ->
         correct_ratio=sampling.correct_ratio,
         max_rows_per_problem=sampling.max_rows_per_problem,
         seed=sampling.seed,
+        distances=distances,
     )
 
 

@@ -100,7 +100,7 @@ class PolicyLoss(StageLoss):
         total = weighted
         if has_value_loss:
             value = value_terms(
-                states.values_BT, micro_batch, self._critic, self._gamma, denominators.num_states, head=self._own_head
+                states, micro_batch, self._critic, self._gamma, denominators.num_states, head=self._own_head
             )
             total = weighted + self._value_coef * value.loss + self._critic.anchor_coef * value.anchor
             parts |= value.parts
@@ -163,7 +163,7 @@ class CriticLoss(StageLoss):
 
     def forward(self, micro_batch: MicroBatch, pair_weights_BTH: Tensor, denominators: Denominators) -> MicroLoss:
         states = self.policy.states(micro_batch.tensors)
-        value = value_terms(states.values_BT, micro_batch, self._critic, self._gamma, denominators.num_states)
+        value = value_terms(states, micro_batch, self._critic, self._gamma, denominators.num_states)
         total = value.loss
         if self._critic.objective == "pairwise":
             total = self._pairwise(states.values_BT, micro_batch, denominators.num_documents / 2)
@@ -187,7 +187,7 @@ class ValueTerms:
 
 
 def value_terms(
-    values_BT: Tensor,
+    states: PolicyStates,
     micro_batch: MicroBatch,
     critic: CriticConfig,
     gamma: float,
@@ -200,19 +200,11 @@ def value_terms(
     `old` is the value that the scoring critic gave; where none scored, the policy's own detached value, which makes
     the clip and the anchor vanish.
     """
-    tensors = micro_batch.tensors
+    tensors, values_BT = micro_batch.tensors, states.values_BT
     old_BT = values_BT.detach() if micro_batch.values_BT is None else micro_batch.values_BT
     states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
     targets_BT = _value_targets(old_BT, tensors, critic, gamma)
-    loss = value_losses.value_loss(
-        values_BT,
-        old_BT,
-        targets_BT,
-        states_BT,
-        value_clip=critic.value_clip,
-        error=_error_function(critic),
-        denominator=num_states,
-    )
+    loss = _value_loss(states, old_BT, targets_BT, states_BT, critic, num_states)
     anchor = value_losses.anchor_loss(values_BT, old_BT, states_BT, denominator=num_states)
     parts = loss_parts(head, loss, anchor) | value_sums(head, values_BT, targets_BT, states_BT)
     parts |= distance_sums(head, values_BT, old_BT, states_BT, critic.value_clip)
@@ -272,10 +264,22 @@ def _horizon_coefs(loss: LossConfig, num_horizons: int) -> tuple[float, ...]:
     return coefs
 
 
-def _error_function(critic: CriticConfig) -> value_losses.ErrorFunction:
-    if critic.value_error == "squared":
-        return value_losses.squared_error
-    return partial(value_losses.huber_error, delta=critic.huber_delta)
+def _value_loss(
+    states: PolicyStates, old_BT: Tensor, targets_BT: Tensor, mask_BT: Tensor, critic: CriticConfig, num_states: float
+) -> Tensor:
+    """The value loss that `critic.value_error` names."""
+    rest, clip = (old_BT, targets_BT, mask_BT), critic.value_clip
+    outputs_BTO = states.value_outputs_BTO
+    if critic.value_error == "bce":
+        return value_losses.bce_value_loss(outputs_BTO[..., 0], *rest, value_clip=clip, denominator=num_states)
+    if critic.value_error == "categorical":
+        return value_losses.categorical_value_loss(
+            outputs_BTO, *rest, target=critic.bin_target, value_clip=clip, denominator=num_states
+        )
+    error: value_losses.ErrorFunction = value_losses.squared_error
+    if critic.value_error == "huber":
+        error = partial(value_losses.huber_error, delta=critic.huber_delta)
+    return value_losses.value_loss(states.values_BT, *rest, value_clip=clip, error=error, denominator=num_states)
 
 
 def _value_targets(old_BT: Tensor, tensors: BatchTensors, critic: CriticConfig, gamma: float) -> Tensor:

@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import ValueHead, ValueModel, next_token_losses, reference_losses
+from wmtp_ray.model.value_outputs import values_of
 from wmtp_ray.model.value_spec import ValueSpec
 
 ARGS = ModelArgs(dim=32, n_layers=7, n_heads=4, vocab_size=29, n_future_tokens=4, multiple_of=8)
@@ -28,8 +30,9 @@ def flat_batch(seed: int = 0) -> BatchTensors:
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_untrained_head_values_every_state_at_zero_and_can_learn(kind: str) -> None:
-    head = ValueHead(8, kind, 1)  # type: ignore[arg-type]
-    values_BT = head(torch.randn(2, 3, 8), torch.randn(2, 3, 1))
+    spec = ValueSpec(kind, 1.0, "surprisal")  # type: ignore[arg-type]
+    head = ValueHead(8, spec)
+    values_BT = values_of(head(torch.randn(2, 3, 8), torch.randn(2, 3, 1)), spec)
     assert values_BT.shape == (2, 3)
     assert values_BT.eq(0).all()
     values_BT.sum().backward()
@@ -38,16 +41,34 @@ def test_untrained_head_values_every_state_at_zero_and_can_learn(kind: str) -> N
 
 
 def test_linear_head_is_the_dot_product_of_state_and_features() -> None:
-    head = ValueHead(2, "linear", 1)
+    head = ValueHead(2, ValueSpec("linear", 1.0, "surprisal"))
     with torch.no_grad():
         head.output.weight.copy_(torch.tensor([[2.0, -1.0, 0.5]]))
         head.output.bias.fill_(0.25)
     value = head(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[10.0]]]))
-    assert value.tolist() == [[2.0 * 3 - 4 + 0.5 * 10 + 0.25]]
+    assert value.tolist() == [[[2.0 * 3 - 4 + 0.5 * 10 + 0.25]]]
+
+
+@pytest.mark.parametrize(("output", "num_bins"), [("logit", 0), ("bins", 5)])
+def test_a_value_that_is_a_probability_starts_at_one_half_and_stays_inside(output: str, num_bins: int) -> None:
+    spec = ValueSpec("mlp", 1.0, "none", output, num_bins)  # type: ignore[arg-type]
+    head = ValueHead(8, spec)
+    assert values_of(head(torch.randn(1, 3, 8)), spec).tolist() == [pytest.approx([0.5] * 3)]
+    with torch.no_grad():
+        head.output.weight.normal_(std=9.0, generator=torch.Generator().manual_seed(0))
+    values_BT = values_of(head(torch.randn(4, 50, 8)), spec)
+    assert ((values_BT >= 0) & (values_BT <= 1)).all()
+    assert values_BT.std() > 0.1
+
+
+def test_the_value_of_bins_is_their_mean() -> None:
+    spec = ValueSpec("linear", 1.0, "none", "bins", 3)
+    value_BT = values_of(torch.tensor([[[0.0, math.log(2), math.log(5)]]]), spec)
+    assert value_BT.tolist() == [[pytest.approx((0.5 * 2 + 1.0 * 5) / 8)]]
 
 
 def test_values_are_float32_under_autocast_and_for_half_precision_states() -> None:
-    head = ValueHead(8, "mlp", 0)
+    head = ValueHead(8, ValueSpec("mlp", 1.0, "none"))
     with torch.no_grad():
         head.output.weight.normal_(generator=torch.Generator().manual_seed(0))
     state_BTD = torch.randn(1, 4, 8).bfloat16()

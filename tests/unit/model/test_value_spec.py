@@ -14,9 +14,21 @@ from wmtp_ray.model.value_model import ValueHead, ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
 
 
-@pytest.mark.parametrize("asked", [("cubic", 1.0, "none"), ("mlp", 0.0, "none"), ("mlp", 1.1, "none"), ("mlp", 1, "x")])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("cubic", 1.0, "none"),
+        ("mlp", 0.0, "none"),
+        ("mlp", 1.1, "none"),
+        ("mlp", 1, "x"),
+        ("mlp", 1.0, "none", "odds"),
+        ("mlp", 1.0, "none", "bins"),
+        ("mlp", 1.0, "none", "bins", 1),
+        ("mlp", 1.0, "none", "logit", 5),
+    ],
+)
 def test_a_value_path_that_means_nothing_is_refused(asked):
-    with pytest.raises(ValueError, match=f"no such value path: {asked[0]}"):
+    with pytest.raises(ValueError, match=f"no such value path: .*{asked[0]}"):
         ValueSpec(*asked)
 
 
@@ -24,15 +36,28 @@ def test_the_value_path_of_a_configuration_is_the_one_it_asks_for():
     words = ["recipe=verifiable", "critic.head=mlp", "critic.value_layer=0.67", "critic.features=surprisal"]
     config = load_config(parse_arguments(words), now=datetime(2025, 1, 2))
     assert ValueSpec.of(config) == ValueSpec("mlp", 0.67, "surprisal")
+    bce = load_config(parse_arguments([*words, "critic.value_error=bce"]), now=datetime(2025, 1, 2))
+    assert ValueSpec.of(bce) == ValueSpec("mlp", 0.67, "surprisal", "logit")
+    bins = load_config(parse_arguments([*words, "critic.value_error=categorical"]), now=datetime(2025, 1, 2))
+    assert ValueSpec.of(bins) == ValueSpec("mlp", 0.67, "surprisal", "bins", bins.critic.value_bins)
 
 
-@given(model_specs(), st.sampled_from(["linear", "mlp"]), st.floats(0.1, 1.0), st.sampled_from(["none", "surprisal"]))
+OUTPUTS = [("value", 0), ("logit", 0), ("bins", 7)]
+
+
+@given(
+    model_specs(),
+    st.sampled_from(["linear", "mlp"]),
+    st.floats(0.1, 1.0),
+    st.sampled_from(["none", "surprisal"]),
+    st.sampled_from(OUTPUTS),
+)
 @settings(max_examples=25, deadline=None)
-def test_a_critic_has_the_parameters_of_its_value_path(model: ModelSpec, head, value_layer, features):
-    value = ValueSpec(head, value_layer, features)
+def test_a_critic_has_the_parameters_of_its_value_path(model: ModelSpec, head, value_layer, features, output):
+    value = ValueSpec(head, value_layer, features, *output)
     with torch.device("meta"):
         critic = ValueModel(model, value)
-        value_head = ValueHead(model.dim, head, value.num_features)
+        value_head = ValueHead(model.dim, value)
     weights = [parameter for name, parameter in value_head.named_parameters() if not name.endswith("bias")]
     assert value.critic_parameters(model) == sum(parameter.numel() for parameter in critic.parameters())
     assert value.head_parameters(model.dim) == sum(parameter.numel() for parameter in value_head.parameters())

@@ -1,5 +1,6 @@
 from functools import partial
-from math import exp, log
+from itertools import pairwise
+from math import erf, exp, log, sqrt
 
 import pytest
 import torch
@@ -130,3 +131,80 @@ def test_mean_response_value_is_the_same_in_every_layout(kind: str) -> None:
         [1.0, 0.0],
         [pytest.approx(1 / 3)] * 3 + [0.0],
     ]
+
+
+class TestBce:
+    def loss(self, logits_T, old_T, targets_T, value_clip=0.2):
+        mask_BT = torch.ones(1, len(logits_T), dtype=torch.bool)
+        tensors = [torch.tensor([each], dtype=torch.float64) for each in (old_T, targets_T)]
+        return value_losses.bce_value_loss(logits_T[None], *tensors, mask_BT, value_clip=value_clip, denominator=2.0)
+
+    def test_it_is_the_cross_entropy_of_the_sigmoid(self):
+        found = self.loss(torch.tensor([0.0, log(3)]), [0.5, 0.75], [1.0, 0.0])
+        assert float(found) == pytest.approx((log(2) + log(4)) / 2)
+
+    def test_a_lambda_return_between_the_rewards_is_a_target_too(self):
+        found = self.loss(torch.tensor([log(3)]), [0.75], [0.4])
+        assert float(found) == pytest.approx((-0.4 * log(0.75) - 0.6 * log(0.25)) / 2)
+
+    def test_the_clip_speaks_of_v_not_of_the_logit(self):
+        logits_T = torch.tensor([log(3), log(3)], requires_grad=True)  # V = 0.75, 0.25 above the old 0.5
+        found = self.loss(logits_T, [0.5, 0.5], [1.0, 0.0])
+        found.backward()
+        assert float(found.detach()) == pytest.approx((-log(0.7) - log(0.25)) / 2)
+        assert logits_T.grad.tolist() == pytest.approx([0.0, 0.75 / 2])
+
+    @pytest.mark.parametrize("logit", [-200.0, -40.0, 40.0, 200.0])
+    def test_a_critic_that_is_sure_and_wrong_still_learns(self, logit):
+        logits_T = torch.tensor([logit], requires_grad=True)
+        found = self.loss(logits_T, [float(logit > 0)], [float(logit < 0)])
+        found.backward()
+        assert float(found.detach()) == pytest.approx(abs(logit) / 2)
+        assert logits_T.grad.tolist() == pytest.approx([0.5 if logit > 0 else -0.5])
+
+
+class TestCategorical:
+    def loss(self, logits_TK, old_T, targets_T, *, target="two_hot", value_clip=0.2):
+        mask_BT = torch.ones(1, len(logits_TK), dtype=torch.bool)
+        tensors = [torch.tensor([each], dtype=torch.float64) for each in (old_T, targets_T)]
+        return value_losses.categorical_value_loss(
+            logits_TK[None], *tensors, mask_BT, target=target, value_clip=value_clip, denominator=1.0
+        )
+
+    def test_targets_by_hand(self):
+        two_hot = value_losses.bin_targets(torch.tensor([0.3, 0.0, 1.0, 0.5]), 5, "two_hot")
+        expected = [[0, 0.8, 0.2, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 1, 0, 0]]
+        assert two_hot.tolist() == [pytest.approx(row, abs=1e-6) for row in expected]
+        gaussian = value_losses.bin_targets(torch.tensor([0.3]), 5, "gaussian")
+        edges = [erf((edge - 1.2) / (0.75 * sqrt(2))) for edge in (-0.5, 0.5, 1.5, 2.5, 3.5, 4.5)]
+        masses = [(b - a) / (edges[-1] - edges[0]) for a, b in pairwise(edges)]
+        assert gaussian.tolist() == [pytest.approx(masses, abs=1e-6)]
+
+    @pytest.mark.parametrize("kind", ["two_hot", "gaussian"])
+    def test_targets_sum_to_one_and_outside_means_the_end(self, kind):
+        rows = value_losses.bin_targets(torch.tensor([-0.4, 0.0, 0.37, 1.0, 1.8]), 7, kind)
+        assert rows.sum(dim=1).tolist() == pytest.approx([1.0] * 5)
+        assert torch.equal(rows[0], rows[1])
+        assert torch.equal(rows[3], rows[4])
+
+    def test_the_mean_of_a_two_hot_target_is_the_target(self):
+        targets_S = torch.rand(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        means_S = value_losses.bin_targets(targets_S, 11, "two_hot") @ torch.linspace(0, 1, 11, dtype=torch.float64)
+        torch.testing.assert_close(means_S, targets_S)
+
+    def test_it_is_the_cross_entropy_of_the_bins(self):
+        logits_TK = torch.tensor([[0.0, 0.0, 0.0], [0.0, log(2), 0.0]])
+        found = self.loss(logits_TK, [0.5, 0.5], [1.0, 0.5])
+        assert float(found) == pytest.approx(log(3) + log(2))
+
+    def test_beyond_the_clip_only_the_way_back_gives_a_gradient(self):
+        logits_TK = torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, 3.0]], requires_grad=True)  # V = 0.93, old 0.5
+        self.loss(logits_TK, [0.5, 0.5], [1.0, 0.0]).backward()
+        assert logits_TK.grad[0].tolist() == [0.0, 0.0, 0.0]
+        assert logits_TK.grad[1].abs().max() > 0.1
+
+    def test_no_rounding_of_the_old_value_takes_a_gradient_away(self):
+        logits_TK = torch.randn(200, 51, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        values_T = (logits_TK.softmax(dim=1) @ torch.linspace(0, 1, 51)).detach() * (1 + 1e-7)
+        self.loss(logits_TK, values_T.tolist(), [1.0] * 200).backward()
+        assert (logits_TK.grad.abs().sum(dim=1) > 0).all()

@@ -27,6 +27,22 @@ def own_values(nano, policy, row):
         return policy.states(nano.micro_batch([row]).tensors).values_BT[0].tolist()
 
 
+def own_outputs(nano, policy, row):
+    with torch.no_grad():
+        return policy.states(nano.micro_batch([row]).tensors).value_outputs_BTO[0].tolist()
+
+
+def logit_loss(outputs, reward):
+    """-log of sigmoid(u) where the program is correct, of 1 - sigmoid(u) where it is not."""
+    (logit,) = outputs
+    return math.log(1 + math.exp(-logit if reward else logit))
+
+
+def bin_loss(outputs, reward):
+    """-log of the last bin's probability where the program is correct, of the first one's where it is not."""
+    return math.log(sum(map(math.exp, outputs))) - outputs[-1 if reward else 0]
+
+
 def counts(nano, rows, *, pairs_H=None):
     unweighted_H = [sum(k == h for row in rows for _, k in row.pairs(nano.num_horizons)) for h in (1, 2, 3)]
     return Denominators(
@@ -170,8 +186,7 @@ class TestValueTerms:
         )
         policy, rows = nano.policy(config), nano.rows(8)
         micro = nano.micro_batch(rows)
-        values_BT = policy.states(micro.tensors).values_BT
-        terms = value_terms(values_BT, micro, config.critic, 0.95, counts(nano, rows).num_states)
+        terms = value_terms(policy.states(micro.tensors), micro, config.critic, 0.95, counts(nano, rows).num_states)
         expected = naive_value_loss(
             rows,
             lambda row: own_values(nano, policy, row),
@@ -187,12 +202,24 @@ class TestValueTerms:
         policy, rows = nano.policy(config), nano.rows(8)
         micro = nano.micro_batch(rows)
         unscored = type(micro)(**{**micro.__dict__, "values_BT": None})
-        terms = value_terms(
-            policy.states(micro.tensors).values_BT, unscored, config.critic, 1.0, counts(nano, rows).num_states
-        )
+        terms = value_terms(policy.states(micro.tensors), unscored, config.critic, 1.0, counts(nano, rows).num_states)
         errors = [(own_values(nano, policy, row)[j - 1] - row.reward) ** 2 for row in rows for j in row.targets]
         assert terms.loss.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
         assert terms.anchor.item() == float(terms.parts["sum/critic/value_clipped"]) == 0.0
+
+    @pytest.mark.parametrize("error", ["bce", "categorical"])
+    def test_a_value_that_is_a_probability_learns_by_a_cross_entropy(self, nano, error):
+        config = nano.load(f"critic.value_error={error}", "critic.value_bins=5", "critic.value_clip=9")
+        policy, rows = nano.policy(config), nano.rows(8)
+        micro = nano.micro_batch(rows)
+        terms = value_terms(policy.states(micro.tensors), micro, config.critic, 1.0, counts(nano, rows).num_states)
+        losses = [
+            logit_loss(outputs, row.reward) if error == "bce" else bin_loss(outputs, row.reward)
+            for row in rows
+            for outputs in [own_outputs(nano, policy, row)[j - 1] for j in row.targets]
+        ]
+        assert terms.loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+        assert float(terms.parts["sum/critic/value_outside"]) == 0
 
 
 class TestCriticLoss:

@@ -14,6 +14,7 @@ from wmtp_ray.config.load import check_files, earlier_names
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import index_path_of, load_built_index
+from wmtp_ray.data.token_edits import EditDistances
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
@@ -60,7 +61,7 @@ def prepare(config: RunConfig) -> Prepared:
     index = _counted_index(config, tokenizer, data.train_file, data.index_file)
     if data.valid_file is not None:
         _counted_index(config, tokenizer, data.valid_file, None)
-    plans = _plans(config, index)
+    plans = _plans(config, index, tokenizer)
     for plan in plans.values():
         check_packing(
             plan, index, num_ranks=config.train.num_workers, micro_batch_tokens=config.train.micro_batch_tokens
@@ -153,11 +154,16 @@ def check_weights(directory: Path) -> None:
         ) from error
 
 
-def _plans(config: RunConfig, index: RowIndex) -> dict[int, RunPlan]:
+def _plans(config: RunConfig, index: RowIndex, tokenizer: CodeTokenizer) -> dict[int, RunPlan]:
     plans: dict[int, RunPlan] = {}
     if 1 in config.stages:
         plans[1] = plan_critic_stage(
-            index, config.data, config.critic_stage, config.seed, needs_pairs=config.critic.objective == "pairwise"
+            index,
+            config.data,
+            config.critic_stage,
+            config.seed,
+            needs_pairs=config.critic.objective == "pairwise",
+            distances=EditDistances(index, tokenizer) if config.critic.pairs == "edit" else None,
         )
     if 2 in config.stages:
         plans[2] = plan_training(index, config.data, config.train, config.seed)

@@ -220,7 +220,8 @@ class _Moments:
             # The heads share their input, which is the trunk's output.
             bodies = blocks * saved_block_bytes(size, work) - heads * stream
         normed = FLOAT + FLOAT * size.dim + stream  # the last norm of each head
-        value = 2 * FLOAT * size.dim + FLOAT + 2 * FLOAT * MLP_UNITS * (work.value.head == "mlp")
+        outputs = {"value": 1, "logit": 3, "bins": 4 * work.value.num_bins}[work.value.output]
+        value = FLOAT * (2 * size.dim + outputs + 2 * MLP_UNITS * (work.value.head == "mlp"))
         contexts = FLOAT * size.head_dim * (1 + size.num_horizons)
         return self._tokens * (bodies + stream + heads * normed + value + contexts)
 
