@@ -125,6 +125,7 @@ def _make_data(**changes: object) -> DataConfig:
         "valid_problems_frac": 0.1,
         "suffix": None,
         "policy_rows": "mixed",
+        "condition": "none",
         "languages": None,
         "difficulty_source": "raw",
         "difficulty_scales": {name: {"bins": BINS, "range": (1, 11)} for name in ("raw", "cf_rating", "quantile")},
