@@ -24,11 +24,14 @@ from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.data.index_file import load_index
+from wmtp_ray.data.prompt_label import told_in_training
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.told_index import told_index
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.plan.run_plan import RunPlan, load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
-from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.run_folder import TRAIN_STAGE, StageFolder
 from wmtp_ray.tracking.decisions import note_place
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state
@@ -101,6 +104,7 @@ def _train(job: RankJob, ranks: Ranks) -> None:
         plan_digest=plan.digest,
         checkpoint=checkpoint,
         first_step=read_state(checkpoint).step if checkpoint is not None else 0,
+        finish_step=None if plan.finish is None else plan.finish.start_step,
     )
     if ranks.rank == 0:
         note_place(config.run_dir, place_of_ranks(device, config, number, stage.first_step, ranks))
@@ -116,7 +120,10 @@ def _train(job: RankJob, ranks: Ranks) -> None:
 
 def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
     config = stage.config
+    told = told_in_training(config.data.condition) if stage.recipe.stage == TRAIN_STAGE else "nothing"
     index = load_index(config.data.train_file, config.data.index_file)
+    if told != "nothing":
+        index = told_index(index, told, CodeTokenizer(config.tokenizer.path))
     planned = rank_batches(
         plan,
         index,
@@ -132,6 +139,7 @@ def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
         rows_per_block=config.data.read_ahead_rows,
         deadline_s=config.deadlines.data_s,
         run_dir=config.run_dir,
+        told=told,
     )
 
 

@@ -30,6 +30,7 @@ from actors.stalls import enter_run, report_stall
 from wmtp_ray.contracts import Example, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.data.index_file import file_fingerprint
+from wmtp_ray.data.prompt_label import Told
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError, WmtpError
 from wmtp_ray.plan.run_plan import PlannedBatch
@@ -50,6 +51,7 @@ class RankStream:
 
     `planned` is read as it is needed. The labels are the index's; rows need not carry their own. `waited_s` adds up how
     long the rank has waited for its steps. Processes that read are recorded in `run_dir`; None: not part of a run.
+    `told` says what prompts tell of the rows' labels.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class RankStream:
         rows_per_block: int,
         deadline_s: float,
         run_dir: Path | None,
+        told: Told = "nothing",
     ) -> None:
         self._planned = planned
         self._index = index
@@ -68,6 +71,7 @@ class RankStream:
         self._rows_per_block = rows_per_block
         self._deadline_s = deadline_s
         self._run_dir = run_dir
+        self._told = told
         self._steps_given = 0
         self.waited_s = 0.0
         self._ready: queue.Queue[list[TokenBatch] | Exception | None] = queue.Queue(maxsize=_STEPS_READY)
@@ -119,7 +123,7 @@ class RankStream:
         starts = range(0, len(row_ids), size)
         tables = [_offset_table(row_ids[start : start + size], self._index) for start in starts]
         source = (self._index.path, self._index.file_fingerprint)
-        for block in _tokenised(tables, (*source, str(self._tokenizer_path), self._run_dir)):
+        for block in _tokenised(tables, (*source, str(self._tokenizer_path), self._run_dir, self._told)):
             yield from _rows_of(block)
 
 
@@ -173,7 +177,7 @@ def _offset_table(row_ids: np.ndarray, index: RowIndex) -> pa.Table:
 
 
 def _read_and_tokenise(
-    table: pa.Table, path: str, fingerprint: str, tokenizer_path: str, run_dir: Path | None
+    table: pa.Table, path: str, fingerprint: str, tokenizer_path: str, run_dir: Path | None, told: Told
 ) -> pa.Table:
     """Ray Data task: the rows of one block, read at their offsets and tokenised, in the same order.
 
@@ -189,6 +193,7 @@ def _read_and_tokenise(
             table["row_id"].to_pylist(),
             _tokenizer(tokenizer_path),
             is_correct_N=table["is_correct"].to_pylist(),
+            told=told,
         )
         _require_unchanged(path, fingerprint)  # afterwards: what was read before was the same file
     except WmtpError as error:

@@ -240,6 +240,13 @@ class TestRefusals:
             (["recipe=rho1_weighted", "reference.path=null"], "give reference.path=DIR"),
             (["critic.source=frozen", "stages=[0,2]"], "give critic.path=DIR"),
             (["recipe=rho1_weighted", "train.value_coef=0.5"], "set train.value_coef=0"),
+            (["data.condition=label"], "and a weighting.type that reads no critic, such as uniform"),
+            (["recipe=baseline", "data.condition=label", "train.value_coef=0.5"], "Set train.value_coef=0"),
+            (
+                ["recipe=baseline", "train.sampling.correct_share=0.5"],
+                "set data.policy_rows=mixed for a share, or train.sampling.correct_share=null",
+            ),
+            (["train.finish_correct_frac=1"], "train.finish_correct_frac"),
             (["critic.train_trunk=true"], "set critic.source=frozen"),
             (["train.batch_rows=1", "train.num_workers=2"], "raise batch_rows or lower num_workers"),
             (["train.micro_batch_tokens=8"], "raise micro_batch_tokens"),
