@@ -22,13 +22,14 @@ from actors.score_ahead import ScoreAhead, ScoreStream, Unscored
 from actors.stalls import ScorerWatch, enter_run, limited, report_stall
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import StepReport
+from wmtp_ray.contracts import RowIndex, StepReport
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.errors import WmtpError
+from wmtp_ray.plan.compared_rows import ComparedRows
 from wmtp_ray.plan.run_plan import RunPlan, load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
-from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.run_folder import TRAIN_STAGE, StageFolder
 from wmtp_ray.tracking.decisions import note_place
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state
@@ -132,7 +133,17 @@ def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
         rows_per_block=config.data.read_ahead_rows,
         deadline_s=config.deadlines.data_s,
         run_dir=config.run_dir,
+        compared=_compared_rows(stage, index),
     )
+
+
+def _compared_rows(stage: RankStage, index: RowIndex) -> ComparedRows | None:
+    """The rows that stage 2 compares with, where its weighting does."""
+    config = stage.config
+    if stage.recipe.stage != TRAIN_STAGE or not config.compares_rows:
+        return None
+    source = load_index(config.compared_file) if config.compared_file is not None else None
+    return ComparedRows.of_run(index, source, config.data, config.seed)
 
 
 def _connect_scores(job: RankJob, stage: RankStage, stream: RankStream, published: Path | None) -> ScoredSteps:

@@ -20,7 +20,7 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.config.layers import CONFIG_DIR
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import Example, ScoredBatch, Scores
+from wmtp_ray.contracts import Example, RowEdits, ScoredBatch, Scores
 from wmtp_ray.data.collate import collate
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_spec import ValueSpec
@@ -47,6 +47,10 @@ ARMS = {
     "signed": ("weighting.type=signed",),
     "signed_gae": ("weighting.type=signed", "weighting.td_lambda=0.9", "weighting.beta=0.2"),
     "signed_unweighed_terminal": ("weighting.type=signed", "weighting.weigh_terminal=false"),
+    "diff": ("weighting.type=diff", "weighting.diff_weight=3"),
+    "oracle": ("weighting.type=oracle", "weighting.beta=0.2"),
+    "oracle_gae_batch": ("weighting.type=oracle", "weighting.td_lambda=0.9", "weighting.advantage_norm=batch"),
+    "oracle_drop": ("weighting.type=oracle_drop",),
     "dft": ("weighting.type=dft",),
     "sequence_reward": ("weighting.type=sequence_reward",),
     "shuffled": ("weighting.type=shuffled", "weighting.beta=0.3"),
@@ -155,12 +159,20 @@ class Nano:
         length = prompt_tokens + response_tokens
         tokens_T = random.integers(0, self.args.vocab_size, length).astype(np.int32)
         correct = bool(random.random() < 0.5) if number > 1 else number == 0
+        edits = self._edits(number, prompt_tokens, length)
         return Row(
-            Example(100 + 7 * number, tokens_T, prompt_tokens, correct),
+            Example(100 + 7 * number, tokens_T, prompt_tokens, correct, edits),
             values_T=random.normal(0.5, 0.4, length).astype(np.float32),
             reference_losses_T=random.gamma(2.0, 1.0, length).astype(np.float32),
             policy_losses_TH=random.gamma(2.0, 1.0, (length, self.num_horizons)).astype(np.float32),
         )
+
+    def _edits(self, number: int, prompt_tokens: int, length: int) -> RowEdits:
+        """Every fourth row has no other to differ from; the others differ at some targets from some place on."""
+        random = np.random.default_rng([number, prompt_tokens, length])
+        first = -1 if number % 4 == 3 else int(random.integers(prompt_tokens, length))
+        differs_T = (random.random(length) < 0.5) & (np.arange(length) >= first) & (first >= 0)
+        return RowEdits(differs_T, first, float(random.choice([0.25, 0.5, 0.75])))
 
     def scored_batch(self, rows: Sequence[Row], *, step: int = 0) -> ScoredBatch:
         """The rows as one micro-batch, with values and reference losses."""

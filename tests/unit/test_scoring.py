@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.schema import WeightingConfig
+from wmtp_ray.contracts import RowEdits
 from wmtp_ray.objective.rho1 import num_kept
 from wmtp_ray.objective.td import td_errors
 from wmtp_ray.objective.weighting import DISTRIBUTION_EDGES, td_token_weights
@@ -57,7 +58,7 @@ def cut(rows, order, places):
 def replace_values(row, *, prompt_tokens, values, correct):
     """The row with as many tokens as values, and losses nobody has said anything of."""
     tokens_T = np.arange(1, len(values) + 1, dtype=np.int32)
-    example = replace(row.example, tokens_T=tokens_T, prompt_tokens=prompt_tokens, is_correct=correct)
+    example = replace(row.example, tokens_T=tokens_T, prompt_tokens=prompt_tokens, is_correct=correct, edits=None)
     losses_TH = np.ones((len(values), 3), dtype=np.float32)
     return replace(
         row,
@@ -466,6 +467,128 @@ class TestSigned:
         assert weights_BTH[0, :2, 0].isnan().all()
 
 
+def edited(row, *, first, differs, correct_frac=0.5):
+    """The row with the edits to its nearest other: places of tokens that differ, and the first of them."""
+    differs_T = np.isin(np.arange(len(row)), differs)
+    return replace(row, example=replace(row.example, edits=RowEdits(differs_T, first, correct_frac)))
+
+
+def edited_pair(nano):
+    """Two tokens of prompt; at place 3 the incorrect row has two tokens for one of the correct row, then both agree."""
+    right, wrong = nano.rows(2)
+    right = replace_values(right, prompt_tokens=2, values=[0.0] * 6, correct=True)
+    wrong = replace_values(wrong, prompt_tokens=2, values=[0.0] * 7, correct=False)
+    return edited(right, first=3, differs=[3]), edited(wrong, first=3, differs=[3, 4])
+
+
+def no_other(nano, *, correct):
+    row = replace_values(nano.rows(4)[2 + correct], prompt_tokens=1, values=[0.0] * 3, correct=correct)
+    return edited(row, first=-1, differs=[], correct_frac=float(correct))
+
+
+class TestOracle:
+    """Rule: `oracle` has a perfect critic's TD errors: -b or 1 - b at the first token that differs, 0 elsewhere."""
+
+    WORDS = ("weighting.type=oracle", "weighting.beta=0.2")
+
+    def test_a_pair_by_hand(self, nano):
+        right, wrong = edited_pair(nano)
+        result = weigh(nano, self.WORDS, [[right], [wrong]])
+        named = by_name(nano, [[right], [wrong]], result)
+        up, down = min(math.exp(0.5 / 0.2), 5.0), max(math.exp(-0.5 / 0.2), 0.1)
+        assert named == pytest.approx(
+            {
+                (row.example.row_id, t + k, k): weight if t + k == 3 else 1.0
+                for row, weight in ((right, up), (wrong, down))
+                for t, k in row.pairs(nano.num_horizons)
+            }
+        )
+        counts = Counter(k for row in (right, wrong) for _, k in row.pairs(nano.num_horizons))
+        assert result.denominators_H.tolist() == [counts[1], counts[2], counts[3]]
+        assert result.metrics["edits/partner_frac"] == 1.0
+        assert result.metrics["edits/differing_frac"] == pytest.approx((1 / 4 + 2 / 5) / 2)
+
+    @pytest.mark.parametrize("b", [0.25, 1 / 3, 0.75])
+    def test_b_is_the_share_of_correct_rows_that_share_the_prefix(self, nano, b):
+        right, wrong = (edited(row, first=3, differs=[3], correct_frac=b) for row in edited_pair(nano))
+        words = ("weighting.type=oracle", "weighting.beta=1")
+        named = by_name(nano, [[right, wrong]], weigh(nano, words, [[right, wrong]]))
+        assert named[right.example.row_id, 3, 1] == pytest.approx(math.exp(1 - b))
+        assert named[wrong.example.row_id, 3, 1] == pytest.approx(math.exp(-b))
+
+    def test_a_row_without_an_other_has_weight_1_and_is_counted(self, nano):
+        right, wrong = edited_pair(nano)
+        rows = [no_other(nano, correct=False), right, wrong, no_other(nano, correct=True)]
+        split = [rows[:1], rows[1:]]
+        result = weigh(nano, self.WORDS, split)
+        named = by_name(nano, split, result)
+        ids = (right.example.row_id, wrong.example.row_id)
+        assert {weight for (row, _, _), weight in named.items() if row not in ids} == {1.0}
+        assert result.metrics["edits/partner_frac"] == 0.5
+        assert result.metrics["edits/differing_frac"] == pytest.approx((1 / 4 + 2 / 5) / 2)
+        alone = weigh(nano, self.WORDS, [[no_other(nano, correct=True)]]).metrics
+        assert alone["edits/partner_frac"] == 0.0
+        assert "edits/differing_frac" not in alone
+
+    def test_it_is_td_with_the_values_of_a_perfect_critic(self, nano):
+        """V is b up to the first token that differs and R from there on: the same weights, whatever the lambda."""
+        rows = [row for row in nano.rows(12) if row.example.edits.first >= 0]
+        perfect = []
+        for row in rows:
+            edits, values = row.example.edits, np.full(len(row), row.reward, dtype=np.float32)
+            values[: edits.first] = edits.correct_frac
+            perfect.append(replace(row, values_T=values))
+        for more in ((), ("weighting.td_lambda=0.9", "weighting.gamma=1"), ("weighting.advantage_norm=batch",)):
+            found = by_name(nano, [rows], weigh(nano, ("weighting.type=oracle", *more), [rows]))
+            td = by_name(nano, [rows], weigh(nano, ("weighting.type=td", *more), [perfect]))
+            assert found == pytest.approx(td, rel=1e-5)
+            assert len(set(found.values())) > 2
+
+
+class TestOracleDrop:
+    """Rule: `oracle_drop` leaves out an incorrect row's tokens of the edit, and the loss is a mean over the rest."""
+
+    WORDS = ("weighting.type=oracle_drop",)
+
+    def test_a_pair_by_hand(self, nano):
+        right, wrong = edited_pair(nano)
+        split = [[right, wrong], [no_other(nano, correct=False)]]
+        result = weigh(nano, self.WORDS, split)
+        named = by_name(nano, split, result)
+        assert named == {(r, j, k): float(not (r == wrong.example.row_id and j in (3, 4))) for r, j, k in named}
+        kept = Counter(k for (_, _, k), weight in named.items() if weight)
+        assert result.denominators_H.tolist() == [kept[1], kept[2], kept[3]]
+        assert result.metrics["weight/dropped_frac"] == pytest.approx(2 / (4 + 5 + 2))
+
+    def test_where_an_incorrect_row_lacks_tokens_the_next_one_stands_wrong(self, nano):
+        _, wrong = edited_pair(nano)
+        named = by_name(nano, [[row := edited(wrong, first=4, differs=[])]], weigh(nano, self.WORDS, [[row]]))
+        assert {j for (_, j, _), weight in named.items() if weight == 0.0} == {4}
+
+
+class TestDiff:
+    """Rule: `diff` weighs a correct row's tokens that differ from the nearest incorrect one with `diff_weight`."""
+
+    @pytest.mark.parametrize(("words", "heavy"), [((), 2.0), (("weighting.diff_weight=3.5",), 3.5)])
+    def test_rows_by_hand(self, nano, words, heavy):
+        right, wrong = edited_pair(nano)
+        right = edited(right, first=3, differs=[3, 5])
+        rows = [right, no_other(nano, correct=True), wrong]
+        result = weigh(nano, ("weighting.type=diff", *words), [rows])
+        named = by_name(nano, [rows], result)
+        assert named == {(r, j, k): heavy if r == right.example.row_id and j in (3, 5) else 1.0 for r, j, k in named}
+        counts = Counter(k for _, _, k in named)
+        assert result.denominators_H.tolist() == [counts[1], counts[2], counts[3]]
+        assert result.metrics["weight/mean"] == pytest.approx((2 * heavy + 2 + 2 + 5) / 11)
+        assert result.metrics["weight/dropped_frac"] == 0.0
+        assert result.metrics["edits/partner_frac"] == pytest.approx(2 / 3)
+
+    def test_tokens_that_only_the_incorrect_row_has_weigh_nothing_more(self, nano):
+        right, _ = edited_pair(nano)
+        row = edited(right, first=4, differs=[])
+        assert set(by_name(nano, [[row]], weigh(nano, ("weighting.type=diff",), [[row]])).values()) == {1.0}
+
+
 class TestDft:
     """Rule: `dft` weighs a pair with the policy's own probability of its target, over all pairs."""
 
@@ -560,6 +683,7 @@ class TestSources:
             values_BT=micro.values_BT if arm.source == "critic" else None,
             reference_losses_BT=micro.reference_losses_BT if arm.source == "reference" else None,
             policy_losses_BTH=micro.policy_losses_BTH if arm.needs_policy_losses else None,
+            edits=micro.edits if arm.needs_edits else None,
         )
         scorer = build_scorer(nano.load(*words), nano.num_horizons)
         assert scorer.needs_policy_losses == arm.needs_policy_losses
@@ -568,6 +692,7 @@ class TestSources:
             ("values_BT", arm.source == "critic"),
             ("reference_losses_BT", arm.source == "reference"),
             ("policy_losses_BTH", arm.needs_policy_losses),
+            ("edits", arm.needs_edits),
         ):
             if is_read:
                 with pytest.raises(AssertionError, match="needs"):

@@ -35,6 +35,7 @@ def earlier_names(config: RunConfig) -> list[str]:
         "tokenizer.path": config.tokenizer.path,
         "data.train_file": config.data.train_file,
         "data.valid_file": config.data.valid_file,
+        "weighting.compared_file": config.weighting.compared_file,
         "reference.path": config.reference.path,
         "reference.tokenizer_path": config.reference.tokenizer_path,
         "critic.path": config.critic.path,
@@ -57,6 +58,9 @@ def _needed(config: RunConfig) -> Iterator[NeededFile]:
         remedy = "set data.valid_file=FILE.jsonl, or null to hold out problems of data.train_file"
         remedy = _how_to_get_small(config) + "; or " + remedy if config.data.suffix else remedy
         yield NeededFile("data.valid_file", (config.data.valid_file,), remedy)
+    if config.compared_file is not None:
+        remedy = "set weighting.compared_file=FILE.jsonl, or null to compare with the rows of data.train_file"
+        yield NeededFile("weighting.compared_file", (config.compared_file,), remedy)
     yield from _reference(config)
     yield from _critic(config)
 

@@ -9,6 +9,7 @@ Shapes: B sequences (1), T positions, H horizons.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
 from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Float32, Int64, RowIndex, ScoredBatch, Scores, TokenBatch
-from wmtp_ray.data.collate import documents_of
+from wmtp_ray.data.collate import documents_of, examples_of, with_edits
+from wmtp_ray.data.row_edits import edits_of
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_prompt, render_row
 from wmtp_ray.model.batch_tensors import BatchTensors
@@ -78,7 +80,7 @@ def collect_token_evidence(
     chosen, rows_C = _choose(index, rows_N, tokenizer)
     if not chosen:
         return ()
-    batches = list(batches_of_rows(index, rows_C, config))
+    batches = _with_edits_of_pairs(list(batches_of_rows(index, rows_C, config)))
     values_of, reference_of = _values_of(loss, config, own_critic), _reference_of(config)
     micros = [_micro_batch(loss, config, batch, values_of, reference_of) for batch in batches]
     weights = _weights(config, micros)
@@ -125,6 +127,14 @@ def _read_pair(index: RowIndex, pair_2: Int64, problem: str, tokenizer: CodeToke
         return None
     is_minimal = all(len(e) <= MAX_EDIT_FRAC * len(r) for e, r in zip(edits, responses, strict=True))
     return _ChosenPair(problem, (right, wrong), edits, is_minimal)
+
+
+def _with_edits_of_pairs(batches: list[TokenBatch]) -> list[TokenBatch]:
+    """Compare the programs of each pair with each other alone; a pair may lie in two batches."""
+    examples = [example for batch in batches for example in examples_of(batch)]
+    twins = [twin for pair in zip(examples[1::2], examples[::2], strict=True) for twin in pair]
+    edits = iter([edits_of(own, [twin]) for own, twin in zip(examples, twins, strict=True)])
+    return [with_edits(batch, list(islice(edits, len(batch.row_ids_M)))) for batch in batches]
 
 
 def _values_of(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> OfTokens | None:

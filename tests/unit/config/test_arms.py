@@ -62,12 +62,12 @@ def test_the_horizon_reading_is_for_arms_that_define_it(arm):
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
 def test_no_lower_clip_is_for_arms_that_drop_tokens(arm):
     words = (f"weighting.type={arm.name}", "weighting.clip_min=0", "train.value_coef=0", "reference.path=x")
-    if arm.name in ("rho1", "drop"):
+    if arm.name in ("rho1", "drop", "oracle_drop"):
         assert arm.drops_tokens
         assert load(*words).weighting.clip_min == 0.0
     else:
         with pytest.raises(
-            ConfigError, match=r"give a clip_min above 0 .* an arm that drops tokens: type=rho1 or drop"
+            ConfigError, match=r"give a clip_min above 0 .* an arm that drops tokens: type=rho1 or drop or oracle_drop"
         ):
             load(*words)
 
@@ -81,6 +81,17 @@ def test_whitening_is_not_for_arms_that_read_where_the_error_lies(arm, norm):
             load(*words)
     else:
         assert load(*words).weighting.advantage_norm == norm
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_only_stage_2_of_an_arm_that_needs_edits_compares_rows(arm):
+    file = "weighting.compared_file=all.jsonl"
+    given = (f"weighting.type={arm.name}", file, "train.value_coef=0", "reference.path=x")
+    config = load(*given)
+    assert config.compares_rows == arm.needs_edits == (arm.name in ("diff", "oracle", "oracle_drop"))
+    assert (config.compared_file is not None) == arm.needs_edits
+    elsewhere = load(*given, "stages=[0,1]")
+    assert (elsewhere.compares_rows, elsewhere.compared_file) == (False, None)
 
 
 def test_one_arm_pushes_tokens_down():
@@ -111,6 +122,9 @@ def test_an_arm_of_another_version_is_shown_last_and_as_nothing_that_is_compared
         "matched_random",
         "rho1",
         "dft",
+        "diff",
+        "oracle",
+        "oracle_drop",
         "surprisal",
         "uniform",
         "of_next_year",
@@ -119,10 +133,11 @@ def test_an_arm_of_another_version_is_shown_last_and_as_nothing_that_is_compared
 
 def test_the_documents_show_the_table():
     assert arms_table() in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    controls = [arm.name for arm in ARMS.values() if arm.role not in ("method", "rival")]
+    controls = [arm.name for arm in ARMS.values() if arm.role not in ("method", "rival", "ceiling")]
     rivals = [arm.name for arm in arms_of("rival") if arm.recipe is None]
+    ceilings = [arm.name for arm in arms_of("ceiling")]
     for readme in (ROOT / "README.md", KOREAN):
         text = readme.read_text(encoding="utf-8")
-        lists = [" | ".join(each) for each in (controls, rivals)]
+        lists = [" | ".join(each) for each in (controls, rivals, ceilings)]
         assert re.findall(r"`weighting\.type=([^`]*\|[^`]*)`", text) == lists, readme.name
         assert [arm.recipe for arm in ARMS.values() if arm.recipe and f"| `{arm.recipe}` |" not in text] == []

@@ -124,11 +124,31 @@ def test_the_edit_is_where_the_two_programs_of_a_pair_differ(storage: Path) -> N
         assert right.tokens[slice(*right.edit)] != wrong.tokens[slice(*wrong.edit)]
 
 
+def test_the_programs_of_a_pair_are_compared_with_each_other(storage: Path) -> None:
+    """A minimal pair: the oracle knows the first token that differs, `oracle_drop` the wrong program's edit."""
+    config = configured(storage, "weighting.beta=0.5", "train.micro_batch_tokens=256", "data.max_tokens=256")
+    index, rows_N = held_out_rows(config)
+    pairs = collect_token_evidence(loss_of(config), config, index, rows_N, None)
+    assert any(pair.is_minimal for pair in pairs)
+    for pair in pairs:
+        for trace, jump, other in ((pair.correct, 0.5, pair.incorrect), (pair.incorrect, -0.5, pair.correct)):
+            first = next(i for i, (a, b) in enumerate(zip(trace.tokens, other.tokens, strict=False)) if a != b)
+            assert first == trace.edit[0]
+            expected = [float(np.exp(jump / 0.5)) if i == first else 1.0 for i in range(len(trace.tokens))]
+            assert trace.weights["oracle"] == pytest.approx(expected, rel=1e-3)
+        heavy = {i for i, weight in enumerate(pair.correct.weights["diff"]) if weight == 2.0}
+        dropped = {i for i, weight in enumerate(pair.incorrect.weights["oracle_drop"]) if weight == 0.0}
+        assert heavy <= set(range(*pair.correct.edit))
+        assert dropped <= set(range(pair.incorrect.edit[0], max(pair.incorrect.edit[1], pair.incorrect.edit[0] + 1)))
+        assert pair.incorrect.edit[0] in dropped
+        assert set(pair.correct.weights["oracle_drop"]) == set(pair.incorrect.weights["diff"]) == {1.0}
+
+
 def test_a_run_without_a_critic_has_no_values_and_no_weights_that_need_them(storage: Path) -> None:
     config = configured(storage, recipe="baseline")
     for trace in traces_of(config, loss_of(config)):
         assert (trace.prompt_value, trace.values, trace.td_errors) == (None, None, None)
-        assert set(trace.weights) == {"uniform", "dft", "surprisal"}
+        assert set(trace.weights) == {"uniform", "dft", "diff", "oracle", "oracle_drop", "surprisal"}
 
 
 def test_without_held_out_pairs_there_is_nothing_to_trace(storage: Path) -> None:

@@ -22,9 +22,11 @@ from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.plan.compared_rows import MAX_COMPARED, ComparedRows, require_others
 from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import VersionSchedule, version_schedule
+from wmtp_ray.run_folder import TRAIN_STAGE
 from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
@@ -61,25 +63,28 @@ def prepare(config: RunConfig) -> Prepared:
     index = _counted_index(config, tokenizer, data.train_file, data.index_file)
     if data.valid_file is not None:
         _counted_index(config, tokenizer, data.valid_file, None)
+    source = _counted_index(config, tokenizer, config.compared_file, None) if config.compared_file else None
     plans = _plans(config, index, tokenizer)
     for plan in plans.values():
         check_packing(
             plan, index, num_ranks=config.train.num_workers, micro_batch_tokens=config.train.micro_batch_tokens
         )
     schedule = version_schedule(config)
+    compared = _compared_line(config, plans, index, source)
     bound = schedule.staleness_bound if config.uses_critic else None
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     estimate = estimate_run(config, plans, index)
     require_fit(estimate)
     left_out = tuple(_left_out_lines(config))
-    sections += [*evaluation_lines, *left_out, *earlier_names(config), render_estimate(estimate)]
+    sections += [*evaluation_lines, *compared, *left_out, *earlier_names(config), render_estimate(estimate)]
     return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
 
 
 def planning_takes_long(config: RunConfig) -> bool:
     """Whether a large file would have to be indexed first, which takes minutes."""
     data = config.data
-    files = [(data.train_file, data.index_file), (data.valid_file, None)] if set(config.stages) & {1, 2} else []
+    files = [(data.train_file, data.index_file), (data.valid_file, None), (config.compared_file, None)]
+    files = files if set(config.stages) & {1, 2} else []
     return any(
         path is not None and path.stat().st_size > LARGE_BYTES and not index_path_of(path, index_file).exists()
         for path, index_file in files
@@ -170,11 +175,24 @@ def _plans(config: RunConfig, index: RowIndex, tokenizer: CodeTokenizer) -> dict
     return plans
 
 
+def _compared_line(config: RunConfig, plans: dict[int, RunPlan], index: RowIndex, source: RowIndex | None) -> list[str]:
+    """Say how many rows of stage 2 can be compared, where the weighting asks for it; PlanError where none can."""
+    if not config.compares_rows:
+        return []
+    compared, weighting = ComparedRows.of_run(index, source, config.data, config.seed), config.weighting.type
+    share = require_others(compared, plans[TRAIN_STAGE].row_ids_P, weighting=weighting)
+    return [
+        f"weighting.type={weighting}: {share:.1%} of the drawn rows have a row of the other class of their problem to "
+        f"be compared with in {compared.source.path}, the nearest of at most {MAX_COMPARED}"
+    ]
+
+
 def _left_out_lines(config: RunConfig) -> list[str]:
     """Return how many malformed lines `data.on_error=skip` left out of each file, one line a file."""
     if config.data.on_error == "fail":
         return []
     files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]
+    files.append((config.compared_file, None))
     indexes = {path: load_built_index(path, index_file) for path, index_file in files if path is not None}
     return [
         f"{path}: {built.num_skipped:,} of {built.num_lines:,} lines are malformed and left out (data.on_error=skip), "
