@@ -109,6 +109,18 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
         [*RHO1, "reference.path={bad}/not_json"],
         ["not_json/params.json is not JSON", "published with the weights"],
     ),
+    "no row of the other class": (
+        ["stages=[2]", "weighting.type=oracle", f"{FILE}/one_sided.jsonl"],
+        ["weighting.type=oracle compares each row", "none has one in", "one_sided.jsonl", "weighting.compared_file"],
+    ),
+    "missing compared file": (
+        ["weighting.type=oracle", "weighting.compared_file={bad}/absent.jsonl"],
+        ["weighting.compared_file: ", "absent.jsonl does not exist", "or null to compare with the rows of"],
+    ),
+    "broken compared file": (
+        ["weighting.type=diff", "weighting.compared_file={bad}/utf8.jsonl"],
+        ["utf8.jsonl:1: found invalid UTF-8", "fix"],
+    ),
     "no params.json": (["model.path={bad}/no_params"], ["no_params/params.json does not exist", "point model.path"]),
     "params.json no JSON": (
         ["model.path={bad}/not_json"],
@@ -219,6 +231,7 @@ ACCEPTED = {
         "evaluation.temperature=0.5",
         "--dry-run",
     ],
+    "dry run that compares rows": ["weighting.type=oracle", "--dry-run"],
     "dry run of stage 3 alone": [*PROBLEMS, f"{FILE}/absent.jsonl", "stages=[3]", "--dry-run"],
     "help": ["--help"],
 }
@@ -325,6 +338,8 @@ def write_bad_files(bad: Path, rows: list[dict[str, object]]) -> None:
     index_path_of(torn).write_bytes(index_path_of(torn).read_bytes()[:-9])
     same_text = {"instruction": "Print it.", "output": "print(1)" * 8}
     write_rows(bad / "uniform.jsonl", [row(number, **same_text) for number in range(60)])
+    alone = (row(number, task_id=f"alone {number}_{'in' * (1 - number % 2)}correct_0") for number in range(60))
+    write_rows(bad / "one_sided.jsonl", list(alone))
     (bad / "apart").mkdir()
     (bad / "indexes").mkdir()
     write_rows(bad / "apart" / "rows.jsonl", rows)
