@@ -24,6 +24,9 @@ from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex, StepReport
 from wmtp_ray.data.index_file import load_index
+from wmtp_ray.data.prompt_label import Told, told_in_training
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.told_index import told_index
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.plan.compared_rows import ComparedRows
 from wmtp_ray.plan.run_plan import RunPlan, load_plan, rank_batches
@@ -102,6 +105,7 @@ def _train(job: RankJob, ranks: Ranks) -> None:
         plan_digest=plan.digest,
         checkpoint=checkpoint,
         first_step=read_state(checkpoint).step if checkpoint is not None else 0,
+        finish_step=None if plan.finish is None else plan.finish.start_step,
     )
     if ranks.rank == 0:
         note_place(config.run_dir, place_of_ranks(device, config, number, stage.first_step, ranks))
@@ -117,7 +121,8 @@ def _train(job: RankJob, ranks: Ranks) -> None:
 
 def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
     config = stage.config
-    index = load_index(config.data.train_file, config.data.index_file)
+    told = told_in_training(config.data.condition) if stage.recipe.stage == TRAIN_STAGE else "nothing"
+    index = _told_index(config, told, config.data.train_file, config.data.index_file)
     planned = rank_batches(
         plan,
         index,
@@ -133,16 +138,22 @@ def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
         rows_per_block=config.data.read_ahead_rows,
         deadline_s=config.deadlines.data_s,
         run_dir=config.run_dir,
-        compared=_compared_rows(stage, index),
+        told=told,
+        compared=_compared_rows(stage, index, told),
     )
 
 
-def _compared_rows(stage: RankStage, index: RowIndex) -> ComparedRows | None:
+def _told_index(config: RunConfig, told: Told, file: Path, index_file: Path | None = None) -> RowIndex:
+    index = load_index(file, index_file)
+    return index if told == "nothing" else told_index(index, told, CodeTokenizer(config.tokenizer.path))
+
+
+def _compared_rows(stage: RankStage, index: RowIndex, told: Told) -> ComparedRows | None:
     """The rows that stage 2 compares with, where its weighting does."""
     config = stage.config
     if stage.recipe.stage != TRAIN_STAGE or not config.compares_rows:
         return None
-    source = load_index(config.compared_file) if config.compared_file is not None else None
+    source = _told_index(config, told, config.compared_file) if config.compared_file is not None else None
     return ComparedRows.of_run(index, source, config.data, config.seed)
 
 

@@ -31,6 +31,7 @@ from actors.stalls import enter_run, report_stall
 from wmtp_ray.contracts import Example, RowEdits, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.data.index_file import file_fingerprint
+from wmtp_ray.data.prompt_label import Told
 from wmtp_ray.data.row_edits import edits_of, without_copy
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError, WmtpError
@@ -57,7 +58,7 @@ class RankStream:
 
     `planned` is read as it is needed. The labels are the index's; rows need not carry their own. `waited_s` adds up how
     long the rank has waited for its steps. Processes that read are recorded in `run_dir`; None: not part of a run. With
-    `compared` every row carries its edits.
+    `compared` every row carries its edits. `told` says what prompts tell of the rows' labels.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class RankStream:
         deadline_s: float,
         run_dir: Path | None,
         compared: ComparedRows | None = None,
+        told: Told = "nothing",
     ) -> None:
         self._planned = planned
         self._index = index
@@ -78,6 +80,7 @@ class RankStream:
         self._deadline_s = deadline_s
         self._run_dir = run_dir
         self._compared = compared
+        self._told = told
         self._steps_given = 0
         self.waited_s = 0.0
         self._ready: queue.Queue[list[TokenBatch] | Exception | None] = queue.Queue(maxsize=_STEPS_READY)
@@ -130,8 +133,8 @@ class RankStream:
         tables = [_offset_table(row_ids[start : start + size], self._index, self._compared) for start in starts]
         source = (self._index.path, self._index.file_fingerprint)
         others = self._compared.source if self._compared is not None else self._index
-        compared = (others.path, others.file_fingerprint)
-        for block in _tokenised(tables, (*source, str(self._tokenizer_path), self._run_dir, *compared)):
+        reading = (str(self._tokenizer_path), self._run_dir, self._told, others.path, others.file_fingerprint)
+        for block in _tokenised(tables, (*source, *reading)):
             yield from _rows_of(block)
 
 
@@ -200,6 +203,7 @@ def _read_and_tokenise(
     fingerprint: str,
     tokenizer_path: str,
     run_dir: Path | None,
+    told: Told = "nothing",
     compared_path: str = "",
     compared_fingerprint: str = "",
 ) -> pa.Table:
@@ -211,34 +215,37 @@ def _read_and_tokenise(
     if run_dir is not None:
         _enter_as_reader(run_dir)
     try:
+        tokenizer = _tokenizer(tokenizer_path)
         if _COMPARED in table.column_names:
-            examples = _compared_examples(table, Path(path), Path(compared_path), _tokenizer(tokenizer_path))
+            examples = _compared_examples(table, Path(path), Path(compared_path), tokenizer, told)
             _require_unchanged(compared_path, compared_fingerprint)
         else:
-            examples = _read(table.to_pylist(), Path(path), _tokenizer(tokenizer_path))
+            examples = _read(table.to_pylist(), Path(path), tokenizer, told)
         _require_unchanged(path, fingerprint)  # afterwards: what was read before was the same file
     except WmtpError as error:
         return _block_of([], str(error))
     return _block_of(examples, "")
 
 
-def _compared_examples(table: pa.Table, path: Path, other_path: Path, tokenizer: CodeTokenizer) -> list[Example]:
+def _compared_examples(
+    table: pa.Table, path: Path, other_path: Path, tokenizer: CodeTokenizer, told: Told
+) -> list[Example]:
     """Read the rows of an offset table with what they are compared with, some at a time, and keep their edits."""
     found: list[Example] = []
     for part in table.to_batches(max_chunksize=_ROWS_COMPARED):
         rows: list[dict[str, Any]] = part.to_pylist()
         places = {each["row_id"]: each for row in rows for each in row[_COMPARED]}
-        others = dict(zip(places, _read(list(places.values()), other_path, tokenizer), strict=True))
-        for row, own in zip(rows, _read(rows, path, tokenizer), strict=True):
+        others = dict(zip(places, _read(list(places.values()), other_path, tokenizer, told), strict=True))
+        for row, own in zip(rows, _read(rows, path, tokenizer, told), strict=True):
             compared = [others[each["row_id"]] for each in row[_COMPARED]]
             compared = compared if other_path == path else without_copy(own, compared)
             found.append(replace(own, edits=edits_of(own, compared)))
     return found
 
 
-def _read(rows: list[dict[str, Any]], path: Path, tokenizer: CodeTokenizer) -> list[Example]:
+def _read(rows: list[dict[str, Any]], path: Path, tokenizer: CodeTokenizer, told: Told) -> list[Example]:
     offsets, sizes, ids, labels = ([row[name] for row in rows] for name in _PLACES)
-    return read_examples(path, offsets, sizes, ids, tokenizer, is_correct_N=labels)
+    return read_examples(path, offsets, sizes, ids, tokenizer, is_correct_N=labels, told=told)
 
 
 def _block_of(examples: list[Example], error: str) -> pa.Table:

@@ -54,16 +54,26 @@ class Unscored:
         self._steps = steps
 
     def next(self, step: int) -> list[ScoredBatch]:
-        return [ScoredBatch(batch, None, 0, 0.0) for batch in _checked(next(self._steps), step)]
+        return _unscored(_checked(next(self._steps), step))
 
 
 @dataclass(frozen=True)
 class _Pending:
+    """A step that is with the pool."""
+
     step: int
     version: int
     batches: StepBatches
     scores: "ray.ObjectRef[list[Scores]]"
     scorer: int
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A step whose scores are not read."""
+
+    step: int
+    batches: StepBatches
 
 
 class ScoreAhead:
@@ -95,7 +105,7 @@ class ScoreAhead:
         self._deadline_s = deadline_s
         self._start_s = start_s
         self._next_to_submit = first_step
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[_Pending | _Plain] = deque()
         self._exhausted = False
 
     def next(self, step: int) -> list[ScoredBatch]:
@@ -103,6 +113,8 @@ class ScoreAhead:
         self._submit_until(step)
         pending = self._pending.popleft()
         assert pending.step == step, f"step {step} was asked for, {pending.step} is next"
+        if isinstance(pending, _Plain):
+            return _unscored(pending.batches)
         scores, wait_s = self._wait_for(pending)
         self._submit_until(step + self._ahead)
         staleness = self._schedule.staleness(step)
@@ -120,6 +132,9 @@ class ScoreAhead:
             self._next_to_submit += 1
 
     def _submit(self, step: int, batches: StepBatches) -> None:
+        if not self._schedule.scores(step):
+            self._pending.append(_Plain(step, batches))
+            return
         version = self._schedule.version_of(step)
         scorer = (step + self._rank) % len(self._pool.actors)
         scores = self._pool.actors[scorer].score.remote(batches, self._directory, version)
@@ -176,6 +191,10 @@ class ScoreAhead:
             f"{role} {late}: rank {self._rank} waited for the scores of step {pending.step}, version "
             f"{pending.version}, from process {tried} of {_SCORERS_TRIED}"
         )
+
+
+def _unscored(batches: StepBatches) -> list[ScoredBatch]:
+    return [ScoredBatch(batch, None, 0, 0.0) for batch in batches]
 
 
 def _checked(batches: StepBatches, step: int) -> StepBatches:

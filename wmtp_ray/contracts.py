@@ -145,6 +145,9 @@ class ScoredBatch:
     wait_s: float
 
 
+IN_FINISH = "weight/finish"  # the metric of a step whose weights are those of train.finish_correct_frac
+
+
 @dataclass(frozen=True)
 class StepReport:
     """Metrics of one optimizer step, already reduced over ranks; keys as in metrics.jsonl (`loss/policy`, ...)."""
@@ -152,3 +155,10 @@ class StepReport:
     stage: int
     step: int
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def metrics_of_arm(self) -> dict[str, float]:
+        """The metrics; in a step of a finish without the weights, which the arm has not made."""
+        if IN_FINISH not in self.metrics:
+            return self.metrics
+        return {name: value for name, value in self.metrics.items() if not name.startswith("weight/")}

@@ -61,7 +61,7 @@ def blocks_of(index: RowIndex, compared: ComparedRows, rows: list[int]) -> list[
     source = compared.source
     tokenizer = str(Path(index.path).parent / "tokenizer.model")
     block = _read_and_tokenise(
-        table, index.path, index.file_fingerprint, tokenizer, None, source.path, source.file_fingerprint
+        table, index.path, index.file_fingerprint, tokenizer, None, "nothing", source.path, source.file_fingerprint
     )
     return list(_rows_of(block))
 

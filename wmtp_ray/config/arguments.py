@@ -18,10 +18,11 @@ from wmtp_ray.config.section import Section
 from wmtp_ray.errors import ConfigError
 
 PROGRAM = "python -m wmtp_ray.launch"
-_WORDS = "recipe=NAME [preset=NAME] [run_name=NAME] [key=value ...] [flags]"
+_WORDS = "recipe=NAME [preset=NAME[,NAME]] [run_name=NAME] [key=value ...] [flags]"
 _FORMS = """\
   recipe=verifiable          what is trained: configs/recipe.NAME.yaml (required)
   preset=cpu                 on what machine: configs/preset.NAME.yaml, applied after the recipe
+  preset=a100-4,own-critic   several, the later one wins
   run_name=NAME              folder under storage_root/runs; default <recipe>-<date>-<time>
   weighting.beta=0.5         any key of configs/defaults.yaml; lists are YAML: stages=[0,2]; text is taken whole
 

@@ -11,12 +11,15 @@ from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Section
 
 
 class GateLimits(Section):
-    """What a healthy critic reaches on held-out problems; chance is 0.5, 0.5 and 0."""
+    """What a healthy critic reaches on held-out problems; chance is 0.5, 0.5, 0 and, at the first difference, 0.5."""
 
     min_auc_end: Fraction = setting(TRAINING, "AUC of V at the end of the response.")
     min_pair_accuracy: Fraction = setting(TRAINING, "Correct above incorrect, within problems, by mean V.")
     min_std_within_response: Annotated[float, Field(ge=0.0)] = setting(TRAINING, "Spread of V along a response.")
     max_auc_early: Fraction = setting(TRAINING, "AUC of V at 25 % of the response; above it, something leaks.")
+    min_first_difference: Fraction = setting(
+        TRAINING, "Pairs of programs one edit apart where V drops more in the wrong one, at the first differing token."
+    )
 
 
 class CriticConfig(Section):

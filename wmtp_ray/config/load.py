@@ -134,7 +134,7 @@ def _layers(arguments: Arguments, dirs: Sequence[Path], now: datetime) -> tuple[
     """Read every layer in order; leave out and report those that cannot be read."""
     layers = default_layers("defaults.yaml", dirs)
     readers = [partial(named_layer, "recipe", arguments.recipe, dirs)]
-    readers += [partial(named_layer, "preset", arguments.preset, dirs)] if arguments.preset is not None else []
+    readers += [partial(named_layer, "preset", preset, dirs) for preset in _presets(arguments)]
     readers += [partial(_micro_model)] if arguments.use_micro_model else []
     readers += [partial(override_layer, word) for word in arguments.overrides]
     unreadable: list[str] = []
@@ -144,6 +144,11 @@ def _layers(arguments: Arguments, dirs: Sequence[Path], now: datetime) -> tuple[
         except ConfigError as error:
             unreadable.append(str(error))
     return [*layers, _names(arguments, now)], unreadable
+
+
+def _presets(arguments: Arguments) -> list[str]:
+    """Return the presets in the order in which they are applied."""
+    return [] if arguments.preset is None else arguments.preset.split(",")
 
 
 def _micro_model() -> Layer:
@@ -161,7 +166,7 @@ def _micro_model() -> Layer:
 
 def _names(arguments: Arguments, now: datetime) -> Layer:
     recipe = short_name("recipe", arguments.recipe)
-    preset = None if arguments.preset is None else short_name("preset", arguments.preset)
+    preset = ",".join(short_name("preset", each) for each in _presets(arguments)) or None
     run_name = arguments.run_name or f"{recipe}-{now:%Y%m%d-%H%M%S}"
     tags = {name: whole(text) for name, text in arguments.tags.items()}
     names = {"recipe": recipe, "preset": preset, "run_name": run_name, "tags": tags}

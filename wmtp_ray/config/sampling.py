@@ -82,6 +82,9 @@ class Stage2Sampling(Section):
     problem_classes: tuple[ProblemClass, ...] | None = setting(
         PLAN | STAGE_2, "Only rows of problems that have both labels, correct rows only, or incorrect only; None: all."
     )
+    correct_share: Annotated[float, Field(gt=0.0, lt=1.0)] | None = setting(
+        PLAN | STAGE_2, "Share of correct rows in every step, of data.policy_rows=mixed; None: as the rows have it."
+    )
     curriculum_learning: bool = setting(PLAN | STAGE_2, "False: one phase, rows drawn uniformly from all of them.")
     difficulty_schedule: tuple[CurriculumPhase, ...] = setting(PLAN | STAGE_2, "Phases, in order, covering [0, 1].")
     difficulty_bins: DifficultyBins = setting(
@@ -118,6 +121,15 @@ def check_difficulties(source: DifficultySource, train: Stage2Sampling, critic: 
                 f"{key}={shown} with data.difficulty_source={source}: {misfit}. Leave {key} out to take "
                 f"data.difficulty_scales.{source}, or choose the source that these numbers are of"
             )
+
+
+def check_labels(policy_rows: str, train: Stage2Sampling) -> None:
+    """Raise ValueError when a share of correct rows is asked for where all rows are correct."""
+    if policy_rows == "correct_only" and train.correct_share is not None:
+        raise ValueError(
+            f"train.sampling.correct_share={train.correct_share} with data.policy_rows=correct_only: all rows are "
+            "correct there; set data.policy_rows=mixed for a share, or train.sampling.correct_share=null"
+        )
 
 
 def _misfit(source: DifficultySource, ranges: Collection[DifficultyRange]) -> str:

@@ -13,18 +13,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wmtp_ray.config.critic import CriticConfig, CriticStageConfig
+from wmtp_ray.config.data import SUFFIX as SUFFIX
+from wmtp_ray.config.data import DataConfig as DataConfig
 from wmtp_ray.config.effects import EVALUATION, MACHINE, NAME, PACE, PLAN, ROUNDING, STAGE_2, TRAINING, Effects, setting
 from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.machine import ClusterConfig as ClusterConfig
 from wmtp_ray.config.machine import DeadlinesConfig, TrackingConfig
 from wmtp_ray.config.machine import GpuType as GpuType
-from wmtp_ray.config.sampling import (
-    DifficultyScales,
-    DifficultySource,
-    Language,
-    Stage2Sampling,
-    check_difficulties,
-)
+from wmtp_ray.config.sampling import Stage2Sampling, check_difficulties, check_labels
 from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Section
 from wmtp_ray.config.storage_root import StorageRoot
 from wmtp_ray.config.tags import Tags
@@ -32,9 +28,6 @@ from wmtp_ray.config.token_weights import WeightingConfig as WeightingConfig
 from wmtp_ray.run_folder import RunFolder, runs_of
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
-
-
-SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
 
 
 class LoraConfig(Section):
@@ -73,41 +66,6 @@ class TokenizerConfig(Section):
         PLAN | TRAINING | EVALUATION,
         "tokenizer.model (SentencePiece) or tokenizer.json (byte-level BPE) of the policy.",
     )
-
-
-class DataConfig(Section):
-    """Where rows come from and which of them the policy may see."""
-
-    train_file: Path = setting(PLAN | TRAINING, "JSONL in the row schema.")
-    index_file: Path | None = setting(
-        PLAN | TRAINING | PACE, "Index of train_file, or a directory for it; None: beside it."
-    )
-    valid_file: Path | None = setting(
-        PLAN | TRAINING, "Held-out JSONL for the critic's health; None: split off by problem."
-    )
-    valid_problems_frac: Fraction = setting(PLAN | TRAINING, "Share of problems held out when valid_file is None.")
-    suffix: Annotated[str, Field(pattern=SUFFIX)] | None = setting(
-        PLAN | TRAINING,
-        "small: train_small.jsonl is read for train.jsonl, validation_small.jsonl for valid.jsonl.",
-        expected="letters, digits and dashes, such as small, or null",
-    )
-    policy_rows: Literal["correct_only", "mixed"] = setting(PLAN | STAGE_2, "Rows that stage 2 draws from.")
-    languages: tuple[Language, ...] | None = setting(PLAN | TRAINING, "Only rows in these languages; None: all rows.")
-    difficulty_source: DifficultySource = setting(
-        PLAN | TRAINING, "What difficulty counts in: the data's own code, the Codeforces rating, or a percentile."
-    )
-    difficulty_scales: DifficultyScales
-    max_tokens: Annotated[int, Field(ge=8)] = setting(
-        PLAN | TRAINING, "Longer rows are dropped and counted, never cut."
-    )
-    on_error: Literal["fail", "skip"] = setting(PLAN | TRAINING, "What the index does with a malformed line.")
-    read_ahead_rows: Count = setting(TRAINING | PACE, "Rows in one block of the stream; bounds the memory of a rank.")
-
-    @model_validator(mode="after")
-    def _languages_leave_rows(self) -> Self:
-        if self.languages == ():
-            raise ValueError("languages=[] leaves no row; name the languages to keep, or give null for all")
-        return self
 
 
 class Rho1Config(Section):
@@ -154,6 +112,9 @@ class TrainConfig(Section):
     )
     max_steps: Count | None = setting(
         PLAN | STAGE_2, "Upper bound of optimizer steps; phases and schedule shrink with it."
+    )
+    finish_correct_frac: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(
+        PLAN | STAGE_2, "Share of the steps, the last ones, that draw correct rows and weigh every token alike."
     )
     batch_rows: Count = setting(PLAN | STAGE_2, "Rows of an optimizer step, all ranks together.")
     batch_sequences: Count | None = setting(
@@ -204,7 +165,7 @@ class RunConfig(Section):
     """A whole run, resolved."""
 
     recipe: str = setting(PLAN | TRAINING, "Name of configs/recipe.<name>.yaml.")
-    preset: str | None = setting(MACHINE, "Name of configs/preset.<name>.yaml.")
+    preset: str | None = setting(MACHINE, "Names of configs/preset.<name>.yaml, comma-separated.")
     run_name: str = setting(
         NAME,
         "Folder under storage_root/runs; SWEEP/TRIAL for a trial of a sweep.",
@@ -245,7 +206,12 @@ class RunConfig(Section):
     @property
     def uses_critic(self) -> bool:
         """Whether stage 2 needs a critic: for the weights, or as the old values of the value loss."""
-        return self.weighting.needs_values or self.train.value_coef > 0.0 or self.critic.anchor_coef > 0.0
+        return self.weighting.needs_values or self.reads_values_always
+
+    @property
+    def reads_values_always(self) -> bool:
+        """Whether a step reads the critic's values whatever weighs its tokens: as the old values of the value loss."""
+        return self.train.value_coef > 0.0 or self.critic.anchor_coef > 0.0
 
     @property
     def needs_reference(self) -> bool:
@@ -265,6 +231,18 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _difficulties_are_of_their_source(self) -> Self:
         check_difficulties(self.data.difficulty_source, self.train.sampling, self.critic_stage.sampling)
+        check_labels(self.data.policy_rows, self.train.sampling)
+        return self
+
+    @model_validator(mode="after")
+    def _no_critic_reads_the_label(self) -> Self:
+        if self.data.condition == "label" and self.uses_critic:
+            raise ValueError(
+                f"data.condition=label with a critic (weighting.type={self.weighting.type}, train.value_coef="
+                f"{self.train.value_coef:g}, critic.anchor_coef={self.critic.anchor_coef:g}): the prompt would tell it "
+                "the reward that it has to predict. Set train.value_coef=0, critic.anchor_coef=0 and a weighting.type "
+                "that reads no critic, such as uniform; or data.condition=none"
+            )
         return self
 
     @model_validator(mode="after")
@@ -275,7 +253,8 @@ class RunConfig(Section):
             )
         if self.needs_reference and self.reference.path is None:
             raise ValueError(f"weighting.type={self.weighting.type} needs a reference model; give reference.path=DIR")
-        if self.critic.source == "frozen" and self.critic.path is None and 1 not in self.stages:
+        has_critic = self.critic.path is not None or 1 in self.stages
+        if self.critic.source == "frozen" and not has_critic and self.uses_critic:
             raise ValueError(
                 "critic.source=frozen needs a critic: give critic.path=DIR, or train one in this run with stage 1 in "
                 "stages"

@@ -18,6 +18,9 @@ from wmtp_ray.data.index import BuiltIndex, load_built_index
 from wmtp_ray.data.overview import overview_of
 from wmtp_ray.data.overview_json import overview_json
 from wmtp_ray.data.overview_text import render_overview
+from wmtp_ray.data.prompt_label import told_in_training
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.told_index import told_index
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import WmtpError
 from wmtp_ray.plan.render_plan import render
@@ -50,8 +53,8 @@ def inspect_data(
         index, _bins_by_source(config), max_tokens=config.data.max_tokens, languages=config.data.languages
     )
     critic_stage = _planned(1, index, lambda: _plan_critic_stage(index, config), None)
-    bound = version_schedule(config).staleness_bound if config.uses_critic else None
-    training = _planned(2, index, lambda: plan_training(index, config.data, config.train, config.seed), bound)
+    bound = version_schedule(config, None).staleness_bound if config.uses_critic else None
+    training = _planned(2, index, lambda: _plan_training(index, config), bound)
     sections = [
         render_overview(overview),
         *_left_out(built),
@@ -103,6 +106,13 @@ def _bins_by_source(config: RunConfig) -> dict[DifficultySource, DifficultyBins]
 def _plan_critic_stage(index: RowIndex, config: RunConfig) -> RunPlan:
     needs_pairs = config.critic.objective == "pairwise"
     return plan_critic_stage(index, config.data, config.critic_stage, config.seed, needs_pairs=needs_pairs)
+
+
+def _plan_training(index: RowIndex, config: RunConfig) -> RunPlan:
+    told = told_in_training(config.data.condition)
+    if told != "nothing":
+        index = told_index(index, told, CodeTokenizer(config.tokenizer.path))
+    return plan_training(index, config.data, config.train, config.seed)
 
 
 def _planned(stage: int, index: RowIndex, make_plan: Callable[[], RunPlan], staleness_bound: int | None) -> _Planned:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from wmtp_ray.config.sampling import DifficultyBins, DifficultySource, Language, ProblemClass
 from wmtp_ray.contracts import Bool, Int16, Int32, Int64, RowIndex
 from wmtp_ray.plan.candidates import LANGUAGES, rows_in_languages
-from wmtp_ray.plan.curriculum import bin_of_rows
 from wmtp_ray.plan.difficulty import difficulty_of_rows
 from wmtp_ray.plan.problem_classes import ClassCounts, count_classes
+from wmtp_ray.plan.row_pool import bin_of_rows
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 MOST_ROWS = 10

@@ -21,6 +21,7 @@ import numpy as np
 from wmtp_ray.contracts import Example, Int32
 from wmtp_ray.data.byte_level_model import ByteLevelModel, read_end_tokens
 from wmtp_ray.data.chat_template import render_chat
+from wmtp_ray.data.prompt_label import Label, Told, label_section, told_label
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.sentencepiece_model import SentencePieceModel, Span
 from wmtp_ray.data.tokenizer_settings import ids_that_end, read_if_there
@@ -150,10 +151,10 @@ def tokenizer_hash(model_path: Path) -> str:
     return _content_hash(_read_model(model_path), Path(model_path))
 
 
-def render_prompt(instruction: str, input: str) -> str:
-    """The text before the response, its header included; an empty `input` has no section."""
+def render_prompt(instruction: str, input: str, label: Label | None = None) -> str:
+    """The text before the response, its header included; an empty `input` has no section, None no label."""
     input_section = f"### Input:\n{input}\n\n" if input else ""
-    return f"### Instruction:\n{instruction}\n\n{input_section}### Response:\n"
+    return f"### Instruction:\n{instruction}\n\n{input_section}{label_section(label)}### Response:\n"
 
 
 def render_row(row: Row) -> str:
@@ -166,7 +167,7 @@ def encode_prompt(instruction: str, input: str, tokenizer: CodeTokenizer) -> Int
     return np.array([tokenizer.bos_id, *tokenizer.encode(render_prompt(instruction, input))], dtype=np.int32)
 
 
-def encode_row(row: Row, tokenizer: CodeTokenizer, row_id: int) -> Example:
+def encode_row(row: Row, tokenizer: CodeTokenizer, row_id: int, told: Told = "nothing") -> Example:
     """BOS, prompt, response, EOS; supervised are the tokens from `prompt_tokens` on.
 
     The response begins at the first piece that reaches past the boundary or starts at it. So every byte of the output
@@ -176,8 +177,11 @@ def encode_row(row: Row, tokenizer: CodeTokenizer, row_id: int) -> Example:
         text    "### Response:\\nx = 1"            boundary 14
         pieces  ▁### | ▁Response | : | \\n | x | ▁= | ▁ | 1
         tokens  BOS  ▁### ▁Response : \\n  x ▁= ▁ 1 EOS    prompt_tokens 5, response 5
+
+    `told` says what the prompt tells of the row's label.
     """
-    tokens_T, prompt_tokens = tokenizer.encode_pair(render_prompt(row.instruction, row.input), row.output)
+    prompt = render_prompt(row.instruction, row.input, told_label(told, is_correct=row.is_correct))
+    tokens_T, prompt_tokens = tokenizer.encode_pair(prompt, row.output)
     return Example(row_id, tokens_T, prompt_tokens, is_correct=row.is_correct)
 
 
@@ -189,13 +193,14 @@ def read_examples(
     tokenizer: CodeTokenizer,
     *,
     is_correct_N: Sequence[bool] | None = None,
+    told: Told = "nothing",
 ) -> list[Example]:
     """Read and encode rows at an index's offsets, in the order given; raises DataError like `read_rows`.
 
     With the index's `is_correct_N`, rows need no labels of their own; without it they do.
     """
     rows = read_rows(path, offset_N, num_bytes_N, is_correct_N)
-    return [encode_row(row, tokenizer, int(row_id)) for row, row_id in zip(rows, row_ids_N, strict=True)]
+    return [encode_row(row, tokenizer, int(row_id), told) for row, row_id in zip(rows, row_ids_N, strict=True)]
 
 
 def _is_byte_level(model_path: Path) -> bool:

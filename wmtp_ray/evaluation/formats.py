@@ -13,6 +13,7 @@ chosen format and the reason are printed and saved with the results.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from wmtp_ray.config.data import Condition
 from wmtp_ray.config.evaluation import FormatName, ProblemKind
 from wmtp_ray.data.chat_template import chat_template
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -26,10 +27,13 @@ _BODY = "    return"  # where no solution is known
 
 @dataclass(frozen=True)
 class Asked:
-    """The evaluated policy: its tokenizer, and whether it was trained here, on rows in the training template."""
+    """The evaluated policy: its tokenizer, whether it was trained here, on rows in the training template, and what
+    it was told of their labels.
+    """
 
     tokenizer: CodeTokenizer
     is_trained: bool
+    condition: Condition = "none"
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,20 @@ class ChosenFormat:
 
 
 def choose_format(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName], asked: Asked | None) -> ChosenFormat:
-    """Return the format of a set's kind; raises ConfigError for one that does not fit it, or that the policy lacks.
+    """Return the format of a set's kind, which asks for correct programs where the policy was told labels.
+
+    Raises ConfigError for one that does not fit the kind, or that the policy lacks.
 
     `asked` is None where the answers exist already.
     """
+    chosen = _choose(problems, formats, asked)
+    if asked is None or asked.condition == "none":
+        return chosen
+    reason = f"{chosen.reason}; it asks for correct programs (data.condition=label)"
+    return ChosenFormat(replace(chosen.format, label="correct"), reason)
+
+
+def _choose(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName], asked: Asked | None) -> ChosenFormat:
     kind = problems.kind
     if kind not in formats:
         raise ConfigError(f"evaluation.formats names no format for {kind}; add auto, or one of {_fitting(kind)}")

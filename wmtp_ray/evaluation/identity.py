@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from wmtp_ray.config.evaluation import EvaluationConfig
+from wmtp_ray.data.prompt_label import Label
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.problems import ProblemSet
 from wmtp_ray.evaluation.prompts import PromptFormat
@@ -55,7 +56,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class DecodingIdentity:
-    """Where the answers come from: a policy, a prompt and all settings of decoding."""
+    """Where the answers come from: a policy, a prompt, the label that it names, and all settings of decoding."""
 
     model: ModelHashes
     execution: Execution
@@ -67,6 +68,7 @@ class DecodingIdentity:
     top_p: float
     max_new_tokens: int
     draft_horizons: int
+    label: Label | None = None
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,17 @@ class EvaluationIdentity:
     versions: dict[str, str]
 
     @property
+    def content(self) -> dict[str, Any]:
+        """All of it, as it is saved; a prompt without a label is what it was before there were labels."""
+        content = asdict(self)
+        if content["answers"].get("label", "") is None:
+            del content["answers"]["label"]
+        return content
+
+    @property
     def key(self) -> str:
         """SHA-256 of the content."""
-        return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return hashlib.sha256(orjson.dumps(self.content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,7 @@ def decoding_identity(
         max_new_tokens=settings.max_new_tokens,
         draft_horizons=settings.draft_horizons,
         execution=execution,
+        label=prompt_format.label,
     )
 
 
@@ -148,7 +159,7 @@ def claim_directory(directory: Path, identity: EvaluationIdentity) -> None:
             f"policy, data set, setting or version ({FILE_NAME} says which). Give another --out, or remove the folder"
         )
     if found is None:
-        write_record(directory / FILE_NAME, ClaimedEvaluation(identity.key, asdict(identity)))
+        write_record(directory / FILE_NAME, ClaimedEvaluation(identity.key, identity.content))
 
 
 def free_directory(directory: Path, identity: EvaluationIdentity) -> Path:

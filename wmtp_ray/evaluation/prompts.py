@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wmtp_ray.config.evaluation import FormatName, ProblemKind
+from wmtp_ray.data.prompt_label import Label, label_section
 from wmtp_ray.data.tokenizer import CodeTokenizer, render_prompt
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.continuation import FunctionEnd, continuation_of
@@ -38,7 +39,10 @@ AFTER_A_PROGRAM = ("\nassert ", '\n"""', "\nprint(", "\nif __name__")
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """A way to put problems of some kinds; `render` takes a problem and its set, `encode` what it gives."""
+    """A way to put problems of some kinds; `render` takes a problem and its set, `encode` the text.
+
+    `label` is named in every prompt, for a policy that was told labels (`data.condition`).
+    """
 
     name: FormatName
     kinds: tuple[ProblemKind, ...]
@@ -46,10 +50,19 @@ class PromptFormat:
     sanitiser: Sanitiser
     render: Callable[[Problem, ProblemSet], str]
     encode: Callable[[str, CodeTokenizer], tuple[int, ...]]
+    label: Label | None = None
+
+    def text(self, problem: Problem, problems: ProblemSet) -> str:
+        """Return the prompt. A label's line stands where training has it; other formats begin with it."""
+        if self.label is None:
+            return self.render(problem, problems)
+        if self.name == "instruct":
+            return render_prompt(_instruction(problem, problems), problem.shown, self.label)
+        return label_section(self.label) + self.render(problem, problems)
 
     def prompt_ids(self, problem: Problem, problems: ProblemSet, tokenizer: CodeTokenizer) -> tuple[int, ...]:
         """Return the tokens to continue; raises ConfigError where the tokenizer lacks what the format needs."""
-        return self.encode(self.render(problem, problems), tokenizer)
+        return self.encode(self.text(problem, problems), tokenizer)
 
     def end_of(self, problem: Problem) -> FunctionEnd | None:
         """Return the test for a finished function, None for formats in which more may follow the function."""

@@ -6,7 +6,7 @@ fewer than K judged samples for that reason is left out of Pass@K and named.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def summarise(
         warnings.append(f"{len(errors)} answers could not be judged and do not count (`excluded` names them)")
     return EvaluationResults(
         key=identity.key,
-        identity=asdict(identity),
+        identity=identity.content,
         sources=sources,
         pass_at_k=estimates,
         verdicts=dict(sorted(Counter(each.status for each in judgements.values()).items())),

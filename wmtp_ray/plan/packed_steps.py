@@ -9,7 +9,7 @@ three steps; the last two are left out. Phase 2 begins with sequence 7, in the s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,23 +18,12 @@ from wmtp_ray.contracts import Int64, RowIndex
 from wmtp_ray.errors import PlanError
 from wmtp_ray.plan.best_fit import pack_best_fit
 from wmtp_ray.plan.phases import PlannedPhase, StageRows
+from wmtp_ray.plan.stage_steps import RowsByBin, StageSteps
 
 WINDOW_ROWS = 128  # how far packing may move a row: twice what fills 98 % of CodeContests' sequences
 MOST_DRAWS = 8
 
 DrawRows = Callable[[int | None], StageRows]
-RowsByBin = Callable[[Int64], dict[str, int]]
-
-
-@dataclass(frozen=True, eq=False)
-class PackedStage:
-    """Whole steps of packed rows: sequence q is `rows.row_ids_P[sequence_starts_Q[q]:sequence_starts_Q[q + 1]]`."""
-
-    rows: StageRows
-    sequence_starts_Q: Int64
-    step_starts_S: Int64
-    sequence_tokens: int
-    batch_sequences: int
 
 
 def pack_stage(
@@ -45,7 +34,7 @@ def pack_stage(
     sequence_tokens: int,
     batch_sequences: int,
     max_steps: int | None,
-) -> PackedStage:
+) -> StageSteps:
     """Draw and pack so many rows that `max_steps` fill, or all there are; PlanError when a row exceeds a sequence.
 
     `draw_rows(n)` plans at most n rows (None: all), a row to a step; `rows_by_bin` counts rows by the curriculum's
@@ -55,17 +44,16 @@ def pack_stage(
     num_rows = None if max_steps is None else _first_guess(index, sequence_tokens * batch_sequences * max_steps)
     for _ in range(MOST_DRAWS):
         rows = draw_rows(num_rows)
-        packed = _pack_phases(index, rows, rows_by_bin, sequence_tokens, batch_sequences, max_steps)
-        num_steps = len(packed.step_starts_S) - 1
-        if num_rows is None or num_steps == max_steps or len(rows.row_ids_P) < num_rows:
+        packed = pack_phases(index, rows, rows_by_bin, sequence_tokens, batch_sequences, max_steps)
+        if num_rows is None or packed.num_steps == max_steps or len(rows.row_ids_P) < num_rows:
             break
         num_rows = num_rows + num_rows // 50 + batch_sequences
     _require_a_step(packed, rows, sequence_tokens, batch_sequences)
     return packed
 
 
-def _require_a_step(packed: PackedStage, rows: StageRows, sequence_tokens: int, batch_sequences: int) -> None:
-    if len(packed.step_starts_S) == 1:
+def _require_a_step(packed: StageSteps, rows: StageRows, sequence_tokens: int, batch_sequences: int) -> None:
+    if packed.num_steps == 0:
         raise PlanError(
             f"train.batch_sequences={batch_sequences} but the {len(rows.row_ids_P):,} rows that remain do not fill as "
             f"many sequences of train.micro_batch_tokens={sequence_tokens:,}; lower either, give more data, or set "
@@ -78,14 +66,15 @@ def _first_guess(index: RowIndex, num_tokens: int) -> int:
     return max(1, round(num_tokens / max(1.0, float(index.num_tokens_R.mean()))))
 
 
-def _pack_phases(
+def pack_phases(
     index: RowIndex,
     rows: StageRows,
     rows_by_bin: RowsByBin,
     sequence_tokens: int,
     batch_sequences: int,
     max_steps: int | None,
-) -> PackedStage:
+) -> StageSteps:
+    """Pack rows phase by phase into whole steps, at most `max_steps`; `rows` has a row to a step."""
     row_ids, starts, first_sequences = [], [np.zeros(1, np.int64)], [0]
     for phase in rows.phases:
         phase_rows = rows.row_ids_P[phase.start_step : phase.end_step]
@@ -105,12 +94,10 @@ def _pack_phases(
         for phase, steps_of_phase in zip(rows.phases, pairwise(steps), strict=True)
     ]
     incomplete_rows = 0 if is_cut else len(row_ids_P) - len(kept_P)
-    return PackedStage(
+    return StageSteps(
         replace(rows, row_ids_P=kept_P, phases=tuple(phases), incomplete_rows=incomplete_rows),
-        sequence_starts_Q,
-        sequence_starts_Q[::batch_sequences],
-        sequence_tokens,
-        batch_sequences,
+        step_starts_S=sequence_starts_Q[::batch_sequences],
+        sequence_starts_Q=sequence_starts_Q,
     )
 
 

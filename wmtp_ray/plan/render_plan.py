@@ -6,6 +6,7 @@ from pathlib import Path
 from wmtp_ray.config.sampling import DifficultySource
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.plan.difficulty import describe_difficulties, difficulty_of_rows, rows_by_difficulty
+from wmtp_ray.plan.finish import PlannedFinish
 from wmtp_ray.plan.phases import PlannedPhase
 from wmtp_ray.plan.run_plan import RunPlan
 from wmtp_ray.run_folder import CRITIC_STAGE
@@ -55,6 +56,8 @@ def _size(plan: RunPlan, index: RowIndex, staleness_bound: int | None) -> list[l
         rows.append(["pairs", f"{counts.pairs:,} correct-incorrect pairs, {matched_frac:.0%} of about equal length"])
     if staleness_bound is not None:
         rows.append(["staleness", f"scores come from a critic at most {staleness_bound} steps old"])
+    if plan.finish is not None:
+        rows.append(["finish", _finish(plan, plan.finish)])
     rows.append(["seeds", f"{plan.seed} (held-out problems), {plan.sampling_seed} (rows and order)"])
     rows.append(["digest", plan.digest[:16]])
     return rows
@@ -65,6 +68,15 @@ def _steps(plan: RunPlan) -> str:
         return f"{plan.num_steps:,} of {plan.batch_sequences:,} packed sequences (epochs: {plan.epochs})"
     steps_per_epoch = plan.counts.rows_per_epoch / plan.batch_rows
     return f"{plan.num_steps:,} of {plan.batch_rows:,} rows (epochs: {plan.epochs} of {steps_per_epoch:,.1f} steps)"
+
+
+def _finish(plan: RunPlan, finish: PlannedFinish) -> str:
+    """What its steps hold, and how often each of its rows is shown."""
+    num_rows = plan.num_rows - int(plan.step_starts_S[finish.start_step])
+    return (
+        f"{plan.num_steps - finish.start_step:,} steps, from step {finish.start_step:,} on: all tokens weigh 1; "
+        f"{num_rows:,} rows, drawn from {finish.available_rows:,} correct ones"
+    )
 
 
 def _sequences(plan: RunPlan) -> str:

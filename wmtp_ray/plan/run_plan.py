@@ -13,7 +13,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -28,12 +28,13 @@ from wmtp_ray.contracts import Bool, Int64, RowIndex
 from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.plan.candidates import candidate_rows, held_out_problems
-from wmtp_ray.plan.curriculum import draw_curriculum, rows_by_bin
+from wmtp_ray.plan.finish import PlannedFinish
 from wmtp_ray.plan.nearest_pairs import Distances
-from wmtp_ray.plan.packed_steps import PackedStage, pack_stage
 from wmtp_ray.plan.packing import deal_sequences, split_step
-from wmtp_ray.plan.phases import PlannedPhase, StageRows
+from wmtp_ray.plan.phases import PlannedPhase
 from wmtp_ray.plan.stage1 import draw_critic_stage, require_classes_to_pair, require_pairs
+from wmtp_ray.plan.stage2 import draw_train_stage
+from wmtp_ray.plan.stage_steps import StageSteps, steps_of_rows
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
 from wmtp_ray.saved_records import convert_record, read_record, write_record
 
@@ -73,7 +74,8 @@ class RunPlan:
     loss compares the rows of a pair). Where a step is `batch_sequences` packed sequences, sequence q holds the rows
     `row_ids_P[sequence_starts_Q[q]:sequence_starts_Q[q + 1]]` and is a micro-batch of at most `sequence_tokens` tokens;
     else a step is `batch_rows` rows and `sequence_starts_Q` is empty. `difficulty_source` says what the plan's
-    difficulties count in. `seed` chose the held-out problems, `sampling_seed` the rows.
+    difficulties count in. `seed` chose the held-out problems, `sampling_seed` the rows. The steps of the `finish` weigh
+    every token alike; None where the arm weighs every step.
     """
 
     stage: int
@@ -93,6 +95,7 @@ class RunPlan:
     tokenizer_hash: str
     seed: int
     sampling_seed: int
+    finish: PlannedFinish | None = None
 
     @property
     def num_steps(self) -> int:
@@ -150,36 +153,22 @@ def plan_training(index: RowIndex, data: DataConfig, train: TrainConfig, seed: i
         languages=data.languages,
         problem_classes=train.sampling.problem_classes,
     )
-    draw_rows = partial(
-        draw_curriculum,
+    stage = draw_train_stage(index, candidates, data, train)
+    return _run_plan(
         index,
-        candidates,
-        train.sampling,
-        difficulty_source=data.difficulty_source,
-        epochs=train.epochs,
-    )
-    plan = partial(
-        _run_plan,
-        index,
+        stage.steps,
         stage=TRAIN_STAGE,
         held_out_P=held_out_P,
+        batch_rows=train.batch_rows if train.batch_sequences is None else None,
+        batch_sequences=train.batch_sequences,
+        sequence_tokens=None if train.batch_sequences is None else train.micro_batch_tokens,
         rows_together=1,
         epochs=train.epochs,
         difficulty_source=data.difficulty_source,
         seed=seed,
         sampling_seed=train.sampling.seed,
+        finish=stage.finish,
     )
-    if train.batch_sequences is None:
-        return plan(draw_rows(max_steps=train.max_steps, batch_rows=train.batch_rows), batch_rows=train.batch_rows)
-    packed = pack_stage(
-        index,
-        lambda num_rows: draw_rows(max_steps=num_rows, batch_rows=1),
-        partial(rows_by_bin, index, sampling=train.sampling, difficulty_source=data.difficulty_source),
-        sequence_tokens=train.micro_batch_tokens,
-        batch_sequences=train.batch_sequences,
-        max_steps=train.max_steps,
-    )
-    return plan(packed.rows, packed=packed)
 
 
 def plan_critic_stage(
@@ -208,7 +197,10 @@ def plan_critic_stage(
     )
     return _run_plan(
         index,
-        draw_critic_stage(index, candidates, critic_stage, data.difficulty_source, distances),
+        steps_of_rows(
+            draw_critic_stage(index, candidates, critic_stage, data.difficulty_source, distances),
+            critic_stage.batch_rows,
+        ),
         stage=CRITIC_STAGE,
         held_out_P=held_out_P,
         batch_rows=critic_stage.batch_rows,
@@ -222,7 +214,7 @@ def plan_critic_stage(
 
 def _run_plan(
     index: RowIndex,
-    rows: StageRows,
+    steps: StageSteps,
     *,
     stage: int,
     held_out_P: Bool,
@@ -231,10 +223,13 @@ def _run_plan(
     difficulty_source: DifficultySource,
     seed: int,
     sampling_seed: int,
-    batch_rows: int | None = None,
-    packed: PackedStage | None = None,
+    batch_rows: int | None,
+    batch_sequences: int | None = None,
+    sequence_tokens: int | None = None,
+    finish: PlannedFinish | None = None,
 ) -> RunPlan:
-    """Give `batch_rows` for steps of rows, `packed` for steps of sequences."""
+    """Give `batch_rows` for steps of rows, `batch_sequences` and `sequence_tokens` for steps of sequences."""
+    rows = steps.rows
     counts = PlanCounts(
         index_rows=len(index),
         left_out=rows.left_out,
@@ -249,22 +244,17 @@ def _run_plan(
         pairs=rows.pairs,
         length_matched_pairs=rows.length_matched_pairs,
     )
-    if packed is None:
-        assert batch_rows is not None
-        step_starts_S = np.arange(0, len(rows.row_ids_P) + 1, batch_rows, dtype=np.int64)
-    else:
-        step_starts_S = packed.step_starts_S
     return RunPlan(
         stage=stage,
         row_ids_P=rows.row_ids_P,
-        step_starts_S=step_starts_S,
-        sequence_starts_Q=np.empty(0, np.int64) if packed is None else packed.sequence_starts_Q,
+        step_starts_S=steps.step_starts_S,
+        sequence_starts_Q=steps.sequence_starts_Q,
         phases=rows.phases,
         counts=counts,
         warnings=rows.warnings,
         batch_rows=batch_rows,
-        batch_sequences=None if packed is None else packed.batch_sequences,
-        sequence_tokens=None if packed is None else packed.sequence_tokens,
+        batch_sequences=batch_sequences,
+        sequence_tokens=sequence_tokens,
         rows_together=rows_together,
         epochs=epochs,
         difficulty_source=difficulty_source,
@@ -272,6 +262,7 @@ def _run_plan(
         tokenizer_hash=index.tokenizer_hash,
         seed=seed,
         sampling_seed=sampling_seed,
+        finish=finish,
     )
 
 
@@ -360,11 +351,17 @@ def load_plan(directory: Path, stage: int) -> RunPlan:
 def _facts(plan: RunPlan) -> dict[str, Any]:
     """Everything but the arrays, as JSON values."""
     facts = {name: getattr(plan, name) for name in _fact_names()}
+    facts |= _finish_facts(facts.pop("finish"))
     facts["phases"] = [asdict(phase) for phase in plan.phases]
     facts["counts"] = asdict(plan.counts)
     facts["counts"]["outside_bins"] = {str(key): rows for key, rows in plan.counts.outside_bins.items()}
     facts["warnings"] = list(plan.warnings)
     return {"plan_version": PLAN_VERSION, **facts}
+
+
+def _finish_facts(finish: PlannedFinish | None) -> dict[str, Any]:
+    """A plan without a finish says nothing of one: it is the plan that it was before there were finishes."""
+    return {} if finish is None else {"finish": asdict(finish)}
 
 
 def _fact_names() -> list[str]:
@@ -374,7 +371,12 @@ def _fact_names() -> list[str]:
 # The types that plan.json is held against. The plan is made of the values as they were written: its digest speaks of
 # these, and 1 is not 1.0 to it.
 _PLAN_FILE = msgspec.defstruct(
-    "PlanFile", [("digest", str), *((name, get_type_hints(RunPlan)[name]) for name in _fact_names())]
+    "PlanFile",
+    [
+        ("digest", str),
+        *((name, get_type_hints(RunPlan)[name]) for name in _fact_names() if name != "finish"),
+        ("finish", PlannedFinish | None, None),
+    ],
 )
 
 
@@ -388,5 +390,6 @@ def _plan_of_facts(facts: dict[str, Any], arrays: dict[str, Int64]) -> RunPlan:
             "phases": tuple(PlannedPhase(**phase) for phase in facts["phases"]),
             "counts": PlanCounts(**counts),
             "warnings": tuple(facts["warnings"]),
+            "finish": PlannedFinish(**facts["finish"]) if "finish" in facts else None,
         }
     )

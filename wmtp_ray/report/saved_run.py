@@ -93,7 +93,8 @@ def _read_curves(path: Path) -> dict[int, Curves]:
     curves = {}
     for stage in sorted({report.stage for report in reports}):
         own = [report for report in reports if report.stage == stage]
-        names = dict.fromkeys(name for report in own for name in report.metrics)
-        columns = {name: np.array([report.metrics.get(name, np.nan) for report in own], np.float64) for name in names}
+        metrics = [report.metrics_of_arm for report in own]
+        names = dict.fromkeys(name for each in metrics for name in each)
+        columns = {name: np.array([each.get(name, np.nan) for each in metrics], np.float64) for name in names}
         curves[stage] = Curves(np.array([report.step for report in own], np.float64), columns)
     return curves

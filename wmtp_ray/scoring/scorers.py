@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wmtp_ray.config.schema import Rho1Config, RunConfig, WeightingConfig
+from wmtp_ray.contracts import IN_FINISH
 from wmtp_ray.objective import rho1, td, weighting
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
 from wmtp_ray.ranks import Ranks
@@ -52,6 +53,14 @@ class UniformScorer:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         assert not state
+
+
+class FinishScorer(UniformScorer):
+    """The weights of the finish (`train.finish_correct_frac`), which its steps' metrics name."""
+
+    def weigh(self, micro_batches: Sequence[MicroBatch], ranks: Ranks) -> StepWeights:
+        weights = super().weigh(micro_batches, ranks)
+        return replace(weights, metrics=weights.metrics | {IN_FINISH: 1.0})
 
 
 class AdvantageScorer:

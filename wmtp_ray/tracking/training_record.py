@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from wmtp_ray.artifacts.manifest import file_sha256
+from wmtp_ray.config.data import Condition
 from wmtp_ray.config.dotted_leaves import dotted_leaves
 from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.errors import ArtifactError
@@ -137,6 +138,16 @@ def training_of(model: Path, weights_sha256: str | None) -> TrainingRecord | Non
     if checkpoint is not None and model.parent.name == "exported" and _is_trained_run(model.parent.parent):
         return record_of_run(model.parent.parent, int(checkpoint[1]))
     return None
+
+
+def condition_of(config: RunConfig, model: Path) -> Condition:
+    """Return what a model's training told it of the rows' labels, by its record; without a record, what is configured.
+
+    The hash of the weights is not compared: it would take as long as reading them.
+    """
+    record = training_of(model, None)
+    told = None if record is None else record.settings.get("data.condition", "none")
+    return "label" if told == "label" or (record is None and config.data.condition == "label") else "none"
 
 
 def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:

@@ -40,4 +40,5 @@ def _remedy(weighting: WeightingConfig) -> str | None:
 
 
 def _of_stage_2(reports: Sequence[StepReport], name: str) -> list[float]:
-    return [report.metrics[name] for report in reports if report.stage == 2 and name in report.metrics]
+    found = [report.metrics_of_arm for report in reports if report.stage == 2]
+    return [metrics[name] for metrics in found if name in metrics]

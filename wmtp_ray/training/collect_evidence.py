@@ -21,6 +21,7 @@ from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Float32, Int64, RowIndex, ScoredBatch, Scores, TokenBatch
 from wmtp_ray.data.collate import documents_of, examples_of, with_edits
+from wmtp_ray.data.prompt_label import told_when_asked
 from wmtp_ray.data.row_edits import edits_of
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_prompt, render_row
@@ -80,7 +81,8 @@ def collect_token_evidence(
     chosen, rows_C = _choose(index, rows_N, tokenizer)
     if not chosen:
         return ()
-    batches = _with_edits_of_pairs(list(batches_of_rows(index, rows_C, config)))
+    told = told_when_asked(config.data.condition)
+    batches = _with_edits_of_pairs(list(batches_of_rows(index, rows_C, config, told)))
     values_of, reference_of = _values_of(loss, config, own_critic), _reference_of(config)
     micros = [_micro_batch(loss, config, batch, values_of, reference_of) for batch in batches]
     weights = _weights(config, micros)

@@ -9,6 +9,7 @@ import torch
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import TokenBatch
+from wmtp_ray.data.prompt_label import told_when_asked
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import reference_losses
 from wmtp_ray.training.measure_critic import batches_of_file, batches_of_rows, held_out_rows
@@ -33,7 +34,8 @@ class HeldOutLosses:
 
 def measure_held_out(model_directory: Path, config: RunConfig, file: Path) -> HeldOutLosses:
     """Measure a model on the first `critic.health_rows` rows of an indexed JSONL, on the CPU."""
-    batches = batches_of_file(file, config, max_rows=config.critic.health_rows)
+    told = told_when_asked(config.data.condition)
+    batches = batches_of_file(file, config, max_rows=config.critic.health_rows, told=told)
     return _measure(model_directory, batches, torch.device("cpu"))
 
 
@@ -45,7 +47,10 @@ def measure_held_out_problems(model_directory: Path, config: RunConfig) -> HeldO
     """
     device = choose_device(config.train.device, local_rank=0)
     index, rows_N = held_out_rows(config)
-    return _measure(model_directory, batches_of_rows(index, rows_N, config), device) if len(rows_N) else None
+    if not len(rows_N):
+        return None
+    batches = batches_of_rows(index, rows_N, config, told_when_asked(config.data.condition))
+    return _measure(model_directory, batches, device)
 
 
 def _measure(model_directory: Path, batches: Iterable[TokenBatch], device: torch.device) -> HeldOutLosses:

@@ -21,7 +21,7 @@ import torch
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch
 from wmtp_ray.ranks import Ranks
-from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
+from wmtp_ray.scoring.contract import MicroBatch, Scorer, to_micro_batch
 from wmtp_ray.tracking.run_log import log_step
 from wmtp_ray.training.optim import learning_rate_at
 from wmtp_ray.training.step import TrainingStep
@@ -112,6 +112,14 @@ class Ports:
     drift: Drift | None
 
 
+@dataclass(frozen=True)
+class Finish:
+    """The steps from `start_step` on are weighed by `scorer`, which keeps nothing from step to step."""
+
+    start_step: int
+    scorer: Scorer
+
+
 class StageLoop:
     """Trains the steps `steps` of a plan whose number of steps is `steps.stop`."""
 
@@ -124,6 +132,7 @@ class StageLoop:
         *,
         steps: range,
         peak_learning_rate: float,
+        finish: Finish | None = None,
     ) -> None:
         self._training = training
         self._config = config
@@ -131,6 +140,7 @@ class StageLoop:
         self._ranks = ranks
         self._steps = steps
         self._peak_learning_rate = peak_learning_rate
+        self._finish = finish
         self._device = next(training.policy.parameters()).device
 
     def run(self) -> bool:
@@ -144,7 +154,9 @@ class StageLoop:
             started = time.perf_counter()
             scored = ports.batches.next(step)
             seed_step(self._config.seed, step, self._ranks.rank)
-            metrics = self._training.run(self._micro_batches(step, scored), self._learning_rate(step))
+            metrics = self._training.run(
+                self._micro_batches(step, scored), self._learning_rate(step), scorer=self._scorer_of(step)
+            )
             step_s = time.perf_counter() - started
             losses.append(metrics["loss/total"])
             done = step + 1
@@ -166,6 +178,10 @@ class StageLoop:
 
     def _micro_batches(self, step: int, scored: ScoredStep) -> list[MicroBatch]:
         return [to_micro_batch(each, step, self._config.seed, self._device) for each in scored.batches]
+
+    def _scorer_of(self, step: int) -> Scorer | None:
+        """Return who weighs a step; None: the stage's own scorer."""
+        return self._finish.scorer if self._finish is not None and step >= self._finish.start_step else None
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate_at(

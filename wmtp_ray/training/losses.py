@@ -94,7 +94,8 @@ class PolicyLoss(StageLoss):
         weighted, ce_H = self._cross_entropies(states, micro_batch.tensors, pair_weights_BTH, denominators)
         parts = _unweighted_parts(ce_H, micro_batch, denominators)
         has_value_loss = self._value_coef > 0.0 or self._critic.anchor_coef > 0.0
-        if self._is_scored and not (has_value_loss and self._own_head == "critic"):
+        is_scored = self._is_scored and micro_batch.values_BT is not None  # a step of a finish may not be
+        if is_scored and not (has_value_loss and self._own_head == "critic"):
             parts |= _scored_parts(micro_batch)
         total = weighted
         if has_value_loss:

@@ -11,7 +11,9 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Int64, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate, documents_of
 from wmtp_ray.data.index_file import load_index
+from wmtp_ray.data.prompt_label import Told
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.data.told_index import told_index
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.objective.baseline_standing import standing_words
 from wmtp_ray.objective.critic_health import GateThresholds, JudgedResponse, critic_health, gate_failures
@@ -37,10 +39,12 @@ def measure_health(loss: StageLoss, config: RunConfig) -> HealthFindings:
     return health_of(judge_held_out(loss, config, *held_out_rows(config)), config)
 
 
-def judge_held_out(loss: StageLoss, config: RunConfig, index: RowIndex, rows_N: Int64) -> list[JudgedResponse]:
+def judge_held_out(
+    loss: StageLoss, config: RunConfig, index: RowIndex, rows_N: Int64, told: Told = "nothing"
+) -> list[JudgedResponse]:
     """Return what the policy's value path and its first prediction head say about the rows, in their order."""
     device = next(loss.parameters()).device
-    batches = batches_of_rows(index, rows_N, config) if len(rows_N) else ()
+    batches = batches_of_rows(index, rows_N, config, told) if len(rows_N) else ()
     return [response for batch in batches for response in _judge(loss, batch, index, device)]
 
 
@@ -95,16 +99,22 @@ def _judge(loss: StageLoss, batch: TokenBatch, index: RowIndex, device: torch.de
     return judged
 
 
-def batches_of_file(file: Path, config: RunConfig, *, max_rows: int) -> Iterator[TokenBatch]:
+def batches_of_file(file: Path, config: RunConfig, *, max_rows: int, told: Told = "nothing") -> Iterator[TokenBatch]:
     """Read the first rows of an indexed JSONL that are not too long, batch by batch, in file order."""
     index = load_index(file)
     rows = np.flatnonzero(index.num_tokens_R <= config.data.max_tokens)[:max_rows]
-    yield from batches_of_rows(index, rows, config)
+    yield from batches_of_rows(index, rows, config, told)
 
 
-def batches_of_rows(index: RowIndex, row_ids_N: Int64, config: RunConfig) -> Iterator[TokenBatch]:
-    """Read the given rows in the given order, in batches of at most `train.micro_batch_tokens` tokens."""
+def batches_of_rows(
+    index: RowIndex, row_ids_N: Int64, config: RunConfig, told: Told = "nothing"
+) -> Iterator[TokenBatch]:
+    """Read the given rows in the given order, in batches of at most `train.micro_batch_tokens` tokens.
+
+    `told` says what prompts tell of the rows' labels.
+    """
     tokenizer = CodeTokenizer(config.tokenizer.path)
+    index = told_index(index, told, tokenizer)
     start, tokens = 0, 0
     bounds = []
     for position, row in enumerate(row_ids_N):
@@ -121,5 +131,6 @@ def batches_of_rows(index: RowIndex, row_ids_N: Int64, config: RunConfig) -> Ite
             rows.tolist(),
             tokenizer,
             is_correct_N=index.is_correct_R[rows].tolist(),
+            told=told,
         )
         yield collate(examples, step=0, micro_step=number)

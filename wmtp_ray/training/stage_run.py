@@ -22,9 +22,10 @@ import torch
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.scoring.scorers import FinishScorer
 from wmtp_ray.tracking.run_log import log_stage
 from wmtp_ray.training.block_limit import Limit
-from wmtp_ray.training.loop import Ports, ScoredSteps, StageLoop
+from wmtp_ray.training.loop import Finish, Ports, ScoredSteps, StageLoop
 from wmtp_ray.training.publishing import NoVersions, PublishedPolicy, open_snapshots
 from wmtp_ray.training.run_signs import LifeFile, StopFile
 from wmtp_ray.training.stage_checkpoints import StageCheckpoints
@@ -62,7 +63,15 @@ def run_stage(stage: RankStage, outside: Outside) -> None:
     reports.start()
     steps = range(stage.first_step, stage.num_steps)
     peak = stage.recipe.peak_learning_rate
-    loop = StageLoop(start.training, stage.config, ports, stage.ranks, steps=steps, peak_learning_rate=peak)
+    loop = StageLoop(
+        start.training,
+        stage.config,
+        ports,
+        stage.ranks,
+        steps=steps,
+        peak_learning_rate=peak,
+        finish=finish_of(stage, start.training),
+    )
     if loop.run():
         finish_stage(stage, start.training, reports.flush)
         _LOG.info("The stage is done")
@@ -79,6 +88,14 @@ def _ports(stage: RankStage, start: StageStart, reports: StepReports, outside: O
         life=LifeFile(stage.config.run_dir, stage.role),
         drift=start.drift,
     )
+
+
+def finish_of(stage: RankStage, training: TrainingStep) -> Finish | None:
+    """Return the plan's finish: its first step, and the scorer that weighs every token alike."""
+    if stage.finish_step is None:
+        return None
+    num_horizons = training.policy.transformer.args.n_future_tokens
+    return Finish(stage.finish_step, FinishScorer(num_horizons, stage.config.weighting))
 
 
 def _versions(stage: RankStage, start: StageStart, outside: Outside) -> NoVersions | PublishedPolicy:

@@ -21,7 +21,8 @@ class RankStage:
     """A rank's share of a stage.
 
     `directory` is the stage's folder, `num_steps` and `plan_digest` are the plan's. The stage continues from
-    `checkpoint`, after `first_step` steps; None and 0 where it begins.
+    `checkpoint`, after `first_step` steps; None and 0 where it begins. The steps from `finish_step` on weigh every
+    token alike, None where the plan has no finish.
     """
 
     config: RunConfig
@@ -33,6 +34,7 @@ class RankStage:
     plan_digest: str
     checkpoint: Path | None
     first_step: int
+    finish_step: int | None = None
 
     @property
     def role(self) -> str:

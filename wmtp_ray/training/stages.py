@@ -11,6 +11,7 @@ from pathlib import Path
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_head, weights_file
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.data.prompt_label import told_when_asked
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_spec import ValueSpec
@@ -160,7 +161,7 @@ def _no_drift(loss: StageLoss, config: RunConfig) -> None:
 def _look_at_held_out(loss: StageLoss, config: RunConfig) -> HealthFindings | None:
     """Write token_evidence.json and return the final health of the critic that the policy holds; None without one."""
     index, rows_N = held_out_rows(config)
-    responses = judge_held_out(loss, config, index, rows_N)
+    responses = judge_held_out(loss, config, index, rows_N, told_when_asked(config.data.condition))
     own_critic = critic_bundle(config) if config.critic.source == "frozen" else None
     pairs = collect_token_evidence(loss, config, index, rows_N, own_critic)
     if current_ranks().rank == 0:

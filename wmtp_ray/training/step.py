@@ -47,11 +47,17 @@ class TrainingStep:
         self._ranks = ranks
         self._num_horizons = policy.transformer.args.n_future_tokens
 
-    def run(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
-        """Make one step on this rank's part of the global batch; return metrics, the same on every rank."""
-        if self.scorer.needs_policy_losses:
+    def run(
+        self, micro_batches: Sequence[MicroBatch], learning_rate: float, *, scorer: Scorer | None = None
+    ) -> dict[str, float]:
+        """Make one step on this rank's part of the global batch; return metrics, the same on every rank.
+
+        `scorer` weighs this step in place of the stage's own.
+        """
+        scorer = scorer or self.scorer
+        if scorer.needs_policy_losses:
             micro_batches = [self._with_policy_losses(m) for m in micro_batches]
-        weights = self.scorer.weigh(micro_batches, self._ranks)
+        weights = scorer.weigh(micro_batches, self._ranks)
         denominators = self._denominators(micro_batches, weights)
         sums = self._backward(micro_batches, weights, denominators)
         set_learning_rate(self.optimizer, learning_rate)

@@ -116,8 +116,8 @@ def test_what_cannot_change_the_policy_is_not_told_of_two_trainings():
         | keys_of("critic.anchor_coef", "critic.drift_every", "critic.drift_rows", "critic.ema_decay", "critic.gate")
         | keys_of("critic.lookahead_steps", "critic.mode", "critic.pool_size", "critic.publish_every")
         | keys_of("train.batch_rows", "train.batch_sequences", "train.epochs", "train.learning_rate")
-        | keys_of("train.max_steps", "train.value_coef", "weighting.")
-        | {"data.policy_rows", "loss.normalizer", "loss.horizon_coefs", "reference.path"}
+        | keys_of("train.finish_correct_frac", "train.max_steps", "train.value_coef", "weighting.")
+        | {"data.condition", "data.policy_rows", "loss.normalizer", "loss.horizon_coefs", "reference.path"}
     ),
 )
 def test_trials_share_the_critic_whatever_these_are(key):
@@ -128,7 +128,7 @@ def test_trials_share_the_critic_whatever_these_are(key):
     "key",
     sorted(
         keys_of("critic_stage.", "critic.gate_limits.", "tokenizer.")
-        | (keys_of("data.") - {"data.policy_rows"} - {key for key in KEYS if key.endswith(".bins")})
+        | (keys_of("data.") - {"data.condition", "data.policy_rows"} - {key for key in KEYS if key.endswith(".bins")})
         | keys_of("critic.source", "critic.path", "critic.head", "critic.value_layer", "critic.features")
         | keys_of("critic.value_target", "critic.value_lambda", "critic.value_error", "critic.value_clip")
         | keys_of("critic.train_trunk", "critic.objective", "critic.health_rows", "model.path", "seed")

@@ -105,6 +105,14 @@ class TestMerging:
         config = load("preset=mine", "seed=3", config_dir=config_dir)
         assert (config.weighting.beta, config.seed, config.weighting.clip_max) == (0.2, 3, 5.0)
 
+    def test_of_several_presets_the_later_one_wins(self, config_dir):
+        write(config_dir, "preset.mine.yaml", "weighting: {beta: 0.2, clip_max: 3}\n")
+        write(config_dir, "preset.yours.yaml", "weighting: {beta: 0.4}\n")
+        config = load("preset=mine,yours", config_dir=config_dir)
+        assert (config.weighting.beta, config.weighting.clip_max, config.preset) == (0.4, 3.0, "mine,yours")
+        assert load("preset=yours,mine", config_dir=config_dir).weighting.beta == 0.2
+        assert "preset=theirs: there is no preset" in refused("preset=mine,theirs", config_dir=config_dir)
+
     def test_interpolations_follow_an_overridden_storage_root(self, tmp_path):
         config = load(f"storage_root={tmp_path}")
         assert config.model.path == tmp_path / "models_v2" / "7b_1t_4_mtp"
@@ -232,6 +240,13 @@ class TestRefusals:
             (["recipe=rho1_weighted", "reference.path=null"], "give reference.path=DIR"),
             (["critic.source=frozen", "stages=[0,2]"], "give critic.path=DIR"),
             (["recipe=rho1_weighted", "train.value_coef=0.5"], "set train.value_coef=0"),
+            (["data.condition=label"], "and a weighting.type that reads no critic, such as uniform"),
+            (["recipe=baseline", "data.condition=label", "train.value_coef=0.5"], "Set train.value_coef=0"),
+            (
+                ["recipe=baseline", "train.sampling.correct_share=0.5"],
+                "set data.policy_rows=mixed for a share, or train.sampling.correct_share=null",
+            ),
+            (["train.finish_correct_frac=1"], "train.finish_correct_frac"),
             (["critic.train_trunk=true"], "set critic.source=frozen"),
             (["train.batch_rows=1", "train.num_workers=2"], "raise batch_rows or lower num_workers"),
             (["train.micro_batch_tokens=8"], "raise micro_batch_tokens"),

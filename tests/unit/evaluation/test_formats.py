@@ -47,6 +47,16 @@ def with_template(tokenizer: CodeTokenizer) -> CodeTokenizer:
     return tokenizer
 
 
+@pytest.mark.parametrize("name", ["auto", "instruct"])
+def test_a_policy_that_was_told_labels_is_asked_for_correct_programs(tmp_path, sentencepiece, name):
+    problems = read_problems(humaneval_file(tmp_path))
+    formats = {"humaneval": name}
+    told = choose_format(problems, formats, Asked(sentencepiece, is_trained=True, condition="label"))
+    plain = choose_format(problems, formats, Asked(sentencepiece, is_trained=True))
+    assert (told.format.name, told.format.label, plain.format.label) == (plain.format.name, "correct", None)
+    assert told.reason == f"{plain.reason}; it asks for correct programs (data.condition=label)"
+
+
 def test_a_tokenizer_that_cuts_at_newlines_continues_the_head_as_published(tmp_path, sentencepiece):
     name, reason = chosen(read_problems(humaneval_file(tmp_path)), Asked(sentencepiece, is_trained=False))
     assert (name, reason[:4]) == ("completion", "auto")

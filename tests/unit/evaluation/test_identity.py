@@ -65,6 +65,16 @@ def test_so_do_the_policy_the_seed_the_format_the_problems_and_the_sandbox(probl
     assert len(set(keys)) == len(keys)
 
 
+def test_the_label_that_prompts_name_is_part_of_it_and_no_label_changes_no_key(problems):
+    plain = identity_of(problems)
+    told = dataclasses.replace(plain, answers=dataclasses.replace(plain.answers, label="correct"))
+    assert told.key != plain.key
+    assert told.content["answers"]["label"] == "correct"
+    assert "label" not in plain.content["answers"]
+    fields = {"seed", "device", "dtype", "threads"}
+    assert set(plain.content["answers"]["execution"]) == fields
+
+
 @pytest.mark.parametrize("word", ["batch_size=3", "num_judges=1", "num_decoders=2", "isolation=namespace"])
 def test_how_it_is_spread_over_workers_does_not(problems, word):
     assert identity_of(problems, f"evaluation.{word}").key == identity_of(problems).key

@@ -1,6 +1,7 @@
 """Prompts byte by byte: what a policy is asked decides its results."""
 
 import ast
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,27 @@ def test_without_examples_the_task_is_a_docstring_that_parses(tmp_path):
     prompt = rendered("mbpp-0shot", read_problems(mbpp_file(tmp_path)), 1)
     assert prompt == '"""\nWrite a function to add 12.\nassert add_12(0) == 12\n"""\n'
     assert ast.get_docstring(ast.parse(prompt)) is not None
+
+
+@pytest.mark.parametrize("name", ["completion", "completion-stripped", "mbpp-0shot", "mbpp-3shot", "instruct", "chat"])
+def test_a_label_is_named_where_training_names_it_else_at_the_beginning(tmp_path, name):
+    problems = read_problems((humaneval_file if name.startswith("completion") else mbpp_file)(tmp_path))
+    asked, problem = replace(FORMATS[name], label="correct"), problems.problems[0]
+    plain, told = FORMATS[name].text(problem, problems), asked.text(problem, problems)
+    assert plain == rendered(name, problems)
+    if name == "instruct":
+        assert told == plain.replace("### Response:\n", "### Label: correct\n\n### Response:\n")
+    else:
+        assert told == "### Label: correct\n\n" + plain
+
+
+def test_the_tokens_of_a_prompt_are_those_of_its_text_with_the_label(tmp_path):
+    problems = read_problems(humaneval_file(tmp_path))
+    train_tokenizer([each.reference for each in problems.problems] * 9, tmp_path / "tokenizer.model", 300)
+    tokenizer, problem = CodeTokenizer(tmp_path / "tokenizer.model"), problems.problems[0]
+    asked = replace(FORMATS["instruct"], label="correct")
+    ids = asked.prompt_ids(problem, problems, tokenizer)
+    assert list(ids) == [tokenizer.bos_id, *tokenizer.encode(asked.text(problem, problems))]
 
 
 def test_an_instruction_is_the_prompt_of_a_training_row(tmp_path):

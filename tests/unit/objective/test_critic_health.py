@@ -12,7 +12,13 @@ from wmtp_ray.objective.critic_health import (
     gate_failures,
 )
 
-THRESHOLDS = GateThresholds(min_auc_end=0.53, min_pair_accuracy=0.6, min_std_within_response=0.005, max_auc_early=0.56)
+THRESHOLDS = GateThresholds(
+    min_auc_end=0.53,
+    min_pair_accuracy=0.6,
+    min_std_within_response=0.005,
+    max_auc_early=0.56,
+    min_first_difference=0.65,
+)
 BUG = 77
 
 
@@ -87,7 +93,27 @@ def test_a_collapsed_critic_fails_by_auc_pairs_and_spread_and_baselines() -> Non
 
 def test_knowing_the_outcome_early_is_leakage() -> None:
     health = critic_health(make_responses(leaking_values), value_clip=0.2)
-    assert gate_failures(health, THRESHOLDS) == ["AUC at 25 % of the response is 1.000, above 0.560: leakage"]
+    assert "AUC at 25 % of the response is 1.000, above 0.560: leakage" in gate_failures(health, THRESHOLDS)
+
+
+def test_a_critic_that_knows_the_program_and_does_not_see_the_edit_is_blind() -> None:
+    """V falls along wrong programs, from the first token on and no faster at the bug."""
+
+    def sinking(rng: np.random.Generator, tokens: np.ndarray, is_correct: bool) -> np.ndarray:
+        slope = -0.002 if BUG in tokens else 0.0
+        return 0.5 + slope * np.arange(len(tokens) + 1) + rng.normal(0, 0.01, len(tokens) + 1)
+
+    health = critic_health(make_responses(sinking, num_problems=400), value_clip=0.2)
+    failures = gate_failures(health, replace(THRESHOLDS, max_auc_early=1.0))
+    assert len(failures) == 1
+    assert "of 400 minimal pairs where V drops more at the wrong program's first difference is 0." in failures[0]
+    assert failures[0].endswith("below 0.650")
+
+
+def test_too_few_minimal_pairs_are_no_criterion() -> None:
+    health = critic_health(make_responses(blind_values, num_problems=29), value_clip=0.2)
+    assert health.minimal_pairs.num_pairs == 29
+    assert not any("minimal pairs" in failure for failure in gate_failures(health, THRESHOLDS))
 
 
 def test_a_critic_that_only_reads_the_length_does_not_beat_the_length_baseline() -> None:

@@ -65,6 +65,7 @@ def _make_sampling(**changes: object) -> Stage2Sampling:
         "n_samples": 120,
         "max_rows_per_problem": None,
         "problem_classes": None,
+        "correct_share": None,
         "curriculum_learning": True,
         "difficulty_schedule": SCHEDULE,
         "difficulty_bins": BINS,
@@ -77,6 +78,7 @@ def _make_train(*, sampling: dict[str, object] | None = None, **changes: object)
     base = {
         "epochs": 1,
         "max_steps": None,
+        "finish_correct_frac": 0.0,
         "batch_rows": 8,
         "batch_sequences": None,
         "micro_batch_tokens": 256,
@@ -123,6 +125,7 @@ def _make_data(**changes: object) -> DataConfig:
         "valid_problems_frac": 0.1,
         "suffix": None,
         "policy_rows": "mixed",
+        "condition": "none",
         "languages": None,
         "difficulty_source": "raw",
         "difficulty_scales": {name: {"bins": BINS, "range": (1, 11)} for name in ("raw", "cf_rating", "quantile")},

@@ -113,6 +113,16 @@ def test_classes_of_problems_keep_their_rows_and_count_the_others(
     assert found.left_out.get("of problems of another class (train.sampling.problem_classes)") == dropped
 
 
+def test_the_class_of_a_problem_is_that_of_all_its_rows_whatever_rows_are_asked_for(make_index: MakeIndex) -> None:
+    """Correct rows of solved problems that also have incorrect ones: what FAIT or an edit-wise arm compares."""
+    index = one_problem_of_each_class(make_index)
+    filters = {**ALL_ROWS, "correct_only": True}
+    found = candidate_rows(index, held_out_P=np.zeros(3, dtype=bool), **filters, problem_classes=["both"])
+    assert index.is_correct_R[found.row_ids_C].all()
+    assert set(index.problem_R[found.row_ids_C].tolist()) == {0}
+    assert len(found.row_ids_C) == 1
+
+
 def test_a_class_without_rows_is_refused_with_the_numbers_of_every_class(make_index: MakeIndex) -> None:
     index = one_problem_of_each_class(make_index)
     filters = {**ALL_ROWS, "correct_only": True}

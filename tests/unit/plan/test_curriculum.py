@@ -12,8 +12,10 @@ from wmtp_ray.config.sampling import Stage2Sampling
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import PlanError
 from wmtp_ray.plan.candidates import candidate_rows
-from wmtp_ray.plan.curriculum import allot, bin_of_rows, draw_curriculum, largest_remainder
+from wmtp_ray.plan.curriculum import draw_curriculum
+from wmtp_ray.plan.phase_draws import allot, largest_remainder
 from wmtp_ray.plan.phases import StageRows
+from wmtp_ray.plan.row_pool import bin_of_rows
 
 MakeIndex = Callable[..., RowIndex]
 MakeSampling = Callable[..., Stage2Sampling]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from wmtp_ray.config.schema import DataConfig, TrainConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.errors import PlanError
-from wmtp_ray.plan.curriculum import bin_of_rows
 from wmtp_ray.plan.render_plan import render
+from wmtp_ray.plan.row_pool import bin_of_rows
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, load_plan, plan_training, rank_batches, save
 
 MakeIndex = Callable[..., RowIndex]

@@ -1,11 +1,21 @@
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp_ray.plan.versions import OneVersion, PublishedVersions
+from wmtp_ray.plan.finish import PlannedFinish
+from wmtp_ray.plan.run_plan import RunPlan, plan_training
+from wmtp_ray.plan.versions import OneVersion, PublishedVersions, version_schedule
 
 LOOKAHEAD = st.integers(1, 40)
 EVERY = st.integers(1, 40)
 STEP = st.integers(0, 500)
+
+
+@pytest.fixture
+def plan(make_index, make_data, make_train) -> RunPlan:
+    return plan_training(make_index(), make_data(), make_train(), 3)
 
 
 def newest_published(step: int, lookahead_steps: int, publish_every: int) -> int:
@@ -60,6 +70,35 @@ def test_the_documented_example_holds():
     schedule = PublishedVersions(lookahead_steps=4, publish_every=5)
     assert [schedule.version_of(step) for step in range(15)] == [0] * 9 + [5] * 5 + [10]
     assert schedule.staleness(13) == schedule.staleness_bound == 8
+
+
+@given(LOOKAHEAD, EVERY, st.integers(0, 60))
+def test_with_a_finish_that_nobody_scores_exactly_the_versions_that_steps_read_are_published(lookahead, every, finish):
+    schedule = PublishedVersions(lookahead, every, unscored_from=finish)
+    assert [schedule.scores(step) for step in range(80)] == [step < finish for step in range(80)]
+    read = {schedule.version_of(step) for step in range(finish)} | {0}
+    published = {step for step in range(200) if schedule.is_published_at(step)}
+    assert read <= published
+    assert max(published) == max(read)
+    assert OneVersion(finish).scores(finish - 1)
+    assert not OneVersion(finish).scores(finish)
+
+
+@pytest.mark.parametrize(
+    ("words", "unscored_from"),
+    [
+        (("train.value_coef=0",), 6),
+        (("train.value_coef=0.5",), None),  # the value loss reads the scores of every step
+        (("train.value_coef=0", "critic.anchor_coef=0.1"), None),
+        (("train.value_coef=0", "critic.source=frozen", "critic.path=."), 6),
+    ],
+)
+def test_the_steps_of_a_finish_are_scored_where_a_value_loss_reads_the_scores(nano, plan, words, unscored_from):
+    finish = replace(plan, finish=PlannedFinish(6, 10))
+    config = nano.load("weighting.type=td", *words)
+    assert version_schedule(config, finish).unscored_from == unscored_from
+    assert version_schedule(config, plan).unscored_from is None
+    assert version_schedule(config, None).unscored_from is None
 
 
 @given(STEP)

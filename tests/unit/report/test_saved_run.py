@@ -43,6 +43,16 @@ def test_a_step_that_lacks_a_metric_leaves_a_gap(tmp_path: Path) -> None:
     assert np.isnan(columns["loss/value"][2])
 
 
+def test_the_weights_of_a_finish_are_not_the_arm_s(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a", num_steps=2)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"stage":2,"step":2,"time":0,"loss/policy":1.5,"weight/ess_frac":1.0,"weight/finish":1.0}\n')
+    columns = read_run(run).curves[2].metrics
+    assert columns["loss/policy"][2] == 1.5
+    assert columns["weight/ess_frac"][:2].tolist() == [0.8, 0.8]
+    assert np.isnan(columns["weight/ess_frac"][2])
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [("config.yaml", "- a\n"), ("config.yaml", "a: ["), ("stage_result.json", "{}"), ("token_evidence.json", "[]")],

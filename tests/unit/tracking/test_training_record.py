@@ -3,15 +3,24 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.unit.tracking.trained_runs import write_trained_run
-from wmtp_ray.config.load import load_config, parse_arguments
+from wmtp_ray.config.load import dump_config, load_config, parse_arguments
 from wmtp_ray.errors import ArtifactError
-from wmtp_ray.tracking.training_record import record_of_run, training_of, write_start, write_training
+from wmtp_ray.tracking.training_record import (
+    condition_of,
+    read_settings,
+    record_of_run,
+    settings_of,
+    training_of,
+    write_start,
+    write_training,
+)
 
 
 def sha256_of(content: bytes) -> str:
@@ -120,3 +129,26 @@ def test_a_damaged_record_is_refused_by_name(tmp_path: Path, start: Path) -> Non
     (run / "start.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"start\.json: the field weighting is missing; restore"):
         record_of_run(run)
+
+
+def test_a_policy_is_asked_as_its_record_says_and_without_one_as_configured(tmp_path: Path, start: Path) -> None:
+    plain, told = (
+        load_config(parse_arguments(["recipe=baseline", *words]), now=datetime(2026, 1, 1))
+        for words in ((), ("data.condition=label",))
+    )
+    final = write_trained_run(tmp_path / "runs" / "a", start)
+    written = tmp_path / "copied"
+    shutil.copytree(final, written)
+    record = training_of(final, None)
+    assert record is not None
+    write_training(written, replace(record, settings={**record.settings, "data.condition": "label"}))
+    assert condition_of(plain, written) == "label"
+    assert condition_of(told, final) == "none"  # its record knows that it was told nothing
+    assert (condition_of(plain, start), condition_of(told, start)) == ("none", "label")
+
+
+def test_what_a_run_tells_its_policy_is_in_its_record(tmp_path: Path, start: Path) -> None:
+    config = load_config(parse_arguments(["recipe=baseline", "data.condition=label"]), now=datetime(2026, 1, 1))
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert settings_of(read_settings(path))["data.condition"] == "label"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wmtp_ray.contracts import StepReport
+from wmtp_ray.contracts import IN_FINISH, StepReport
 from wmtp_ray.tracking.weight_warnings import weight_warnings
 
 
@@ -26,6 +26,12 @@ def test_flat_weights_are_told_with_what_sharpens_them(nano, kind, remedy):
     assert told.endswith(f"weighting.type=uniform. {remedy}")
     assert warnings(nano, kind, std=0.06) == []
     assert warnings(nano, kind, std=0.04, stage=1) == []
+
+
+def test_the_equal_weights_of_a_finish_do_not_count(nano):
+    weighting = nano.load("weighting.type=td").weighting
+    steps = [{"weight/std": 0.06}, *[{"weight/std": 0.0, IN_FINISH: 1.0}] * 9]
+    assert weight_warnings(weighting, [StepReport(2, step, metrics) for step, metrics in enumerate(steps)]) == []
 
 
 @pytest.mark.parametrize("kind", ["uniform", "dft", "rho1"])

@@ -16,6 +16,7 @@ from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.data.collate import documents_of
 from wmtp_ray.data.index import ensure_index
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.data.rows import Row, parse_row
@@ -178,6 +179,29 @@ def test_a_critic_of_its_own_gives_the_values(storage: Path, tmp_path: Path) -> 
         config, policy_stage(config).build_loss(policy_stage(config).build_policy(config), config), tmp_path / "final"
     )
     assert [trace.values for trace in frozen] == [trace.values for trace in own]
+
+
+def test_a_policy_that_was_told_labels_is_asked_for_correct_programs_of_held_out_problems(storage: Path) -> None:
+    config = configured(storage, "data.condition=label", recipe="baseline")
+    loss = loss_of(config)
+    index, rows_N = held_out_rows(config)
+    tokenizer = CodeTokenizer(config.tokenizer.path)
+    for batch in batches_of_rows(index, rows_N, config, "correct"):
+        assert batch.tokens_BT.shape[1] <= config.train.micro_batch_tokens
+        prompts = [
+            tokenizer.decode(batch.tokens_BT[0, each][~batch.supervised_mask_BT[0, each]].tolist())
+            for each in documents_of(batch)
+        ]
+        assert all("### Label: correct" in prompt for prompt in prompts)
+        assert {bool(reward) for reward in batch.rewards_M} == {True, False}
+    asked = held_out_loss(judge_held_out(loss, config, index, rows_N, "correct"))
+    unasked = held_out_loss(judge_held_out(loss, config, index, rows_N))
+    assert asked is not None
+    assert unasked is not None
+    assert asked.correct != unasked.correct
+    source = rows_of(config.data.valid_file)
+    for trace in traces_of(config, loss):
+        assert "".join(trace.tokens) == source[trace.row_id].output + END
 
 
 def test_the_held_out_loss_is_a_mean_over_tokens_of_either_kind(storage: Path) -> None:

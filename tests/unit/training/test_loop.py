@@ -10,7 +10,7 @@ from torch import Tensor
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory, version_of_file
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import ScoredBatch, StepReport
+from wmtp_ray.contracts import IN_FINISH, ScoredBatch, StepReport
 from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import PublishedVersions
@@ -23,6 +23,7 @@ from wmtp_ray.training.checkpoint import latest_checkpoint, read_state, step_of
 from wmtp_ray.training.loop import Ports, StageLoop, seed_step
 from wmtp_ray.training.publishing import PublishedPolicy, open_snapshots
 from wmtp_ray.training.stage_checkpoints import StageCheckpoints
+from wmtp_ray.training.stage_run import finish_of
 from wmtp_ray.training.stage_start import RankStage, build_training, restore_training
 from wmtp_ray.training.stages import policy_stage
 from wmtp_ray.training.step_reports import StepReports
@@ -64,32 +65,52 @@ class Attempt:
     ended: bool
 
 
-def steps_of(nano) -> list[list[ScoredBatch]]:
+def steps_of(nano, unscored_from: int | None = None) -> list[list[ScoredBatch]]:
     """Two micro-batches a step."""
     rows = [nano.rows(6, seed=step) for step in range(NUM_STEPS)]
-    return [
+    steps = [
         [nano.scored_batch(each, step=step) for each in (rows[step][:2], rows[step][2:])] for step in range(NUM_STEPS)
     ]
+    first = NUM_STEPS if unscored_from is None else unscored_from
+    return steps[:first] + [[replace(each, scores=None) for each in step] for step in steps[first:]]
 
 
-def attempt(nano, config: RunConfig, directory: Path, sink: RecordedReports, *, stop_after: int | None) -> Attempt:
+def attempt(
+    nano,
+    config: RunConfig,
+    directory: Path,
+    sink: RecordedReports,
+    *,
+    stop_after: int | None = None,
+    finish_step: int | None = None,
+    unscored_from: int | None = None,
+) -> Attempt:
     """Train on a policy of its own, as `stage_run.py` does, but for rows and weights that are generated."""
     checkpoint, ranks = latest_checkpoint(StageFolder(directory).checkpoints), OneRank()
     first_step = step_of(checkpoint) if checkpoint is not None else 0
-    stage = RankStage(config, policy_stage(config), directory, ranks, CPU, NUM_STEPS, "ab12", checkpoint, first_step)
+    stage = RankStage(
+        config, policy_stage(config), directory, ranks, CPU, NUM_STEPS, "ab12", checkpoint, first_step, finish_step
+    )
     policy = nano.policy(config)
     training = build_training(stage.recipe, policy, config, ranks, CPU)
     carried = restore_training(training, stage)
     snapshots = open_snapshots(directory / "snapshots", carried, ranks)
-    versions = PublishedPolicy(policy, snapshots, PublishedVersions(2, 2), config, ranks, no_limit)
+    versions = PublishedPolicy(policy, snapshots, PublishedVersions(2, 2, unscored_from), config, ranks, no_limit)
     reports = StepReports(stage, ModelSpec.of(nano.args), sink, peak_flops=1e9)
     reports.start()
     checkpoints = StageCheckpoints(stage, training, versions, reports, no_limit)
     ports = Ports(
-        GivenSteps(steps_of(nano)), reports, versions, checkpoints, StopAfter(stop_after), CountedLife(), drift=None
+        GivenSteps(steps_of(nano, unscored_from)),
+        reports,
+        versions,
+        checkpoints,
+        StopAfter(stop_after),
+        CountedLife(),
+        drift=None,
     )
     steps = range(stage.first_step, NUM_STEPS)
-    loop = StageLoop(training, config, ports, ranks, steps=steps, peak_learning_rate=1e-2)
+    finish = finish_of(stage, training)
+    loop = StageLoop(training, config, ports, ranks, steps=steps, peak_learning_rate=1e-2, finish=finish)
     return Attempt(stage, policy, snapshots, loop.run())
 
 
@@ -150,6 +171,59 @@ class TestStopped:
         attempt(nano, config, tmp_path / "cut", sink, stop_after=1)
         assert [report.step for report in sink.reports] == [0, 1, 2, lost.step, STOPPED_AFTER]
         assert sink.reports[lost.step] == lost
+
+
+class TestFinish:
+    """Steps from 3 on weigh every token alike, whatever the arm."""
+
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        return tmp_path
+
+    def config(self, nano, folder: Path, *words: str) -> RunConfig:
+        return nano.load(*WORDS, *words).model_copy(update={"storage_root": folder})
+
+    @pytest.mark.parametrize("value_coef", [0.0, 0.5])
+    def test_a_run_stopped_in_its_finish_continues_to_the_same_bits(self, nano, folder, value_coef):
+        """Without a value loss nobody reads the scores of the finish, so its batches have none."""
+        config = self.config(nano, folder, f"train.value_coef={value_coef}")
+        parts = {"finish_step": 3, "unscored_from": None if value_coef else 3}
+        whole, sink = RecordedReports(), RecordedReports()
+        expected = attempt(nano, config, folder / "whole", whole, **parts)
+        attempt(nano, config, folder / "cut", sink, stop_after=STOPPED_AFTER, **parts)
+        second = attempt(nano, config, folder / "cut", sink, **parts)
+        assert (second.stage.first_step, second.ended) == (STOPPED_AFTER, True)
+        assert tensors_sha256(second.policy.state_dict()) == tensors_sha256(expected.policy.state_dict())
+        assert sha256_of_versions(second.snapshots).items() <= sha256_of_versions(expected.snapshots).items()
+        for reports in (whole.reports, sink.reports):
+            assert [IN_FINISH in report.metrics for report in reports] == [False] * 3 + [True] * 4
+            assert all(report.metrics["weight/std"] > 0.05 for report in reports[:3])
+            assert all((r.metrics["weight/mean"], r.metrics["weight/std"]) == (1.0, 0.0) for r in reports[3:])
+            assert all(("loss/value" in report.metrics) == bool(value_coef) for report in reports)
+
+    def test_versions_that_no_step_would_read_are_not_published(self, nano, folder):
+        config = self.config(nano, folder, "train.value_coef=0")
+        found = attempt(nano, config, folder / "run", RecordedReports(), finish_step=5, unscored_from=5)
+        assert [version_of_file(path) for path in found.snapshots.files()][-1] == 2  # step 4 is the last that is scored
+
+    def test_a_run_that_is_all_finish_is_the_uniform_arm(self, nano, folder):
+        finished = self.config(nano, folder, "weighting.type=td", "train.value_coef=0")
+        uniform = self.config(nano, folder, "weighting.type=uniform", "train.value_coef=0")
+        policies = [
+            attempt(nano, finished, folder / "td", RecordedReports(), finish_step=0, unscored_from=0).policy,
+            attempt(nano, uniform, folder / "uniform", RecordedReports()).policy,
+            attempt(nano, finished, folder / "arm", RecordedReports()).policy,
+        ]
+        hashes = [tensors_sha256(policy.state_dict()) for policy in policies]
+        assert hashes[0] == hashes[1] != hashes[2]
+
+    def test_the_pass_that_only_looks_is_left_out(self, nano, folder):
+        config = self.config(nano, folder, "weighting.type=surprisal", "train.value_coef=0")
+        sink = RecordedReports()
+        found = attempt(nano, config, folder / "run", sink, finish_step=0, unscored_from=0)
+        uniform = self.config(nano, folder, "weighting.type=uniform", "train.value_coef=0")
+        expected = attempt(nano, uniform, folder / "uniform", RecordedReports())
+        assert tensors_sha256(found.policy.state_dict()) == tensors_sha256(expected.policy.state_dict())
 
 
 def test_the_log_has_the_step_of_every_event_and_no_line_for_a_step(nano, tmp_path):

@@ -20,6 +20,7 @@ from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, rende
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 from wmtp_ray.run_folder import RunFolder, evaluations_of
+from wmtp_ray.tracking.training_record import condition_of
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
 
@@ -45,7 +46,7 @@ def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
     _require_that_all_counts(request)
     config = _configured(request, now)
     if request.samples is None:
-        plan = plan_evaluation(config, _asked(request))
+        plan = plan_evaluation(config, _asked(request, config))
         policy, home = _policy(request, config)
         (done,) = evaluate_policy(config, plan, policy, _place(request, home), request.out or home)
         return _described(done)
@@ -115,12 +116,17 @@ def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
     return config.model_copy(update={"evaluation": settings.model_copy(update=chosen)})
 
 
-def _asked(request: EvaluationRequest) -> Asked:
+def _asked(request: EvaluationRequest, config: RunConfig) -> Asked:
     """Return the policy to evaluate, without loading or exporting a model."""
     checkpoint = _checkpoint(request)
     is_run = RunFolder(checkpoint).config.is_file()
     is_trained = ModelFolder(checkpoint).training.is_file() or (is_run and _has_policy(RunFolder(checkpoint)))
-    return Asked(CodeTokenizer(_tokenizer(request)), is_trained)
+    if is_run:
+        run = load_resolved(RunFolder(checkpoint).config)
+        condition = run.data.condition if is_trained else condition_of(config, run.model.path)
+    else:
+        condition = condition_of(config, checkpoint)
+    return Asked(CodeTokenizer(_tokenizer(request)), is_trained, condition)
 
 
 def _has_policy(run: RunFolder) -> bool:

@@ -14,8 +14,10 @@ from wmtp_ray.config.load import check_files, earlier_names
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import index_path_of, load_built_index
+from wmtp_ray.data.prompt_label import told_in_training
 from wmtp_ray.data.token_edits import EditDistances
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
+from wmtp_ray.data.told_index import told_index
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
@@ -27,6 +29,7 @@ from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import VersionSchedule, version_schedule
 from wmtp_ray.run_folder import TRAIN_STAGE
+from wmtp_ray.tracking.training_record import condition_of
 from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
@@ -58,22 +61,25 @@ def prepare(config: RunConfig) -> Prepared:
     evaluation = _evaluation_plan(config, tokenizer) if 3 in config.stages else None
     evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
     if config.stages == (3,):
-        return Prepared(None, {}, version_schedule(config), evaluation, "\n\n".join(evaluation_lines))
+        return Prepared(None, {}, version_schedule(config, None), evaluation, "\n\n".join(evaluation_lines))
     data = config.data
     index = _counted_index(config, tokenizer, data.train_file, data.index_file)
     if data.valid_file is not None:
         _counted_index(config, tokenizer, data.valid_file, None)
-    source = _counted_index(config, tokenizer, config.compared_file, None) if config.compared_file else None
-    plans = _plans(config, index, tokenizer)
+    told = told_index(index, told_in_training(config.data.condition), tokenizer)
+    plans = _plans(config, index, told, tokenizer)
     for plan in plans.values():
         check_packing(
-            plan, index, num_ranks=config.train.num_workers, micro_batch_tokens=config.train.micro_batch_tokens
+            plan,
+            told if plan.stage == TRAIN_STAGE else index,
+            num_ranks=config.train.num_workers,
+            micro_batch_tokens=config.train.micro_batch_tokens,
         )
-    schedule = version_schedule(config)
-    compared = _compared_line(config, plans, index, source)
+    schedule = version_schedule(config, plans.get(2))
+    compared = _compared_line(config, plans, told, _compared_index(config, tokenizer))
     bound = schedule.staleness_bound if config.uses_critic else None
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
-    estimate = estimate_run(config, plans, index)
+    estimate = estimate_run(config, plans, told)
     require_fit(estimate)
     left_out = tuple(_left_out_lines(config))
     sections += [*evaluation_lines, *compared, *left_out, *earlier_names(config), render_estimate(estimate)]
@@ -99,7 +105,8 @@ def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, ind
 
 def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationPlan:
     is_trained = 2 in config.stages or config.folder.final.is_dir() or config.folder.checkpoints.is_dir()
-    plan = plan_evaluation(config, Asked(tokenizer, is_trained))
+    condition = config.data.condition if is_trained else condition_of(config, config.model.path)
+    plan = plan_evaluation(config, Asked(tokenizer, is_trained, condition))
     num_horizons, drafts = ModelSpec.read(config.model.path).num_horizons, config.evaluation.draft_horizons
     if plan.datasets and drafts >= num_horizons:
         raise ConfigError(
@@ -159,7 +166,8 @@ def check_weights(directory: Path) -> None:
         ) from error
 
 
-def _plans(config: RunConfig, index: RowIndex, tokenizer: CodeTokenizer) -> dict[int, RunPlan]:
+def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTokenizer) -> dict[int, RunPlan]:
+    """Plan the stages; `told` is the index with the tokens of stage 2's prompts."""
     plans: dict[int, RunPlan] = {}
     if 1 in config.stages:
         plans[1] = plan_critic_stage(
@@ -171,8 +179,16 @@ def _plans(config: RunConfig, index: RowIndex, tokenizer: CodeTokenizer) -> dict
             distances=EditDistances(index, tokenizer) if config.critic.pairs == "edit" else None,
         )
     if 2 in config.stages:
-        plans[2] = plan_training(index, config.data, config.train, config.seed)
+        plans[2] = plan_training(told, config.data, config.train, config.seed)
     return plans
+
+
+def _compared_index(config: RunConfig, tokenizer: CodeTokenizer) -> RowIndex | None:
+    """The rows that stage 2 compares with where they are not data.train_file's, counted as its prompts are."""
+    if config.compared_file is None:
+        return None
+    index = _counted_index(config, tokenizer, config.compared_file, None)
+    return told_index(index, told_in_training(config.data.condition), tokenizer)
 
 
 def _compared_line(config: RunConfig, plans: dict[int, RunPlan], index: RowIndex, source: RowIndex | None) -> list[str]:

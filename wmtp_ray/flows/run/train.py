@@ -251,7 +251,7 @@ class _Run:
             assert config.reference.path is not None
             return ScorePool(
                 self._start("reference", ReferenceScorer, config.reference.path, config),
-                OneVersion(),
+                self._prepared.schedule,
                 SnapshotDirectory(config.run_dir),
             )
         if not config.uses_critic:

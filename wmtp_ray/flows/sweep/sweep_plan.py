@@ -163,7 +163,7 @@ def own_part(whole: Prepared, config: RunConfig) -> Prepared:
     """Return the plans of the stages that a run executes itself, out of the plans of the requested configuration."""
     plans = {stage: plan for stage, plan in whole.plans.items() if stage in config.stages}
     evaluation = whole.evaluation if 3 in config.stages else None
-    return replace(whole, plans=plans, schedule=version_schedule(config), evaluation=evaluation)
+    return replace(whole, plans=plans, schedule=version_schedule(config, plans.get(2)), evaluation=evaluation)
 
 
 def claim_sweep_directory(plan: SweepPlan) -> None:

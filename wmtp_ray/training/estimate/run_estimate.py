@@ -6,7 +6,7 @@ Memory is stage 2's: stage 1 holds the same weights and keeps no more than stage
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +189,12 @@ def _stage_work(
     tokens = count_tokens(index.prompt_tokens_R[rows], index.response_tokens_R[rows], size.num_horizons)
     scorer = _scorer(config) if plan.stage == TRAIN_STAGE else None
     flops = stage_flops(config, size, plan.stage, tokens)
+    weighed = tokens
+    if plan.finish is not None:  # no step of a finish looks at the policy's losses, or asks for scores nobody reads
+        rows = plan.row_ids_P[: plan.step_starts_S[plan.finish.start_step]]
+        weighed = count_tokens(index.prompt_tokens_R[rows], index.response_tokens_R[rows], size.num_horizons)
+        flops = replace(flops, looking=stage_flops(config, size, plan.stage, weighed).looking)
+    scored = tokens if config.reads_values_always else weighed
     hours = None
     if peak is not None:
         hours = flops.executed / (ASSUMED_UTILISATION * peak * config.train.num_workers) / 3600
@@ -197,6 +203,6 @@ def _stage_work(
         num_steps=plan.num_steps,
         tokens=tokens,
         flops=flops,
-        scoring_flops=scorer_flops(scorer.size, tokens, scorer.value) if scorer else 0.0,
+        scoring_flops=scorer_flops(scorer.size, scored, scorer.value) if scorer else 0.0,
         hours=hours,
     )
