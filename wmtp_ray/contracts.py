@@ -127,12 +127,14 @@ class Scores:
     """A model's scores of one micro-batch: a critic sets the values, a reference the losses.
 
     `values_BT[t]` = V(x_0..x_t), the critic's value of the state after token t. `losses_BT[t]` = the reference
-    model's next-token cross-entropy of token t given those before it (0 at a document's first token).
+    model's next-token cross-entropy of token t given those before it (0 at a document's first token), and
+    `incorrect_losses_BT` a second reference's, that of incorrect rows.
     """
 
     version: int
     values_BT: Float32 | None = None
     losses_BT: Float32 | None = None
+    incorrect_losses_BT: Float32 | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ BASE = ["storage_root={root}", "model.path={root}/model", "tokenizer.path={root}
 BASE += ["data.train_file={root}/train.jsonl", "data.max_tokens=256", "train.micro_batch_tokens=512"]
 BASE += ["train.batch_rows=4", "critic_stage.batch_rows=4", "cluster.num_cpus=8"]
 RHO1 = ["recipe=rho1_weighted", "reference.path={root}/model"]
+CONTRAST = ["weighting.type=contrast", "train.value_coef=0", "reference.path={root}/model"]
+SECOND = "reference.incorrect_path={bad}"
 FILE = "data.train_file={bad}"
 PROBLEMS = ["evaluation.files.mine={root}/problems.jsonl", "evaluation.isolation=rlimits"]
 UNIFORM = [f"{FILE}/uniform.jsonl", "data.max_tokens={n}", "train.micro_batch_tokens={n}"]  # every row has n tokens
@@ -108,6 +110,22 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     "broken reference": (
         [*RHO1, "reference.path={bad}/not_json"],
         ["not_json/params.json is not JSON", "published with the weights"],
+    ),
+    "second reference's tokenizer": (
+        [*CONTRAST, f"{SECOND}/torn_weights", "reference.incorrect_tokenizer_path={bad}/other.model"],
+        ["The reference's tokenizer", "other.model", "give a reference", "reference.incorrect_tokenizer_path"],
+    ),
+    "second reference's vocabulary": (
+        [*CONTRAST, "reference.incorrect_path={bad}/other_vocabulary"],
+        ["has 301 tokens", "has 300", "set reference.incorrect_path"],
+    ),
+    "no second reference": (
+        CONTRAST,
+        ["weighting.type=contrast compares", "reference.incorrect_path=None", "give reference.incorrect_path=DIR"],
+    ),
+    "missing second reference": (
+        [*CONTRAST, "reference.incorrect_path={bad}/absent"],
+        ["reference.incorrect_path: ", "absent does not exist", "point reference.incorrect_path"],
     ),
     "no row of the other class": (
         ["stages=[2]", "weighting.type=oracle", f"{FILE}/one_sided.jsonl"],

@@ -34,6 +34,10 @@ T = TypeVar("T")
 CPU = torch.device("cpu")
 LEARNING_RATE = 1e-3
 
+CONTRAST = (
+    "weighting.type=contrast", "train.value_coef=0", "reference.path=plus", "reference.incorrect_path=minus"
+)  # fmt: skip
+
 ARMS = {
     "uniform": ("weighting.type=uniform",),
     "td": ("weighting.type=td",),
@@ -47,6 +51,7 @@ ARMS = {
     "signed": ("weighting.type=signed",),
     "signed_gae": ("weighting.type=signed", "weighting.td_lambda=0.9", "weighting.beta=0.2"),
     "signed_unweighed_terminal": ("weighting.type=signed", "weighting.weigh_terminal=false"),
+    "contrast": CONTRAST,
     "diff": ("weighting.type=diff", "weighting.diff_weight=3"),
     "oracle": ("weighting.type=oracle", "weighting.beta=0.2"),
     "oracle_gae_batch": ("weighting.type=oracle", "weighting.td_lambda=0.9", "weighting.advantage_norm=batch"),
@@ -69,6 +74,11 @@ class Row:
     values_T: npt.NDArray[np.float32]
     reference_losses_T: npt.NDArray[np.float32]
     policy_losses_TH: npt.NDArray[np.float32]
+
+    @property
+    def incorrect_losses_T(self) -> npt.NDArray[np.float32]:
+        """A second reference's: now above, now below those of the first."""
+        return self.reference_losses_T[::-1] * np.float32(1.1)
 
     def __len__(self) -> int:
         return len(self.example.tokens_T)
@@ -181,6 +191,7 @@ class Nano:
             version=0,
             values_BT=np.concatenate([row.values_T for row in rows])[None],
             losses_BT=np.concatenate([row.reference_losses_T for row in rows])[None],
+            incorrect_losses_BT=np.concatenate([row.incorrect_losses_T for row in rows])[None],
         )
         return ScoredBatch(batch, scores, 0, 0.0)
 

@@ -26,7 +26,17 @@ from wmtp_ray.scoring.contract import document_seeds
 from wmtp_ray.scoring.scorers import FORMULAS, build_scorer
 
 RHO1 = ("recipe=rho1_weighted",)
+CONTRAST = (
+    "weighting.type=contrast", "train.value_coef=0", "reference.path=plus", "reference.incorrect_path=minus"
+)  # fmt: skip
 SPLITS = st.tuples(st.permutations(range(8)), st.sets(st.integers(1, 7), max_size=4))
+
+
+def words_of(arm):
+    """What makes an arm the run's own."""
+    if arm.needs_two_references:
+        return CONTRAST
+    return RHO1 if arm.source == "reference" else (f"weighting.type={arm.name}",)
 
 
 def weigh(nano, words, split, ranks=None, *, step=0, scorer=None):
@@ -589,6 +599,37 @@ class TestDiff:
         assert set(by_name(nano, [[row]], weigh(nano, ("weighting.type=diff",), [[row]])).values()) == {1.0}
 
 
+class TestContrast:
+    """Rule: `contrast` is clip(exp((log p_plus - log p_minus) / beta)) of the target, at every horizon the same."""
+
+    def test_two_tokens_by_hand(self, nano):
+        """p_plus .5 and .25, p_minus .25 and .5: log ratios ln 2 and -ln 2; with beta .5 the weights are 4 and 1/4."""
+        row = replace_values(nano.rows(8)[0], prompt_tokens=1, values=[0.0] * 3, correct=True)
+        micro = nano.micro_batch([row])
+        plus_BT = -torch.tensor([[0.9, 0.5, 0.25]]).log()
+        minus_BT = -torch.tensor([[0.1, 0.25, 0.5]]).log()
+        micro = replace(micro, reference_losses_BT=plus_BT, incorrect_losses_BT=minus_BT)
+        scorer = build_scorer(nano.load(*CONTRAST, "weighting.beta=0.5"), nano.num_horizons)
+        result = scorer.weigh([micro], OneRank())
+        i = row.example.row_id
+        assert by_name(nano, [[row]], result) == pytest.approx({(i, 1, 1): 4.0, (i, 2, 1): 0.25, (i, 2, 2): 0.25})
+        assert result.denominators_H.tolist() == [2.0, 1.0, 0.0]
+        assert result.metrics["advantage/mean"] == pytest.approx(0.0, abs=1e-6)
+
+    def test_a_loop_over_both_references_gives_the_weights(self, nano):
+        rows, words = nano.rows(8), (*CONTRAST, "weighting.beta=2")
+        config = nano.load(*words).weighting
+        named = by_name(nano, [rows[:3], rows[3:]], weigh(nano, words, [rows[:3], rows[3:]]))
+        expected = naive_weights(
+            nano,
+            rows,
+            lambda row, t, k: float(row.incorrect_losses_T[t + k]) - float(row.reference_losses_T[t + k]),
+            config,
+        )
+        assert named == pytest.approx(expected, rel=1e-5)
+        assert min(named.values()) < 1 < max(named.values())
+
+
 class TestDft:
     """Rule: `dft` weighs a pair with the policy's own probability of its target, over all pairs."""
 
@@ -676,12 +717,13 @@ class TestSources:
 
     @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
     def test_an_arm_weighs_with_the_scores_of_its_row_alone(self, nano, arm):
-        words = RHO1 if arm.source == "reference" else (f"weighting.type={arm.name}",)
+        words = words_of(arm)
         micro = nano.micro_batch(nano.rows(6), with_policy_losses=True)
         given = replace(
             micro,
             values_BT=micro.values_BT if arm.source == "critic" else None,
             reference_losses_BT=micro.reference_losses_BT if arm.source == "reference" else None,
+            incorrect_losses_BT=micro.incorrect_losses_BT if arm.needs_two_references else None,
             policy_losses_BTH=micro.policy_losses_BTH if arm.needs_policy_losses else None,
             edits=micro.edits if arm.needs_edits else None,
         )
@@ -692,6 +734,7 @@ class TestSources:
             ("values_BT", arm.source == "critic"),
             ("reference_losses_BT", arm.source == "reference"),
             ("policy_losses_BTH", arm.needs_policy_losses),
+            ("incorrect_losses_BT", arm.needs_two_references),
             ("edits", arm.needs_edits),
         ):
             if is_read:
@@ -700,7 +743,7 @@ class TestSources:
 
     @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
     def test_beta_sharpens_the_arms_whose_row_says_so(self, nano, arm):
-        words = RHO1 if arm.source == "reference" else (f"weighting.type={arm.name}",)
+        words = words_of(arm)
         rows = nano.rows(8)
         stds = [weigh(nano, (*words, f"weighting.beta={b}"), [rows]).metrics["weight/std"] for b in (0.5, 2.0)]
         assert (stds[0] != stds[1]) == (arm.shape == "beta")

@@ -24,7 +24,7 @@ class WeightingArm:
     pass without gradient a step. `needs_edits`: it asks what sets a row apart from the nearest of the other class of
     its problem, which is found as rows are read. `shape` says what sharpens its weights: nothing, `weighting.beta` with
     its clips, the keys of `rho1`, `weighting.drop_below`, or `weighting.diff_weight`; a probability is what it is, and
-    a mask 0 or 1. `has_horizon_reading`:
+    a mask 0 or 1. `needs_two_references`: one of correct and one of incorrect rows. `has_horizon_reading`:
     `weighting.terminal=horizon` is defined for it. `pushes_down`: it may give a token a negative weight, which makes
     the token less likely. A report leaves out the `usual_rows`, and calls the arm by the `recipe` that is named after
     it.
@@ -35,6 +35,7 @@ class WeightingArm:
     source: ScoreSource
     needs_policy_losses: bool = False
     needs_edits: bool = False
+    needs_two_references: bool = False
     shape: Shape
     has_horizon_reading: bool = False
     pushes_down: bool = False
@@ -45,7 +46,8 @@ class WeightingArm:
     @property
     def reads(self) -> str:
         """Describe the source of its scores."""
-        read = [] if self.source == "none" else [f"the {self.source}"]
+        source = "two references" if self.needs_two_references else f"the {self.source}"
+        read = [] if self.source == "none" else [source]
         read += ["the policy's own losses"] if self.needs_policy_losses else []
         read += ["the nearest row of the other class"] if self.needs_edits else []
         return " and ".join(read) or "none"
@@ -113,6 +115,15 @@ _ROWS = (
         shape="probability",
         usual_rows="correct_only",
         weight="the policy's own probability of the token, at each horizon its own",
+    ),
+    WeightingArm(
+        name="contrast",
+        role="rival",
+        source="reference",
+        needs_two_references=True,
+        shape="beta",
+        usual_rows="mixed",
+        weight="from how much likelier a reference of correct rows finds the token than one of incorrect rows",
     ),
     WeightingArm(
         name="diff",

@@ -7,6 +7,7 @@ nor ray.
 
 import functools
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -77,10 +78,25 @@ class Rho1Config(Section):
 
 
 class ReferenceConfig(Section):
-    """The reference model of rho1; its tokenizer must be the policy's."""
+    """The reference models; their tokenizers must be the policy's."""
 
     path: Path | None = setting(PLAN | STAGE_2, "Directory in Meta's layout; None where no arm needs a reference.")
     tokenizer_path: Path | None = setting(PLAN | STAGE_2, "Its tokenizer.model; None: the policy's own file.")
+    incorrect_path: Path | None = setting(
+        PLAN | STAGE_2, "Type contrast: a second reference, of incorrect rows where `path` is of correct ones."
+    )
+    incorrect_tokenizer_path: Path | None = setting(
+        PLAN | STAGE_2, "The second reference's tokenizer.model; None: the policy's own file."
+    )
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """A reference that a run reads; its settings are `<prefix>path` and `<prefix>tokenizer_path`."""
+
+    prefix: str
+    path: Path
+    tokenizer_path: Path | None
 
 
 class LossConfig(Section):
@@ -219,6 +235,17 @@ class RunConfig(Section):
         return self.weighting.arm.source == "reference"
 
     @property
+    def references(self) -> tuple[ReferenceModel, ...]:
+        """The references that stage 2 reads, that of correct rows first."""
+        of, arm = self.reference, self.weighting.arm
+        found: list[ReferenceModel] = []
+        if self.needs_reference and of.path is not None:
+            found.append(ReferenceModel("reference.", of.path, of.tokenizer_path))
+        if arm.needs_two_references and of.incorrect_path is not None:
+            found.append(ReferenceModel("reference.incorrect_", of.incorrect_path, of.incorrect_tokenizer_path))
+        return tuple(found)
+
+    @property
     def compared_file(self) -> Path | None:
         """The rows that stage 2 compares with, where it does so and they are not those of data.train_file."""
         return self.weighting.compared_file if self.compares_rows else None
@@ -253,6 +280,12 @@ class RunConfig(Section):
             )
         if self.needs_reference and self.reference.path is None:
             raise ValueError(f"weighting.type={self.weighting.type} needs a reference model; give reference.path=DIR")
+        if self.weighting.arm.needs_two_references and self.reference.incorrect_path in (None, self.reference.path):
+            raise ValueError(
+                f"weighting.type={self.weighting.type} compares reference.path={self.reference.path} with a second "
+                f"reference, found reference.incorrect_path={self.reference.incorrect_path}; give "
+                "reference.incorrect_path=DIR, another model, fine-tuned on incorrect rows"
+            )
         has_critic = self.critic.path is not None or 1 in self.stages
         if self.critic.source == "frozen" and not has_critic and self.uses_critic:
             raise ValueError(

@@ -73,6 +73,14 @@ def oracle_advantage(view: TokenView) -> Tensor:
     return _summed_ahead(torch.where(edits.is_first_BT, jumps_BT, torch.zeros_like(jumps_BT)), view)
 
 
+def reference_log_ratio(view: TokenView) -> Tensor:
+    """log p_plus - log p_minus of each supervised token, by the references of correct and of incorrect rows: [B, T]."""
+    plus_BT, minus_BT = view.micro_batch.reference_losses_BT, view.micro_batch.incorrect_losses_BT
+    assert plus_BT is not None, "a contrast needs the losses of the reference of correct rows"
+    assert minus_BT is not None, "a contrast needs the losses of the reference of incorrect rows"
+    return torch.where(view.supervised_BT, minus_BT - plus_BT, torch.zeros_like(plus_BT))
+
+
 def edit_marks(view: TokenView) -> Tensor:
     """1 at a correct row's tokens that differ from the nearest incorrect row, -1 the other way round, else 0: [B, T].
 

@@ -52,6 +52,7 @@ class MicroBatch:
     seeds_M: Tensor
     values_BT: Tensor | None = None
     reference_losses_BT: Tensor | None = None
+    incorrect_losses_BT: Tensor | None = None
     policy_losses_BTH: Tensor | None = None
     edits: EditTensors | None = None
 
@@ -112,6 +113,7 @@ def to_micro_batch(scored: ScoredBatch, step: int, seed: int, device: torch.devi
         seeds_M=torch.from_numpy(document_seeds(seed, step, scored.batch.row_ids_M)),
         values_BT=_on_device(scores.values_BT if scores else None, device),
         reference_losses_BT=_on_device(scores.losses_BT if scores else None, device),
+        incorrect_losses_BT=_on_device(scores.incorrect_losses_BT if scores else None, device),
         edits=None if scored.batch.edits is None else EditTensors.from_edits(scored.batch.edits, device),
     )
 

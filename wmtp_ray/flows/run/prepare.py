@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from wmtp_ray.config.load import check_files, earlier_names
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema import ReferenceModel, RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import index_path_of, load_built_index
 from wmtp_ray.data.prompt_label import told_in_training
@@ -134,9 +134,8 @@ def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:
             f"{config.model.path} only {model.vocab_size}: set tokenizer.path to the tokenizer the model was made for"
         )
     check_weights(config.model.path)
-    if config.needs_reference:
-        assert config.reference.path is not None
-        _check_reference(config, config.reference.path, model)
+    for reference in config.references:
+        _check_reference(config, reference, model)
 
 
 def _model_with_trunk(directory: Path) -> ModelSpec:
@@ -218,20 +217,21 @@ def _left_out_lines(config: RunConfig) -> list[str]:
     ]
 
 
-def _check_reference(config: RunConfig, directory: Path, ours: ModelSpec) -> None:
-    """Require that reference and policy cut text into the same tokens: excess losses compare token by token."""
-    their_tokenizer = config.reference.tokenizer_path or config.tokenizer.path
+def _check_reference(config: RunConfig, reference: ReferenceModel, ours: ModelSpec) -> None:
+    """Require that reference and policy cut text into the same tokens: losses are compared token by token."""
+    their_tokenizer = reference.tokenizer_path or config.tokenizer.path
     our_hash, their_hash = tokenizer_hash(config.tokenizer.path), tokenizer_hash(their_tokenizer)
     if our_hash != their_hash:
         raise ConfigError(
             f"The reference's tokenizer {their_tokenizer} (SHA-256 {their_hash[:12]}) is another than the policy's "
-            f"{config.tokenizer.path} (SHA-256 {our_hash[:12]}). Rho-1 compares losses token by token: give a "
-            "reference that was trained with the policy's tokenizer, as reference.path and reference.tokenizer_path"
+            f"{config.tokenizer.path} (SHA-256 {our_hash[:12]}). weighting.type={config.weighting.type} compares "
+            "losses token by token: give a reference that was trained with the policy's tokenizer, as "
+            f"{reference.prefix}path and {reference.prefix}tokenizer_path"
         )
-    theirs = _model_with_trunk(directory)
+    theirs = _model_with_trunk(reference.path)
     if theirs.vocab_size != ours.vocab_size:
         raise ConfigError(
-            f"The reference in {directory} has {theirs.vocab_size} tokens, the policy in {config.model.path} has "
-            f"{ours.vocab_size}, expected one vocabulary: set reference.path to a model of the policy's family"
+            f"The reference in {reference.path} has {theirs.vocab_size} tokens, the policy in {config.model.path} has "
+            f"{ours.vocab_size}, expected one vocabulary: set {reference.prefix}path to a model of the policy's family"
         )
-    check_weights(directory)
+    check_weights(reference.path)
