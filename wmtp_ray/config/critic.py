@@ -83,4 +83,10 @@ class CriticStageConfig(Section):
     max_steps: Count | None = setting(PLAN | STAGE_1, "Upper bound of optimizer steps.")
     batch_rows: Count = setting(PLAN | STAGE_1, "Rows of an optimizer step, all ranks together.")
     learning_rate: Positive = setting(STAGE_1, "Peak learning rate.")
+    eval_every: Annotated[int, Field(ge=0)] = setting(
+        PLAN | STAGE_1, "Steps between two readings of the loss on held-out rows, whose best version is kept; 0: none."
+    )
+    patience: Count | None = setting(
+        STAGE_1, "Readings in a row that are no better than the best, after which the stage ends; None: it never does."
+    )
     sampling: Stage1Sampling
