@@ -32,7 +32,9 @@ class CriticConfig(Section):
     path: Path | None = setting(
         PLAN | TRAINING, "Bundle of `source: frozen`; also where stage 1 starts from, if given."
     )
-    head: Literal["linear", "mlp"] = setting(PLAN | TRAINING, "Value head.")
+    head: Literal["linear", "mlp", "attention"] = setting(
+        PLAN | TRAINING, "Value head, of the state alone; attention: an mlp that also reads the states before it."
+    )
     value_layer: Annotated[float, Field(gt=0.0, le=1.0)] = setting(
         PLAN | TRAINING, "Depth read, as a fraction of the trunk."
     )

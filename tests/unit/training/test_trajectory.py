@@ -54,6 +54,7 @@ ARMS = {
     "uniform": (2, ("weighting.type=uniform", "train.value_coef=0")),
     "rho1_topk": (2, ("recipe=rho1_weighted",)),
     "surprisal_head": (2, ("critic.features=surprisal", "critic.head=mlp", "critic.value_layer=0.5")),
+    "attention_head": (2, ("critic.head=attention", "critic.value_layer=0.5")),
     "critic": (1, ("critic.objective=pairwise", "critic_stage.eval_every=1")),
     "critic_trunk": (1, ("critic.train_trunk=true", "critic.source=frozen", "critic_stage.eval_every=1")),
 }
