@@ -15,7 +15,9 @@ from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch, Scores, StepReport, TokenBatch
 from wmtp_ray.data.collate import collate
+from wmtp_ray.data.prompt_label import told_in_training
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.data.told_index import told_index
 from wmtp_ray.evaluation.decoding import DecodingRequest, DecodingSettings, decode, request_seed
 from wmtp_ray.evaluation.evaluation_plan import PlannedDataset
 from wmtp_ray.evaluation.judge import Judge
@@ -65,7 +67,16 @@ def train(config: RunConfig, stage: int) -> Trained:
     torch.manual_seed(config.seed)
     recipe = critic_stage(config) if stage == CRITIC_STAGE else policy_stage(config)
     rank = RankStage(
-        config, recipe, directory, OneRank(), torch.device("cpu"), plan.num_steps, plan.digest, None, first_step=0
+        config,
+        recipe,
+        directory,
+        OneRank(),
+        torch.device("cpu"),
+        plan.num_steps,
+        plan.digest,
+        checkpoint=None,
+        first_step=0,
+        finish_step=None if plan.finish is None else plan.finish.start_step,
     )
     sink = _ReportList()
     batches = _Batches(config, prepared, plan, _critic(config) if stage == TRAIN_STAGE else None)
@@ -136,11 +147,12 @@ class _Batches:
 
     def __init__(self, config: RunConfig, prepared: Prepared, plan: RunPlan, critic: ValueModel | None) -> None:
         assert prepared.index is not None, "a run that trains has rows"
-        self._index, self._critic = prepared.index, critic
-        self._tokenizer = CodeTokenizer(config.tokenizer.path)
+        self._critic, self._tokenizer = critic, CodeTokenizer(config.tokenizer.path)
+        self._told = told_in_training(config.data.condition) if plan.stage == TRAIN_STAGE else "nothing"
+        self._index = told_index(prepared.index, self._told, self._tokenizer)
         planned = rank_batches(
             plan,
-            prepared.index,
+            self._index,
             rank=0,
             num_ranks=1,
             start_step=0,
@@ -163,6 +175,7 @@ class _Batches:
             rows.tolist(),
             self._tokenizer,
             is_correct_N=index.is_correct_R[rows].tolist(),
+            told=self._told,
         )
         return collate(examples, step=planned.step, micro_step=planned.micro_step)
 

@@ -1,0 +1,316 @@
+"""Where weighting wins: the same nano model trained by every arm in regimes of few correct programs.
+
+    python bench/evidence.py ceiling --regime 8 16 --seeds 0 1 2 --out ceiling.jsonl
+    python bench/evidence.py critics --regime 16 --seeds 0 1 --out critics.jsonl
+    python bench/evidence.py arms --regime 16 --seeds 0 1 2 3 4 --out arms.jsonl
+    python bench/evidence.py table arms.jsonl
+
+In regime R one problem in R has correct rows, all have incorrect ones (`ListTasks.correct_problems_frac`). For each
+seed a base is trained on the regime's correct rows; every arm takes the same number of steps from there. One JSON line
+an arm and seed is appended to --out as soon as it is known, and what is there already is not done again; what arms
+share (data, base, critic) lies in FILE.work and is reused. No Ray: `evidence_runs.py`. An arm costs about a CPU-minute.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from evidence_runs import Trained, evaluate, train
+from evidence_tables import tables_of
+
+from wmtp_ray.artifacts.micro import make_micro_model
+from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
+from wmtp_ray.config import arms
+from wmtp_ray.config.load import Arguments, load_config
+from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, write_list_tasks
+from wmtp_ray.flows.quickstart import NANO, VOCAB_SIZE
+from wmtp_ray.model_folder import ModelFolder
+
+NOW = datetime(2026, 1, 1)
+BASE_STEPS, ARM_STEPS, CRITIC_STEPS = 300, 200, 240
+NEXT_TOKEN_FIRST = (1.0, 0.05, 0.05, 0.05)  # so short a training spends its steps best on the next token
+
+# The critic that the evidence recommends: a trunk of its own, V as a probability, pairs one edit apart.
+SEEING = (
+    "critic.source=frozen",
+    "critic.train_trunk=true",
+    "critic.value_error=bce",
+    "critic.pairs=edit",
+    "critic.head=mlp",
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train from the base; `source` says whose scores it needs."""
+
+    words: tuple[str, ...]
+    source: str = "none"
+
+
+def weighted(name: str) -> Arm:
+    """An arm of the table, on its usual rows."""
+    arm = arms.ARMS[name]
+    return Arm((f"weighting.type={name}", f"data.policy_rows={arm.usual_rows}"), arm.source)
+
+
+def then_correct(arm: Arm) -> Arm:
+    """The same, with the second half of its steps on correct rows with equal weights."""
+    return replace(arm, words=(*arm.words, "train.finish_correct_frac=0.5"))
+
+
+METHOD, BASELINE, SHUFFLED = arms.METHOD.name, arms.BASELINE.name, arms.arms_of("placement")[0].name
+PLAIN, WITH_CRITIC = str(arms.BASELINE.recipe), str(arms.METHOD.recipe)
+CORRECT, MIXED = Arm(()), Arm(("data.policy_rows=mixed",))
+ARMS: dict[str, Arm] = {
+    "correct": CORRECT,
+    "mixed": MIXED,
+    **{name: weighted(name) for name, arm in arms.ARMS.items() if arm.source != "reference" and name != BASELINE},
+    "conditioned": replace(MIXED, words=(*MIXED.words, "data.condition=label")),
+    "mixed_then_correct": then_correct(MIXED),
+    f"{METHOD}_then_correct": then_correct(weighted(METHOD)),
+    f"{SHUFFLED}_then_correct": then_correct(weighted(SHUFFLED)),
+}
+CEILING = ("correct", "mixed", *(name for name, arm in ARMS.items() if arm.source == "pairs"))
+
+AS_SHIPPED = ("critic.train_trunk=false", "critic.value_error=squared", "critic.pairs=length")
+# Each row of the ladder changes what its words say of the one before it in the table.
+CRITICS: dict[str, tuple[str, ...]] = {
+    "frozen, linear": (*SEEING, *AS_SHIPPED, "critic.head=linear"),
+    "frozen, mlp": (*SEEING, *AS_SHIPPED),
+    "own trunk": (*SEEING, "critic.value_error=squared", "critic.pairs=length"),
+    "own trunk, bce": (*SEEING, "critic.pairs=length"),
+    "own trunk, bce, edit pairs": SEEING,
+    "the same, categorical": (*SEEING, "critic.value_error=categorical"),
+}
+HEALTH = {
+    "auc_end": "auc_100",
+    "pair_accuracy": "pair_accuracy",
+    "min_v_pair_accuracy": "minimal_pair_accuracy_min",
+    "first_difference": "minimal_first_difference_drops",
+    "drop_at_edit_auc": "minimal_drop_at_edit_auc",
+    "top1_in_edit": "minimal_largest_drop_in_edit",
+    "explained_variance": "explained_variance",
+}
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One line of an experiment. Verdicts by problem: 0 or 1 greedy, how many of `samples` at temperature 1."""
+
+    experiment: str
+    arm: str
+    regime: int
+    seed: int
+    horizons: int
+    base_steps: int
+    steps: int
+    greedy: float
+    pass1_t1: float
+    samples: int
+    cpu_s: float
+    greedy_by_problem: dict[str, int]
+    passed_by_problem: dict[str, int]
+
+
+@dataclass(frozen=True)
+class CriticResult:
+    """One line of the ladder of critics."""
+
+    experiment: str
+    arm: str
+    regime: int
+    seed: int
+    horizons: int
+    steps: int
+    cpu_s: float
+    health: dict[str, float]
+    gate_failures: list[str]
+
+
+@dataclass(frozen=True)
+class World:
+    """A regime and a seed: its data, its base and its critics, made once and kept under `root`."""
+
+    root: Path
+    regime: int
+    seed: int
+    horizons: int
+    samples: int
+
+    @property
+    def storage(self) -> Path:
+        return self.root / f"regime{self.regime}-h{self.horizons}"
+
+    def config(self, name: str, recipe: str, *words: str) -> RunConfig:
+        """A run of this seed, with what all of them share."""
+        seeds = (f"{key}={self.seed}" for key in ("seed", "train.sampling.seed", "critic_stage.sampling.seed"))
+        coefs = list(NEXT_TOKEN_FIRST[: self.horizons])
+        shared = (
+            f"storage_root={self.storage}",
+            f"loss.horizon_coefs={coefs}",
+            f"evaluation.draft_horizons={self.horizons - 1}",
+            "train.sampling.curriculum_learning=false",
+            "train.epochs=1000",
+            "train.checkpoint_every=100000",
+            "critic_stage.epochs=1000",
+            f"critic_stage.max_steps={CRITIC_STEPS}",
+            "critic.drift_every=0",
+            "train.value_coef=0",
+        )
+        run_name = f"{name}-s{self.seed}"
+        arguments = Arguments(recipe, "quickstart", run_name, overrides=(*shared, *seeds, *words))
+        return load_config(arguments, now=NOW)
+
+    def base(self) -> Trained:
+        """The policy that every arm starts from: ordinary training on the regime's correct rows."""
+        self._write_inputs()
+        return train(self.config("base", PLAIN, "stages=[0,2,3]", f"train.max_steps={BASE_STEPS}"), 2)
+
+    def critic(self, name: str, words: Sequence[str]) -> Trained:
+        """A critic on top of the base."""
+        slug = name.replace(", ", "-").replace(" ", "_")
+        return train(self.config(f"critic-{slug}", WITH_CRITIC, *words, f"model.path={self.base().directory}"), 1)
+
+    def arm(self, name: str) -> tuple[RunConfig, Trained]:
+        """An arm, trained from the base."""
+        arm = ARMS[name]
+        words = [f"model.path={self.base().directory}", f"train.max_steps={ARM_STEPS}", "train.learning_rate=2.0e-3"]
+        if arm.source == "critic":
+            words += [*SEEING, f"critic.path={self.critic('seeing', SEEING).directory}"]
+        config = self.config(name, PLAIN, *words, *arm.words, "stages=[0,2,3]")
+        return config, train(config, 2)
+
+    def _write_inputs(self) -> None:
+        model = self.storage / "models_v2" / "nano_mtp"
+        if ModelFolder(model).tokenizer.model.exists():
+            return
+        data = self.storage / "datasets_local_small" / "list_tasks"
+        files = write_list_tasks(data, replace(QUICKSTART_TASKS, correct_problems_frac=1 / self.regime))
+        shape = replace(NANO, n_layers=NANO.num_trunk_blocks + self.horizons, n_future_tokens=self.horizons)
+        make_micro_model(model, shape, seed=self.seed)
+        train_on_rows(files.train, ModelFolder(model).tokenizer.model, VOCAB_SIZE)
+
+
+def measured_arm(world: World, experiment: str, name: str) -> ArmResult:
+    """Train an arm, then let it write programs for the held-out problems."""
+    config, trained = world.arm(name)
+    greedy = evaluate(config, trained.directory, num_samples=1, temperature=0.0)
+    drawn = evaluate(config, trained.directory, num_samples=world.samples, temperature=1.0)
+    return ArmResult(
+        experiment,
+        name,
+        world.regime,
+        world.seed,
+        world.horizons,
+        BASE_STEPS,
+        trained.steps,
+        greedy=statistics.fmean(each[0] for each in greedy.values()),
+        pass1_t1=statistics.fmean(statistics.fmean(each) for each in drawn.values()),
+        samples=world.samples,
+        cpu_s=round(trained.cpu_s, 1),
+        greedy_by_problem={problem: int(each[0]) for problem, each in greedy.items()},
+        passed_by_problem={problem: sum(each) for problem, each in drawn.items()},
+    )
+
+
+def measured_critic(world: World, experiment: str, name: str) -> CriticResult:
+    """Train a critic and measure it on held-out problems."""
+    trained = world.critic(name, CRITICS[name])
+    assert trained.health is not None, "stage 1 measures the critic"
+    metrics = trained.health.metrics
+    health = {
+        key: round(metrics[f"critic/{metric}"], 4) for key, metric in HEALTH.items() if f"critic/{metric}" in metrics
+    }
+    return CriticResult(
+        experiment,
+        name,
+        world.regime,
+        world.seed,
+        world.horizons,
+        trained.steps,
+        round(trained.cpu_s, 1),
+        health,
+        trained.health.failures,
+    )
+
+
+def worlds(asked: argparse.Namespace) -> Iterator[World]:
+    """Every regime and seed that is asked for, seed by seed."""
+    work = asked.out.with_name(f"{asked.out.name}.work")
+    for seed in asked.seeds:
+        for regime in asked.regime:
+            yield World(work.absolute(), regime, seed, asked.horizons, asked.samples)
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Append a line for everything that is asked for and not there yet."""
+    measure: Callable[[World, str, str], ArmResult | CriticResult] = measured_arm
+    names: Sequence[str] = asked.arms or (CEILING if asked.experiment == "ceiling" else tuple(ARMS))
+    if asked.experiment == "critics":
+        measure, names = measured_critic, asked.arms or tuple(CRITICS)
+    known = CRITICS if asked.experiment == "critics" else ARMS
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"no such arm: {', '.join(unknown)}; expected one of {', '.join(known)}")
+    done = {place_of(line) for line in lines_of(asked.out)}
+    for world in worlds(asked):
+        for name in names:
+            place = (asked.experiment, name, world.regime, world.seed, world.horizons)
+            if place in done:
+                continue
+            result = measure(world, asked.experiment, name)
+            with asked.out.open("ab") as file:
+                file.write(orjson.dumps(asdict(result)) + b"\n")
+            print(summary_of(result), flush=True)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The lines that a file of results holds."""
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def place_of(line: dict[str, Any]) -> tuple[Any, ...]:
+    """What a line is the result of."""
+    return tuple(line[key] for key in ("experiment", "arm", "regime", "seed", "horizons"))
+
+
+def summary_of(result: ArmResult | CriticResult) -> str:
+    """One line for the console."""
+    head = f"regime {result.regime} seed {result.seed} {result.arm:24}"
+    if isinstance(result, ArmResult):
+        return f"{head} greedy {result.greedy:.3f}  T = 1 {result.pass1_t1:.3f}  {result.cpu_s:.0f} CPU-s"
+    return f"{head} {result.cpu_s:.0f} CPU-s  " + "  ".join(
+        f"{key} {value:.3f}" for key, value in result.health.items()
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="experiment", required=True)
+    for name in ("ceiling", "critics", "arms"):
+        verb = verbs.add_parser(name)
+        verb.add_argument("--regime", type=int, nargs="+", default=[16], help="one problem in R has correct rows (16)")
+        verb.add_argument("--arms", nargs="+", help="of the experiment; all of them unless given")
+        verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+        verb.add_argument("--horizons", type=int, default=4, choices=range(1, 5))
+        verb.add_argument("--samples", type=int, default=4, help="programs of a problem at temperature 1 (4)")
+        verb.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
+    verbs.add_parser("table").add_argument("files", type=Path, nargs="+")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.experiment == "table":
+        print(tables_of([line for file in asked.files for line in lines_of(file)]))
+    else:
+        run(asked)
+
+
+if __name__ == "__main__":
+    main()

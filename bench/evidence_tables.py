@@ -1,0 +1,98 @@
+"""Tables of the evidence, in Markdown: means over seeds, and differences in pairs with 95 % intervals."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from wmtp_ray.config import arms
+
+Line = dict[str, Any]
+_RESAMPLES = 10_000
+METHOD, SHUFFLED = arms.METHOD.name, arms.arms_of("placement")[0].name
+
+
+def tables_of(lines: Sequence[Line]) -> str:
+    """Every experiment's table, one below the other."""
+    order = sorted(lines, key=lambda line: (line["experiment"], line["horizons"], line["regime"]))
+    parts = []
+    for (experiment, horizons, regime), group in groupby(
+        order, key=lambda line: (line["experiment"], line["horizons"], line["regime"])
+    ):
+        found = list(group)
+        title = f"**{experiment}, one problem in {regime} has correct rows, H = {horizons}**"
+        parts.append(f"{title}\n\n{_critics(found) if experiment == 'critics' else _arms(found)}")
+    return "\n\n".join(parts)
+
+
+def _arms(lines: Sequence[Line]) -> str:
+    """Greedy and temperature 1 by arm, then the method's and the ceiling's differences."""
+    by_arm = _by_arm(lines)
+    rows = ["| arm | seeds | greedy | T = 1 | CPU-s |", "|---|---|---|---|---|"]
+    for name, of_arm in by_arm.items():
+        means = [_mean(of_arm.values(), key) for key in ("greedy", "pass1_t1", "cpu_s")]
+        rows.append(f"| {name} | {len(of_arm)} | {means[0]:.3f} | {means[1]:.3f} | {means[2]:.0f} |")
+    return "\n".join([*rows, "", *_differences(by_arm)])
+
+
+def _differences(by_arm: dict[str, dict[int, Line]]) -> list[str]:
+    """Each arm minus training on correct rows, and minus the shuffled control, in pairs over seeds and problems."""
+    rows = ["| difference | seeds | greedy | T = 1 |", "|---|---|---|---|"]
+    for other in ("correct", SHUFFLED):
+        for name in by_arm:
+            if name in (other, "correct") or other not in by_arm:
+                continue
+            seeds = sorted(by_arm[name].keys() & by_arm[other].keys())
+            cells = [
+                _difference([by_arm[name][s] for s in seeds], [by_arm[other][s] for s in seeds], k) for k in _RATES
+            ]
+            rows.append(f"| {name} minus {other} | {len(seeds)} | {cells[0]} | {cells[1]} |")
+    return rows
+
+
+_RATES = ("greedy_by_problem", "passed_by_problem")
+
+
+def _difference(mine: Sequence[Line], theirs: Sequence[Line], key: str) -> str:
+    """Mean difference with a bootstrap over seeds and, within a seed, problems; p by Wilcoxon over problems."""
+    differences_SP = np.array([_rates(a, key) - _rates(b, key) for a, b in zip(mine, theirs, strict=True)])
+    rng = np.random.default_rng(0)
+    num_seeds, num_problems = differences_SP.shape
+    seeds = rng.integers(num_seeds, size=(_RESAMPLES, num_seeds))
+    problems = rng.integers(num_problems, size=(_RESAMPLES, num_problems))
+    weights_RP = np.stack([np.bincount(each, minlength=num_problems) for each in problems]) / num_problems
+    means_R = np.array([(differences_SP[s] @ w).mean() for s, w in zip(seeds, weights_RP, strict=True)])
+    low, high = np.quantile(means_R, [0.025, 0.975])
+    mean_P = differences_SP.mean(axis=0)
+    p = wilcoxon(mean_P).pvalue if mean_P.any() else 1.0
+    return f"{differences_SP.mean():+.3f} [{low:+.3f}, {high:+.3f}], p {p:.2g}"
+
+
+def _rates(line: Line, key: str) -> np.ndarray:
+    """Share of a problem's programs that pass, problems in the order of their names."""
+    samples = 1 if key == "greedy_by_problem" else line["samples"]
+    return np.array([line[key][problem] for problem in sorted(line[key])]) / samples
+
+
+def _critics(lines: Sequence[Line]) -> str:
+    by_arm = _by_arm(lines)
+    names = list(dict.fromkeys(key for line in lines for key in line["health"]))
+    rows = [f"| critic | seeds | CPU-s | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
+    for name, of_arm in by_arm.items():
+        cells = [f"{np.mean([line['health'][key] for line in of_arm.values()]):.3f}" for key in names]
+        rows.append(f"| {name} | {len(of_arm)} | {_mean(of_arm.values(), 'cpu_s'):.0f} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _by_arm(lines: Sequence[Line]) -> dict[str, dict[int, Line]]:
+    found: dict[str, dict[int, Line]] = defaultdict(dict)
+    for line in lines:
+        found[line["arm"]][line["seed"]] = line
+    return dict(found)
+
+
+def _mean(lines: Iterable[Line], key: str) -> float:
+    return float(np.mean([line[key] for line in lines]))
