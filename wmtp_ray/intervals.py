@@ -12,6 +12,8 @@ bootstrap alone calls 0 of 3 problems certain, [0, 0].
     difference  of problems that are solved or not (or that all differ by the same): Tango 1998 for paired proportions.
                 No change in 3 problems -> [-0.56, 0.56]; of rates: Student's for pairs
 
+A statistic that is no mean over problems (a rank correlation) has the percentile bootstrap over problems alone.
+
 Over SEEDS: Student's, mean -+ t(0.975, n - 1) s / sqrt(n). One seed has no interval.
 
 The resamples are drawn from one fixed seed: equal values in equal order give equal bounds in every process.
@@ -29,6 +31,7 @@ import numpy.typing as npt
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 10_000
+NUM_RESAMPLES_OF_STATISTICS = 2_000  # each is computed in Python
 RULE = "95 % over problems, at each end the wider of a bootstrap and Wilson's (differences: Tango's or Student's)"
 _SEED = 0
 _RESAMPLES_AT_ONCE = 250  # bounds the memory of a bootstrap over thousands of problems
@@ -36,12 +39,13 @@ _BISECTIONS = 60
 _Z = NormalDist().inv_cdf((1.0 + CONFIDENCE) / 2.0)
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `count` values with its 95 % interval; no bounds where one value alone cannot give them."""
+    """A mean, or another statistic, over `count` values with its 95 % interval; no bounds where one value has none."""
 
     value: float
     low: float | None
@@ -79,6 +83,24 @@ def over_problems(rates_P: Float64) -> Interval:
 def difference_over_problems(differences_P: Float64) -> Interval:
     """Return the mean of paired differences in [-1, 1] with its interval over problems."""
     return Interval(float(differences_P.mean()), *difference_bounds(differences_P), len(differences_P))
+
+
+def statistic_over_problems(statistic: Callable[[Int64], float | None], num_problems: int) -> Interval | None:
+    """Return a statistic of problems, given by their numbers, with its interval; None where it is undefined.
+
+    Resamples in which it is undefined do not count. No bounds for one problem, whose resamples are all the same.
+    """
+    value = statistic(np.arange(num_problems))
+    if value is None:
+        return None
+    if num_problems == 1:
+        return Interval(value, None, None, num_problems)
+    drawn = np.random.default_rng(_SEED).integers(num_problems, size=(NUM_RESAMPLES_OF_STATISTICS, num_problems))
+    found = [each for problems in drawn if (each := statistic(problems)) is not None]
+    if not found:
+        return Interval(value, None, None, num_problems)
+    low, high = np.quantile(found, [(1.0 - CONFIDENCE) / 2.0, (1.0 + CONFIDENCE) / 2.0])
+    return Interval(value, float(low), float(high), num_problems)
 
 
 def over_seeds(values: Sequence[float]) -> Interval:

@@ -2,7 +2,7 @@
 
     storage/runs/<run>/  config.yaml  plan.json plan.npz  stage1_plan.json stage1_plan.npz
                          start.json  decisions.json places.jsonl  metrics.jsonl  result.json  report.html
-                         eval/<dataset>/  exported/step_<n>/
+                         eval/<dataset>/  exported/step_<n>/  audit.json
                          stop_requested  mlflow_run_id  processes/  logs/  stacks/  ray/  snapshots_frozen/
                          and what a stage leaves, of stage 2; critic/ holds the same of stage 1:
                          checkpoints/step_<n>/  final/  snapshots/  stage_result.json  failure.txt
@@ -130,6 +130,11 @@ class RunFolder(StageFolder):
     def exported(self) -> Path:
         """Models made of checkpoints for an evaluation, a folder for each step."""
         return self.path / "exported"
+
+    @property
+    def critic_audit(self) -> Path:
+        """What the critic says of prefixes, beside how their continuations end."""
+        return self.path / "audit.json"
 
     @property
     def stop_request(self) -> Path:

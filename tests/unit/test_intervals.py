@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from wmtp_ray.intervals import (
     Interval,
@@ -18,6 +18,7 @@ from wmtp_ray.intervals import (
     normal_half_width,
     over_problems,
     over_seeds,
+    statistic_over_problems,
 )
 
 
@@ -158,3 +159,23 @@ def test_intervals_overlap_where_they_share_a_number():
 
 def test_a_normal_interval_reaches_196_standard_errors():
     assert normal_half_width(0.5) == pytest.approx(0.98, abs=1e-4)
+
+
+def test_a_statistic_of_problems_is_resampled_as_a_mean_is() -> None:
+    rates_P = np.array([0.0, 0.25, 0.5, 1.0, 1.0, 0.75, 0.5, 0.0])
+    found = statistic_over_problems(lambda problems: float(rates_P[problems].mean()), len(rates_P))
+    assert found is not None
+    assert (found.value, found.count) == (0.5, 8)
+    by_scipy = bootstrap((rates_P,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(9))
+    assert found.low == pytest.approx(by_scipy.confidence_interval.low, abs=0.03)
+    assert found.high == pytest.approx(by_scipy.confidence_interval.high, abs=0.03)
+
+
+def test_a_statistic_that_is_undefined_has_no_interval_and_its_undefined_resamples_do_not_count() -> None:
+    assert statistic_over_problems(lambda problems: None, 5) is None
+    one = statistic_over_problems(lambda problems: 0.5, 1)
+    assert one == Interval(0.5, None, None, 1)
+    only_whole = statistic_over_problems(lambda problems: 1.0 if len(set(problems.tolist())) == 3 else None, 3)
+    assert only_whole == Interval(1.0, 1.0, 1.0, 3)
+    never_again = statistic_over_problems(lambda problems: 1.0 if problems.tolist() == list(range(12)) else None, 12)
+    assert never_again == Interval(1.0, None, None, 12)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
-from wmtp_ray.cli import data_verbs, evaluation_verbs, model_verbs, record_verbs, training_verbs
+from wmtp_ray.cli import critic_verbs, data_verbs, evaluation_verbs, model_verbs, record_verbs, training_verbs
 from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.config.arguments import CommandParser
 from wmtp_ray.errors import ConfigError
@@ -49,6 +49,7 @@ def build_parser() -> CommandParser:
     training_verbs.add_verbs(verbs)
     model_verbs.add_verbs(verbs)
     evaluation_verbs.add_verbs(verbs)
+    critic_verbs.add_verbs(verbs)
     record_verbs.add_verbs(verbs)
     data_verbs.add_verbs(verbs)
     return parser

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from wmtp_ray.evaluation.results import FILE_NAME as RESULTS_FILE
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.tracking.critic_audit import CriticAudit, read_critic_audit
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.stage_health import Health, read_health
@@ -45,6 +46,7 @@ class SavedRun:
     result: RunResult | None = None
     evidence: TokenEvidence | None = None
     training: TrainingRecord | None = None
+    audit: CriticAudit | None = None
 
     @property
     def weighting(self) -> str:
@@ -85,6 +87,7 @@ def read_run(path: Path, name: str | None = None) -> SavedRun:
         result=read_result(path) if RunFolder(path).result.is_file() else None,
         evidence=read_token_evidence(path),
         training=record_of_run(path),
+        audit=read_critic_audit(path),
     )
 
 

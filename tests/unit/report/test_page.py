@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from wmtp_ray.contracts import StepReport
+from wmtp_ray.objective.true_values import AuditedPrefix, value_agreement
+from wmtp_ray.report.arms import group_runs
+from wmtp_ray.report.blocks import Figure
 from wmtp_ray.report.document import render_document
 from wmtp_ray.report.page import as_json, css_class, strength, visible
 from wmtp_ray.report.saved_run import SavedRun, read_run
 from wmtp_ray.report.saved_sweep import read_saved_sweep
+from wmtp_ray.report.sections.critic_audits import critic_audit_blocks
+from wmtp_ray.tracking.critic_audit import AuditSettings, CriticAudit, write_critic_audit
 from wmtp_ray.tracking.decisions import Decisions
 from wmtp_ray.tracking.kept_critic import HeldOutReading, KeptCritic
 from wmtp_ray.tracking.metrics_file import JsonlSink
@@ -277,6 +282,25 @@ def test_a_critic_that_was_kept_is_shown_with_its_readings(tmp_path: Path) -> No
     for told in ("kept after step", "0.2125", "30 of 120", "10: 0.2500, 20: 0.2125, 30: 0.2618"):
         assert told in page
     assert "Held-out loss of the critic in stage 1" in page
+
+
+def test_an_audit_of_a_critic_is_shown_by_stratum_with_its_calibration(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a")
+    assert "Calibration of V" not in rendered(read_run(run))
+    prefixes = (
+        AuditedPrefix("p", True, 0, 1, 3, 0.75, 4, 4),
+        AuditedPrefix("p", True, 0, 2, 3, 0.25, 1, 4),
+        AuditedPrefix("q", False, None, 3, 5, 0.125, 3, 4),
+    )
+    agreement = {"all": value_agreement(prefixes), "at the edit": value_agreement(prefixes[:2])}
+    settings = AuditSettings(rollouts=4, problems=2, seed=1)
+    write_critic_audit(run, CriticAudit(settings, "final", "critic/final", 2, 2, 1, 0, agreement, prefixes))
+    page = rendered(read_run(run))
+    for told in ("at the edit", "Monte Carlo", "Calibration of V", "0.500 [", "continuations that pass"):
+        assert told in page
+    figure = critic_audit_blocks(group_runs([read_run(run)]))[1]
+    assert isinstance(figure, Figure)
+    assert (figure.traces[0]["x"], figure.traces[0]["y"]) == ([0.125, 0.25, 0.75], [0.75, 0.25, 1.0])
 
 
 def test_a_frozen_critic_s_head_and_drift_have_figures_of_their_own(tmp_path: Path) -> None:

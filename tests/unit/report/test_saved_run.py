@@ -55,7 +55,13 @@ def test_the_weights_of_a_finish_are_not_the_arm_s(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("config.yaml", "- a\n"), ("config.yaml", "a: ["), ("stage_result.json", "{}"), ("token_evidence.json", "[]")],
+    [
+        ("config.yaml", "- a\n"),
+        ("config.yaml", "a: ["),
+        ("stage_result.json", "{}"),
+        ("token_evidence.json", "[]"),
+        ("audit.json", "{}"),
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: str) -> None:
     run = write_run(tmp_path, "a")
