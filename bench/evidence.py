@@ -79,7 +79,7 @@ ARMS: dict[str, Arm] = {
     f"{METHOD}_then_correct": then_correct(weighted(METHOD)),
     f"{SHUFFLED}_then_correct": then_correct(weighted(SHUFFLED)),
 }
-CEILING = ("correct", "mixed", *(name for name, arm in ARMS.items() if arm.source == "pairs"))
+CEILING = ("correct", "mixed", *(arm.name for arm in arms.arms_of("ceiling")))
 
 AS_SHIPPED = ("critic.train_trunk=false", "critic.value_error=squared", "critic.pairs=length")
 # Each row of the ladder changes what its words say of the one before it in the table.
@@ -186,8 +186,15 @@ class World:
         words = [f"model.path={self.base().directory}", f"train.max_steps={ARM_STEPS}", "train.learning_rate=2.0e-3"]
         if arm.source == "critic":
             words += [*SEEING, f"critic.path={self.critic('seeing', SEEING).directory}"]
+        if name in CEILING:  # a perfect critic knows the correct rows that the regime has taken out
+            words.append(f"weighting.compared_file={self._whole_file}")
         config = self.config(name, PLAIN, *words, *arm.words, "stages=[0,2,3]")
         return config, train(config, 2)
+
+    @property
+    def _whole_file(self) -> Path:
+        """The rows of all problems, correct ones included."""
+        return self.storage / "datasets_local_small" / "whole_list_tasks" / "train.jsonl"
 
     def _write_inputs(self) -> None:
         model = self.storage / "models_v2" / "nano_mtp"
@@ -195,6 +202,7 @@ class World:
             return
         data = self.storage / "datasets_local_small" / "list_tasks"
         files = write_list_tasks(data, replace(QUICKSTART_TASKS, correct_problems_frac=1 / self.regime))
+        write_list_tasks(self._whole_file.parent, QUICKSTART_TASKS)
         shape = replace(NANO, n_layers=NANO.num_trunk_blocks + self.horizons, n_future_tokens=self.horizons)
         make_micro_model(model, shape, seed=self.seed)
         train_on_rows(files.train, ModelFolder(model).tokenizer.model, VOCAB_SIZE)
