@@ -155,7 +155,8 @@ class _Batches:
         self._index = told_index(prepared.index, self._told, self._tokenizer)
         self._compared = None
         if plan.stage == TRAIN_STAGE and config.compares_rows:
-            source = None if config.compared_file is None else load_index(config.compared_file)
+            file = config.compared_file
+            source = None if file is None else told_index(load_index(file), self._told, self._tokenizer)
             self._compared = ComparedRows.of_run(self._index, source, config.data, config.seed)
         planned = rank_batches(
             plan,

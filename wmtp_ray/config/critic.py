@@ -32,7 +32,9 @@ class CriticConfig(Section):
     path: Path | None = setting(
         PLAN | TRAINING, "Bundle of `source: frozen`; also where stage 1 starts from, if given."
     )
-    head: Literal["linear", "mlp"] = setting(PLAN | TRAINING, "Value head.")
+    head: Literal["linear", "mlp", "attention"] = setting(
+        PLAN | TRAINING, "Value head, of the state alone; attention: an mlp that also reads the states before it."
+    )
     value_layer: Annotated[float, Field(gt=0.0, le=1.0)] = setting(
         PLAN | TRAINING, "Depth read, as a fraction of the trunk."
     )
@@ -83,4 +85,10 @@ class CriticStageConfig(Section):
     max_steps: Count | None = setting(PLAN | STAGE_1, "Upper bound of optimizer steps.")
     batch_rows: Count = setting(PLAN | STAGE_1, "Rows of an optimizer step, all ranks together.")
     learning_rate: Positive = setting(STAGE_1, "Peak learning rate.")
+    eval_every: Annotated[int, Field(ge=0)] = setting(
+        PLAN | STAGE_1, "Steps between two readings of the loss on held-out rows, whose best version is kept; 0: none."
+    )
+    patience: Count | None = setting(
+        STAGE_1, "Readings in a row that are no better than the best, after which the stage ends; None: it never does."
+    )
     sampling: Stage1Sampling

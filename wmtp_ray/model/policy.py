@@ -78,7 +78,7 @@ class Policy(nn.Module):
         h_value_BTD = self._below_value(batch)
         h_trunk_BTD = self._above_value(h_value_BTD, batch)
         features_BTF = self._surprisal(h_trunk_BTD, batch)[..., None] if self.spec.num_features else None
-        outputs_BTO = self.value_head(self.transformer.norm(h_value_BTD), features_BTF)
+        outputs_BTO = self.value_head(self.transformer.norm(h_value_BTD), features_BTF, batch.document_lengths)
         return PolicyStates(h_trunk_BTD, values_of(outputs_BTO, self.spec), outputs_BTO)
 
     def value_states(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,8 @@ class Policy(nn.Module):
         if self.spec.num_features:
             features_BTF = self._surprisal(self._above_value(h_value_BTD, batch), batch)[..., None]
         states_BTD = self.transformer.norm(h_value_BTD)
-        return values_of(self.value_head(states_BTD, features_BTF), self.spec), states_BTD
+        outputs_BTO = self.value_head(states_BTD, features_BTF, batch.document_lengths)
+        return values_of(outputs_BTO, self.spec), states_BTD
 
     def _below_value(self, batch: BatchTensors) -> Tensor:
         return self.transformer.trunk(

@@ -8,24 +8,49 @@ surprisal, the unembedding. The names of its tensors are a subset of Meta's, plu
     the same with value_layer 0.67                 tok_embeddings  layers.0 .1     norm  value_head
     any value_layer with features = surprisal      tok_embeddings  layers.0 .1 .2 .3  norm  output  value_head
 
-Shape suffixes: B sequences (1: flat batches), T positions, D model width, V vocabulary.
+Shape suffixes: B sequences (1: flat batches), T positions, D model width, V vocabulary, I inputs of the head, N heads
+of attention (1), C channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vendor.meta_llama.attention import sequence_context
+from vendor.meta_llama.attention import causal_attention, sequence_context
 from vendor.meta_llama.model import RMSNorm, Transformer, TransformerBlock, run_blocks
 from vendor.model_args import ModelArgs
 from wmtp_ray.config.schema import LoraConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.lora import attach_adapters, is_adapter
 from wmtp_ray.model.value_outputs import values_of
-from wmtp_ray.model.value_spec import MLP_UNITS, ValueSpec
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective.fused import token_cross_entropies
+
+
+class PrefixPool(nn.Module):
+    """What a state looks for in the states of its document up to its own: one head of causal attention, float32."""
+
+    def __init__(self, num_inputs: int, channels: int):
+        super().__init__()
+        self.queries = nn.Linear(num_inputs, channels, bias=False)
+        self.keys = nn.Linear(num_inputs, channels, bias=False)
+        self.values = nn.Linear(num_inputs, channels, bias=False)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw all three so that they keep a normed state's scale."""
+        for layer in (self.queries, self.keys, self.values):
+            layer.weight.normal_(0.0, layer.in_features**-0.5, generator=generator)
+
+    def forward(self, inputs_BTI: Tensor, document_lengths: Sequence[int] | None) -> Tensor:
+        """Return the mix of values [B, T, C] of every position; a position sees its own document up to itself."""
+        projected = [layer(inputs_BTI)[:, None] for layer in (self.queries, self.keys, self.values)]
+        lengths = [inputs_BTI.shape[1]] if document_lengths is None else list(document_lengths)
+        documents = zip(*(x_BNTC.split(lengths, dim=2) for x_BNTC in projected), strict=True)
+        mixed = [causal_attention(queries, keys, values) for queries, keys, values in documents]
+        return torch.cat(mixed, dim=2)[:, 0]
 
 
 class ValueHead(nn.Module):
@@ -38,25 +63,36 @@ class ValueHead(nn.Module):
     def __init__(self, dim: int, spec: ValueSpec):
         super().__init__()
         num_inputs = dim + spec.num_features
-        self.hidden = nn.Linear(num_inputs, MLP_UNITS) if spec.head == "mlp" else None
-        self.output = nn.Linear(MLP_UNITS if spec.head == "mlp" else num_inputs, spec.num_outputs)
+        self.pool = PrefixPool(num_inputs, spec.pool_channels) if spec.pool_channels else None
+        self.hidden = nn.Linear(num_inputs + spec.pool_channels, spec.hidden_units) if spec.hidden_units else None
+        self.output = nn.Linear(spec.hidden_units or num_inputs, spec.num_outputs)
         self.init_weights()
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Zero the output layer; draw the hidden one (biases zero) so that it keeps a normed state's scale."""
+        """Zero the output layer; draw the others (biases zero) so that they keep a normed state's scale."""
+        if self.pool is not None:
+            self.pool.init_weights(generator)
         if self.hidden is not None:
             self.hidden.weight.normal_(0.0, self.hidden.in_features**-0.5, generator=generator)
             self.hidden.bias.zero_()
         self.output.weight.zero_()
         self.output.bias.zero_()
 
-    def forward(self, state_BTD: Tensor, features_BTF: Tensor | None = None) -> Tensor:
-        """Return outputs_BTO (float32) of normed states; `features_BTF` are appended to them."""
+    def forward(
+        self, state_BTD: Tensor, features_BTF: Tensor | None = None, document_lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return outputs_BTO (float32) of normed states; `features_BTF` are appended to them.
+
+        A state is read with those before it in its document, where the head reads them: with `document_lengths` in the
+        flat batch's documents, without in its row.
+        """
         with torch.autocast(state_BTD.device.type, enabled=False):
             inputs = state_BTD.float()
             if features_BTF is not None:
                 inputs = torch.cat((inputs, features_BTF.float()), dim=-1)
+            if self.pool is not None:
+                inputs = torch.cat((inputs, self.pool(inputs, document_lengths)), dim=-1)
             if self.hidden is not None:
                 inputs = F.gelu(self.hidden(inputs))
             return self.output(inputs)  # type: ignore[no-any-return]
@@ -114,7 +150,7 @@ class ValueModel(nn.Module):
             with torch.no_grad():
                 h_next_BTD = run_blocks(blocks[num_blocks:], h_BTD, context)
                 features_BTF = next_token_losses(self.norm(h_next_BTD), self.output.weight, batch)[..., None]
-        return values_of(self.value_head(self.norm(h_BTD), features_BTF), self.spec)
+        return values_of(self.value_head(self.norm(h_BTD), features_BTF, batch.document_lengths), self.spec)
 
     def forward(self, batch: BatchTensors) -> Tensor:
         """Return `values(batch)`."""

@@ -6,7 +6,10 @@ from typing import Literal, get_args
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.spec import ModelSpec
 
-MLP_UNITS = 256  # of the hidden layer of an mlp head
+MLP_UNITS = 256  # of the hidden layer of a head that has one
+POOL_CHANNELS = 64  # of the attention of an attention head
+
+Head = Literal["linear", "mlp", "attention"]
 
 Output = Literal["value", "logit", "bins"]  # what the head gives: V, u with V = sigmoid(u), a logit for each bin of V
 
@@ -18,14 +21,14 @@ class ValueSpec:
     `num_bins` is that of `output="bins"`, 0 otherwise.
     """
 
-    head: Literal["linear", "mlp"]
+    head: Head
     value_layer: float
     features: Literal["none", "surprisal"]
     output: Output = "value"
     num_bins: int = 0
 
     def __post_init__(self) -> None:
-        known = self.head in ("linear", "mlp") and self.features in ("none", "surprisal")
+        known = self.head in get_args(Head) and self.features in ("none", "surprisal")
         counted = self.num_bins >= 2 if self.output == "bins" else self.num_bins == 0
         if not known or not counted or self.output not in get_args(Output) or not 0.0 < self.value_layer <= 1.0:
             raise ValueError(f"no such value path: {self}")
@@ -63,16 +66,27 @@ class ValueSpec:
         """Blocks that a critic of its own holds: with the surprisal the whole trunk and the head of horizon 1."""
         return num_trunk_blocks + 1 if self.surprisal else self.num_blocks(num_trunk_blocks)
 
+    @property
+    def pool_channels(self) -> int:
+        """Channels of what the head reads of the states before it; 0 where it reads none."""
+        return POOL_CHANNELS if self.head == "attention" else 0
+
+    @property
+    def hidden_units(self) -> int:
+        """Units of the head's hidden layer; 0 where it has none."""
+        return 0 if self.head == "linear" else MLP_UNITS
+
     def head_weights(self, dim: int) -> int:
         """Weights of the head without its biases, on a trunk of width `dim`."""
         inputs = dim + self.num_features
         if self.head == "linear":
             return inputs * self.num_outputs
-        return (inputs + self.num_outputs) * MLP_UNITS
+        pool = 3 * inputs * self.pool_channels
+        return pool + (inputs + self.pool_channels + self.num_outputs) * self.hidden_units
 
     def head_parameters(self, dim: int) -> int:
         """Weights and biases of the head."""
-        return self.head_weights(dim) + self.num_outputs + (MLP_UNITS if self.head == "mlp" else 0)
+        return self.head_weights(dim) + self.num_outputs + self.hidden_units
 
     def critic_parameters(self, model: ModelSpec) -> int:
         """Parameters of a critic of its own."""

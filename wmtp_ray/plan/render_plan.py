@@ -51,6 +51,9 @@ def _size(plan: RunPlan, index: RowIndex, staleness_bound: int | None) -> list[l
         ],
         ["held out", f"{counts.held_out_problems:,} problems, never trained on"],
     ]
+    if plan.stage != CRITIC_STAGE:
+        num_correct = int(index.is_correct_R[plan.row_ids_P].sum())
+        rows.append(["labels", f"{num_correct:,} correct and {plan.num_rows - num_correct:,} incorrect rows"])
     if counts.pairs:
         matched_frac = counts.length_matched_pairs / counts.pairs
         rows.append(["pairs", f"{counts.pairs:,} correct-incorrect pairs, {matched_frac:.0%} of about equal length"])

@@ -4,6 +4,7 @@
 |---|---|
 | which weighting stage 2 ran with, and what the critic's gate said | the driver, before stage 2 begins |
 | host and versions, settings that config.yaml does not say, stages done before | the driver, at every start |
+| which version of its own critic the run kept, and the losses that say so | the driver, after stage 1 |
 | device, precision, number of ranks, first step | rank 0, scorers and decoders, at every start of theirs |
 | formats and isolation of the evaluation, data sets without a file | the driver, before stage 3 |
 
@@ -28,6 +29,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.tags import OF_THE_RUN
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.saved_records import decode_record, encode_line, is_json, read_record, write_record
+from wmtp_ray.tracking.kept_critic import KeptCritic
 
 _PACKAGES = ("wmtp_ray", "torch", "ray", "numpy")
 
@@ -89,6 +91,7 @@ class Decisions:
     places: tuple[Place, ...] = ()
     evaluation: dict[str, EvaluatedAs] = field(default_factory=dict)
     not_evaluated: tuple[str, ...] = ()
+    critic: KeptCritic | None = None
 
     def tags(self) -> dict[str, str]:
         """Return what MLflow is told: names that begin with `ran.`, one for each thing that was decided."""
@@ -97,6 +100,7 @@ class Decisions:
         told = {
             "weighting": self.weighting or "",
             "gate": "" if self.gate is None else "; ".join([self.gate.outcome, *self.gate.failures]),
+            "critic": "" if self.critic is None else self.critic.words,
             "device": _in_turn(place.device for place in ranks),
             "dtype": _in_turn(place.dtype for place in ranks),
             "num_ranks": _in_turn(str(place.num_ranks) for place in ranks),
@@ -129,6 +133,11 @@ def note_start(config: RunConfig, done_before: tuple[int, ...]) -> None:
 def note_gate(run_dir: Path, gate: GateDecision | None) -> None:
     """Record the gate's decision."""
     _write(run_dir, replace(read_decisions(run_dir), gate=gate))
+
+
+def note_critic(run_dir: Path, kept: KeptCritic) -> None:
+    """Record which version of the critic stage 1 kept."""
+    _write(run_dir, replace(read_decisions(run_dir), critic=kept))
 
 
 def note_weighting(run_dir: Path, weighting: str) -> None:

@@ -31,6 +31,7 @@ from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.ranks import Ranks
 from wmtp_ray.saved_records import read_record, write_exact_record, write_record
+from wmtp_ray.tracking.kept_critic import HeldOutReading
 from wmtp_ray.training.stored_tensors import SHARDS, describe, is_sharded, read_into, write_shards, write_whole
 
 _PREFIX = "step_"
@@ -50,8 +51,9 @@ class WrittenFile:
 class RunState:
     """What a checkpoint knows beside tensors. `step` steps are done; the next one is number `step`.
 
-    `mean_loss` is the mean total loss of the steps since the checkpoint before. A field that this version does not know
-    is refused: without it the run would not go on as the one that wrote it.
+    `mean_loss` is the mean total loss of the steps since the checkpoint before, `held_out` what stage 1 has read of its
+    critic so far. A field that this version does not know is refused: without it the run would not go on as the one
+    that wrote it.
     """
 
     REFUSES_UNKNOWN_FIELDS: ClassVar = True
@@ -63,6 +65,7 @@ class RunState:
     mlflow_run_id: str | None
     world_size: int
     mean_loss: float
+    held_out: tuple[HeldOutReading, ...] = ()
 
 
 def save_checkpoint(

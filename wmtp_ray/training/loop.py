@@ -99,6 +99,14 @@ class Drift(Protocol):
         ...
 
 
+class EarlyEnd(Protocol):
+    """Ends the stage before its last step."""
+
+    def is_over(self) -> bool:
+        """Return whether no further step is made; the answer is the same on every rank."""
+        ...
+
+
 @dataclass(frozen=True)
 class Ports:
     """All ports of the loop."""
@@ -110,6 +118,7 @@ class Ports:
     stop: Stop
     life: Life
     drift: Drift | None
+    early_end: EarlyEnd | None = None
 
 
 @dataclass(frozen=True)
@@ -141,15 +150,21 @@ class StageLoop:
         self._steps = steps
         self._peak_learning_rate = peak_learning_rate
         self._finish = finish
+        self.done = steps.start
         self._device = next(training.policy.parameters()).device
 
     def run(self) -> bool:
-        """Train to the end of the plan or until a stop is asked for; return whether the end was reached."""
+        """Train to the end of the stage or until a stop is asked for; return whether the end was reached.
+
+        `done` steps are then done, counted from the stage's first.
+        """
         ports, num_steps = self._ports, self._steps.stop
         losses: list[float] = []  # since the last checkpoint
         if self._steps.start == 0:
             ports.versions.publish(0)
         for step in self._steps:
+            if self._is_over():
+                break
             log_step(step)
             started = time.perf_counter()
             scored = ports.batches.next(step)
@@ -166,15 +181,19 @@ class StageLoop:
             ports.life.show()
             ports.versions.publish(done)
             is_stopping = ports.stop.is_asked()
-            if is_stopping or done % self._config.train.checkpoint_every == 0 or done == num_steps:
+            if is_stopping or self._is_over() or done % self._config.train.checkpoint_every == 0 or done == num_steps:
                 ports.checkpoints.save(done, fmean(losses))
                 losses.clear()
                 ports.life.show()
             if is_stopping:
                 _LOG.info("A stop was asked for; %d of %d steps are done", done, num_steps)
                 return False
+            self.done = done
         log_step(None)
         return True
+
+    def _is_over(self) -> bool:
+        return self._ports.early_end is not None and self._ports.early_end.is_over()
 
     def _micro_batches(self, step: int, scored: ScoredStep) -> list[MicroBatch]:
         return [to_micro_batch(each, step, self._config.seed, self._device) for each in scored.batches]

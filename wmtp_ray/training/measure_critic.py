@@ -10,6 +10,7 @@ import torch
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Int64, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate, documents_of
+from wmtp_ray.data.held_out_rows import held_out_rows as held_out_rows
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.prompt_label import Told
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
@@ -17,8 +18,6 @@ from wmtp_ray.data.told_index import told_index
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.objective.baseline_standing import standing_words
 from wmtp_ray.objective.critic_health import GateThresholds, JudgedResponse, critic_health, gate_failures
-from wmtp_ray.plan.run_plan import held_out_mask
-from wmtp_ray.plan.stage1 import health_rows
 from wmtp_ray.training.losses import StageLoss
 
 
@@ -57,26 +56,6 @@ def health_of(responses: Sequence[JudgedResponse], config: RunConfig) -> HealthF
     return HealthFindings(health.metrics(), failures, standing_words(health.metrics()))
 
 
-def held_out_rows(config: RunConfig) -> tuple[RowIndex, Int64]:
-    """Return rows of problems that no stage has seen: a file's own, or those the plan held out."""
-    if config.data.valid_file is not None:
-        index = load_index(config.data.valid_file)
-        held_out_P = np.ones(len(index.problem_names), dtype=np.bool_)
-    else:
-        index = load_index(config.data.train_file, config.data.index_file)
-        held_out_P = held_out_mask(index, config.data, config.seed)
-    rows = health_rows(
-        index,
-        held_out_P,
-        config.critic.health_rows,
-        config.seed,
-        max_tokens=config.data.max_tokens,
-        max_rows_per_problem=config.critic_stage.sampling.max_rows_per_problem,
-        languages=config.data.languages,
-    )
-    return index, rows
-
-
 def _judge(loss: StageLoss, batch: TokenBatch, index: RowIndex, device: torch.device) -> list[JudgedResponse]:
     """Values and log-likelihoods of every document, cut to its response."""
     tensors = BatchTensors.from_batch(batch, device)
@@ -107,21 +86,22 @@ def batches_of_file(file: Path, config: RunConfig, *, max_rows: int, told: Told 
 
 
 def batches_of_rows(
-    index: RowIndex, row_ids_N: Int64, config: RunConfig, told: Told = "nothing"
+    index: RowIndex, row_ids_N: Int64, config: RunConfig, told: Told = "nothing", *, rows_together: int = 1
 ) -> Iterator[TokenBatch]:
     """Read the given rows in the given order, in batches of at most `train.micro_batch_tokens` tokens.
 
-    `told` says what prompts tell of the rows' labels.
+    `told` says what prompts tell of the rows' labels. `rows_together` consecutive rows share a batch.
     """
     tokenizer = CodeTokenizer(config.tokenizer.path)
     index = told_index(index, told, tokenizer)
     start, tokens = 0, 0
     bounds = []
-    for position, row in enumerate(row_ids_N):
-        if tokens + index.num_tokens_R[row] > config.train.micro_batch_tokens:
+    for position in range(0, len(row_ids_N), rows_together):
+        num_tokens = int(index.num_tokens_R[row_ids_N[position : position + rows_together]].sum())
+        if tokens + num_tokens > config.train.micro_batch_tokens and position > start:
             bounds.append((start, position))
             start, tokens = position, 0
-        tokens += int(index.num_tokens_R[row])
+        tokens += num_tokens
     for number, (begin, end) in enumerate([*bounds, (start, len(row_ids_N))]):
         rows = row_ids_N[begin:end]
         examples = read_examples(

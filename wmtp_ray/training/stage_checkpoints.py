@@ -2,10 +2,12 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.tracking.kept_critic import HeldOutReading
 from wmtp_ray.tracking.mlflow_run import read_mlflow_run_id
 from wmtp_ray.training.block_limit import Limit
 from wmtp_ray.training.checkpoint import RunState, save_checkpoint
@@ -27,6 +29,13 @@ class KeptReports(Protocol):
     def keep(self) -> None: ...
 
 
+class KeptReadings(Protocol):
+    """The held-out losses that have been read."""
+
+    @property
+    def readings(self) -> Sequence[HeldOutReading]: ...
+
+
 class StageCheckpoints:
     """Saves a stage into its folder. Every rank makes one and calls it."""
 
@@ -37,12 +46,14 @@ class StageCheckpoints:
         versions: CarriedVersions,
         reports: KeptReports,
         limit: Limit,
+        best: KeptReadings | None = None,
     ) -> None:
         self._stage = stage
         self._training = training
         self._versions = versions
         self._reports = reports
         self._limit = limit
+        self._best = best
 
     def save(self, done: int, mean_loss: float) -> None:
         """Write the checkpoint of `done` steps; see `save_checkpoint`."""
@@ -75,4 +86,5 @@ class StageCheckpoints:
             mlflow_run_id=read_mlflow_run_id(self._stage.config.run_dir),
             world_size=self._stage.ranks.world_size,
             mean_loss=mean_loss,
+            held_out=tuple(self._best.readings) if self._best is not None else (),
         )

@@ -21,9 +21,10 @@ import torch
 
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.plan.versions import VersionSchedule
-from wmtp_ray.run_folder import StageFolder
+from wmtp_ray.run_folder import CRITIC_STAGE, StageFolder
 from wmtp_ray.scoring.scorers import FinishScorer
 from wmtp_ray.tracking.run_log import log_stage
+from wmtp_ray.training.best_version import BestVersion, held_out_batches
 from wmtp_ray.training.block_limit import Limit
 from wmtp_ray.training.loop import Finish, Ports, ScoredSteps, StageLoop
 from wmtp_ray.training.publishing import NoVersions, PublishedPolicy, open_snapshots
@@ -59,7 +60,8 @@ def run_stage(stage: RankStage, outside: Outside) -> None:
     _LOG.info("%d steps on %s, %s", stage.num_steps, stage.device, place)
     start = start_stage(stage)
     reports = _reports(stage, start.training, outside.sink)
-    ports = _ports(stage, start, reports, outside)
+    best = _best(stage, start, outside)
+    ports = _ports(stage, start, reports, outside, best)
     reports.start()
     steps = range(stage.first_step, stage.num_steps)
     peak = stage.recipe.peak_learning_rate
@@ -73,20 +75,24 @@ def run_stage(stage: RankStage, outside: Outside) -> None:
         finish=finish_of(stage, start.training),
     )
     if loop.run():
-        finish_stage(stage, start.training, reports.flush)
+        kept = best.restore(loop.done, stage.num_steps) if best is not None else None
+        finish_stage(stage, start.training, reports.flush, steps=loop.done, kept=kept)
         _LOG.info("The stage is done")
 
 
-def _ports(stage: RankStage, start: StageStart, reports: StepReports, outside: Outside) -> Ports:
-    versions = _versions(stage, start, outside)
+def _ports(
+    stage: RankStage, start: StageStart, reports: StepReports, outside: Outside, best: BestVersion | None
+) -> Ports:
+    versions = best or _versions(stage, start, outside)
     return Ports(
         batches=outside.connect_scores(versions.directory),
         reports=reports,
         versions=versions,
-        checkpoints=StageCheckpoints(stage, start.training, versions, reports, outside.limit),
+        checkpoints=StageCheckpoints(stage, start.training, versions, reports, outside.limit, best),
         stop=StopFile(stage.config.run_dir, stage.ranks),
         life=LifeFile(stage.config.run_dir, stage.role),
-        drift=start.drift,
+        drift=best or start.drift,
+        early_end=best,
     )
 
 
@@ -96,6 +102,16 @@ def finish_of(stage: RankStage, training: TrainingStep) -> Finish | None:
         return None
     num_horizons = training.policy.transformer.args.n_future_tokens
     return Finish(stage.finish_step, FinishScorer(num_horizons, stage.config.weighting))
+
+
+def _best(stage: RankStage, start: StageStart, outside: Outside) -> BestVersion | None:
+    """Return who keeps the best version of the critic; None in stage 2, and where none is kept."""
+    config, ranks = stage.config, stage.ranks
+    if stage.recipe.stage != CRITIC_STAGE or config.critic_stage.eval_every == 0:
+        return None
+    batches = held_out_batches(config)
+    snapshots = open_snapshots(StageFolder(stage.directory).snapshots, start.carried, ranks)
+    return BestVersion(start.training, batches, snapshots, config, ranks, outside.limit, start.readings)
 
 
 def _versions(stage: RankStage, start: StageStart, outside: Outside) -> NoVersions | PublishedPolicy:

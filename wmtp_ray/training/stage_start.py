@@ -8,6 +8,7 @@ import torch
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.ranks import Ranks
+from wmtp_ray.tracking.kept_critic import HeldOutReading
 from wmtp_ray.training.checkpoint import read_state, restore, snapshot_files
 from wmtp_ray.training.drift_watch import CriticDrift
 from wmtp_ray.training.optim import build_optimizer
@@ -44,11 +45,12 @@ class RankStage:
 
 @dataclass(frozen=True)
 class StageStart:
-    """What a rank trains with; `carried` are the critic's versions that the checkpoint holds."""
+    """What a rank trains with; `carried` are the critic's versions that the checkpoint holds, `readings` its losses."""
 
     training: TrainingStep
     drift: CriticDrift | None
     carried: list[Path]
+    readings: tuple[HeldOutReading, ...]
 
 
 def start_stage(stage: RankStage) -> StageStart:
@@ -59,7 +61,8 @@ def start_stage(stage: RankStage) -> StageStart:
     policy = stage.recipe.build_policy(stage.config)
     training = build_training(stage.recipe, policy, stage.config, stage.ranks, stage.device)
     drift = stage.recipe.watch_drift(training.loss, stage.config)  # before a checkpoint: from the start of the stage
-    return StageStart(training, drift, restore_training(training, stage))
+    readings = () if stage.checkpoint is None else read_state(stage.checkpoint).held_out
+    return StageStart(training, drift, restore_training(training, stage), readings)
 
 
 def build_training(

@@ -20,6 +20,7 @@ from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.saved_records import read_record, write_exact_record
 from wmtp_ray.scoring.contract import Scorer
 from wmtp_ray.scoring.scorers import UniformScorer, build_scorer
+from wmtp_ray.tracking.kept_critic import KeptCritic
 from wmtp_ray.tracking.token_evidence import TokenEvidence, write_token_evidence
 from wmtp_ray.training.collect_evidence import collect_token_evidence, held_out_loss
 from wmtp_ray.training.drift_watch import CriticDrift, build_critic_drift
@@ -36,6 +37,7 @@ class StageResult:
     policy_sha256: str
     health: HealthFindings | None = field(default=None)
     peak_bytes: int | None = None  # of the largest rank: `peak_memory` says of what
+    kept: KeptCritic | None = None  # where stage 1 kept its best version
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,12 @@ def _fill(targets: dict[str, Tensor], checkpoint: Path) -> None:
             warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process.*")
             load_shards(targets, storage_reader=FileSystemReader(checkpoint / SHARDS))
         return
-    whole = _whole_tensors(checkpoint)
+    copy_whole(targets, _whole_tensors(checkpoint))
+
+
+@torch.no_grad()
+def copy_whole(targets: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> None:
+    """Copy whole tensors into those of the same names, whole or sharded, in place."""
     for key, target in targets.items():
         if isinstance(target, DTensor):
             # Each rank cuts its own part out of the file: nothing is sent.

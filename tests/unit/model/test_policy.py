@@ -14,7 +14,7 @@ ARGS = ModelArgs(dim=32, n_layers=7, n_heads=4, n_kv_heads=2, vocab_size=29, n_f
 LENGTHS = (5, 1, 7, 3)
 SPECS = [
     ValueSpec(head, value_layer, features)
-    for head in ("linear", "mlp")
+    for head in ("linear", "mlp", "attention")
     for value_layer in (1.0, 0.67, 0.01)
     for features in ("none", "surprisal")
 ]

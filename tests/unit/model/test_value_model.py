@@ -3,6 +3,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,7 +30,7 @@ def flat_batch(seed: int = 0) -> BatchTensors:
     )
 
 
-@pytest.mark.parametrize("kind", ["linear", "mlp"])
+@pytest.mark.parametrize("kind", ["linear", "mlp", "attention"])
 def test_untrained_head_values_every_state_at_zero_and_can_learn(kind: str) -> None:
     spec = ValueSpec(kind, 1.0, "surprisal")  # type: ignore[arg-type]
     head = ValueHead(8, spec)
@@ -67,8 +69,9 @@ def test_the_value_of_bins_is_their_mean() -> None:
     assert value_BT.tolist() == [[pytest.approx((0.5 * 2 + 1.0 * 5) / 8)]]
 
 
-def test_values_are_float32_under_autocast_and_for_half_precision_states() -> None:
-    head = ValueHead(8, ValueSpec("mlp", 1.0, "none"))
+@pytest.mark.parametrize("kind", ["mlp", "attention"])
+def test_values_are_float32_under_autocast_and_for_half_precision_states(kind: str) -> None:
+    head = ValueHead(8, ValueSpec(kind, 1.0, "none"))  # type: ignore[arg-type]
     with torch.no_grad():
         head.output.weight.normal_(generator=torch.Generator().manual_seed(0))
     state_BTD = torch.randn(1, 4, 8).bfloat16()
@@ -121,8 +124,69 @@ def test_next_token_losses_stand_at_the_predicted_token() -> None:
             torch.testing.assert_close(losses_T[t], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_activation_checkpointing_leaves_a_critics_gradients_alone() -> None:
-    model = ValueModel(ARGS, ValueSpec("mlp", 0.67, "surprisal"))
+def attending(num_features: int = 0, seed: int = 0) -> ValueHead:
+    """An attention head whose output is not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    head = ValueHead(8, ValueSpec("attention", 1.0, "surprisal" if num_features else "none"))
+    head.init_weights(generator)
+    with torch.no_grad():
+        head.output.weight.normal_(generator=generator)
+    return head
+
+
+def naive_outputs(head: ValueHead, states_TD: Tensor) -> Tensor:
+    """The outputs of one document by a loop: softmax over the states up to each one, then the mlp of both."""
+    outputs = []
+    for t in range(len(states_TD)):
+        query_C = head.pool.queries.weight @ states_TD[t]
+        scores = torch.stack([query_C @ (head.pool.keys.weight @ states_TD[s]) for s in range(t + 1)])
+        shares = (scores / math.sqrt(len(query_C))).softmax(0)
+        mix_C = sum(shares[s] * (head.pool.values.weight @ states_TD[s]) for s in range(t + 1))
+        hidden = F.gelu(head.hidden(torch.cat((states_TD[t], mix_C))))
+        outputs.append(head.output(hidden))
+    return torch.stack(outputs)
+
+
+def test_an_attention_head_reads_the_states_of_its_document_up_to_its_own() -> None:
+    head, states_BTD = attending(), torch.randn(1, sum(LENGTHS), 8, generator=torch.Generator().manual_seed(1))
+    found = head(states_BTD, None, LENGTHS)[0]
+    expected = torch.cat([naive_outputs(head, document) for document in states_BTD[0].split(LENGTHS)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), seed=st.integers(0, 99), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_no_output_of_an_attention_head_sees_a_later_token_or_another_document(
+    lengths: list[int], seed: int, data: st.DataObject
+) -> None:
+    head, num_tokens = attending(num_features=1, seed=seed), sum(lengths)
+    generator = torch.Generator().manual_seed(seed)
+    states_BTD = torch.randn(1, num_tokens, 8, generator=generator)
+    features_BTF = torch.rand(1, num_tokens, 1, generator=generator)
+    place = data.draw(st.integers(0, num_tokens - 1))
+    documents = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    before = head(states_BTD, features_BTF, lengths)[0, :, 0]
+    states_BTD[0, place] += 1.0
+    features_BTF[0, place] += 1.0
+    changed = head(states_BTD, features_BTF, lengths)[0, :, 0] != before
+    may_see = (documents == documents[place]) & (torch.arange(num_tokens) >= place)
+    assert not changed[~may_see].any()
+    assert changed[place]
+
+
+def test_packed_padded_and_lone_documents_have_the_same_outputs() -> None:
+    head, states_BTD = attending(), torch.randn(1, sum(LENGTHS), 8, generator=torch.Generator().manual_seed(2))
+    packed = head(states_BTD, None, LENGTHS)[0].split(LENGTHS)
+    documents = states_BTD[0].split(LENGTHS)
+    padded = head(torch.nn.utils.rnn.pad_sequence(documents, batch_first=True, padding_value=7.0))
+    for row, (outputs, document) in enumerate(zip(packed, documents, strict=True)):
+        torch.testing.assert_close(head(document[None])[0], outputs, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(padded[row, : len(document)], outputs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "attention"])
+def test_activation_checkpointing_leaves_a_critics_gradients_alone(kind: str) -> None:
+    model = ValueModel(ARGS, ValueSpec(kind, 0.67, "surprisal"))  # type: ignore[arg-type]
     with torch.no_grad():
         model.value_head.output.weight.fill_(0.1)
     gradients = []

@@ -47,7 +47,7 @@ OUTPUTS = [("value", 0), ("logit", 0), ("bins", 7)]
 
 @given(
     model_specs(),
-    st.sampled_from(["linear", "mlp"]),
+    st.sampled_from(["linear", "mlp", "attention"]),
     st.floats(0.1, 1.0),
     st.sampled_from(["none", "surprisal"]),
     st.sampled_from(OUTPUTS),

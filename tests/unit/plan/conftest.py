@@ -113,7 +113,7 @@ def _make_critic_stage(*, sampling: dict[str, object] | None = None, **changes: 
         "max_rows_per_problem": 16,
         "seed": 7,
     }
-    base = {"epochs": 1, "max_steps": None, "batch_rows": 8, "learning_rate": 1e-3}
+    base = {"epochs": 1, "max_steps": None, "batch_rows": 8, "learning_rate": 1e-3, "eval_every": 0, "patience": 3}
     return CriticStageConfig.model_validate({**base, "sampling": {**drawn, **(sampling or {})}, **changes})
 
 

@@ -52,6 +52,15 @@ def test_no_critic_means_no_staleness(make_index: MakeIndex, make_data: MakeData
     assert "staleness" not in render(plan, index, staleness_bound=None)
 
 
+def test_a_training_plan_counts_the_rows_of_both_labels(
+    make_index: MakeIndex, make_data: MakeData, make_train: MakeTrain
+) -> None:
+    index = make_index(correct=[row % 4 == 0 for row in range(400)])
+    sampling = {"correct_share": 0.25, "curriculum_learning": False}
+    plan = plan_training(index, make_data(), make_train(max_steps=4, sampling=sampling), 3)
+    assert "8 correct and 24 incorrect rows" in render(plan, index, staleness_bound=None)
+
+
 def test_a_phase_without_steps_is_shown(make_index: MakeIndex, make_data: MakeData, make_train: MakeTrain) -> None:
     index = make_index()
     text = render(plan_training(index, make_data(), make_train(max_steps=1), 3), index, staleness_bound=None)

@@ -1,6 +1,7 @@
 """The page holds together whatever stands in it: hostile texts, missing parts, one run or many."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from wmtp_ray.report.document import render_document
 from wmtp_ray.report.page import as_json, css_class, strength, visible
 from wmtp_ray.report.saved_run import SavedRun, read_run
 from wmtp_ray.report.saved_sweep import read_saved_sweep
+from wmtp_ray.tracking.decisions import Decisions
+from wmtp_ray.tracking.kept_critic import HeldOutReading, KeptCritic
 from wmtp_ray.tracking.metrics_file import JsonlSink
+from wmtp_ray.tracking.result import read_result, write_result
 
 from .saved_runs import CRITIC_METRICS, HOSTILE, TOKENS, write_config, write_run
 
@@ -268,6 +272,21 @@ def test_the_gate_is_never_passed_without_a_word_on_what_the_critic_does_not_bea
     assert "passes the gate" in text
     assert "It does not beat: token identity (pair accuracy 0.700 against 0.900); bag of tokens" in text
     assert "Not measured: position, problem base rate, the policy's own log-likelihood." in text
+
+
+def test_a_critic_that_was_kept_is_shown_with_its_readings(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a")
+    assert "kept after step" not in rendered(read_run(run))
+    readings = (HeldOutReading(10, 0.25), HeldOutReading(20, 0.2125), HeldOutReading(30, 0.2618))
+    kept = KeptCritic(20, 0.2125, 30, 120, readings)
+    write_result(run, replace(read_result(run), decisions=Decisions(critic=kept)))
+    with (run / "metrics.jsonl").open("a") as file:
+        for reading in readings:
+            file.write(f'{{"stage":1,"step":{reading.step - 1},"time":0,"held_out/critic_loss":{reading.loss}}}\n')
+    page = rendered(read_run(run))
+    for told in ("kept after step", "0.2125", "30 of 120", "10: 0.2500, 20: 0.2125, 30: 0.2618"):
+        assert told in page
+    assert "Held-out loss of the critic in stage 1" in page
 
 
 def test_a_frozen_critic_s_head_and_drift_have_figures_of_their_own(tmp_path: Path) -> None:

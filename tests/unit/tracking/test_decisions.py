@@ -17,6 +17,7 @@ from wmtp_ray.tracking.decisions import (
     EvaluatedAs,
     GateDecision,
     Place,
+    note_critic,
     note_evaluation,
     note_gate,
     note_place,
@@ -24,6 +25,7 @@ from wmtp_ray.tracking.decisions import (
     note_weighting,
     read_decisions,
 )
+from wmtp_ray.tracking.kept_critic import HeldOutReading, KeptCritic
 from wmtp_ray.tracking.mlflow_run import default_uri
 from wmtp_ray.tracking.result import RunResult, read_result, write_result
 from wmtp_ray.tracking.tracker import mlflow_target, open_tracker
@@ -50,6 +52,18 @@ def config(tmp_path: Path) -> RunConfig:
 def test_before_anything_is_decided_there_is_nothing_to_tell(tmp_path: Path) -> None:
     assert read_decisions(tmp_path) == Decisions()
     assert Decisions().tags() == {}
+
+
+def test_the_version_of_the_critic_that_was_kept_is_on_record(config: RunConfig) -> None:
+    kept = KeptCritic(20, 0.2, 30, 120, (HeldOutReading(10, 0.25), HeldOutReading(20, 0.2), HeldOutReading(30, 0.3)))
+    note_weighting(config.run_dir, "td")
+    note_critic(config.run_dir, kept)
+    note_critic(config.run_dir, kept)  # of a start that finds stage 1 done
+    decided = read_decisions(config.run_dir)
+    assert (decided.critic, decided.weighting) == (kept, "td")
+    assert decided.tags()["ran.critic"] == (
+        "kept after 20 of 120 steps, held-out loss 0.2000; the stage ended after 30"
+    )
 
 
 def test_every_decision_is_kept_beside_the_others(config: RunConfig) -> None:

@@ -39,7 +39,10 @@ def trained(nano, config, policy, *, start=None, first_step=0, steps=NUM_STEPS, 
     return reports.metrics_of("critic/drift"), state
 
 
-@pytest.mark.parametrize("words", [(), MLP], ids=["linear", "mlp with surprisal below"])
+ATTENTION = ("critic.head=attention", "critic.value_layer=0.5")
+
+
+@pytest.mark.parametrize("words", [(), MLP, ATTENTION], ids=["linear", "mlp with surprisal below", "attention"])
 def test_a_resumed_run_measures_from_the_same_start_to_the_bit(nano, words):
     config = nano.load("critic.drift_every=2", *words)
     whole, _ = trained(nano, config, nano.policy(config))

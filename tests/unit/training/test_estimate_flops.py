@@ -119,6 +119,17 @@ def test_the_measured_peak_is_measured_once_and_leaves_the_generator_alone() -> 
     assert torch.equal(torch.get_rng_state(), expected)
 
 
+def test_a_head_that_attends_counts_its_products_and_its_own_documents_pairs() -> None:
+    value = ValueSpec("attention", 1.0, "none")
+    tokens = count_tokens(np.array([2, 2]), np.array([4, 4]), 2)
+    work = replace(PLAIN, value=value)
+    products = 2 * (3 * 32 * 64 + (32 + 64) * 256 + 256) * tokens.tokens
+    assert step_flops(SIZE, tokens, work).value_head == products + 4 * 64 * 42
+    assert critic_stage_flops(SIZE, tokens, value, train_trunk=False).value_head == products + 4 * 64 * 42
+    with_head, without = scorer_flops(SIZE, tokens, value), scorer_flops(SIZE, tokens, LINEAR)
+    assert with_head - without == products + 4 * 64 * 42 - 2 * 32 * tokens.tokens
+
+
 @pytest.mark.parametrize("surprisal", [False, True])
 def test_the_surprisal_costs_a_head_and_the_unembedding_of_every_token(surprisal: bool) -> None:
     value = ValueSpec("linear", 1.0, "surprisal" if surprisal else "none")

@@ -96,6 +96,7 @@ CASES = {
     ),
     "no value loss": Case(NANO, (100, 28), 1, False, ("weighting.type=uniform", "train.value_coef=0")),
     "an mlp in the middle of the trunk": Case(NANO, (100, 28), 2, True, ("critic.head=mlp", "critic.value_layer=0.5")),
+    "a head that attends": Case(NANO, (100, 28), 2, False, ("critic.head=attention", "critic.features=surprisal")),
 }
 
 

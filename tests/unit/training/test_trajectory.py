@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from tests.full_disk import files_limited_to
 from wmtp_ray.artifacts.manifest import tensors_sha256
+from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import LoraConfig, RunConfig
 from wmtp_ray.contracts import ScoredBatch, TokenBatch
 from wmtp_ray.data.collate import collate
@@ -26,6 +27,8 @@ from wmtp_ray.model.lora import base_tensors
 from wmtp_ray.model.policy import Policy, value_path_state
 from wmtp_ray.ranks import OneRank, Ranks, current_ranks
 from wmtp_ray.scoring.contract import to_micro_batch
+from wmtp_ray.training.best_version import BestVersion
+from wmtp_ray.training.block_limit import no_limit
 from wmtp_ray.training.checkpoint import RunState, find_damage, restore, save_checkpoint
 from wmtp_ray.training.drift_watch import CriticDrift
 from wmtp_ray.training.loop import StageLoop
@@ -51,8 +54,9 @@ ARMS = {
     "uniform": (2, ("weighting.type=uniform", "train.value_coef=0")),
     "rho1_topk": (2, ("recipe=rho1_weighted",)),
     "surprisal_head": (2, ("critic.features=surprisal", "critic.head=mlp", "critic.value_layer=0.5")),
-    "critic": (1, ("critic.objective=pairwise",)),
-    "critic_trunk": (1, ("critic.train_trunk=true", "critic.source=frozen")),
+    "attention_head": (2, ("critic.head=attention", "critic.value_layer=0.5")),
+    "critic": (1, ("critic.objective=pairwise", "critic_stage.eval_every=1")),
+    "critic_trunk": (1, ("critic.train_trunk=true", "critic.source=frozen", "critic_stage.eval_every=1")),
 }
 WITH_DDP = ("td", "td_every_micro_batch")
 
@@ -71,6 +75,7 @@ class Job:
     load_from: Path | None = None
     save_to: Path | None = None
     fixed_rows: TokenBatch | None = None
+    versions: Path | None = None
 
 
 @dataclass
@@ -85,6 +90,7 @@ class Seen:
     value_path: dict[str, Tensor] = field(default_factory=dict)
     held_out: tuple[Tensor, Tensor] | None = None
     drift: dict[str, float] = field(default_factory=dict)
+    kept_losses: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,30 @@ def train(job: Job, ranks: Ranks) -> Seen:
     seen.local_numel = sum(local(tensor).numel() for tensor in policy.state_dict().values())
     seen.policy = cloned(whole_tensors(policy.state_dict(), ranks))
     seen.value_path = cloned(whole_tensors(value_path_state(policy), ranks))
+    if job.versions is not None:
+        seen.kept_losses = kept_losses(job, training, ranks, job.versions)
     return seen
+
+
+def kept_losses(job: Job, training: TrainingStep, ranks: Ranks, directory: Path) -> list[float]:
+    """The held-out loss of the version that is kept, of weights that come after it, and of the version put back."""
+    assert job.fixed_rows is not None
+    directory.mkdir(parents=True, exist_ok=True)
+    best = BestVersion(training, [job.fixed_rows], SnapshotDirectory(directory), job.config, ranks, no_limit)
+
+    def read(done: int) -> float:
+        return best.metrics_after(done, done)["held_out/critic_loss"]
+
+    losses = [read(1)]
+    best.publish(1)
+    with torch.no_grad():
+        for parameter in training.policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(3.0)
+    losses.append(read(2))
+    best.publish(2)
+    assert best.restore(2, 9).step == 1
+    return [*losses, read(3)]
 
 
 def cloned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -262,7 +291,8 @@ def whole_checkpoint(start, tmp_path_factory) -> Path:
 def two_ranks(start, whole_checkpoint, tmp_path_factory) -> TwoRanks:
     directory = tmp_path_factory.mktemp("two_ranks")
     roots = {parallel: directory / parallel for parallel in ("ddp", "fsdp2")}
-    jobs = [start.job(arm, "fsdp2") for arm in ARMS if arm != "td"]
+    kept = directory / "kept"
+    jobs = [start.job(arm, "fsdp2", versions=kept / arm if ARMS[arm][0] == 1 else None) for arm in ARMS if arm != "td"]
     jobs += [start.job(arm, "ddp") for arm in WITH_DDP if arm != "td"]
     jobs += [start.job("td", parallel, save_to=root) for parallel, root in roots.items()]
     middle = {"first_step": SAVED_AT}
@@ -297,6 +327,17 @@ class TestTwoRanks:
         for seen in (rank[name] for rank in two_ranks.seen):
             assert seen.losses == pytest.approx(one.losses, abs=ALIKE)
             assert seen.grad_norms == pytest.approx(one.grad_norms, rel=1e-4)
+
+    @pytest.mark.parametrize("arm", ["critic", "critic_trunk"])
+    def test_a_sharded_critic_reads_its_held_out_loss_and_gets_its_best_version_back(
+        self, start, two_ranks, arm, tmp_path
+    ):
+        one = train(start.job(arm, "ddp", num_ranks=1, versions=tmp_path), OneRank()).kept_losses
+        assert one[0] == one[2] < one[1]
+        for rank in two_ranks.seen:
+            found = rank[f"fsdp2/{arm}"].kept_losses
+            assert found == two_ranks.seen[0][f"fsdp2/{arm}"].kept_losses
+            assert found == pytest.approx(one, rel=1e-3)
 
     def test_the_clip_acts_in_the_runs_compared(self, two_ranks):
         assert max(two_ranks.seen[0]["fsdp2/td"].grad_norms) > 0.5

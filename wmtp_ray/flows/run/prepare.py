@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from wmtp_ray.config.load import check_files, earlier_names
 from wmtp_ray.config.schema import ReferenceModel, RunConfig
 from wmtp_ray.contracts import RowIndex
+from wmtp_ray.data.held_out_rows import rows_of_readings
 from wmtp_ray.data.index import index_path_of, load_built_index
 from wmtp_ray.data.prompt_label import told_in_training
 from wmtp_ray.data.token_edits import EditDistances
@@ -169,6 +170,8 @@ def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTo
     """Plan the stages; `told` is the index with the tokens of stage 2's prompts."""
     plans: dict[int, RunPlan] = {}
     if 1 in config.stages:
+        if config.critic_stage.eval_every:
+            rows_of_readings(config)
         plans[1] = plan_critic_stage(
             index,
             config.data,

@@ -40,7 +40,7 @@ from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.preflight.needed_resources import training_resources
 from wmtp_ray.run_folder import StageFolder
-from wmtp_ray.tracking.decisions import note_gate, note_start, note_weighting, read_decisions
+from wmtp_ray.tracking.decisions import note_critic, note_gate, note_start, note_weighting, read_decisions
 from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -144,6 +144,9 @@ class _Run:
             config = self._applied = self._judge_given_critic(config)
             for recipe in self._recipes():
                 stages.append(self._run_stage(config, recipe))
+                if (kept := stages[-1].kept) is not None:
+                    note_critic(config.run_dir, kept)
+                    _LOG.info("The critic: %s", kept.words)
                 if (health := stages[-1].health) is not None:
                     prefix = f"stage{recipe.stage}/"
                     self._metrics.set_result.remote({prefix + name: value for name, value in health.metrics.items()})

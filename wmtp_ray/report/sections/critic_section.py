@@ -24,6 +24,7 @@ from wmtp_ray.report.blocks import (
     figures,
 )
 from wmtp_ray.report.curves import curve_figure
+from wmtp_ray.report.sections.kept_critics import kept_critic_blocks
 from wmtp_ray.tracking.stage_health import Health
 
 PERCENTS = (25, 50, 75, 100)
@@ -135,6 +136,7 @@ def critic_section(arms: Sequence[Arm]) -> Section:
     else:
         what = "The critic's health: no run measured a critic on held-out problems"
         blocks.append(Missing(what, "train a critic with stage 1", "wmtp launch recipe=verifiable stages=[0,1,2]"))
+    blocks += kept_critic_blocks(arms)
     over_time = (curve_figure(arms, metric, title=title, y_title=y, caption=text) for metric, title, y, text in _CURVES)
     blocks += [figure for figure in over_time if figure is not None]
     return Section("critic", "Critic health", tuple(blocks))

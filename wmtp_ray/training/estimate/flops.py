@@ -96,7 +96,7 @@ def step_flops(size: ModelSpec, tokens: Tokens, work: StepWork) -> StepFlops:
     adapters = 2.0 * work.adapter_parameters * tokens.tokens
     attention = _attention(size, tokens, size.n_layers)
     unembedding = 2.0 * size.table_parameters * tokens.supervised_pairs
-    value_head = 2.0 * work.value.head_weights(size.dim) * tokens.tokens
+    value_head = _value_head(size, tokens, work.value)
     weight_gradients = 1 if work.adapter_parameters else 2
     backward = weight_gradients * (frozen + unembedding) + 2 * (adapters + attention + work.trains_value * value_head)
     looking = frozen + adapters + attention + unembedding if work.looks_first else 0.0
@@ -118,7 +118,7 @@ def critic_stage_flops(size: ModelSpec, tokens: Tokens, value: ValueSpec, *, tra
     """
     blocks = 2.0 * size.num_trunk_blocks * size.block_matrix_parameters * tokens.tokens
     attention = _attention(size, tokens, size.num_trunk_blocks)
-    value_head = 2.0 * value.head_weights(size.dim) * tokens.tokens
+    value_head = _value_head(size, tokens, value)
     trained_frac = value.num_blocks(size.num_trunk_blocks) / size.num_trunk_blocks if train_trunk else 0.0
     return StepFlops(
         blocks=blocks,
@@ -138,8 +138,8 @@ def scorer_flops(size: ModelSpec, tokens: Tokens, value: ValueSpec | None) -> fl
     else:
         blocks, unembedded = value.critic_blocks(size.num_trunk_blocks), value.surprisal
     products = blocks * size.block_matrix_parameters + unembedded * size.table_parameters
-    head = 0 if value is None else value.head_weights(size.dim)
-    return 2.0 * (products + head) * tokens.tokens + _attention(size, tokens, blocks)
+    head = 0.0 if value is None else _value_head(size, tokens, value)
+    return 2.0 * products * tokens.tokens + head + _attention(size, tokens, blocks)
 
 
 def adapter_parameters(size: ModelSpec, rank: int | None, targets: Sequence[Target]) -> int:
@@ -150,6 +150,11 @@ def adapter_parameters(size: ModelSpec, rank: int | None, targets: Sequence[Targ
 def _attention(size: ModelSpec, tokens: Tokens, blocks: int) -> float:
     """Scores and mixing: 2 D each for every causal pair."""
     return 4.0 * size.dim * tokens.causal_pairs * blocks
+
+
+def _value_head(size: ModelSpec, tokens: Tokens, value: ValueSpec) -> float:
+    """Its matrix products, and the scores and the mixing of a head that reads the states before its own."""
+    return 2.0 * value.head_weights(size.dim) * tokens.tokens + 4.0 * value.pool_channels * tokens.causal_pairs
 
 
 def _surprisal(size: ModelSpec, tokens: Tokens) -> float:

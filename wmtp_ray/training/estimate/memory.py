@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wmtp_ray.model.spec import ModelSpec, Target
-from wmtp_ray.model.value_spec import MLP_UNITS, ValueSpec
+from wmtp_ray.model.value_spec import ValueSpec
 
 FLOAT, HALF = 4, 2
 MIB = 2**20
@@ -221,7 +221,9 @@ class _Moments:
             bodies = blocks * saved_block_bytes(size, work) - heads * stream
         normed = FLOAT + FLOAT * size.dim + stream  # the last norm of each head
         outputs = {"value": 1, "logit": 3, "bins": 4 * work.value.num_bins}[work.value.output]
-        value = FLOAT * (2 * size.dim + outputs + 2 * MLP_UNITS * (work.value.head == "mlp"))
+        value = FLOAT * (2 * size.dim + outputs + 2 * work.value.hidden_units)
+        if channels := work.value.pool_channels:  # queries, keys, values, their mix twice, its sum; the joined inputs
+            value += FLOAT * (5 * channels + 1 + size.dim + channels)
         contexts = FLOAT * size.head_dim * (1 + size.num_horizons)
         return self._tokens * (bodies + stream + heads * normed + value + contexts)
 
