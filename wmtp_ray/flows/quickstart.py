@@ -73,6 +73,7 @@ ROWS = (
     "train.epochs=100",
     "critic_stage.epochs=100",
     f"critic_stage.max_steps={CRITIC_STEPS}",
+    "critic_stage.eval_every=0",
     f"critic_stage.sampling.n_samples={2 * CORRECT_ROWS}",
 )
 
