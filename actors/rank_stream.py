@@ -177,7 +177,7 @@ def _offset_table(row_ids: np.ndarray, index: RowIndex) -> pa.Table:
 
 
 def _read_and_tokenise(
-    table: pa.Table, path: str, fingerprint: str, tokenizer_path: str, run_dir: Path | None, told: Told
+    table: pa.Table, path: str, fingerprint: str, tokenizer_path: str, run_dir: Path | None, told: Told = "nothing"
 ) -> pa.Table:
     """Ray Data task: the rows of one block, read at their offsets and tokenised, in the same order.
 
