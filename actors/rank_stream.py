@@ -27,12 +27,14 @@ import pyarrow as pa
 import ray
 
 from actors.stalls import enter_run, report_stall
-from wmtp_ray.contracts import Example, RowIndex, TokenBatch
+from wmtp_ray.contracts import Example, RowEdits, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.data.index_file import file_fingerprint
 from wmtp_ray.data.prompt_label import Told
+from wmtp_ray.data.row_edits import with_edits_of
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError, WmtpError
+from wmtp_ray.plan.compared_rows import ComparedRows
 from wmtp_ray.plan.run_plan import PlannedBatch
 from wmtp_ray.preflight.needed_resources import DATA_TASK_CPUS
 
@@ -40,6 +42,10 @@ _STEPS_READY = 2
 _BLOCKS_PER_CHAPTER = 64  # an execution takes a fraction of a second to start; its blocks wait in the object store
 _READERS = 2  # tasks at once: without a limit Ray Data starts a process for each tenth of a CPU
 _END = None
+
+_PLACES = ("offset", "num_bytes", "row_id", "is_correct")  # of a row in its file
+_COMPARED, _EDITS = "compared", "edits"  # columns that are there where rows are compared
+_ROWS_COMPARED = 64  # at once: with what they are compared with they are in memory together
 
 _NO_EXAMPLE = Example(row_id=-1, tokens_T=np.empty(0, np.int32), prompt_tokens=0, is_correct=False)
 
@@ -50,8 +56,8 @@ class RankStream:
     """Iterates over steps: each item is the list of this rank's micro-batches.
 
     `planned` is read as it is needed. The labels are the index's; rows need not carry their own. `waited_s` adds up how
-    long the rank has waited for its steps. Processes that read are recorded in `run_dir`; None: not part of a run.
-    `told` says what prompts tell of the rows' labels.
+    long the rank has waited for its steps. Processes that read are recorded in `run_dir`; None: not part of a run. With
+    `compared` every row carries its edits. `told` says what prompts tell of the rows' labels.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class RankStream:
         rows_per_block: int,
         deadline_s: float,
         run_dir: Path | None,
+        compared: ComparedRows | None = None,
         told: Told = "nothing",
     ) -> None:
         self._planned = planned
@@ -71,6 +78,7 @@ class RankStream:
         self._rows_per_block = rows_per_block
         self._deadline_s = deadline_s
         self._run_dir = run_dir
+        self._compared = compared
         self._told = told
         self._steps_given = 0
         self.waited_s = 0.0
@@ -121,9 +129,11 @@ class RankStream:
     def _examples_of(self, chapter: list[PlannedStep]) -> Iterator[Example]:
         row_ids, size = np.concatenate([each.row_ids_N for step in chapter for each in step]), self._rows_per_block
         starts = range(0, len(row_ids), size)
-        tables = [_offset_table(row_ids[start : start + size], self._index) for start in starts]
+        tables = [_offset_table(row_ids[start : start + size], self._index, self._compared) for start in starts]
         source = (self._index.path, self._index.file_fingerprint)
-        for block in _tokenised(tables, (*source, str(self._tokenizer_path), self._run_dir, self._told)):
+        others = self._compared.source if self._compared is not None else self._index
+        reading = (str(self._tokenizer_path), self._run_dir, self._told, others.path, others.file_fingerprint)
+        for block in _tokenised(tables, (*source, *reading)):
             yield from _rows_of(block)
 
 
@@ -165,40 +175,74 @@ def _tokenised(tables: list[pa.Table], arguments: tuple[Any, ...]) -> Iterator[p
         yield block
 
 
-def _offset_table(row_ids: np.ndarray, index: RowIndex) -> pa.Table:
-    return pa.table(
-        {
-            "row_id": row_ids,
-            "offset": index.offset_R[row_ids],
-            "num_bytes": index.num_bytes_R[row_ids],
-            "is_correct": index.is_correct_R[row_ids],
-        }
-    )
+def _offset_table(row_ids: np.ndarray, index: RowIndex, compared: ComparedRows | None = None) -> pa.Table:
+    """Where rows stand in the file; with `compared` also where those stand that each is compared with."""
+    table = pa.table({"row_id": row_ids, **_places(row_ids, index)})
+    if compared is None:
+        return table
+    others = [compared.of_row(row) for row in row_ids.tolist()]
+    ends = np.cumsum([len(each) for each in others])
+    all_others = np.concatenate(others)
+    places = {"row_id": all_others, **_places(all_others, compared.source)}
+    columns = pa.StructArray.from_arrays([pa.array(column) for column in places.values()], names=list(places))
+    return table.append_column(_COMPARED, pa.ListArray.from_arrays(np.insert(ends, 0, 0).astype(np.int32), columns))
+
+
+def _places(row_ids: np.ndarray, index: RowIndex) -> dict[str, np.ndarray]:
+    return {
+        "offset": index.offset_R[row_ids],
+        "num_bytes": index.num_bytes_R[row_ids],
+        "is_correct": index.is_correct_R[row_ids],
+    }
 
 
 def _read_and_tokenise(
-    table: pa.Table, path: str, fingerprint: str, tokenizer_path: str, run_dir: Path | None, told: Told = "nothing"
+    table: pa.Table,
+    path: str,
+    fingerprint: str,
+    tokenizer_path: str,
+    run_dir: Path | None,
+    told: Told = "nothing",
+    compared_path: str = "",
+    compared_fingerprint: str = "",
 ) -> pa.Table:
     """Ray Data task: the rows of one block, read at their offsets and tokenised, in the same order.
 
+    What they are compared with, where the table says it, is read in `compared_path`.
     Ray Data would hand on an error of ours as text inside one of its own: it travels as a row instead.
     """
     if run_dir is not None:
         _enter_as_reader(run_dir)
     try:
-        examples = read_examples(
-            Path(path),
-            table["offset"].to_pylist(),
-            table["num_bytes"].to_pylist(),
-            table["row_id"].to_pylist(),
-            _tokenizer(tokenizer_path),
-            is_correct_N=table["is_correct"].to_pylist(),
-            told=told,
-        )
+        tokenizer = _tokenizer(tokenizer_path)
+        if _COMPARED in table.column_names:
+            examples = _compared_examples(table, Path(path), Path(compared_path), tokenizer, told)
+            _require_unchanged(compared_path, compared_fingerprint)
+        else:
+            examples = _read(table.to_pylist(), Path(path), tokenizer, told)
         _require_unchanged(path, fingerprint)  # afterwards: what was read before was the same file
     except WmtpError as error:
         return _block_of([], str(error))
     return _block_of(examples, "")
+
+
+def _compared_examples(
+    table: pa.Table, path: Path, other_path: Path, tokenizer: CodeTokenizer, told: Told
+) -> list[Example]:
+    """Read the rows of an offset table with what they are compared with, some at a time, and keep their edits."""
+    found: list[Example] = []
+    for part in table.to_batches(max_chunksize=_ROWS_COMPARED):
+        rows: list[dict[str, Any]] = part.to_pylist()
+        places = {each["row_id"]: each for row in rows for each in row[_COMPARED]}
+        others = dict(zip(places, _read(list(places.values()), other_path, tokenizer, told), strict=True))
+        compared = [[each["row_id"] for each in row[_COMPARED]] for row in rows]
+        found += with_edits_of(_read(rows, path, tokenizer, told), compared, others, has_copies=other_path != path)
+    return found
+
+
+def _read(rows: list[dict[str, Any]], path: Path, tokenizer: CodeTokenizer, told: Told) -> list[Example]:
+    offsets, sizes, ids, labels = ([row[name] for row in rows] for name in _PLACES)
+    return read_examples(path, offsets, sizes, ids, tokenizer, is_correct_N=labels, told=told)
 
 
 def _block_of(examples: list[Example], error: str) -> pa.Table:
@@ -207,8 +251,9 @@ def _block_of(examples: list[Example], error: str) -> pa.Table:
     ends = np.cumsum([len(row.tokens_T) for row in rows])
     # All tokens in one array and where it is cut: from a list of arrays Arrow would take as long as the tokenising.
     tokens_T = np.concatenate([row.tokens_T for row in rows])
-    tokens = pa.ListArray.from_arrays(np.insert(ends, 0, 0).astype(np.int32), tokens_T)
-    return pa.table(
+    bounds = np.insert(ends, 0, 0).astype(np.int32)
+    tokens = pa.ListArray.from_arrays(bounds, tokens_T)
+    table = pa.table(
         {
             "row_id": pa.array([row.row_id for row in rows], pa.int64()),
             "tokens": tokens,
@@ -217,6 +262,15 @@ def _block_of(examples: list[Example], error: str) -> pa.Table:
             "error": pa.array([""] * len(examples) + [error] * (len(rows) - len(examples)), pa.string()),
         }
     )
+    edits = [row.edits for row in rows if row.edits is not None]
+    if not edits:
+        return table
+    columns = {
+        "differs": pa.ListArray.from_arrays(bounds, pa.array(np.concatenate([each.differs_T for each in edits]))),
+        "first": pa.array([each.first for each in edits], pa.int64()),
+        "correct_frac": pa.array([each.correct_frac for each in edits], pa.float64()),
+    }
+    return table.append_column(_EDITS, pa.StructArray.from_arrays(list(columns.values()), names=list(columns)))
 
 
 def _require_unchanged(path: str, fingerprint: str) -> None:
@@ -257,5 +311,20 @@ def _rows_of(block: pa.Table) -> Iterator[Example]:
     tokens = block["tokens"].combine_chunks()
     tokens_BT, bounds = tokens.flatten().to_numpy(), tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
     columns = [block[name].to_pylist() for name in ("row_id", "prompt_tokens", "is_correct")]
-    for start, stop, row_id, prompt_tokens, is_correct in zip(bounds[:-1], bounds[1:], *columns, strict=True):
-        yield Example(row_id, tokens_BT[start:stop], prompt_tokens, is_correct)
+    edits = _edits_of(block) if _EDITS in block.column_names else [None] * len(block)
+    for start, stop, row_id, prompt_tokens, is_correct, own in zip(
+        bounds[:-1], bounds[1:], *columns, edits, strict=True
+    ):
+        yield Example(row_id, tokens_BT[start:stop], prompt_tokens, is_correct, own)
+
+
+def _edits_of(block: pa.Table) -> list[RowEdits]:
+    columns = block[_EDITS].combine_chunks()
+    differs = columns.field("differs")
+    differs_BT, bounds = differs.flatten().to_numpy(zero_copy_only=False), differs.offsets.to_numpy()
+    bounds = bounds - bounds[0]
+    rest = (columns.field(name).to_pylist() for name in ("first", "correct_frac"))
+    return [
+        RowEdits(differs_BT[start:stop], *each)
+        for start, stop, *each in zip(bounds[:-1], bounds[1:], *rest, strict=True)
+    ]

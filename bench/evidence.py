@@ -79,7 +79,7 @@ ARMS: dict[str, Arm] = {
     f"{METHOD}_then_correct": then_correct(weighted(METHOD)),
     f"{SHUFFLED}_then_correct": then_correct(weighted(SHUFFLED)),
 }
-CEILING = ("correct", "mixed", *(name for name, arm in ARMS.items() if arm.source == "pairs"))
+CEILING = ("correct", "mixed", *(arm.name for arm in arms.arms_of("ceiling")))
 
 AS_SHIPPED = ("critic.train_trunk=false", "critic.value_error=squared", "critic.pairs=length")
 # Each row of the ladder changes what its words say of the one before it in the table.
@@ -145,6 +145,7 @@ class World:
     seed: int
     horizons: int
     samples: int
+    steps: int
 
     @property
     def storage(self) -> Path:
@@ -183,11 +184,20 @@ class World:
     def arm(self, name: str) -> tuple[RunConfig, Trained]:
         """An arm, trained from the base."""
         arm = ARMS[name]
-        words = [f"model.path={self.base().directory}", f"train.max_steps={ARM_STEPS}", "train.learning_rate=2.0e-3"]
+        words = [f"model.path={self.base().directory}", f"train.max_steps={self.steps}", "train.learning_rate=2.0e-3"]
         if arm.source == "critic":
             words += [*SEEING, f"critic.path={self.critic('seeing', SEEING).directory}"]
-        config = self.config(name, PLAIN, *words, *arm.words, "stages=[0,2,3]")
+        if name in CEILING:  # told of every problem, also where no row of it is trained on
+            words.append(f"weighting.compared_file={self._every_program()}")
+        config = self.config(f"{name}-{self.steps}", PLAIN, *words, *arm.words, "stages=[0,2,3]")
         return config, train(config, 2)
+
+    def _every_program(self) -> Path:
+        """The rows of every problem, correct ones included: what a critic that knows every bug knows."""
+        folder = self.storage / "datasets_local_small" / "every_program"
+        if not (folder / "train.jsonl").exists():
+            write_list_tasks(folder, QUICKSTART_TASKS)
+        return folder / "train.jsonl"
 
     def _write_inputs(self) -> None:
         model = self.storage / "models_v2" / "nano_mtp"
@@ -248,7 +258,7 @@ def worlds(asked: argparse.Namespace) -> Iterator[World]:
     work = asked.out.with_name(f"{asked.out.name}.work")
     for seed in asked.seeds:
         for regime in asked.regime:
-            yield World(work.absolute(), regime, seed, asked.horizons, asked.samples)
+            yield World(work.absolute(), regime, seed, asked.horizons, asked.samples, asked.steps)
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -263,7 +273,8 @@ def run(asked: argparse.Namespace) -> None:
     done = {place_of(line) for line in lines_of(asked.out)}
     for world in worlds(asked):
         for name in names:
-            place = (asked.experiment, name, world.regime, world.seed, world.horizons)
+            steps = CRITIC_STEPS if asked.experiment == "critics" else world.steps
+            place = (asked.experiment, name, world.regime, world.seed, world.horizons, steps)
             if place in done:
                 continue
             result = measure(world, asked.experiment, name)
@@ -279,7 +290,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def place_of(line: dict[str, Any]) -> tuple[Any, ...]:
     """What a line is the result of."""
-    return tuple(line[key] for key in ("experiment", "arm", "regime", "seed", "horizons"))
+    return tuple(line[key] for key in ("experiment", "arm", "regime", "seed", "horizons", "steps"))
 
 
 def summary_of(result: ArmResult | CriticResult) -> str:
@@ -300,6 +311,7 @@ def main() -> None:
         verb.add_argument("--regime", type=int, nargs="+", default=[16], help="one problem in R has correct rows (16)")
         verb.add_argument("--arms", nargs="+", help="of the experiment; all of them unless given")
         verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+        verb.add_argument("--steps", type=int, default=ARM_STEPS, help=f"of every arm ({ARM_STEPS})")
         verb.add_argument("--horizons", type=int, default=4, choices=range(1, 5))
         verb.add_argument("--samples", type=int, default=4, help="programs of a problem at temperature 1 (4)")
         verb.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")

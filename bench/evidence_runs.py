@@ -15,8 +15,10 @@ from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch, Scores, StepReport, TokenBatch
 from wmtp_ray.data.collate import collate
+from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.prompt_label import told_in_training
-from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.data.row_edits import read_with_edits
+from wmtp_ray.data.tokenizer import CodeTokenizer, read_indexed
 from wmtp_ray.data.told_index import told_index
 from wmtp_ray.evaluation.decoding import DecodingRequest, DecodingSettings, decode, request_seed
 from wmtp_ray.evaluation.evaluation_plan import PlannedDataset
@@ -27,6 +29,7 @@ from wmtp_ray.flows.run.prepare import Prepared, prepare
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.plan.compared_rows import ComparedRows
 from wmtp_ray.plan.run_plan import PlannedBatch, RunPlan, rank_batches
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
@@ -150,6 +153,11 @@ class _Batches:
         self._critic, self._tokenizer = critic, CodeTokenizer(config.tokenizer.path)
         self._told = told_in_training(config.data.condition) if plan.stage == TRAIN_STAGE else "nothing"
         self._index = told_index(prepared.index, self._told, self._tokenizer)
+        self._compared = None
+        if plan.stage == TRAIN_STAGE and config.compares_rows:
+            file = config.compared_file
+            source = None if file is None else told_index(load_index(file), self._told, self._tokenizer)
+            self._compared = ComparedRows.of_run(self._index, source, config.data, config.seed)
         planned = rank_batches(
             plan,
             self._index,
@@ -167,16 +175,11 @@ class _Batches:
         return ScoredStep([ScoredBatch(batch, self._scores(batch), 0, 0.0) for batch in read], data_wait_s=0.0)
 
     def _read(self, planned: PlannedBatch) -> TokenBatch:
-        index, rows = self._index, planned.row_ids_N
-        examples = read_examples(
-            Path(index.path),
-            index.offset_R[rows].tolist(),
-            index.num_bytes_R[rows].tolist(),
-            rows.tolist(),
-            self._tokenizer,
-            is_correct_N=index.is_correct_R[rows].tolist(),
-            told=self._told,
-        )
+        rows = planned.row_ids_N
+        if self._compared is not None:
+            examples = read_with_edits(rows, self._compared, self._tokenizer, told=self._told)
+        else:
+            examples = read_indexed(self._index, rows, self._tokenizer, told=self._told)
         return collate(examples, step=planned.step, micro_step=planned.micro_step)
 
     @torch.no_grad()

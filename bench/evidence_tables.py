@@ -17,15 +17,18 @@ METHOD, SHUFFLED = arms.METHOD.name, arms.arms_of("placement")[0].name
 
 def tables_of(lines: Sequence[Line]) -> str:
     """Every experiment's table, one below the other."""
-    order = sorted(lines, key=lambda line: (line["experiment"], line["horizons"], line["regime"]))
+    order = sorted(lines, key=_kind)
     parts = []
-    for (experiment, horizons, regime), group in groupby(
-        order, key=lambda line: (line["experiment"], line["horizons"], line["regime"])
-    ):
+    for (experiment, horizons, regime, steps), group in groupby(order, key=_kind):
         found = list(group)
-        title = f"**{experiment}, one problem in {regime} has correct rows, H = {horizons}**"
+        title = f"**{experiment}, one problem in {regime} has correct rows, H = {horizons}, {steps} steps**"
         parts.append(f"{title}\n\n{_critics(found) if experiment == 'critics' else _arms(found)}")
     return "\n\n".join(parts)
+
+
+def _kind(line: Line) -> tuple[str, int, int, int]:
+    """What the lines of one table share."""
+    return line["experiment"], line["horizons"], line["regime"], line["steps"]
 
 
 def _arms(lines: Sequence[Line]) -> str:

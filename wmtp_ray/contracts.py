@@ -62,6 +62,20 @@ class RowIndex:
 
 
 @dataclass(frozen=True)
+class RowEdits:
+    """What sets a row apart from the nearest row of the other class of its problem, by token edits.
+
+    `differs_T` marks the tokens of the example that the shortest edit replaces or deletes. `first` is the first token
+    that differs from the other row's at the same place, -1 where there is no other row. `correct_frac` is the share of
+    correct rows among those that have all tokens before `first` in common, both rows among them.
+    """
+
+    differs_T: Bool
+    first: int
+    correct_frac: float
+
+
+@dataclass(frozen=True)
 class Example:
     """A row tokenised: BOS, prompt, response, EOS. Supervised are the response tokens and the EOS."""
 
@@ -69,11 +83,24 @@ class Example:
     tokens_T: Int32
     prompt_tokens: int
     is_correct: bool
+    edits: RowEdits | None = None
+
+
+@dataclass(frozen=True)
+class BatchEdits:
+    """The `RowEdits` of a batch's documents; `first_M` counts from the start of the batch, -1 without another class."""
+
+    differs_BT: Bool
+    first_M: Int64
+    correct_frac_M: Float32
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """One micro-batch of one rank: flat documents (see the module's example). `row_ids_M` names them in the index."""
+    """One micro-batch of one rank: flat documents (see the module's example). `row_ids_M` names them in the index.
+
+    `edits` are there where the weighting asks for them.
+    """
 
     step: int
     micro_step: int
@@ -84,6 +111,7 @@ class TokenBatch:
     document_lengths_M: Int32
     rewards_M: Float32
     row_ids_M: Int64
+    edits: BatchEdits | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -99,12 +127,14 @@ class Scores:
     """A model's scores of one micro-batch: a critic sets the values, a reference the losses.
 
     `values_BT[t]` = V(x_0..x_t), the critic's value of the state after token t. `losses_BT[t]` = the reference
-    model's next-token cross-entropy of token t given those before it (0 at a document's first token).
+    model's next-token cross-entropy of token t given those before it (0 at a document's first token), and
+    `incorrect_losses_BT` a second reference's, that of incorrect rows.
     """
 
     version: int
     values_BT: Float32 | None = None
     losses_BT: Float32 | None = None
+    incorrect_losses_BT: Float32 | None = None
 
 
 @dataclass(frozen=True)

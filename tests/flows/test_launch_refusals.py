@@ -38,6 +38,8 @@ BASE = ["storage_root={root}", "model.path={root}/model", "tokenizer.path={root}
 BASE += ["data.train_file={root}/train.jsonl", "data.max_tokens=256", "train.micro_batch_tokens=512"]
 BASE += ["train.batch_rows=4", "critic_stage.batch_rows=4", "cluster.num_cpus=8"]
 RHO1 = ["recipe=rho1_weighted", "reference.path={root}/model"]
+CONTRAST = ["weighting.type=contrast", "train.value_coef=0", "reference.path={root}/model"]
+SECOND = "reference.incorrect_path={bad}"
 FILE = "data.train_file={bad}"
 PROBLEMS = ["evaluation.files.mine={root}/problems.jsonl", "evaluation.isolation=rlimits"]
 UNIFORM = [f"{FILE}/uniform.jsonl", "data.max_tokens={n}", "train.micro_batch_tokens={n}"]  # every row has n tokens
@@ -108,6 +110,34 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     "broken reference": (
         [*RHO1, "reference.path={bad}/not_json"],
         ["not_json/params.json is not JSON", "published with the weights"],
+    ),
+    "second reference's tokenizer": (
+        [*CONTRAST, f"{SECOND}/torn_weights", "reference.incorrect_tokenizer_path={bad}/other.model"],
+        ["The reference's tokenizer", "other.model", "give a reference", "reference.incorrect_tokenizer_path"],
+    ),
+    "second reference's vocabulary": (
+        [*CONTRAST, "reference.incorrect_path={bad}/other_vocabulary"],
+        ["has 301 tokens", "has 300", "set reference.incorrect_path"],
+    ),
+    "no second reference": (
+        CONTRAST,
+        ["weighting.type=contrast compares", "reference.incorrect_path=None", "give reference.incorrect_path=DIR"],
+    ),
+    "missing second reference": (
+        [*CONTRAST, "reference.incorrect_path={bad}/absent"],
+        ["reference.incorrect_path: ", "absent does not exist", "point reference.incorrect_path"],
+    ),
+    "no row of the other class": (
+        ["stages=[2]", "weighting.type=oracle", f"{FILE}/one_sided.jsonl"],
+        ["weighting.type=oracle compares each row", "none has one in", "one_sided.jsonl", "weighting.compared_file"],
+    ),
+    "missing compared file": (
+        ["weighting.type=oracle", "weighting.compared_file={bad}/absent.jsonl"],
+        ["weighting.compared_file: ", "absent.jsonl does not exist", "or null to compare with the rows of"],
+    ),
+    "broken compared file": (
+        ["weighting.type=diff", "weighting.compared_file={bad}/utf8.jsonl"],
+        ["utf8.jsonl:1: found invalid UTF-8", "fix"],
     ),
     "no params.json": (["model.path={bad}/no_params"], ["no_params/params.json does not exist", "point model.path"]),
     "params.json no JSON": (
@@ -219,6 +249,7 @@ ACCEPTED = {
         "evaluation.temperature=0.5",
         "--dry-run",
     ],
+    "dry run that compares rows": ["weighting.type=oracle", "--dry-run"],
     "dry run of stage 3 alone": [*PROBLEMS, f"{FILE}/absent.jsonl", "stages=[3]", "--dry-run"],
     "help": ["--help"],
 }
@@ -325,6 +356,8 @@ def write_bad_files(bad: Path, rows: list[dict[str, object]]) -> None:
     index_path_of(torn).write_bytes(index_path_of(torn).read_bytes()[:-9])
     same_text = {"instruction": "Print it.", "output": "print(1)" * 8}
     write_rows(bad / "uniform.jsonl", [row(number, **same_text) for number in range(60)])
+    alone = (row(number, task_id=f"alone {number}_{'in' * (1 - number % 2)}correct_0") for number in range(60))
+    write_rows(bad / "one_sided.jsonl", list(alone))
     (bad / "apart").mkdir()
     (bad / "indexes").mkdir()
     write_rows(bad / "apart" / "rows.jsonl", rows)

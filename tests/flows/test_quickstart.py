@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.flows.quickstart import ARM_STEPS, BASE_STEPS, TASKS, quickstart_arms, quickstart_base, write_inputs
+from wmtp_ray.flows.quickstart import (
+    ARM_STEPS,
+    BASE_STEPS,
+    CORRECT_ROWS,
+    TASKS,
+    quickstart_arms,
+    quickstart_base,
+    write_inputs,
+)
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.plan.run_plan import RunPlan
 
@@ -27,7 +35,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunConf
 
 def test_there_are_rows_enough_for_the_steps_of_the_base() -> None:
     base = quickstart_base(Path("/storage"), datetime(2026, 1, 1))
-    rows = base.train.epochs * TASKS.num_train_problems * TASKS.num_correct
+    rows = base.train.epochs * CORRECT_ROWS
     assert base.train.max_steps == BASE_STEPS
     assert rows >= BASE_STEPS * base.train.batch_rows
 
@@ -54,3 +62,20 @@ def test_the_control_differs_from_the_method_in_its_weights_alone(
     assert control[0].weighting.type == "shuffled"
     assert control[0].critic.path == method[0].run_dir / "critic" / "final"
     assert control[0].train == method[0].train
+
+
+def test_the_critic_has_a_trunk_of_its_own_and_the_policy_no_value_loss(
+    planned: dict[str, tuple[RunConfig, RunPlan]],
+) -> None:
+    for name in ("verifiable", "shuffled"):
+        critic = planned[name][0].critic
+        assert (critic.source, critic.train_trunk, critic.value_error, critic.pairs) == ("frozen", True, "bce", "edit")
+        assert planned[name][0].train.value_coef == 0.0
+
+
+def test_few_problems_have_correct_rows_and_all_of_them_are_drawn(
+    planned: dict[str, tuple[RunConfig, RunPlan]],
+) -> None:
+    baseline, method = planned["baseline"][1].counts, planned["verifiable"][1].counts
+    assert baseline.rows_per_epoch == 1000 // 16 * TASKS.num_correct
+    assert method.rows_per_epoch == baseline.rows_per_epoch + 1000 * TASKS.num_incorrect

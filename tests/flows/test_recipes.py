@@ -10,6 +10,8 @@ from tests.flows.world import configured, metrics_of, run
 from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
+from wmtp_ray.data.rows import parse_row, problem_of
+from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective.baseline_standing import standing_words
 from wmtp_ray.report.arms import group_runs
@@ -17,6 +19,7 @@ from wmtp_ray.report.saved_run import read_run
 from wmtp_ray.tracking.decisions import read_decisions
 from wmtp_ray.tracking.mlflow_run import default_uri
 from wmtp_ray.tracking.result import RunResult
+from wmtp_ray.tracking.token_evidence import read_token_evidence
 from wmtp_ray.tracking.training_record import record_of_run, training_of
 from wmtp_ray.training.stages import read_stage_result, write_stage_result
 
@@ -36,6 +39,36 @@ def test_rho1_keeps_the_ratio_of_the_global_batch_on_two_ranks(world: Path, clus
         assert line["loss/policy"] != pytest.approx(line["loss/policy_unweighted"])
     value_head = load_policy(config.run_dir / "final", spec=ValueSpec.of(config)).value_head
     assert float(value_head.output.weight.detach().abs().sum()) == 0.0, "no value loss, so the head stays as it was"
+
+
+def test_the_oracle_knows_the_bugs_of_rows_whose_correct_twins_stand_in_another_file(
+    world: Path, cluster: ClusterConfig
+) -> None:
+    """Every second problem has lost its correct rows; the own file knows no other row of it, the whole file does."""
+    whole = world / "datasets_local_small" / "list_tasks" / "train.jsonl"
+    lines = whole.read_bytes().splitlines(keepends=True)
+    rows = [parse_row(line.strip(), number, whole) for number, line in enumerate(lines, start=1)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(problem_of(row.task_id) for row in rows))}
+    scarce = world / "scarce.jsonl"
+    kept = [not row.is_correct or numbers[problem_of(row.task_id)] % 2 == 1 for row in rows]
+    scarce.write_bytes(b"".join(line for line, is_kept in zip(lines, kept, strict=True) if is_kept))
+    words = ("weighting.type=oracle", "train.value_coef=0", f"data.train_file={scarce}", "data.policy_rows=mixed")
+    words = (*words, "train.max_steps=3", "train.num_workers=2")
+    own = prepare(configured(world, "own-file", *words))
+    assert "weighting.type=oracle: 6" in own.rendered, "two thirds of the rows, at most, belong to problems of both"
+    config = configured(world, "oracle", *words, f"weighting.compared_file={whole}")
+    assert "weighting.type=oracle: 100.0% of the drawn rows" in prepare(config).rendered
+    result = run(config)
+    for line in metrics_of(config.run_dir):
+        assert line["edits/partner_frac"] == 1.0
+        assert 0.0 < line["edits/differing_frac"] < 0.5
+        assert line["weight/std"] > 0.05
+        assert line["weight/below_0.95_frac"] > 0.0
+    assert result.steps == 3
+    evidence = read_token_evidence(config.run_dir)
+    assert evidence is not None
+    jumps = [weight != 1.0 for pair in evidence.pairs for weight in pair.incorrect.weights["oracle"]]
+    assert sum(jumps) == len(evidence.pairs), "one token of each"
 
 
 def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, cluster: ClusterConfig) -> None:

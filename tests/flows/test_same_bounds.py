@@ -91,7 +91,7 @@ def test_the_page_and_the_quickstarts_table_show_these_bounds(evaluated: Path) -
         estimate = results.pass_at_k["1"]
         assert f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %" in page.text, name
     arms = {
-        name: QuickstartArm(name, None, 60, 6000, share_of(results.pass_at_k["1"]), None, 1.0)
+        name: QuickstartArm(name, None, 60, 6000, share_of(results.pass_at_k["1"]), None, None, 1.0)
         for name, results in found.items()
     }
     shown = pass_table(arms)

@@ -20,7 +20,7 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.config.layers import CONFIG_DIR
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import Example, ScoredBatch, Scores
+from wmtp_ray.contracts import Example, RowEdits, ScoredBatch, Scores
 from wmtp_ray.data.collate import collate
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_spec import ValueSpec
@@ -33,6 +33,10 @@ from wmtp_ray.training.step import TrainingStep
 T = TypeVar("T")
 CPU = torch.device("cpu")
 LEARNING_RATE = 1e-3
+
+CONTRAST = (
+    "weighting.type=contrast", "train.value_coef=0", "reference.path=plus", "reference.incorrect_path=minus"
+)  # fmt: skip
 
 ARMS = {
     "uniform": ("weighting.type=uniform",),
@@ -47,6 +51,11 @@ ARMS = {
     "signed": ("weighting.type=signed",),
     "signed_gae": ("weighting.type=signed", "weighting.td_lambda=0.9", "weighting.beta=0.2"),
     "signed_unweighed_terminal": ("weighting.type=signed", "weighting.weigh_terminal=false"),
+    "contrast": CONTRAST,
+    "diff": ("weighting.type=diff", "weighting.diff_weight=3"),
+    "oracle": ("weighting.type=oracle", "weighting.beta=0.2"),
+    "oracle_gae_batch": ("weighting.type=oracle", "weighting.td_lambda=0.9", "weighting.advantage_norm=batch"),
+    "oracle_drop": ("weighting.type=oracle_drop",),
     "dft": ("weighting.type=dft",),
     "sequence_reward": ("weighting.type=sequence_reward",),
     "shuffled": ("weighting.type=shuffled", "weighting.beta=0.3"),
@@ -65,6 +74,11 @@ class Row:
     values_T: npt.NDArray[np.float32]
     reference_losses_T: npt.NDArray[np.float32]
     policy_losses_TH: npt.NDArray[np.float32]
+
+    @property
+    def incorrect_losses_T(self) -> npt.NDArray[np.float32]:
+        """A second reference's: now above, now below those of the first."""
+        return self.reference_losses_T[::-1] * np.float32(1.1)
 
     def __len__(self) -> int:
         return len(self.example.tokens_T)
@@ -155,12 +169,20 @@ class Nano:
         length = prompt_tokens + response_tokens
         tokens_T = random.integers(0, self.args.vocab_size, length).astype(np.int32)
         correct = bool(random.random() < 0.5) if number > 1 else number == 0
+        edits = self._edits(number, prompt_tokens, length)
         return Row(
-            Example(100 + 7 * number, tokens_T, prompt_tokens, correct),
+            Example(100 + 7 * number, tokens_T, prompt_tokens, correct, edits),
             values_T=random.normal(0.5, 0.4, length).astype(np.float32),
             reference_losses_T=random.gamma(2.0, 1.0, length).astype(np.float32),
             policy_losses_TH=random.gamma(2.0, 1.0, (length, self.num_horizons)).astype(np.float32),
         )
+
+    def _edits(self, number: int, prompt_tokens: int, length: int) -> RowEdits:
+        """Every fourth row has no other to differ from; the others differ at some targets from some place on."""
+        random = np.random.default_rng([number, prompt_tokens, length])
+        first = -1 if number % 4 == 3 else int(random.integers(prompt_tokens, length))
+        differs_T = (random.random(length) < 0.5) & (np.arange(length) >= first) & (first >= 0)
+        return RowEdits(differs_T, first, float(random.choice([0.25, 0.5, 0.75])))
 
     def scored_batch(self, rows: Sequence[Row], *, step: int = 0) -> ScoredBatch:
         """The rows as one micro-batch, with values and reference losses."""
@@ -169,6 +191,7 @@ class Nano:
             version=0,
             values_BT=np.concatenate([row.values_T for row in rows])[None],
             losses_BT=np.concatenate([row.reference_losses_T for row in rows])[None],
+            incorrect_losses_BT=np.concatenate([row.incorrect_losses_T for row in rows])[None],
         )
         return ScoredBatch(batch, scores, 0, 0.0)
 

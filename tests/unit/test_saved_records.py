@@ -58,7 +58,9 @@ TRIAL = TrialRecord("t", 1, {"weighting.beta": 0.5}, 1, "finished", None, 9, {"l
 POINT = SavedPoint(1, {"weighting.beta": 0.5}, 0.5, 0.25, 0.75, {1: 0.5, 2: 0.5}, {"finished": 2}, (1, 2), 2)
 PEAK = Peak(1, 2, "rss")
 SHARE = Share(0.5, 0.25, 0.75, 40)
-ARM = QuickstartArm("r", "w", 60, 600, SHARE, CriticFindings({"critic/auc_100": 0.5}, ("low",), ("length",)), 1.5)
+ARM = QuickstartArm(
+    "r", "w", 60, 600, SHARE, SHARE, CriticFindings({"critic/auc_100": 0.5}, ("low",), ("length",)), 1.5
+)
 
 
 class Kind(NamedTuple):
@@ -103,7 +105,7 @@ KINDS = [
     Kind(CLAIM, ClaimedEvaluation("k", {"dataset": {}})),
     Kind(RESULTS, results_of(), read_results),
     Kind("sample", Sample("a", 0, "x", "y", "stop", 3, 2, (1, 2), (1, 1))),
-    Kind("quickstart.json", QuickstartSummary(ARM, {"baseline": ARM}, {"a minus b": SHARE}, ("so",), 1.5)),
+    Kind("quickstart.json", QuickstartSummary(ARM, {"baseline": ARM}, {"a minus b": SHARE}, {}, ("so",), 1.5)),
     Kind("trial.json", TRIAL, read_trial),
     Kind(
         "sweep.json",

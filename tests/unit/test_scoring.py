@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.schema import WeightingConfig
+from wmtp_ray.contracts import RowEdits
 from wmtp_ray.objective.rho1 import num_kept
 from wmtp_ray.objective.td import td_errors
 from wmtp_ray.objective.weighting import DISTRIBUTION_EDGES, td_token_weights
@@ -25,7 +26,17 @@ from wmtp_ray.scoring.contract import document_seeds
 from wmtp_ray.scoring.scorers import FORMULAS, build_scorer
 
 RHO1 = ("recipe=rho1_weighted",)
+CONTRAST = (
+    "weighting.type=contrast", "train.value_coef=0", "reference.path=plus", "reference.incorrect_path=minus"
+)  # fmt: skip
 SPLITS = st.tuples(st.permutations(range(8)), st.sets(st.integers(1, 7), max_size=4))
+
+
+def words_of(arm):
+    """What makes an arm the run's own."""
+    if arm.needs_two_references:
+        return CONTRAST
+    return RHO1 if arm.source == "reference" else (f"weighting.type={arm.name}",)
 
 
 def weigh(nano, words, split, ranks=None, *, step=0, scorer=None):
@@ -57,7 +68,7 @@ def cut(rows, order, places):
 def replace_values(row, *, prompt_tokens, values, correct):
     """The row with as many tokens as values, and losses nobody has said anything of."""
     tokens_T = np.arange(1, len(values) + 1, dtype=np.int32)
-    example = replace(row.example, tokens_T=tokens_T, prompt_tokens=prompt_tokens, is_correct=correct)
+    example = replace(row.example, tokens_T=tokens_T, prompt_tokens=prompt_tokens, is_correct=correct, edits=None)
     losses_TH = np.ones((len(values), 3), dtype=np.float32)
     return replace(
         row,
@@ -466,6 +477,159 @@ class TestSigned:
         assert weights_BTH[0, :2, 0].isnan().all()
 
 
+def edited(row, *, first, differs, correct_frac=0.5):
+    """The row with the edits to its nearest other: places of tokens that differ, and the first of them."""
+    differs_T = np.isin(np.arange(len(row)), differs)
+    return replace(row, example=replace(row.example, edits=RowEdits(differs_T, first, correct_frac)))
+
+
+def edited_pair(nano):
+    """Two tokens of prompt; at place 3 the incorrect row has two tokens for one of the correct row, then both agree."""
+    right, wrong = nano.rows(2)
+    right = replace_values(right, prompt_tokens=2, values=[0.0] * 6, correct=True)
+    wrong = replace_values(wrong, prompt_tokens=2, values=[0.0] * 7, correct=False)
+    return edited(right, first=3, differs=[3]), edited(wrong, first=3, differs=[3, 4])
+
+
+def no_other(nano, *, correct):
+    row = replace_values(nano.rows(4)[2 + correct], prompt_tokens=1, values=[0.0] * 3, correct=correct)
+    return edited(row, first=-1, differs=[], correct_frac=float(correct))
+
+
+class TestOracle:
+    """Rule: `oracle` has a perfect critic's TD errors: -b or 1 - b at the first token that differs, 0 elsewhere."""
+
+    WORDS = ("weighting.type=oracle", "weighting.beta=0.2")
+
+    def test_a_pair_by_hand(self, nano):
+        right, wrong = edited_pair(nano)
+        result = weigh(nano, self.WORDS, [[right], [wrong]])
+        named = by_name(nano, [[right], [wrong]], result)
+        up, down = min(math.exp(0.5 / 0.2), 5.0), max(math.exp(-0.5 / 0.2), 0.1)
+        assert named == pytest.approx(
+            {
+                (row.example.row_id, t + k, k): weight if t + k == 3 else 1.0
+                for row, weight in ((right, up), (wrong, down))
+                for t, k in row.pairs(nano.num_horizons)
+            }
+        )
+        counts = Counter(k for row in (right, wrong) for _, k in row.pairs(nano.num_horizons))
+        assert result.denominators_H.tolist() == [counts[1], counts[2], counts[3]]
+        assert result.metrics["edits/partner_frac"] == 1.0
+        assert result.metrics["edits/differing_frac"] == pytest.approx((1 / 4 + 2 / 5) / 2)
+
+    @pytest.mark.parametrize("b", [0.25, 1 / 3, 0.75])
+    def test_b_is_the_share_of_correct_rows_that_share_the_prefix(self, nano, b):
+        right, wrong = (edited(row, first=3, differs=[3], correct_frac=b) for row in edited_pair(nano))
+        words = ("weighting.type=oracle", "weighting.beta=1")
+        named = by_name(nano, [[right, wrong]], weigh(nano, words, [[right, wrong]]))
+        assert named[right.example.row_id, 3, 1] == pytest.approx(math.exp(1 - b))
+        assert named[wrong.example.row_id, 3, 1] == pytest.approx(math.exp(-b))
+
+    def test_a_row_without_an_other_has_weight_1_and_is_counted(self, nano):
+        right, wrong = edited_pair(nano)
+        rows = [no_other(nano, correct=False), right, wrong, no_other(nano, correct=True)]
+        split = [rows[:1], rows[1:]]
+        result = weigh(nano, self.WORDS, split)
+        named = by_name(nano, split, result)
+        ids = (right.example.row_id, wrong.example.row_id)
+        assert {weight for (row, _, _), weight in named.items() if row not in ids} == {1.0}
+        assert result.metrics["edits/partner_frac"] == 0.5
+        assert result.metrics["edits/differing_frac"] == pytest.approx((1 / 4 + 2 / 5) / 2)
+        alone = weigh(nano, self.WORDS, [[no_other(nano, correct=True)]]).metrics
+        assert alone["edits/partner_frac"] == 0.0
+        assert "edits/differing_frac" not in alone
+
+    def test_it_is_td_with_the_values_of_a_perfect_critic(self, nano):
+        """V is b up to the first token that differs and R from there on: the same weights, whatever the lambda."""
+        rows = [row for row in nano.rows(12) if row.example.edits.first >= 0]
+        perfect = []
+        for row in rows:
+            edits, values = row.example.edits, np.full(len(row), row.reward, dtype=np.float32)
+            values[: edits.first] = edits.correct_frac
+            perfect.append(replace(row, values_T=values))
+        for more in ((), ("weighting.td_lambda=0.9", "weighting.gamma=1"), ("weighting.advantage_norm=batch",)):
+            found = by_name(nano, [rows], weigh(nano, ("weighting.type=oracle", *more), [rows]))
+            td = by_name(nano, [rows], weigh(nano, ("weighting.type=td", *more), [perfect]))
+            assert found == pytest.approx(td, rel=1e-5)
+            assert len(set(found.values())) > 2
+
+
+class TestOracleDrop:
+    """Rule: `oracle_drop` leaves out an incorrect row's tokens of the edit, and the loss is a mean over the rest."""
+
+    WORDS = ("weighting.type=oracle_drop",)
+
+    def test_a_pair_by_hand(self, nano):
+        right, wrong = edited_pair(nano)
+        split = [[right, wrong], [no_other(nano, correct=False)]]
+        result = weigh(nano, self.WORDS, split)
+        named = by_name(nano, split, result)
+        assert named == {(r, j, k): float(not (r == wrong.example.row_id and j in (3, 4))) for r, j, k in named}
+        kept = Counter(k for (_, _, k), weight in named.items() if weight)
+        assert result.denominators_H.tolist() == [kept[1], kept[2], kept[3]]
+        assert result.metrics["weight/dropped_frac"] == pytest.approx(2 / (4 + 5 + 2))
+
+    def test_where_an_incorrect_row_lacks_tokens_the_next_one_stands_wrong(self, nano):
+        _, wrong = edited_pair(nano)
+        named = by_name(nano, [[row := edited(wrong, first=4, differs=[])]], weigh(nano, self.WORDS, [[row]]))
+        assert {j for (_, j, _), weight in named.items() if weight == 0.0} == {4}
+
+
+class TestDiff:
+    """Rule: `diff` weighs a correct row's tokens that differ from the nearest incorrect one with `diff_weight`."""
+
+    @pytest.mark.parametrize(("words", "heavy"), [((), 2.0), (("weighting.diff_weight=3.5",), 3.5)])
+    def test_rows_by_hand(self, nano, words, heavy):
+        right, wrong = edited_pair(nano)
+        right = edited(right, first=3, differs=[3, 5])
+        rows = [right, no_other(nano, correct=True), wrong]
+        result = weigh(nano, ("weighting.type=diff", *words), [rows])
+        named = by_name(nano, [rows], result)
+        assert named == {(r, j, k): heavy if r == right.example.row_id and j in (3, 5) else 1.0 for r, j, k in named}
+        counts = Counter(k for _, _, k in named)
+        assert result.denominators_H.tolist() == [counts[1], counts[2], counts[3]]
+        assert result.metrics["weight/mean"] == pytest.approx((2 * heavy + 2 + 2 + 5) / 11)
+        assert result.metrics["weight/dropped_frac"] == 0.0
+        assert result.metrics["edits/partner_frac"] == pytest.approx(2 / 3)
+
+    def test_tokens_that_only_the_incorrect_row_has_weigh_nothing_more(self, nano):
+        right, _ = edited_pair(nano)
+        row = edited(right, first=4, differs=[])
+        assert set(by_name(nano, [[row]], weigh(nano, ("weighting.type=diff",), [[row]])).values()) == {1.0}
+
+
+class TestContrast:
+    """Rule: `contrast` is clip(exp((log p_plus - log p_minus) / beta)) of the target, at every horizon the same."""
+
+    def test_two_tokens_by_hand(self, nano):
+        """p_plus .5 and .25, p_minus .25 and .5: log ratios ln 2 and -ln 2; with beta .5 the weights are 4 and 1/4."""
+        row = replace_values(nano.rows(8)[0], prompt_tokens=1, values=[0.0] * 3, correct=True)
+        micro = nano.micro_batch([row])
+        plus_BT = -torch.tensor([[0.9, 0.5, 0.25]]).log()
+        minus_BT = -torch.tensor([[0.1, 0.25, 0.5]]).log()
+        micro = replace(micro, reference_losses_BT=plus_BT, incorrect_losses_BT=minus_BT)
+        scorer = build_scorer(nano.load(*CONTRAST, "weighting.beta=0.5"), nano.num_horizons)
+        result = scorer.weigh([micro], OneRank())
+        i = row.example.row_id
+        assert by_name(nano, [[row]], result) == pytest.approx({(i, 1, 1): 4.0, (i, 2, 1): 0.25, (i, 2, 2): 0.25})
+        assert result.denominators_H.tolist() == [2.0, 1.0, 0.0]
+        assert result.metrics["advantage/mean"] == pytest.approx(0.0, abs=1e-6)
+
+    def test_a_loop_over_both_references_gives_the_weights(self, nano):
+        rows, words = nano.rows(8), (*CONTRAST, "weighting.beta=2")
+        config = nano.load(*words).weighting
+        named = by_name(nano, [rows[:3], rows[3:]], weigh(nano, words, [rows[:3], rows[3:]]))
+        expected = naive_weights(
+            nano,
+            rows,
+            lambda row, t, k: float(row.incorrect_losses_T[t + k]) - float(row.reference_losses_T[t + k]),
+            config,
+        )
+        assert named == pytest.approx(expected, rel=1e-5)
+        assert min(named.values()) < 1 < max(named.values())
+
+
 class TestDft:
     """Rule: `dft` weighs a pair with the policy's own probability of its target, over all pairs."""
 
@@ -553,13 +717,15 @@ class TestSources:
 
     @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
     def test_an_arm_weighs_with_the_scores_of_its_row_alone(self, nano, arm):
-        words = RHO1 if arm.source == "reference" else (f"weighting.type={arm.name}",)
+        words = words_of(arm)
         micro = nano.micro_batch(nano.rows(6), with_policy_losses=True)
         given = replace(
             micro,
             values_BT=micro.values_BT if arm.source == "critic" else None,
             reference_losses_BT=micro.reference_losses_BT if arm.source == "reference" else None,
+            incorrect_losses_BT=micro.incorrect_losses_BT if arm.needs_two_references else None,
             policy_losses_BTH=micro.policy_losses_BTH if arm.needs_policy_losses else None,
+            edits=micro.edits if arm.needs_edits else None,
         )
         scorer = build_scorer(nano.load(*words), nano.num_horizons)
         assert scorer.needs_policy_losses == arm.needs_policy_losses
@@ -568,6 +734,8 @@ class TestSources:
             ("values_BT", arm.source == "critic"),
             ("reference_losses_BT", arm.source == "reference"),
             ("policy_losses_BTH", arm.needs_policy_losses),
+            ("incorrect_losses_BT", arm.needs_two_references),
+            ("edits", arm.needs_edits),
         ):
             if is_read:
                 with pytest.raises(AssertionError, match="needs"):
@@ -575,7 +743,7 @@ class TestSources:
 
     @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
     def test_beta_sharpens_the_arms_whose_row_says_so(self, nano, arm):
-        words = RHO1 if arm.source == "reference" else (f"weighting.type={arm.name}",)
+        words = words_of(arm)
         rows = nano.rows(8)
         stds = [weigh(nano, (*words, f"weighting.beta={b}"), [rows]).metrics["weight/std"] for b in (0.5, 2.0)]
         assert (stds[0] != stds[1]) == (arm.shape == "beta")

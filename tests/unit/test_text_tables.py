@@ -32,7 +32,7 @@ def test_the_quickstarts_tables_fit_a_terminal_of_80_columns() -> None:
     names = ("baseline", "verifiable", "shuffled")
     results = {name: RunResult("FINISHED", 120, dict.fromkeys(_RUN_NUMBERS, 12345.678), "p", {}, ()) for name in names}
     share = Share(0.123, 0.045, 0.456, 300)
-    arms = {name: QuickstartArm(name, None, 120, 1_234_567, share, None, 1.0) for name in names}
+    arms = {name: QuickstartArm(name, None, 120, 1_234_567, share, share, None, 1.0) for name in names}
     losses = dict.fromkeys(("random", "base", *names), HeldOutLosses(1.234, 1.456))
     health = CriticFindings({f"critic/{name}": 0.5 for name in _CRITIC_NUMBERS}, (), ())
     shown = [critic_table(health), run_table(results), loss_table(losses), pass_table(arms)]

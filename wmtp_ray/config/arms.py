@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 ScoreSource = Literal["none", "critic", "reference"]
 Rows = Literal["correct_only", "mixed"]
-Shape = Literal["equal", "beta", "excess", "threshold", "probability"]
-# rival: another way to weigh; placement: a control with the method's weights in other places; other: an arm of another
-# version's run.
-Role = Literal["baseline", "method", "rival", "control", "placement", "other"]
+Shape = Literal["equal", "beta", "excess", "threshold", "probability", "difference", "mask"]
+# rival: another way to weigh; ceiling: what the method would be with a perfect critic, which no run on other rows has;
+# placement: a control with the method's weights in other places; other: an arm of another version's run.
+Role = Literal["baseline", "method", "rival", "ceiling", "control", "placement", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,10 @@ class WeightingArm:
     """One `weighting.type`.
 
     `source` says whose scores it reads, beside the policy's own losses where `needs_policy_losses`: these cost one more
-    pass without gradient a step. `shape` says what sharpens its weights: nothing, `weighting.beta` with its clips, the
-    keys of `rho1`, or `weighting.drop_below`; a probability is what it is. `has_horizon_reading`:
+    pass without gradient a step. `needs_edits`: it asks what sets a row apart from the nearest of the other class of
+    its problem, which is found as rows are read. `shape` says what sharpens its weights: nothing, `weighting.beta` with
+    its clips, the keys of `rho1`, `weighting.drop_below`, or `weighting.diff_weight`; a probability is what it is, and
+    a mask 0 or 1. `needs_two_references`: one of correct and one of incorrect rows. `has_horizon_reading`:
     `weighting.terminal=horizon` is defined for it. `pushes_down`: it may give a token a negative weight, which makes
     the token less likely. A report leaves out the `usual_rows`, and calls the arm by the `recipe` that is named after
     it.
@@ -32,6 +34,8 @@ class WeightingArm:
     role: Role
     source: ScoreSource
     needs_policy_losses: bool = False
+    needs_edits: bool = False
+    needs_two_references: bool = False
     shape: Shape
     has_horizon_reading: bool = False
     pushes_down: bool = False
@@ -42,16 +46,19 @@ class WeightingArm:
     @property
     def reads(self) -> str:
         """Describe the source of its scores."""
-        read = [] if self.source == "none" else [f"the {self.source}"]
-        return " and ".join([*read, *(["the policy's own losses"] if self.needs_policy_losses else [])]) or "none"
+        source = "two references" if self.needs_two_references else f"the {self.source}"
+        read = [] if self.source == "none" else [source]
+        read += ["the policy's own losses"] if self.needs_policy_losses else []
+        read += ["the nearest row of the other class"] if self.needs_edits else []
+        return " and ".join(read) or "none"
 
     @property
     def drops_tokens(self) -> bool:
         """Whether it may give a token the weight 0, which leaves the token out of the loss and of its denominator."""
-        return self.shape in ("excess", "threshold")
+        return self.shape in ("excess", "threshold", "mask")
 
 
-# In the order of reports: what others are compared with, the method, its rivals, then the controls.
+# In the order of reports: what others are compared with, the method, its rivals, its ceilings, then the controls.
 _ROWS = (
     WeightingArm(
         name="uniform",
@@ -108,6 +115,42 @@ _ROWS = (
         shape="probability",
         usual_rows="correct_only",
         weight="the policy's own probability of the token, at each horizon its own",
+    ),
+    WeightingArm(
+        name="contrast",
+        role="rival",
+        source="reference",
+        needs_two_references=True,
+        shape="beta",
+        usual_rows="mixed",
+        weight="from how much likelier a reference of correct rows finds the token than one of incorrect rows",
+    ),
+    WeightingArm(
+        name="diff",
+        role="rival",
+        source="none",
+        needs_edits=True,
+        shape="difference",
+        usual_rows="correct_only",
+        weight="`weighting.diff_weight` where a correct row differs from the nearest incorrect one, else 1",
+    ),
+    WeightingArm(
+        name="oracle",
+        role="ceiling",
+        source="none",
+        needs_edits=True,
+        shape="beta",
+        usual_rows="mixed",
+        weight="as `td`, from the TD errors of a critic that knows the first token that differs",
+    ),
+    WeightingArm(
+        name="oracle_drop",
+        role="ceiling",
+        source="none",
+        needs_edits=True,
+        shape="mask",
+        usual_rows="mixed",
+        weight="0 where an incorrect row differs from the nearest correct one, else 1",
     ),
     WeightingArm(
         name="sequence_reward",

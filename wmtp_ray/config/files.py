@@ -35,8 +35,11 @@ def earlier_names(config: RunConfig) -> list[str]:
         "tokenizer.path": config.tokenizer.path,
         "data.train_file": config.data.train_file,
         "data.valid_file": config.data.valid_file,
+        "weighting.compared_file": config.weighting.compared_file,
         "reference.path": config.reference.path,
         "reference.tokenizer_path": config.reference.tokenizer_path,
+        "reference.incorrect_path": config.reference.incorrect_path,
+        "reference.incorrect_tokenizer_path": config.reference.incorrect_tokenizer_path,
         "critic.path": config.critic.path,
     }
     names = {key: earlier_names_in(path, config.storage_root) for key, path in paths.items() if path is not None}
@@ -57,7 +60,10 @@ def _needed(config: RunConfig) -> Iterator[NeededFile]:
         remedy = "set data.valid_file=FILE.jsonl, or null to hold out problems of data.train_file"
         remedy = _how_to_get_small(config) + "; or " + remedy if config.data.suffix else remedy
         yield NeededFile("data.valid_file", (config.data.valid_file,), remedy)
-    yield from _reference(config)
+    if config.compared_file is not None:
+        remedy = "set weighting.compared_file=FILE.jsonl, or null to compare with the rows of data.train_file"
+        yield NeededFile("weighting.compared_file", (config.compared_file,), remedy)
+    yield from _references(config)
     yield from _critic(config)
 
 
@@ -68,14 +74,15 @@ def _how_to_get_small(config: RunConfig) -> str:
     return "scripts/setup_datasets.py writes the _small files of a data set; data.suffix=null reads the whole ones"
 
 
-def _reference(config: RunConfig) -> Iterator[NeededFile]:
-    if not config.needs_reference or not set(config.stages) & {0, 2} or config.reference.path is None:
+def _references(config: RunConfig) -> Iterator[NeededFile]:
+    if not set(config.stages) & {0, 2}:
         return
-    remedy = "point reference.path at a model with the policy's tokenizer"
-    yield from _model_directory("reference.path", config.reference.path, remedy)
-    if config.reference.tokenizer_path is not None:
-        remedy = "set reference.tokenizer_path=FILE, or null when it is the policy's own"
-        yield NeededFile("reference.tokenizer_path", (config.reference.tokenizer_path,), remedy)
+    for each in config.references:
+        remedy = f"point {each.prefix}path at a model with the policy's tokenizer"
+        yield from _model_directory(f"{each.prefix}path", each.path, remedy)
+        if each.tokenizer_path is not None:
+            remedy = f"set {each.prefix}tokenizer_path=FILE, or null when it is the policy's own"
+            yield NeededFile(f"{each.prefix}tokenizer_path", (each.tokenizer_path,), remedy)
 
 
 def _critic(config: RunConfig) -> Iterator[NeededFile]:

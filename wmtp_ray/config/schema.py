@@ -7,12 +7,12 @@ nor ray.
 
 import functools
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wmtp_ray.config.arms import ARMS, WeightingArm, WeightingType
 from wmtp_ray.config.critic import CriticConfig, CriticStageConfig
 from wmtp_ray.config.data import SUFFIX as SUFFIX
 from wmtp_ray.config.data import DataConfig as DataConfig
@@ -25,6 +25,7 @@ from wmtp_ray.config.sampling import Stage2Sampling, check_difficulties, check_l
 from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Section
 from wmtp_ray.config.storage_root import StorageRoot
 from wmtp_ray.config.tags import Tags
+from wmtp_ray.config.token_weights import WeightingConfig as WeightingConfig
 from wmtp_ray.run_folder import RunFolder, runs_of
 
 PEFT_IS_MISSING = "adapters (model.lora) need the package peft, which is not installed: pip install 'wmtp_ray[lora]'"
@@ -68,92 +69,6 @@ class TokenizerConfig(Section):
     )
 
 
-class WeightingConfig(Section):
-    """How a token's weight is made: clip(exp(advantage / beta), clip_min, clip_max)."""
-
-    type: WeightingType = setting(PLAN | STAGE_2, "The arm: the method, its baseline or one of its controls.")
-    beta: Positive = setting(STAGE_2, "Temperature of the exponential; smaller is sharper.")
-    clip_min: Annotated[float, Field(ge=0.0)] = setting(
-        STAGE_2, "Lower clip of a weight; 0 only for an arm that drops tokens, since a weight of 0 drops its token."
-    )
-    clip_max: Positive = setting(STAGE_2, "Upper clip of a weight.")
-    drop_below: Annotated[float, Field(ge=0.0)] = setting(
-        STAGE_2, "Type drop: a token whose TD error is below minus this is not trained; in units of V."
-    )
-    terminal: Literal["sequence", "horizon"] = setting(STAGE_2, "Where the reward enters: end of text or of window.")
-    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = setting(TRAINING, "Discount per token.")
-    td_lambda: Fraction = setting(STAGE_2, "0 = TD(0); 1 = Monte Carlo advantage (GAE's lambda).")
-    advantage_norm: Literal["none", "batch", "ema"] = setting(STAGE_2, "Whitening over the global batch.")
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(STAGE_2, "Decay of `advantage_norm: ema`.")
-    weigh_terminal: bool = setting(STAGE_2, "False: the terminal token's weight is 1.")
-
-    @property
-    def arm(self) -> WeightingArm:
-        """The arm's row in the table of arms."""
-        return ARMS[self.type]
-
-    @property
-    def needs_values(self) -> bool:
-        """Whether the weights are made from a critic's values."""
-        return self.arm.source == "critic"
-
-    @model_validator(mode="after")
-    def _horizon_reading_is_defined(self) -> Self:
-        if self.terminal == "horizon" and (not self.arm.has_horizon_reading or self.td_lambda > 0.0):
-            defined = " or ".join(arm.name for arm in ARMS.values() if arm.has_horizon_reading)
-            raise ValueError(
-                f"terminal=horizon with type={self.type}, td_lambda={self.td_lambda}: it is defined for type={defined} "
-                "and td_lambda=0; use terminal=sequence here"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _terminal_is_one_token(self) -> Self:
-        if self.terminal == "horizon" and not self.weigh_terminal:
-            raise ValueError(
-                "weigh_terminal=false with terminal=horizon: there every window ends in the reward, so it has no one "
-                "terminal token; use terminal=sequence here"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _threshold_is_in_units_of_v(self) -> Self:
-        if self.arm.shape == "threshold" and self.advantage_norm != "none":
-            raise ValueError(
-                f"advantage_norm={self.advantage_norm} with type={self.type}: drop_below={self.drop_below} is in units "
-                "of V, which whitening takes away; use advantage_norm=none here"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _push_follows_the_sign_of_the_error(self) -> Self:
-        if self.arm.pushes_down and self.advantage_norm != "none":
-            raise ValueError(
-                f"advantage_norm={self.advantage_norm} with type={self.type}: a token is pushed down where its TD "
-                "error is below 0, and whitening moves the 0; use advantage_norm=none here"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _only_dropping_arms_have_no_lower_clip(self) -> Self:
-        if self.clip_min == 0.0 and not self.arm.drops_tokens:
-            dropping = " or ".join(arm.name for arm in ARMS.values() if arm.drops_tokens)
-            raise ValueError(
-                f"clip_min=0 with type={self.type}: a weight of 0 drops its token, which this arm does not mean to do; "
-                f"give a clip_min above 0 (the default is 0.1), or an arm that drops tokens: type={dropping}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _clip_ordered(self) -> Self:
-        if self.clip_min >= self.clip_max:
-            raise ValueError(
-                f"clip_min={self.clip_min} is not below clip_max={self.clip_max}; "
-                "give a lower clip_min or a higher clip_max (the defaults are 0.1 and 5.0)"
-            )
-        return self
-
-
 class Rho1Config(Section):
     """Excess-loss selection against a reference model."""
 
@@ -163,10 +78,25 @@ class Rho1Config(Section):
 
 
 class ReferenceConfig(Section):
-    """The reference model of rho1; its tokenizer must be the policy's."""
+    """The reference models; their tokenizers must be the policy's."""
 
     path: Path | None = setting(PLAN | STAGE_2, "Directory in Meta's layout; None where no arm needs a reference.")
     tokenizer_path: Path | None = setting(PLAN | STAGE_2, "Its tokenizer.model; None: the policy's own file.")
+    incorrect_path: Path | None = setting(
+        PLAN | STAGE_2, "Type contrast: a second reference, of incorrect rows where `path` is of correct ones."
+    )
+    incorrect_tokenizer_path: Path | None = setting(
+        PLAN | STAGE_2, "The second reference's tokenizer.model; None: the policy's own file."
+    )
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """A reference that a run reads; its settings are `<prefix>path` and `<prefix>tokenizer_path`."""
+
+    prefix: str
+    path: Path
+    tokenizer_path: Path | None
 
 
 class LossConfig(Section):
@@ -304,6 +234,27 @@ class RunConfig(Section):
         """Whether stage 2 needs the losses of a reference model."""
         return self.weighting.arm.source == "reference"
 
+    @property
+    def references(self) -> tuple[ReferenceModel, ...]:
+        """The references that stage 2 reads, that of correct rows first."""
+        of, arm = self.reference, self.weighting.arm
+        found: list[ReferenceModel] = []
+        if self.needs_reference and of.path is not None:
+            found.append(ReferenceModel("reference.", of.path, of.tokenizer_path))
+        if arm.needs_two_references and of.incorrect_path is not None:
+            found.append(ReferenceModel("reference.incorrect_", of.incorrect_path, of.incorrect_tokenizer_path))
+        return tuple(found)
+
+    @property
+    def compared_file(self) -> Path | None:
+        """The rows that stage 2 compares with, where it does so and they are not those of data.train_file."""
+        return self.weighting.compared_file if self.compares_rows else None
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether stage 2 asks what sets a row apart from others of its problem."""
+        return 2 in self.stages and self.weighting.arm.needs_edits
+
     @model_validator(mode="after")
     def _difficulties_are_of_their_source(self) -> Self:
         check_difficulties(self.data.difficulty_source, self.train.sampling, self.critic_stage.sampling)
@@ -329,6 +280,12 @@ class RunConfig(Section):
             )
         if self.needs_reference and self.reference.path is None:
             raise ValueError(f"weighting.type={self.weighting.type} needs a reference model; give reference.path=DIR")
+        if self.weighting.arm.needs_two_references and self.reference.incorrect_path in (None, self.reference.path):
+            raise ValueError(
+                f"weighting.type={self.weighting.type} compares reference.path={self.reference.path} with a second "
+                f"reference, found reference.incorrect_path={self.reference.incorrect_path}; give "
+                "reference.incorrect_path=DIR, another model, fine-tuned on incorrect rows"
+            )
         has_critic = self.critic.path is not None or 1 in self.stages
         if self.critic.source == "frozen" and not has_critic and self.uses_critic:
             raise ValueError(

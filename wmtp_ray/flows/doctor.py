@@ -100,6 +100,8 @@ def _look_at_files(config: RunConfig) -> list[Finding]:
         train, valid = config.data.train_file, config.data.valid_file
         findings += [_look_at_index(config, "index", train, config.data.index_file)] if train.exists() else []
         findings += [_look_at_index(config, "valid index", valid, None)] if valid and valid.exists() else []
+        other = config.compared_file
+        findings += [_look_at_index(config, "compared index", other, None)] if other and other.exists() else []
     return findings
 
 
@@ -179,6 +181,7 @@ def _has_fresh_indexes(config: RunConfig) -> bool:
         return True
     tokenizer_hash = CodeTokenizer(config.tokenizer.path).sha256
     files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]
+    files.append((config.compared_file, None))
     try:
         return all(load_index(path, out).tokenizer_hash == tokenizer_hash for path, out in files if path is not None)
     except WmtpError:

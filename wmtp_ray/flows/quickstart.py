@@ -1,15 +1,16 @@
 """`make quickstart`: from an empty storage to a table that compares arms of equal training.
 
-Generated problems, a tokenizer trained on them, a nano multi-token model, a short ordinary training to have something
-to weigh. From there three arms take the same number of steps: `baseline` on correct programs alone, `verifiable`
-through a critic, and `shuffled`, its control. Each is evaluated on problems never seen, by running what it writes.
+Generated problems of which few have correct programs, a tokenizer trained on them, a nano multi-token model, a short
+ordinary training to have something to weigh. From there three arms take the same number of steps: `baseline` on correct
+programs alone, `verifiable` through a critic with a trunk of its own, and `shuffled`, its control. Each is evaluated on
+problems never seen, by running what it writes: its likeliest program, and programs drawn at temperature 1.
 
 It uses the same code paths as a real run: files on disk, configurations by name, the flow. Only the sizes are small.
 """
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,8 +22,12 @@ from wmtp_ray.config.arms import arm_named
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
+from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.cluster import joined
+from wmtp_ray.flows.evaluate.evaluate import evaluate_policy
+from wmtp_ray.flows.evaluate.evaluate_run import folder_in
+from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.run_stages import run_stages
 from wmtp_ray.model.spec import ModelSpec
@@ -48,23 +53,38 @@ from wmtp_ray.training.held_out import measure_held_out
 from wmtp_ray.training.stages import critic_bundle, read_stage_result
 
 VOCAB_SIZE = 448
-TASKS = QUICKSTART_TASKS
+PROBLEMS_PER_CORRECT = 16  # one of so many problems has correct rows: where weights have something to win
+TASKS = replace(QUICKSTART_TASKS, correct_problems_frac=1 / PROBLEMS_PER_CORRECT)
+PRESETS = "quickstart,own-critic"
 NANO = ModelSpec(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
-BASE_STEPS = 200
-ARM_STEPS = 50
+BASE_STEPS = 300
+ARM_STEPS = 100
+CRITIC_STEPS = 120
+NUM_DRAWN = 2  # programs of a problem at temperature 1
 # So short a training spends its steps best on the next token; the further horizons learn beside it.
 HORIZONS = "loss.horizon_coefs=[1,0.05,0.05,0.05]"
-# All difficulties at once: baseline has half of the rows, so it would run out of easy ones before the others do.
-FROM_BASE = ("train.learning_rate=2.0e-3", "train.sampling.curriculum_learning=false")
+FROM_BASE = "train.learning_rate=2.0e-3"
+CRITIC_RATE = "critic_stage.learning_rate=3.0e-3"  # of a trunk of 96 units
+CORRECT_ROWS = TASKS.num_train_problems // PROBLEMS_PER_CORRECT * TASKS.num_correct
+ALL_ROWS = CORRECT_ROWS + TASKS.num_train_problems * TASKS.num_incorrect
+# Rows of all difficulties at once, in as many passes as the steps take.
+ROWS = (
+    "train.sampling.curriculum_learning=false",
+    "train.epochs=100",
+    "critic_stage.epochs=100",
+    f"critic_stage.max_steps={CRITIC_STEPS}",
+    f"critic_stage.sampling.n_samples={2 * CORRECT_ROWS}",
+)
 
 
 @dataclass(frozen=True)
 class _Finished:
-    """A run of the quickstart that is over; the base is not evaluated."""
+    """A run of the quickstart that is over; the base is not evaluated. `drawn` is at temperature 1."""
 
     config: RunConfig
     result: RunResult
-    evaluation: EvaluationResults | None
+    greedy: EvaluationResults | None
+    drawn: EvaluationResults | None
     seconds: float
 
 
@@ -94,7 +114,7 @@ def quickstart(storage_root: Path, now: datetime) -> None:
         console.print(sentence, highlight=False)
     console.print(f"Written: {storage_root / FILE_NAME}", soft_wrap=True)
     console.print(f"         {base_config.run_dir.parent}/quickstart-*-{now:%Y%m%d-%H%M%S}", soft_wrap=True)
-    console.print(f"{summary.seconds:.0f} s in all. Next: README.md, 'Your own data'.")
+    console.print(f"{summary.seconds:.0f} s in all. Next, on real data: README.md, 'Your own data'.")
 
 
 def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles:
@@ -108,25 +128,26 @@ def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles
 
 def quickstart_base(storage_root: Path, now: datetime) -> RunConfig:
     """Return the run that all arms start from: ordinary training on correct programs, which is not compared."""
-    return _configured("base", "baseline", storage_root, now, f"train.max_steps={BASE_STEPS}", "stages=[0,2]")
+    words = (f"train.max_steps={BASE_STEPS}", "stages=[0,2]", f"train.sampling.n_samples={CORRECT_ROWS}")
+    return _configured("base", BASELINE, storage_root, now, *words)
 
 
 def quickstart_arms(base: RunConfig, now: datetime) -> Iterator[tuple[str, RunConfig]]:
     """Yield the arms in the order in which they run: the control takes the critic that the method has trained."""
-    shared = (f"model.path={base.folder.final}", f"train.max_steps={ARM_STEPS}", *FROM_BASE)
-    root = base.storage_root
-    yield BASELINE, _configured(BASELINE, "baseline", root, now, *shared)
-    method = _configured(METHOD, "verifiable", root, now, *shared)
+    shared = (f"model.path={base.folder.final}", f"train.max_steps={ARM_STEPS}", FROM_BASE)
+    root, mixed = base.storage_root, f"train.sampling.n_samples={ALL_ROWS}"
+    yield BASELINE, _configured(BASELINE, BASELINE, root, now, *shared, f"train.sampling.n_samples={CORRECT_ROWS}")
+    method = _configured(METHOD, METHOD, root, now, *shared, mixed)
     yield METHOD, method
     control = (f"weighting.type={CONTROL}", f"critic.path={method.folder.critic.final}", "stages=[0,2,3]")
-    yield CONTROL, _configured(CONTROL, "verifiable", root, now, *shared, *control)
+    yield CONTROL, _configured(CONTROL, METHOD, root, now, *shared, mixed, *control)
 
 
 def _configured(name: str, recipe: str, storage_root: Path, now: datetime, *overrides: str) -> RunConfig:
     """Load the preset with what all runs of the quickstart share."""
     run_name = f"quickstart-{name}-{now:%Y%m%d-%H%M%S}"
-    words = (f"storage_root={storage_root}", HORIZONS, *overrides)
-    return load_config(Arguments(recipe=recipe, preset="quickstart", run_name=run_name, overrides=words), now=now)
+    words = (f"storage_root={storage_root}", HORIZONS, *ROWS, CRITIC_RATE, *overrides)
+    return load_config(Arguments(recipe=recipe, preset=PRESETS, run_name=run_name, overrides=words), now=now)
 
 
 def _run(config: RunConfig) -> _Finished:
@@ -134,20 +155,32 @@ def _run(config: RunConfig) -> _Finished:
     prepared = prepare(config)
     claim_run_directory(config)
     result = run_stages(config, prepared)
-    evaluation = None
-    if 3 in config.stages:
+    greedy = drawn = None
+    if prepared.evaluation is not None:
         (dataset,) = config.evaluation.datasets or ()
-        evaluation = read_results(config.folder.evaluations / dataset)
-    return _Finished(config, result, evaluation, time.perf_counter() - started)
+        greedy = read_results(config.folder.evaluations / dataset)
+        drawn = _at_temperature_1(config, prepared.evaluation)
+    return _Finished(config, result, greedy, drawn, time.perf_counter() - started)
+
+
+def _at_temperature_1(config: RunConfig, plan: EvaluationPlan) -> EvaluationResults:
+    """Evaluate the run's policy once more, on programs that are drawn."""
+    settings = config.evaluation.model_copy(update={"num_samples": NUM_DRAWN, "temperature": 1.0})
+    policy = PolicyFiles(config.folder.final, config.tokenizer.path)
+    place = folder_in(config.folder.evaluations)
+    (found,) = evaluate_policy(config.model_copy(update={"evaluation": settings}), plan, policy, place, config.run_dir)
+    return found.results
 
 
 def _summary(base: _Finished, arms: dict[str, _Finished], seconds: float) -> QuickstartSummary:
-    results = {name: each.evaluation for name, each in arms.items() if each.evaluation is not None}
+    greedy = {name: each.greedy for name, each in arms.items() if each.greedy is not None}
+    drawn = {name: each.drawn for name, each in arms.items() if each.drawn is not None}
     return QuickstartSummary(
         base=_arm(base),
         arms={name: _arm(each) for name, each in arms.items()},
-        differences={name: share_of(each) for name, each in differences_between(results).items()},
-        verdict=tuple(verdict_sentences(results)),
+        differences={name: share_of(each) for name, each in differences_between(greedy).items()},
+        differences_t1={name: share_of(each) for name, each in differences_between(drawn).items()},
+        verdict=tuple(verdict_sentences(greedy, drawn)),
         seconds=seconds,
     )
 
@@ -159,7 +192,8 @@ def _arm(run: _Finished) -> QuickstartArm:
         started_from=training.start.weights_sha256,
         steps=training.steps,
         supervised_tokens=training.supervised_tokens,
-        greedy=None if run.evaluation is None else share_of(run.evaluation.pass_at_k["1"]),
+        greedy=None if run.greedy is None else share_of(run.greedy.pass_at_k["1"]),
+        t1=None if run.drawn is None else share_of(run.drawn.pass_at_k["1"]),
         critic_health=_critic(run.config, training.weighting),
         seconds=run.seconds,
     )

@@ -51,6 +51,17 @@ def kept_weights(td_errors_BT: Tensor, supervised_mask_BT: Tensor, *, drop_below
     return torch.where(supervised_mask_BT, kept_BT, torch.zeros_like(kept_BT))
 
 
+def difference_weights(marks: Tensor, supervised_mask: Tensor, *, diff_weight: float) -> Tensor:
+    """Return `diff_weight` where the mark is above 0, else 1, and 0 where unsupervised."""
+    weights = torch.where(marks > 0, diff_weight, torch.ones_like(marks))
+    return torch.where(supervised_mask, weights, torch.zeros_like(weights))
+
+
+def unmarked_weights(marks: Tensor, supervised_mask: Tensor) -> Tensor:
+    """Return 0 where the mark is below 0 and where unsupervised, else 1."""
+    return (supervised_mask & (marks >= 0)).to(marks)
+
+
 def pushed_down(weights: Tensor, is_pushed: Tensor, losses: Tensor) -> Tensor:
     """Return `-weight * p` where `is_pushed`, p = exp(-loss) the target's own probability, else the weight; detached.
 

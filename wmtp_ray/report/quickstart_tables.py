@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from wmtp_ray.intervals import RULE
 from wmtp_ray.objective.baseline_standing import baseline_standings
-from wmtp_ray.report.quickstart_summary import CriticFindings, QuickstartArm
+from wmtp_ray.report.quickstart_summary import CriticFindings, QuickstartArm, Share
 from wmtp_ray.text_tables import titled_table
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.training.held_out import HeldOutLosses
@@ -63,17 +63,19 @@ def loss_table(losses: Mapping[str, HeldOutLosses]) -> str:
 
 def pass_table(arms: Mapping[str, QuickstartArm]) -> str:
     """How many held-out problems each arm solves, beside how much training it had."""
-    rows = [["arm", "steps", "supervised tokens", "Pass@1", "95 % interval"]]
+    rows = [["arm", "steps", "tokens", "Pass@1 greedy", "at temperature 1"]]
     for name, arm in arms.items():
         tokens = "-" if arm.supervised_tokens is None else f"{arm.supervised_tokens:,}"
-        found = arm.greedy
-        numbers = ("-", "-") if found is None else (f"{found.estimate:.3f}", f"[{found.low:.3f}, {found.high:.3f}]")
-        rows.append([name, str(arm.steps), tokens, *numbers])
+        rows.append([name, str(arm.steps), tokens, _share(arm.greedy), _share(arm.t1)])
     caption = (
-        "Greedy; every program is run on ten inputs. Steps and tokens are those since the base, from which every arm "
-        f"starts. Intervals: {RULE}."
+        "Every program is run on ten inputs. Steps and supervised tokens are those since the base, from which every "
+        f"arm starts. Intervals: {RULE}."
     )
     return titled_table("Held-out problems solved by the program that the model writes", rows, caption)
+
+
+def _share(share: Share | None) -> str:
+    return "-" if share is None else f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]"
 
 
 def _cell(value: float | None) -> str:

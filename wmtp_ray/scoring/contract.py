@@ -12,9 +12,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmtp_ray.contracts import Float32, Int64, ScoredBatch
+from wmtp_ray.contracts import BatchEdits, Float32, Int64, ScoredBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class EditTensors:
+    """`BatchEdits` on the rank's device.
+
+    `is_first_BT` marks the first token that differs, of each document that `has_other_M`, a row of the other class.
+    """
+
+    differs_BT: Tensor
+    is_first_BT: Tensor
+    correct_frac_M: Tensor
+    has_other_M: Tensor
+
+    @classmethod
+    def from_edits(cls, edits: BatchEdits, device: torch.device) -> "EditTensors":
+        has_other_M = edits.first_M >= 0
+        is_first_BT = np.zeros_like(edits.differs_BT)
+        is_first_BT[0, edits.first_M[has_other_M]] = True
+        arrays = (edits.differs_BT, is_first_BT, edits.correct_frac_M, has_other_M)
+        return cls(*(torch.tensor(array, device=device) for array in arrays))
 
 
 @dataclass(frozen=True)
@@ -22,7 +43,8 @@ class MicroBatch:
     """One forward's worth of documents with everything that is known about them before the forward.
 
     `seeds_M` keys the random controls by (seed, step, row), so that they do not depend on ranks or packing.
-    `policy_losses_BTH` is the policy's own detached cross-entropy of every pair, where the scorer asked for it.
+    `policy_losses_BTH` is the policy's own detached cross-entropy of every pair, where the scorer asked for it;
+    `edits` are there where the weighting asks for them.
     """
 
     tensors: BatchTensors
@@ -30,7 +52,9 @@ class MicroBatch:
     seeds_M: Tensor
     values_BT: Tensor | None = None
     reference_losses_BT: Tensor | None = None
+    incorrect_losses_BT: Tensor | None = None
     policy_losses_BTH: Tensor | None = None
+    edits: EditTensors | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +113,8 @@ def to_micro_batch(scored: ScoredBatch, step: int, seed: int, device: torch.devi
         seeds_M=torch.from_numpy(document_seeds(seed, step, scored.batch.row_ids_M)),
         values_BT=_on_device(scores.values_BT if scores else None, device),
         reference_losses_BT=_on_device(scores.losses_BT if scores else None, device),
+        incorrect_losses_BT=_on_device(scores.incorrect_losses_BT if scores else None, device),
+        edits=None if scored.batch.edits is None else EditTensors.from_edits(scored.batch.edits, device),
     )
 
 

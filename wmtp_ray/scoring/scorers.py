@@ -18,9 +18,13 @@ from wmtp_ray.scoring.advantages import (
     NoWhitening,
     TokenView,
     build_whitening,
+    edit_marks,
+    edit_metrics,
     global_moments,
     horizon_td_advantage,
+    oracle_advantage,
     own_log_probability,
+    reference_log_ratio,
     sequence_reward_advantage,
     surprisal_advantage,
     td_advantage,
@@ -28,7 +32,7 @@ from wmtp_ray.scoring.advantages import (
 from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
 from wmtp_ray.scoring.controls import Control, draw_matched_weights, keep_weights, shuffle_weights
 from wmtp_ray.scoring.push import push_down
-from wmtp_ray.scoring.shapes import BETA, PROBABILITY, THRESHOLD, WeightShape
+from wmtp_ray.scoring.shapes import BETA, DIFFERENCE, MASK, PROBABILITY, THRESHOLD, WeightShape
 
 
 class UniformScorer:
@@ -95,6 +99,8 @@ class AdvantageScorer:
         if self._config.arm.pushes_down:
             step = push_down(step, whitened, micro_batches, ranks, weigh_terminal=self._config.weigh_terminal)
         metrics = step.metrics | {"advantage/mean": moments.mean, "advantage/std": moments.std}
+        if self._config.arm.needs_edits:
+            metrics |= edit_metrics(micro_batches, ranks)
         return replace(step, metrics=metrics)
 
     def _weights(self, advantage: Tensor, mask: Tensor, micro_batch: MicroBatch) -> Tensor:
@@ -194,6 +200,10 @@ FORMULAS: dict[str, Formula] = {
     "drop": _from(td_advantage, shape=THRESHOLD),
     "signed": _from(td_advantage),
     "dft": _from(own_log_probability, shape=PROBABILITY),
+    "contrast": _from(reference_log_ratio),
+    "diff": _from(edit_marks, shape=DIFFERENCE),
+    "oracle": _from(oracle_advantage),
+    "oracle_drop": _from(edit_marks, shape=MASK),
     "sequence_reward": _from(sequence_reward_advantage),
     "surprisal": _from(surprisal_advantage),
     "shuffled": _from(td_advantage, shuffle_weights),

@@ -38,6 +38,16 @@ def _probability(log_probability: Tensor, mask: Tensor, config: WeightingConfig)
     return weighting.td_token_weights(log_probability, mask, beta=1.0, clip_min=0.0, clip_max=1.0)
 
 
+def _heavier_where_different(marks: Tensor, mask: Tensor, config: WeightingConfig) -> Tensor:
+    return weighting.difference_weights(marks, mask, diff_weight=config.diff_weight)
+
+
+def _without_marked(marks: Tensor, mask: Tensor, config: WeightingConfig) -> Tensor:
+    return weighting.unmarked_weights(marks, mask)
+
+
 BETA = WeightShape(_exponential, clips=lambda config: (config.clip_min, config.clip_max), whitens=True)
 THRESHOLD = WeightShape(_kept_or_dropped, divides_by_kept=True)
 PROBABILITY = WeightShape(_probability)
+DIFFERENCE = WeightShape(_heavier_where_different)
+MASK = WeightShape(_without_marked, divides_by_kept=True)

@@ -9,22 +9,23 @@ Shapes: B sequences (1), T positions, H horizons.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
+from wmtp_ray.artifacts.meta_checkpoint import load_value_path
 from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Float32, Int64, RowIndex, ScoredBatch, Scores, TokenBatch
-from wmtp_ray.data.collate import documents_of
+from wmtp_ray.data.collate import documents_of, examples_of, with_edits
 from wmtp_ray.data.prompt_label import told_when_asked
+from wmtp_ray.data.row_edits import edits_of
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_prompt, render_row
 from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.model.value_model import reference_losses
 from wmtp_ray.objective import td
 from wmtp_ray.objective.critic_health import JudgedResponse
 from wmtp_ray.objective.minimal_pairs import edited_spans
@@ -34,6 +35,7 @@ from wmtp_ray.scoring.scorers import build_scorer
 from wmtp_ray.tracking.token_evidence import HeldOutLoss, ProgramPair, TokenTrace
 from wmtp_ray.training.losses import StageLoss
 from wmtp_ray.training.measure_critic import batches_of_rows
+from wmtp_ray.training.references import References
 
 MAX_PAIRS = 8
 MAX_TOKENS = 400  # of a program that are saved
@@ -79,9 +81,10 @@ def collect_token_evidence(
     chosen, rows_C = _choose(index, rows_N, tokenizer)
     if not chosen:
         return ()
-    batches = list(batches_of_rows(index, rows_C, config, told_when_asked(config.data.condition)))
-    values_of, reference_of = _values_of(loss, config, own_critic), _reference_of(config)
-    micros = [_micro_batch(loss, config, batch, values_of, reference_of) for batch in batches]
+    told = told_when_asked(config.data.condition)
+    batches = _with_edits_of_pairs(list(batches_of_rows(index, rows_C, config, told)))
+    values_of, references = _values_of(loss, config, own_critic), _references_of(config)
+    micros = [_micro_batch(loss, config, batch, values_of, references) for batch in batches]
     weights = _weights(config, micros)
     traces = [
         _trace(micro, batch, document, {name: each[number] for name, each in weights.items()}, config)
@@ -128,6 +131,14 @@ def _read_pair(index: RowIndex, pair_2: Int64, problem: str, tokenizer: CodeToke
     return _ChosenPair(problem, (right, wrong), edits, is_minimal)
 
 
+def _with_edits_of_pairs(batches: list[TokenBatch]) -> list[TokenBatch]:
+    """Compare the programs of each pair with each other alone; a pair may lie in two batches."""
+    examples = [example for batch in batches for example in examples_of(batch)]
+    twins = [twin for pair in zip(examples[1::2], examples[::2], strict=True) for twin in pair]
+    edits = iter([edits_of(own, [twin]) for own, twin in zip(examples, twins, strict=True)])
+    return [with_edits(batch, list(islice(edits, len(batch.row_ids_M)))) for batch in batches]
+
+
 def _values_of(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> OfTokens | None:
     if not config.uses_critic:
         return None
@@ -138,20 +149,18 @@ def _values_of(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> O
     return lambda batch: critic.values(BatchTensors.from_batch(batch, "cpu"))
 
 
-def _reference_of(config: RunConfig) -> OfTokens | None:
-    if not config.needs_reference:
-        return None
-    assert config.reference.path is not None, "the schema asks for reference.path"
-    reference = load_transformer(config.reference.path).eval().requires_grad_(False)
-    return lambda batch: reference_losses(reference, BatchTensors.from_batch(batch, "cpu"))
+def _references_of(config: RunConfig) -> References | None:
+    directories = [reference.path for reference in config.references]
+    return References(directories, torch.device("cpu"), "float32") if directories else None
 
 
 def _micro_batch(
-    loss: StageLoss, config: RunConfig, batch: TokenBatch, values_of: OfTokens | None, reference_of: OfTokens | None
+    loss: StageLoss, config: RunConfig, batch: TokenBatch, values_of: OfTokens | None, references: References | None
 ) -> MicroBatch:
     """One forward's worth with everything that any weighting asks for and this run can give."""
     device = next(loss.parameters()).device
-    scores = Scores(0, _array(values_of, batch), _array(reference_of, batch))
+    scores = Scores(0) if references is None else references.scores(batch)
+    scores = replace(scores, values_BT=_array(values_of, batch))
     micro = to_micro_batch(ScoredBatch(batch, scores, 0, 0.0), 0, config.seed, device)
     num_horizons = loss.policy.transformer.args.n_future_tokens
     return replace(micro, policy_losses_BTH=loss.pair_losses(micro.tensors, num_horizons))
@@ -168,11 +177,12 @@ def _weights(config: RunConfig, micros: Sequence[MicroBatch]) -> Weights:
         "critic": micros[0].values_BT is not None,
         "reference": micros[0].reference_losses_BT is not None,
     }
+    has_two = micros[0].incorrect_losses_BT is not None
     losses_BTH = micros[0].policy_losses_BTH
     assert losses_BTH is not None
     weights: Weights = {}
     for name, arm in ARMS.items():
-        if has[arm.source]:
+        if has[arm.source] and (has_two or not arm.needs_two_references):
             weighting = config.weighting.model_copy(update={"type": name})
             scorer = build_scorer(config.model_copy(update={"weighting": weighting}), losses_BTH.shape[-1])
             step = scorer.weigh(micros, OneRank())

@@ -25,6 +25,8 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.config.schema_nodes import run_schema
 from wmtp_ray.errors import ConfigError
 
+REFERENCES = ("reference.path=x", "reference.incorrect_path=y")
+
 
 def load(*words: str) -> RunConfig:
     return load_config(parse_arguments(["recipe=verifiable", *words]), config_dir=CONFIG_DIR, now=datetime(2026, 1, 2))
@@ -40,7 +42,8 @@ def test_the_schema_takes_the_arms_of_the_table_and_no_other():
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
 def test_what_an_arm_asks_of_a_run_follows_from_its_source(arm):
-    given = ("reference.path=elsewhere", "train.value_coef=0") if arm.source == "reference" else ("train.value_coef=0",)
+    references = ("reference.path=elsewhere", "reference.incorrect_path=there") if arm.source == "reference" else ()
+    given = (*references, "train.value_coef=0")
     config = load(f"weighting.type={arm.name}", *given)
     assert (config.weighting.arm, config.weighting.needs_values) == (arm, arm.source == "critic")
     assert (config.uses_critic, config.needs_reference) == (arm.source == "critic", arm.source == "reference")
@@ -51,7 +54,7 @@ def test_what_an_arm_asks_of_a_run_follows_from_its_source(arm):
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
 def test_the_horizon_reading_is_for_arms_that_define_it(arm):
-    words = (f"weighting.type={arm.name}", "weighting.terminal=horizon", "train.value_coef=0", "reference.path=x")
+    words = (f"weighting.type={arm.name}", "weighting.terminal=horizon", "train.value_coef=0", *REFERENCES)
     if arm.has_horizon_reading:
         assert load(*words).weighting.terminal == "horizon"
     else:
@@ -61,13 +64,13 @@ def test_the_horizon_reading_is_for_arms_that_define_it(arm):
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
 def test_no_lower_clip_is_for_arms_that_drop_tokens(arm):
-    words = (f"weighting.type={arm.name}", "weighting.clip_min=0", "train.value_coef=0", "reference.path=x")
-    if arm.name in ("rho1", "drop"):
+    words = (f"weighting.type={arm.name}", "weighting.clip_min=0", "train.value_coef=0", *REFERENCES)
+    if arm.name in ("rho1", "drop", "oracle_drop"):
         assert arm.drops_tokens
         assert load(*words).weighting.clip_min == 0.0
     else:
         with pytest.raises(
-            ConfigError, match=r"give a clip_min above 0 .* an arm that drops tokens: type=rho1 or drop"
+            ConfigError, match=r"give a clip_min above 0 .* an arm that drops tokens: type=rho1 or drop or oracle_drop"
         ):
             load(*words)
 
@@ -75,12 +78,37 @@ def test_no_lower_clip_is_for_arms_that_drop_tokens(arm):
 @pytest.mark.parametrize("norm", ["batch", "ema"])
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
 def test_whitening_is_not_for_arms_that_read_where_the_error_lies(arm, norm):
-    words = (f"weighting.type={arm.name}", f"weighting.advantage_norm={norm}", "train.value_coef=0", "reference.path=x")
+    words = (f"weighting.type={arm.name}", f"weighting.advantage_norm={norm}", "train.value_coef=0", *REFERENCES)
     if arm.pushes_down or arm.shape == "threshold":
         with pytest.raises(ConfigError, match=f"with type={arm.name}: .* use advantage_norm=none here"):
             load(*words)
     else:
         assert load(*words).weighting.advantage_norm == norm
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_only_stage_2_of_an_arm_that_needs_edits_compares_rows(arm):
+    file = "weighting.compared_file=all.jsonl"
+    given = (f"weighting.type={arm.name}", file, "train.value_coef=0", *REFERENCES)
+    config = load(*given)
+    assert config.compares_rows == arm.needs_edits == (arm.name in ("diff", "oracle", "oracle_drop"))
+    assert (config.compared_file is not None) == arm.needs_edits
+    elsewhere = load(*given, "stages=[0,1]")
+    assert (elsewhere.compares_rows, elsewhere.compared_file) == (False, None)
+
+
+@pytest.mark.parametrize("second", ["reference.incorrect_path=null", "reference.incorrect_path=x"])
+def test_the_contrast_of_a_reference_with_none_or_itself_is_refused(second):
+    given = ("weighting.type=contrast", "train.value_coef=0", "reference.path=x")
+    with pytest.raises(ConfigError, match=r"type=contrast compares reference.path=.*x with a second reference, found"):
+        load(*given, second)
+    config = load(*given, "reference.incorrect_path=y", "reference.incorrect_tokenizer_path=y.model")
+    assert [(each.prefix, each.path.name) for each in config.references] == [
+        ("reference.", "x"),
+        ("reference.incorrect_", "y"),
+    ]
+    assert [each.prefix for each in load(*given[1:], *REFERENCES, "weighting.type=rho1").references] == ["reference."]
+    assert load(*REFERENCES).references == ()
 
 
 def test_one_arm_pushes_tokens_down():
@@ -110,7 +138,11 @@ def test_an_arm_of_another_version_is_shown_last_and_as_nothing_that_is_compared
         "shuffled",
         "matched_random",
         "rho1",
+        "contrast",
         "dft",
+        "diff",
+        "oracle",
+        "oracle_drop",
         "surprisal",
         "uniform",
         "of_next_year",
@@ -119,10 +151,11 @@ def test_an_arm_of_another_version_is_shown_last_and_as_nothing_that_is_compared
 
 def test_the_documents_show_the_table():
     assert arms_table() in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    controls = [arm.name for arm in ARMS.values() if arm.role not in ("method", "rival")]
+    controls = [arm.name for arm in ARMS.values() if arm.role not in ("method", "rival", "ceiling")]
     rivals = [arm.name for arm in arms_of("rival") if arm.recipe is None]
+    ceilings = [arm.name for arm in arms_of("ceiling")]
     for readme in (ROOT / "README.md", KOREAN):
         text = readme.read_text(encoding="utf-8")
-        lists = [" | ".join(each) for each in (controls, rivals)]
+        lists = [" | ".join(each) for each in (controls, rivals, ceilings)]
         assert re.findall(r"`weighting\.type=([^`]*\|[^`]*)`", text) == lists, readme.name
         assert [arm.recipe for arm in ARMS.values() if arm.recipe and f"| `{arm.recipe}` |" not in text] == []

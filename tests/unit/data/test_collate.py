@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp_ray.contracts import Example
-from wmtp_ray.data.collate import collate, documents_of
+from wmtp_ray.contracts import Example, RowEdits
+from wmtp_ray.data.collate import collate, documents_of, examples_of, with_edits
 
 
 def make_example(row_id: int, prompt_tokens: int, response_tokens: int, is_correct: bool = True) -> Example:
@@ -71,3 +73,34 @@ def test_an_example_without_prompt_or_response_breaks_the_invariant(prompt_token
 def test_an_empty_batch_breaks_the_invariant() -> None:
     with pytest.raises(AssertionError):
         collate([], step=0, micro_step=0)
+
+
+def test_edits_lie_where_their_documents_lie() -> None:
+    edits = [
+        RowEdits(np.array([False, False, True]), 2, 0.25),
+        RowEdits(np.zeros(2, np.bool_), -1, 1.0),
+        RowEdits(np.array([False, True, False]), 1, 0.5),
+    ]
+    examples = [make_example(5, 2, 1), make_example(6, 1, 1), make_example(7, 1, 2, is_correct=False)]
+    batch = with_edits(collate(examples, step=0, micro_step=0), edits)
+    assert batch.edits is not None
+    assert batch.edits.differs_BT.tolist() == [[False, False, True, False, False, False, True, False]]
+    assert batch.edits.first_M.tolist() == [2, -1, 6]
+    assert batch.edits.correct_frac_M.tolist() == [0.25, 1.0, 0.5]
+    laid = collate([replace(each, edits=own) for each, own in zip(examples, edits, strict=True)], step=0, micro_step=0)
+    assert laid.edits is not None
+    assert laid.edits.first_M.tolist() == batch.edits.first_M.tolist()
+    assert collate(examples, step=0, micro_step=0).edits is None
+
+
+@given(EXAMPLES)
+def test_the_examples_of_a_batch_are_those_that_it_was_laid_of(examples: list[Example]) -> None:
+    for found, example in zip(examples_of(collate(examples, step=0, micro_step=0)), examples, strict=True):
+        assert found.tokens_T.tolist() == example.tokens_T.tolist()
+        assert replace(found, tokens_T=example.tokens_T) == example
+
+
+def test_a_batch_has_the_edits_of_all_rows_or_of_none() -> None:
+    one = replace(make_example(1, 1, 1), edits=RowEdits(np.zeros(2, np.bool_), -1, 1.0))
+    with pytest.raises(AssertionError, match="of all of its rows"):
+        collate([one, make_example(2, 1, 1)], step=0, micro_step=0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vendor.meta_llama import ModelArgs
-from wmtp_ray.artifacts.meta_checkpoint import write_policy
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer, write_policy
 from wmtp_ray.artifacts.micro import make_micro_model
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.config.load import load_config, parse_arguments
@@ -22,6 +22,7 @@ from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.data.rows import Row, parse_row
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_row
 from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.value_model import reference_losses
 from wmtp_ray.tracking.token_evidence import TokenEvidence, TokenTrace, read_token_evidence, write_token_evidence
 from wmtp_ray.training.collect_evidence import END, collect_token_evidence, held_out_loss, response_texts
 from wmtp_ray.training.losses import StageLoss
@@ -125,11 +126,31 @@ def test_the_edit_is_where_the_two_programs_of_a_pair_differ(storage: Path) -> N
         assert right.tokens[slice(*right.edit)] != wrong.tokens[slice(*wrong.edit)]
 
 
+def test_the_programs_of_a_pair_are_compared_with_each_other(storage: Path) -> None:
+    """A minimal pair: the oracle knows the first token that differs, `oracle_drop` the wrong program's edit."""
+    config = configured(storage, "weighting.beta=0.5", "train.micro_batch_tokens=256", "data.max_tokens=256")
+    index, rows_N = held_out_rows(config)
+    pairs = collect_token_evidence(loss_of(config), config, index, rows_N, None)
+    assert any(pair.is_minimal for pair in pairs)
+    for pair in pairs:
+        for trace, jump, other in ((pair.correct, 0.5, pair.incorrect), (pair.incorrect, -0.5, pair.correct)):
+            first = next(i for i, (a, b) in enumerate(zip(trace.tokens, other.tokens, strict=False)) if a != b)
+            assert first == trace.edit[0]
+            expected = [float(np.exp(jump / 0.5)) if i == first else 1.0 for i in range(len(trace.tokens))]
+            assert trace.weights["oracle"] == pytest.approx(expected, rel=1e-3)
+        heavy = {i for i, weight in enumerate(pair.correct.weights["diff"]) if weight == 2.0}
+        dropped = {i for i, weight in enumerate(pair.incorrect.weights["oracle_drop"]) if weight == 0.0}
+        assert heavy <= set(range(*pair.correct.edit))
+        assert dropped <= set(range(pair.incorrect.edit[0], max(pair.incorrect.edit[1], pair.incorrect.edit[0] + 1)))
+        assert pair.incorrect.edit[0] in dropped
+        assert set(pair.correct.weights["oracle_drop"]) == set(pair.incorrect.weights["diff"]) == {1.0}
+
+
 def test_a_run_without_a_critic_has_no_values_and_no_weights_that_need_them(storage: Path) -> None:
     config = configured(storage, recipe="baseline")
     for trace in traces_of(config, loss_of(config)):
         assert (trace.prompt_value, trace.values, trace.td_errors) == (None, None, None)
-        assert set(trace.weights) == {"uniform", "dft", "surprisal"}
+        assert set(trace.weights) == {"uniform", "dft", "diff", "oracle", "oracle_drop", "surprisal"}
 
 
 def test_without_held_out_pairs_there_is_nothing_to_trace(storage: Path) -> None:
@@ -148,6 +169,21 @@ def test_rho1_ranks_the_programs_together_and_keeps_its_ratio(storage: Path) -> 
     weights = [weight for trace in traces_of(config, loss_of(config)) for weight in trace.weights["rho1"]]
     assert set(weights) == {0.0, 1.0}
     assert sum(weights) == -(-len(weights) // 2)
+
+
+def test_a_contrast_has_two_references_and_shows_their_ratio(storage: Path) -> None:
+    plus, minus = (storage / "models_v2" / name for name in ("nano_reference", "nano_mtp"))
+    words = (f"reference.path={plus}", f"reference.incorrect_path={minus}", "weighting.type=contrast")
+    config = configured(storage, *words, "weighting.beta=2", "train.value_coef=0")
+    plain = configured(storage, words[0], recipe="rho1_weighted")
+    for trace in traces_of(config, loss_of(config)):
+        tensors = alone(trace.row_id, config)
+        ratio_T = reference_losses(load_transformer(minus), tensors) - reference_losses(load_transformer(plus), tensors)
+        first = len(ratio_T[0]) - trace.num_tokens
+        expected = torch.exp(ratio_T[0, first : first + len(trace.losses)].detach() / 2).clamp(0.1, 5.0)
+        assert trace.weights["contrast"] == pytest.approx(expected.tolist(), rel=1e-2)
+        assert "rho1" in trace.weights
+    assert all("contrast" not in trace.weights for trace in traces_of(plain, loss_of(plain)))
 
 
 def test_a_critic_of_its_own_gives_the_values(storage: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from wmtp_ray.config.schema import GpuType, RunConfig
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.model.spec import TARGETS, ModelSpec
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
-from wmtp_ray.training.estimate.flops import Tokens
+from wmtp_ray.training.estimate.flops import Tokens, scorer_flops
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, machine_memory_bytes
 from wmtp_ray.training.estimate.memory import Lora
 from wmtp_ray.training.estimate.render_estimate import render_estimate
@@ -77,6 +77,17 @@ def test_everything_on_the_device_counts() -> None:
     shared = replace(alone, scorer=scorer, device=replace(alone.device, ranks=2, scorers=1))
     assert shared.scoring() is not None
     assert shared.total_bytes == 2 * alone.total_bytes + shared.scoring().total
+
+
+def test_a_second_reference_adds_its_weights_and_its_work_and_no_second_working_memory() -> None:
+    small = replace(SIZE, n_layers=SIZE.n_layers - 1)
+    tokens = Tokens(100, 0, 50)
+    one, other = (ScorerWork(size, None, autocast=True) for size in (SIZE, small))
+    both = ScorerWork(SIZE, None, autocast=True, others=(small,))
+    parts = [each.memory(1000).parts for each in (one, other, both)]
+    assert parts[2]["parameters"] == parts[0]["parameters"] + parts[1]["parameters"]
+    assert both.memory(1000).total == one.memory(1000).total + parts[1]["parameters"]
+    assert both.flops(tokens) == scorer_flops(SIZE, tokens, None) + scorer_flops(small, tokens, None)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ MEANINGS = {
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags; what is not given is as in the quickstart."""
+    """Add the flags; what is not given is as in the quickstart, but that every problem has correct rows."""
     for name, meaning in MEANINGS.items():
         default = getattr(QUICKSTART_TASKS, name)
         flag = f"--{name.replace('_', '-')}"

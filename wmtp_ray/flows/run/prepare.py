@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from wmtp_ray.config.load import check_files, earlier_names
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema import ReferenceModel, RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.held_out_rows import rows_of_readings
 from wmtp_ray.data.index import index_path_of, load_built_index
@@ -25,6 +25,7 @@ from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.plan.compared_rows import MAX_COMPARED, ComparedRows, require_others
 from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import VersionSchedule, version_schedule
@@ -76,19 +77,21 @@ def prepare(config: RunConfig) -> Prepared:
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
     schedule = version_schedule(config, plans.get(2))
+    compared = _compared_line(config, plans, told, _compared_index(config, tokenizer))
     bound = schedule.staleness_bound if config.uses_critic else None
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
     estimate = estimate_run(config, plans, told)
     require_fit(estimate)
     left_out = tuple(_left_out_lines(config))
-    sections += [*evaluation_lines, *left_out, *earlier_names(config), render_estimate(estimate)]
+    sections += [*evaluation_lines, *compared, *left_out, *earlier_names(config), render_estimate(estimate)]
     return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
 
 
 def planning_takes_long(config: RunConfig) -> bool:
     """Whether a large file would have to be indexed first, which takes minutes."""
     data = config.data
-    files = [(data.train_file, data.index_file), (data.valid_file, None)] if set(config.stages) & {1, 2} else []
+    files = [(data.train_file, data.index_file), (data.valid_file, None), (config.compared_file, None)]
+    files = files if set(config.stages) & {1, 2} else []
     return any(
         path is not None and path.stat().st_size > LARGE_BYTES and not index_path_of(path, index_file).exists()
         for path, index_file in files
@@ -132,9 +135,8 @@ def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:
             f"{config.model.path} only {model.vocab_size}: set tokenizer.path to the tokenizer the model was made for"
         )
     check_weights(config.model.path)
-    if config.needs_reference:
-        assert config.reference.path is not None
-        _check_reference(config, config.reference.path, model)
+    for reference in config.references:
+        _check_reference(config, reference, model)
 
 
 def _model_with_trunk(directory: Path) -> ModelSpec:
@@ -183,11 +185,32 @@ def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTo
     return plans
 
 
+def _compared_index(config: RunConfig, tokenizer: CodeTokenizer) -> RowIndex | None:
+    """The rows that stage 2 compares with where they are not data.train_file's, counted as its prompts are."""
+    if config.compared_file is None:
+        return None
+    index = _counted_index(config, tokenizer, config.compared_file, None)
+    return told_index(index, told_in_training(config.data.condition), tokenizer)
+
+
+def _compared_line(config: RunConfig, plans: dict[int, RunPlan], index: RowIndex, source: RowIndex | None) -> list[str]:
+    """Say how many rows of stage 2 can be compared, where the weighting asks for it; PlanError where none can."""
+    if not config.compares_rows:
+        return []
+    compared, weighting = ComparedRows.of_run(index, source, config.data, config.seed), config.weighting.type
+    share = require_others(compared, plans[TRAIN_STAGE].row_ids_P, weighting=weighting)
+    return [
+        f"weighting.type={weighting}: {share:.1%} of the drawn rows have a row of the other class of their problem to "
+        f"be compared with in {compared.source.path}, the nearest of at most {MAX_COMPARED}"
+    ]
+
+
 def _left_out_lines(config: RunConfig) -> list[str]:
     """Return how many malformed lines `data.on_error=skip` left out of each file, one line a file."""
     if config.data.on_error == "fail":
         return []
     files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]
+    files.append((config.compared_file, None))
     indexes = {path: load_built_index(path, index_file) for path, index_file in files if path is not None}
     return [
         f"{path}: {built.num_skipped:,} of {built.num_lines:,} lines are malformed and left out (data.on_error=skip), "
@@ -197,20 +220,21 @@ def _left_out_lines(config: RunConfig) -> list[str]:
     ]
 
 
-def _check_reference(config: RunConfig, directory: Path, ours: ModelSpec) -> None:
-    """Require that reference and policy cut text into the same tokens: excess losses compare token by token."""
-    their_tokenizer = config.reference.tokenizer_path or config.tokenizer.path
+def _check_reference(config: RunConfig, reference: ReferenceModel, ours: ModelSpec) -> None:
+    """Require that reference and policy cut text into the same tokens: losses are compared token by token."""
+    their_tokenizer = reference.tokenizer_path or config.tokenizer.path
     our_hash, their_hash = tokenizer_hash(config.tokenizer.path), tokenizer_hash(their_tokenizer)
     if our_hash != their_hash:
         raise ConfigError(
             f"The reference's tokenizer {their_tokenizer} (SHA-256 {their_hash[:12]}) is another than the policy's "
-            f"{config.tokenizer.path} (SHA-256 {our_hash[:12]}). Rho-1 compares losses token by token: give a "
-            "reference that was trained with the policy's tokenizer, as reference.path and reference.tokenizer_path"
+            f"{config.tokenizer.path} (SHA-256 {our_hash[:12]}). weighting.type={config.weighting.type} compares "
+            "losses token by token: give a reference that was trained with the policy's tokenizer, as "
+            f"{reference.prefix}path and {reference.prefix}tokenizer_path"
         )
-    theirs = _model_with_trunk(directory)
+    theirs = _model_with_trunk(reference.path)
     if theirs.vocab_size != ours.vocab_size:
         raise ConfigError(
-            f"The reference in {directory} has {theirs.vocab_size} tokens, the policy in {config.model.path} has "
-            f"{ours.vocab_size}, expected one vocabulary: set reference.path to a model of the policy's family"
+            f"The reference in {reference.path} has {theirs.vocab_size} tokens, the policy in {config.model.path} has "
+            f"{ours.vocab_size}, expected one vocabulary: set {reference.prefix}path to a model of the policy's family"
         )
-    check_weights(directory)
+    check_weights(reference.path)

@@ -251,9 +251,9 @@ class _Run:
 
     def _score_pool(self, config: RunConfig) -> ScorePool:
         if config.needs_reference:
-            assert config.reference.path is not None
+            directories = [reference.path for reference in config.references]
             return ScorePool(
-                self._start("reference", ReferenceScorer, config.reference.path, config),
+                self._start("reference", ReferenceScorer, directories, config),
                 self._prepared.schedule,
                 SnapshotDirectory(config.run_dir),
             )

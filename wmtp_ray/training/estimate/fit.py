@@ -7,6 +7,7 @@ from typing import Any
 
 from wmtp_ray.model.spec import TARGETS, ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.training.estimate.flops import Tokens, scorer_flops
 from wmtp_ray.training.estimate.hardware import GIB
 from wmtp_ray.training.estimate.memory import (
     FREED_FRAC,
@@ -41,12 +42,26 @@ class Device:
 
 @dataclass(frozen=True)
 class ScorerWork:
-    """A critic (`value` given) or a reference (None) that scores micro-batches of the rank's size."""
+    """A critic (`value` given) or a reference (None) that scores micro-batches of the rank's size.
+
+    `others` are further references that the same actor holds; they score one after the other.
+    """
 
     size: ModelSpec
     value: ValueSpec | None
     autocast: bool
     has_adapters: bool = False
+    others: tuple[ModelSpec, ...] = ()
+
+    def flops(self, tokens: Tokens) -> float:
+        """Of all models, for so many tokens."""
+        return sum(scorer_flops(size, tokens, self.value) for size in (self.size, *self.others))
+
+    def memory(self, tokens: int) -> Memory:
+        """All models' weights, and the work of the one that needs most."""
+        each = [scorer_memory(size, tokens, self.value, autocast=self.autocast) for size in (self.size, *self.others)]
+        most = max(each, key=lambda memory: memory.total - memory.parts["parameters"])
+        return Memory(most.moment, most.parts | {"parameters": sum(memory.parts["parameters"] for memory in each)})
 
 
 @dataclass(frozen=True)
@@ -70,8 +85,8 @@ class Load:
     def scoring(self) -> Memory | None:
         if self.scorer is None or self.device.scorers == 0:
             return None
-        scorer, tokens = self.scorer, self.work.micro_batch_tokens
-        live = scorer_memory(scorer.size, tokens, scorer.value, autocast=scorer.autocast)
+        scorer = self.scorer
+        live = scorer.memory(self.work.micro_batch_tokens)
         if not self.device.is_machine:
             return live
         weights_bytes = live.parts["parameters"]  # a version is a file of its own weights

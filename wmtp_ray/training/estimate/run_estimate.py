@@ -27,7 +27,6 @@ from wmtp_ray.training.estimate.flops import (
     adapter_parameters,
     count_tokens,
     critic_stage_flops,
-    scorer_flops,
     step_flops,
 )
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, Card, machine_memory_bytes
@@ -154,8 +153,8 @@ def _scorer(config: RunConfig) -> ScorerWork | None:
         return None
     autocast = config.train.dtype == "bfloat16" and config.cluster.gpus_per_critic > 0
     if config.needs_reference:
-        assert config.reference.path is not None
-        return ScorerWork(ModelSpec.read(config.reference.path), None, autocast)
+        first, *others = (ModelSpec.read(reference.path) for reference in config.references)
+        return ScorerWork(first, None, autocast, others=tuple(others))
     if not config.uses_critic:
         return None
     frozen = config.critic.path if config.critic.source == "frozen" else None
@@ -203,6 +202,6 @@ def _stage_work(
         num_steps=plan.num_steps,
         tokens=tokens,
         flops=flops,
-        scoring_flops=scorer_flops(scorer.size, scored, scorer.value) if scorer else 0.0,
+        scoring_flops=scorer.flops(scored) if scorer else 0.0,
         hours=hours,
     )
