@@ -17,7 +17,6 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
@@ -32,7 +31,7 @@ from wmtp_ray.contracts import Example, RowEdits, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.data.index_file import file_fingerprint
 from wmtp_ray.data.prompt_label import Told
-from wmtp_ray.data.row_edits import edits_of, without_copy
+from wmtp_ray.data.row_edits import with_edits_of
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
 from wmtp_ray.errors import DataError, WmtpError
 from wmtp_ray.plan.compared_rows import ComparedRows
@@ -236,10 +235,8 @@ def _compared_examples(
         rows: list[dict[str, Any]] = part.to_pylist()
         places = {each["row_id"]: each for row in rows for each in row[_COMPARED]}
         others = dict(zip(places, _read(list(places.values()), other_path, tokenizer, told), strict=True))
-        for row, own in zip(rows, _read(rows, path, tokenizer, told), strict=True):
-            compared = [others[each["row_id"]] for each in row[_COMPARED]]
-            compared = compared if other_path == path else without_copy(own, compared)
-            found.append(replace(own, edits=edits_of(own, compared)))
+        compared = [[each["row_id"] for each in row[_COMPARED]] for row in rows]
+        found += with_edits_of(_read(rows, path, tokenizer, told), compared, others, has_copies=other_path != path)
     return found
 
 

@@ -74,6 +74,11 @@ ARMS: dict[str, Arm] = {
     "correct": CORRECT,
     "mixed": MIXED,
     **{name: weighted(name) for name, arm in arms.ARMS.items() if arm.source != "reference" and name != BASELINE},
+    **{
+        f"{name}_when_sure": replace(weighted(name), words=(*weighted(name).words, "weighting.push_below=0.1"))
+        for name, arm in arms.ARMS.items()
+        if arm.pushes_down
+    },
     "conditioned": replace(MIXED, words=(*MIXED.words, "data.condition=label")),
     "mixed_then_correct": then_correct(MIXED),
     f"{METHOD}_then_correct": then_correct(weighted(METHOD)),

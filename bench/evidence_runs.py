@@ -5,7 +5,7 @@ what `flows/evaluate` would. So an experiment costs its arithmetic alone.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -13,12 +13,12 @@ import torch
 
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import Example, Int64, RowEdits, RowIndex, ScoredBatch, Scores, StepReport, TokenBatch
+from wmtp_ray.contracts import ScoredBatch, Scores, StepReport, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.prompt_label import told_in_training
-from wmtp_ray.data.row_edits import edits_of, without_copy
-from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.data.row_edits import read_with_edits
+from wmtp_ray.data.tokenizer import CodeTokenizer, read_indexed
 from wmtp_ray.data.told_index import told_index
 from wmtp_ray.evaluation.decoding import DecodingRequest, DecodingSettings, decode, request_seed
 from wmtp_ray.evaluation.evaluation_plan import PlannedDataset
@@ -153,8 +153,11 @@ class _Batches:
         self._critic, self._tokenizer = critic, CodeTokenizer(config.tokenizer.path)
         self._told = told_in_training(config.data.condition) if plan.stage == TRAIN_STAGE else "nothing"
         self._index = told_index(prepared.index, self._told, self._tokenizer)
-        self._compared = self._compared_rows(config) if plan.stage == TRAIN_STAGE and config.compares_rows else None
-        self._edits: dict[int, RowEdits] = {}
+        self._compared = None
+        if plan.stage == TRAIN_STAGE and config.compares_rows:
+            file = config.compared_file
+            source = None if file is None else told_index(load_index(file), self._told, self._tokenizer)
+            self._compared = ComparedRows.of_run(self._index, source, config.data, config.seed)
         planned = rank_batches(
             plan,
             self._index,
@@ -172,34 +175,12 @@ class _Batches:
         return ScoredStep([ScoredBatch(batch, self._scores(batch), 0, 0.0) for batch in read], data_wait_s=0.0)
 
     def _read(self, planned: PlannedBatch) -> TokenBatch:
-        examples = self._examples(self._index, planned.row_ids_N)
+        rows = planned.row_ids_N
         if self._compared is not None:
-            examples = [replace(each, edits=self._edits_of(each, self._compared)) for each in examples]
+            examples = read_with_edits(rows, self._compared, self._tokenizer, told=self._told)
+        else:
+            examples = read_indexed(self._index, rows, self._tokenizer, told=self._told)
         return collate(examples, step=planned.step, micro_step=planned.micro_step)
-
-    def _examples(self, index: RowIndex, rows: Int64) -> list[Example]:
-        return read_examples(
-            Path(index.path),
-            index.offset_R[rows].tolist(),
-            index.num_bytes_R[rows].tolist(),
-            rows.tolist(),
-            self._tokenizer,
-            is_correct_N=index.is_correct_R[rows].tolist(),
-            told=self._told,
-        )
-
-    def _compared_rows(self, config: RunConfig) -> ComparedRows:
-        file = config.compared_file
-        source = told_index(load_index(file), self._told, self._tokenizer) if file is not None else None
-        return ComparedRows.of_run(self._index, source, config.data, config.seed)
-
-    def _edits_of(self, example: Example, compared: ComparedRows) -> RowEdits:
-        """Compare a row once, however often it is drawn."""
-        if example.row_id not in self._edits:
-            others = self._examples(compared.source, compared.of_row(example.row_id))
-            others = others if compared.source is self._index else without_copy(example, others)
-            self._edits[example.row_id] = edits_of(example, others)
-        return self._edits[example.row_id]
 
     @torch.no_grad()
     def _scores(self, batch: TokenBatch) -> Scores | None:

@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import re
 import shutil
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -136,7 +137,8 @@ def _main_of(script: str) -> Callable[[], int]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with patch.object(sys, "path", [str((ROOT / script).parent), *sys.path]):  # as Python runs a script
+        spec.loader.exec_module(module)
     main: Callable[[], int] = module.main
     return main
 

@@ -14,7 +14,7 @@ from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.contracts import Example, RowIndex
 from wmtp_ray.data.index import ensure_index
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
-from wmtp_ray.data.row_edits import edits_of
+from wmtp_ray.data.row_edits import edits_of, read_with_edits
 from wmtp_ray.data.rows import parse_row, problem_of
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_row
 from wmtp_ray.errors import DataError
@@ -88,6 +88,8 @@ def test_rows_carry_the_edits_to_the_nearest_of_their_file(folder, monkeypatch):
     assert_same(blocks_of(index, compared, list(range(len(index)))), expected)
     assert all(each.edits.first >= each.prompt_tokens for each in expected)
     assert {each.edits.correct_frac for each in expected} > {0.5}, "rows share prefixes with more than one other"
+    tokenizer = CodeTokenizer(folder / "tokenizer.model")
+    assert_same(read_with_edits(np.arange(len(index)), compared, tokenizer), expected)
     monkeypatch.setattr(rank_stream, "_ROWS_COMPARED", 3)
     order = [7, 0, 7, len(index) - 1, 3, 2, 11]
     assert_same(blocks_of(index, compared, order), [expected[row] for row in order])
@@ -109,6 +111,8 @@ def test_another_file_gives_the_rows_that_the_own_has_lost(folder):
     assert helped.has_other(np.arange(len(index))).all()
     expected = [replace(all_edits[tuple(each.tokens_T.tolist())], row_id=each.row_id) for each in own]
     assert_same(blocks_of(index, helped, rows), expected)
+    tokenizer = CodeTokenizer(folder / "tokenizer.model")
+    assert_same(read_with_edits(np.array(rows), helped, tokenizer, told="nothing"), expected)
 
 
 def test_a_compared_file_that_was_replaced_is_refused(folder):

@@ -10,6 +10,7 @@ from tests.flows.world import configured, metrics_of, run
 from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_transformer
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
+from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.rows import parse_row, problem_of
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.model.value_spec import ValueSpec
@@ -69,6 +70,7 @@ def test_the_oracle_knows_the_bugs_of_rows_whose_correct_twins_stand_in_another_
     assert evidence is not None
     jumps = [weight != 1.0 for pair in evidence.pairs for weight in pair.incorrect.weights["oracle"]]
     assert sum(jumps) == len(evidence.pairs), "one token of each"
+    assert read_decisions(config.run_dir).compared_with == load_index(whole).file_fingerprint
 
 
 def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, cluster: ClusterConfig) -> None:

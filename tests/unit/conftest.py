@@ -50,6 +50,7 @@ ARMS = {
     "drop_unweighed_terminal": ("weighting.type=drop", "weighting.drop_below=0.3", "weighting.weigh_terminal=false"),
     "signed": ("weighting.type=signed",),
     "signed_gae": ("weighting.type=signed", "weighting.td_lambda=0.9", "weighting.beta=0.2"),
+    "signed_where_sure": ("weighting.type=signed", "weighting.push_below=0.3"),
     "signed_unweighed_terminal": ("weighting.type=signed", "weighting.weigh_terminal=false"),
     "contrast": CONTRAST,
     "diff": ("weighting.type=diff", "weighting.diff_weight=3"),

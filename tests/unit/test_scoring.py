@@ -432,10 +432,14 @@ class TestSigned:
         assert by_name(nano, [rows], found) == by_name(nano, [rows], td)
         assert found.metrics == {**td.metrics, "weight/negative_frac": 0.0}
 
-    @pytest.mark.parametrize("weighs_terminal", [True, False])
-    def test_a_loop_over_the_td_errors_gives_weights_and_metrics(self, nano, weighs_terminal):
+    @pytest.mark.parametrize(("weighs_terminal", "push_below"), [(True, 0.0), (False, 0.0), (True, 0.3)])
+    def test_a_loop_over_the_td_errors_gives_weights_and_metrics(self, nano, weighs_terminal, push_below):
         rows, words = nano.rows(9), ("weighting.type=signed", "weighting.beta=0.3", "weighting.clip_max=2.0")
-        words = (*words, f"weighting.weigh_terminal={str(weighs_terminal).lower()}")
+        words = (
+            *words,
+            f"weighting.weigh_terminal={str(weighs_terminal).lower()}",
+            f"weighting.push_below={push_below}",
+        )
         config = nano.load(*words).weighting
         splits = [[rows[:2], rows[2:5]], [rows[5:]]]
         results = nano.on_ranks(2, lambda ranks: weigh(nano, words, splits[ranks.rank], ranks))
@@ -445,13 +449,15 @@ class TestSigned:
             for t, k in row.pairs(nano.num_horizons):
                 is_unweighed = not weighs_terminal and t + k == row.targets[-1]
                 weight = 1.0 if is_unweighed else to_weight(errors[t + k], config)
-                is_pushed = errors[t + k] < 0 and not row.example.is_correct and not is_unweighed
+                is_pushed = errors[t + k] < -push_below and not row.example.is_correct and not is_unweighed
                 p = math.exp(-float(row.policy_losses_TH[t, k - 1]))
                 pushed += [p] if is_pushed else []
                 expected[row.example.row_id, t + k, k] = -weight * p if is_pushed else weight
         named = by_name(nano, splits[0], results[0]) | by_name(nano, splits[1], results[1])
         assert named == pytest.approx(expected, rel=1e-5)
         assert min(named.values()) < 0 < max(named.values())
+        kept = [weight for weight in named.values() if 0 < weight < 0.99]
+        assert bool(kept), "a correct row, or a small fall of V, is learned less and not unlearned"
         of_tokens = [weight for (_, _, k), weight in expected.items() if k == 1]
         td = weigh(nano, ("weighting.type=td", *words[1:]), [rows])
         for result in results:

@@ -22,6 +22,10 @@ class WeightingConfig(Section):
     drop_below: Annotated[float, Field(ge=0.0)] = setting(
         STAGE_2, "Type drop: a token whose TD error is below minus this is not trained; in units of V."
     )
+    push_below: Annotated[float, Field(ge=0.0)] = setting(
+        STAGE_2,
+        "Type signed: an incorrect row's token whose TD error is below minus this is pushed down; in units of V.",
+    )
     diff_weight: Positive = setting(
         STAGE_2, "Type diff: the weight of a correct row's tokens that differ from the nearest incorrect row's."
     )
@@ -79,7 +83,8 @@ class WeightingConfig(Section):
         if self.arm.pushes_down and self.advantage_norm != "none":
             raise ValueError(
                 f"advantage_norm={self.advantage_norm} with type={self.type}: a token is pushed down where its TD "
-                "error is below 0, and whitening moves the 0; use advantage_norm=none here"
+                f"error is below -push_below={-self.push_below}, in units of V, which whitening takes away; use "
+                "advantage_norm=none here"
             )
         return self
 

@@ -3,12 +3,16 @@
 Which rows are compared is not decided here (see `plan/compared_rows.py`). T tokens of an example, N rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from wmtp_ray.contracts import Example, Int32, RowEdits
+from wmtp_ray.contracts import Example, Int32, Int64, RowEdits
+from wmtp_ray.data.prompt_label import Told
 from wmtp_ray.data.token_edits import differing_tokens, first_difference, nearest
+from wmtp_ray.data.tokenizer import CodeTokenizer, read_indexed
+from wmtp_ray.plan.compared_rows import ComparedRows
 
 NO_PLACE = -1
 
@@ -29,6 +33,31 @@ def edits_of(own: Example, compared: Sequence[Example]) -> RowEdits:
     first = min(first_difference(response, other), len(response) - 1)
     differs_T[own.prompt_tokens :] = differing_tokens(response, other)
     return RowEdits(differs_T, own.prompt_tokens + first, _correct_frac(own, compared, first))
+
+
+def with_edits_of(
+    own: Sequence[Example], compared: Sequence[Sequence[int]], others: Mapping[int, Example], *, has_copies: bool
+) -> list[Example]:
+    """Return rows with their edits; `compared` names for each the rows among `others` that it is compared with.
+
+    `has_copies` says that the others stand in another file, which may hold the own row too.
+    """
+    found = []
+    for example, names in zip(own, compared, strict=True):
+        rows = [others[name] for name in names]
+        found.append(replace(example, edits=edits_of(example, without_copy(example, rows) if has_copies else rows)))
+    return found
+
+
+def read_with_edits(
+    row_ids_N: Int64, compared: ComparedRows, tokenizer: CodeTokenizer, *, told: Told = "nothing"
+) -> list[Example]:
+    """Read rows of an index with their edits, in the order given; raises DataError as `read_rows` does."""
+    names = [compared.of_row(row).tolist() for row in row_ids_N.tolist()]
+    wanted = np.unique(np.concatenate([*map(np.array, names), np.empty(0)])).astype(np.int64)
+    own = read_indexed(compared.index, row_ids_N, tokenizer, told=told)
+    others = {each.row_id: each for each in read_indexed(compared.source, wanted, tokenizer, told=told)}
+    return with_edits_of(own, names, others, has_copies=compared.source is not compared.index)
 
 
 def without_copy(own: Example, compared: Sequence[Example]) -> list[Example]:

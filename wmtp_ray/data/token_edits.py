@@ -6,14 +6,13 @@ responses as token sequences, end of sequence included. T tokens of the one prog
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from wmtp_ray.contracts import Bool, Int32, Int64, RowIndex
-from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.data.tokenizer import CodeTokenizer, read_indexed
 
 
 def edit_distance(one: Int32, other: Int32) -> int:
@@ -75,12 +74,5 @@ class EditDistances:
 
 def read_responses(index: RowIndex, row_ids_N: Int64, tokenizer: CodeTokenizer) -> list[Int32]:
     """Read the responses of rows as tokens, in the order given; raises DataError as `read_rows` does."""
-    examples = read_examples(
-        Path(index.path),
-        index.offset_R[row_ids_N].tolist(),
-        index.num_bytes_R[row_ids_N].tolist(),
-        row_ids_N.tolist(),
-        tokenizer,
-        is_correct_N=index.is_correct_R[row_ids_N].tolist(),
-    )
+    examples = read_indexed(index, row_ids_N, tokenizer)
     return [example.tokens_T[example.prompt_tokens :] for example in examples]

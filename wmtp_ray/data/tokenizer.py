@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from wmtp_ray.contracts import Example, Int32
+from wmtp_ray.contracts import Example, Int32, Int64, RowIndex
 from wmtp_ray.data.byte_level_model import ByteLevelModel, read_end_tokens
 from wmtp_ray.data.chat_template import render_chat
 from wmtp_ray.data.prompt_label import Label, Told, label_section, told_label
@@ -201,6 +201,21 @@ def read_examples(
     """
     rows = read_rows(path, offset_N, num_bytes_N, is_correct_N)
     return [encode_row(row, tokenizer, int(row_id), told) for row, row_id in zip(rows, row_ids_N, strict=True)]
+
+
+def read_indexed(
+    index: RowIndex, row_ids_N: Int64, tokenizer: CodeTokenizer, *, told: Told = "nothing"
+) -> list[Example]:
+    """Read and encode rows of an index, in the order given; raises DataError like `read_rows`."""
+    return read_examples(
+        Path(index.path),
+        index.offset_R[row_ids_N].tolist(),
+        index.num_bytes_R[row_ids_N].tolist(),
+        row_ids_N.tolist(),
+        tokenizer,
+        is_correct_N=index.is_correct_R[row_ids_N].tolist(),
+        told=told,
+    )
 
 
 def _is_byte_level(model_path: Path) -> bool:

@@ -22,11 +22,11 @@ from wmtp_ray.config.arms import arm_named
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
-from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
+from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, PlannedDataset
+from wmtp_ray.evaluation.identity import EvaluationIdentity
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluate import evaluate_policy
-from wmtp_ray.flows.evaluate.evaluate_run import folder_in
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.run_stages import run_stages
@@ -73,6 +73,7 @@ ROWS = (
     "train.epochs=100",
     "critic_stage.epochs=100",
     f"critic_stage.max_steps={CRITIC_STEPS}",
+    "critic_stage.eval_every=0",
     f"critic_stage.sampling.n_samples={2 * CORRECT_ROWS}",
 )
 
@@ -167,8 +168,12 @@ def _at_temperature_1(config: RunConfig, plan: EvaluationPlan) -> EvaluationResu
     """Evaluate the run's policy once more, on programs that are drawn."""
     settings = config.evaluation.model_copy(update={"num_samples": NUM_DRAWN, "temperature": 1.0})
     policy = PolicyFiles(config.folder.final, config.tokenizer.path)
-    place = folder_in(config.folder.evaluations)
-    (found,) = evaluate_policy(config.model_copy(update={"evaluation": settings}), plan, policy, place, config.run_dir)
+    drawn = config.model_copy(update={"evaluation": settings})
+
+    def place(dataset: PlannedDataset, identity: EvaluationIdentity) -> Path:
+        return config.folder.evaluations / f"{dataset.name}-t1"  # one name in every arm: a report pairs them by it
+
+    (found,) = evaluate_policy(drawn, plan, policy, place, config.run_dir)
     return found.results
 
 

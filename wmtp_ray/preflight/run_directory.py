@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from wmtp_ray.config.dotted_leaves import differing_keys, dotted_leaves
 from wmtp_ray.config.load import dump_config, load_resolved
 from wmtp_ray.config.schema import RunConfig, effects
+from wmtp_ray.data.index_file import load_index
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError, ConfigError, PlanError
 from wmtp_ray.plan.run_plan import RunPlan, load_plan
+from wmtp_ray.tracking.decisions import read_decisions
 
 
 def check_run_directory(config: RunConfig, *, resume: bool) -> None:
@@ -29,6 +31,7 @@ def check_plans(config: RunConfig, plans: Mapping[int, RunPlan]) -> None:
     """Refuse to resume with other steps than the run was started with: its data or tokenizer files have changed."""
     if not config.run_dir.is_dir():
         return
+    _require_same_compared_file(config)
     for stage, plan in plans.items():
         try:
             started_with = load_plan(config.run_dir, stage)
@@ -40,6 +43,18 @@ def check_plans(config: RunConfig, plans: Mapping[int, RunPlan]) -> None:
                 f"data and code now make {plan.digest[:12]}; {_what_moved(started_with, plan)}. Restore it, or start "
                 "a new run_name"
             )
+
+
+def _require_same_compared_file(config: RunConfig) -> None:
+    """The rows that are compared with are no part of a plan."""
+    began_with = read_decisions(config.run_dir).compared_with
+    if config.compared_file is None or began_with is None:
+        return
+    if load_index(config.compared_file).file_fingerprint != began_with:
+        raise PlanError(
+            f"--resume of {config.run_name}: the content of weighting.compared_file={config.compared_file} has changed "
+            "since stage 2 began. Restore it, or start a new run_name"
+        )
 
 
 def _what_moved(before: RunPlan, now: RunPlan) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from wmtp_ray.config.schema import WeightingConfig
 from wmtp_ray.objective import td, weighting
 from wmtp_ray.objective.documents import at_tokens
 from wmtp_ray.objective.horizon import at_horizons
@@ -21,16 +22,16 @@ def push_down(
     advantages: Sequence[Tensor],
     micro_batches: Sequence[MicroBatch],
     ranks: Ranks,
-    *,
-    weigh_terminal: bool,
+    config: WeightingConfig,
 ) -> StepWeights:
     """Give each pair whose target an incorrect row should unlearn the weight -|w| p, |w| its weight in `step`.
 
-    These are the targets with a negative advantage ([B, T]), but for the terminal one where it is not weighed. p is the
-    policy's own probability of the target at that horizon. The metrics of `step` stay those of |w|; beside them stand
-    the share of tokens that are pushed down and the mean p of their pairs: a push ends as p goes to 0.
+    These are the targets whose advantage ([B, T]) is below -`push_below`, but for the terminal one where it is not
+    weighed; the others keep their weight. p is the policy's own probability of the target at that horizon. The metrics
+    of `step` stay those of |w|; beside them stand the share of tokens that are pushed down and the mean p of their
+    pairs: a push ends as p goes to 0.
     """
-    pushed = [_pushed_tokens(a, m, weigh_terminal) for a, m in zip(advantages, micro_batches, strict=True)]
+    pushed = [_pushed_tokens(a, m, config) for a, m in zip(advantages, micro_batches, strict=True)]
     at_pairs = [
         at_horizons(chosen_BT, w.shape[-1], m.tensors.document_ids_BT)[0]
         for chosen_BT, w, m in zip(pushed, step.pair_weights_BTH, micro_batches, strict=True)
@@ -43,11 +44,11 @@ def push_down(
     return replace(step, pair_weights_BTH=signed, metrics=metrics, magnitudes_BTH=step.pair_weights_BTH)
 
 
-def _pushed_tokens(advantage_BT: Tensor, micro_batch: MicroBatch, weigh_terminal: bool) -> Tensor:
+def _pushed_tokens(advantage_BT: Tensor, micro_batch: MicroBatch, config: WeightingConfig) -> Tensor:
     tensors = micro_batch.tensors
     is_incorrect_BT = at_tokens(tensors.rewards_M == 0.0, advantage_BT, tensors.document_ids_BT)
-    chosen_BT = tensors.supervised_mask_BT & is_incorrect_BT & (advantage_BT < 0)
-    if weigh_terminal:
+    chosen_BT = tensors.supervised_mask_BT & is_incorrect_BT & (advantage_BT < -config.push_below)
+    if config.weigh_terminal:
         return chosen_BT
     return chosen_BT & ~td.last_supervised_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
 

@@ -97,7 +97,7 @@ class AdvantageScorer:
         if self._shape.divides_by_kept:
             step = replace(step, denominators_H=_kept_pairs(step.pair_weights_BTH, ranks))
         if self._config.arm.pushes_down:
-            step = push_down(step, whitened, micro_batches, ranks, weigh_terminal=self._config.weigh_terminal)
+            step = push_down(step, whitened, micro_batches, ranks, self._config)
         metrics = step.metrics | {"advantage/mean": moments.mean, "advantage/std": moments.std}
         if self._config.arm.needs_edits:
             metrics |= edit_metrics(micro_batches, ranks)

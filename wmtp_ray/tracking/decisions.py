@@ -4,6 +4,7 @@
 |---|---|
 | which weighting stage 2 ran with, and what the critic's gate said | the driver, before stage 2 begins |
 | host and versions, settings that config.yaml does not say, stages done before | the driver, at every start |
+| the content of the file whose rows stage 2 compares with | the driver, before stage 2 begins |
 | which version of its own critic the run kept, and the losses that say so | the driver, after stage 1 |
 | device, precision, number of ranks, first step | rank 0, scorers and decoders, at every start of theirs |
 | formats and isolation of the evaluation, data sets without a file | the driver, before stage 3 |
@@ -92,6 +93,7 @@ class Decisions:
     evaluation: dict[str, EvaluatedAs] = field(default_factory=dict)
     not_evaluated: tuple[str, ...] = ()
     critic: KeptCritic | None = None
+    compared_with: str | None = None  # fingerprint of weighting.compared_file, where stage 2 reads one
 
     def tags(self) -> dict[str, str]:
         """Return what MLflow is told: names that begin with `ran.`, one for each thing that was decided."""
@@ -133,6 +135,11 @@ def note_start(config: RunConfig, done_before: tuple[int, ...]) -> None:
 def note_gate(run_dir: Path, gate: GateDecision | None) -> None:
     """Record the gate's decision."""
     _write(run_dir, replace(read_decisions(run_dir), gate=gate))
+
+
+def note_compared_with(run_dir: Path, fingerprint: str) -> None:
+    """Record the content of `weighting.compared_file`."""
+    _write(run_dir, replace(read_decisions(run_dir), compared_with=fingerprint))
 
 
 def note_critic(run_dir: Path, kept: KeptCritic) -> None:

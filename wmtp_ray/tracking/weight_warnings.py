@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from wmtp_ray.config.arms import BASELINE
+from wmtp_ray.config.arms import BASELINE, Shape
 from wmtp_ray.config.schema import WeightingConfig
 from wmtp_ray.contracts import StepReport
 
@@ -33,10 +33,13 @@ def weight_warnings(weighting: WeightingConfig, reports: Sequence[StepReport]) -
 
 def _remedy(weighting: WeightingConfig) -> str | None:
     """What sharpens the weights; None where no setting does."""
-    return {
-        "beta": f"Lower weighting.beta ({weighting.beta}), or set weighting.advantage_norm=batch",
+    whiten = "" if weighting.arm.pushes_down else ", or set weighting.advantage_norm=batch"
+    remedies: dict[Shape, str] = {
+        "beta": f"Lower weighting.beta ({weighting.beta}){whiten}",
         "threshold": f"Lower weighting.drop_below ({weighting.drop_below})",
-    }.get(weighting.arm.shape)
+        "difference": f"Take weighting.diff_weight ({weighting.diff_weight}) further from 1",
+    }
+    return remedies.get(weighting.arm.shape)
 
 
 def _of_stage_2(reports: Sequence[StepReport], name: str) -> list[float]:

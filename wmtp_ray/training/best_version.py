@@ -22,7 +22,7 @@ from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
 from wmtp_ray.tracking.kept_critic import HeldOutReading, KeptCritic, best_of, no_better_since
 from wmtp_ray.training.block_limit import Limit
-from wmtp_ray.training.losses import Denominators, MicroLoss
+from wmtp_ray.training.losses import CriticLoss, Denominators
 from wmtp_ray.training.measure_critic import batches_of_rows
 from wmtp_ray.training.parallel import module_precision
 from wmtp_ray.training.sharding import whole_tensors
@@ -108,17 +108,14 @@ class BestVersion:
         parameters = self._training.policy.named_parameters()
         return {name: parameter.detach() for name, parameter in parameters if parameter.requires_grad}
 
-    @torch.no_grad()
     def _loss(self) -> float:
         """The stage's loss over all held-out rows, as rank 0 finds it."""
         loss, total = self._training.loss, torch.zeros((), dtype=torch.float64)
-        device, no_weights = next(loss.parameters()).device, torch.empty(0)
-        loss.eval()
+        assert isinstance(loss, CriticLoss), "stage 1 alone keeps its best version"
+        device = next(loss.parameters()).device
         for micro_batch in self._micro_batches:
             with module_precision(loss, self._config.train.dtype, device):
-                part: MicroLoss = loss(micro_batch, no_weights, self._denominators)
-            total += part.total.double().cpu()
-        loss.train()
+                total += loss.held_out_loss(micro_batch, self._denominators).double().cpu()
         if isinstance(loss, FSDPModule):
             loss.reshard()  # a forward leaves the root's weights whole; a checkpoint is restored into shards
         return float(self._ranks.gather(total[None])[0])

@@ -48,7 +48,9 @@ class MicroLoss(NamedTuple):
 
 
 class StageLoss(nn.Module):
-    """A loss over a policy, and the passes over the same policy without gradient."""
+    """A loss over a policy, and the passes over the same policy without gradient: `passes` names them, for FSDP2."""
+
+    passes: tuple[str, ...] = ("pair_losses", "values", "value_states")
 
     def __init__(self, policy: Policy, config: RunConfig) -> None:
         super().__init__()
@@ -156,14 +158,26 @@ class PolicyLoss(StageLoss):
 class CriticLoss(StageLoss):
     """Stage 1: the value loss alone, or its pairwise alternative; no clip, since no critic has scored before."""
 
+    passes = (*StageLoss.passes, "held_out_loss")
+
     def __init__(self, policy: Policy, config: RunConfig) -> None:
         super().__init__(policy, config)
         self._critic = config.critic
         self._gamma = config.weighting.gamma
 
     def forward(self, micro_batch: MicroBatch, pair_weights_BTH: Tensor, denominators: Denominators) -> MicroLoss:
+        return self._loss_of(micro_batch, denominators, self._critic)
+
+    @torch.no_grad()
+    def held_out_loss(self, micro_batch: MicroBatch, denominators: Denominators) -> Tensor:
+        """Return the loss without gradient, against R whatever the target: lambda-returns flatter a constant V."""
+        with _without_dropout(self):
+            against_reward = self._critic.model_copy(update={"value_target": "mc"})
+            return self._loss_of(micro_batch, denominators, against_reward).total
+
+    def _loss_of(self, micro_batch: MicroBatch, denominators: Denominators, critic: CriticConfig) -> MicroLoss:
         states = self.policy.states(micro_batch.tensors)
-        value = value_terms(states, micro_batch, self._critic, self._gamma, denominators.num_states)
+        value = value_terms(states, micro_batch, critic, self._gamma, denominators.num_states)
         total = value.loss
         if self._critic.objective == "pairwise":
             total = self._pairwise(states.values_BT, micro_batch, denominators.num_documents / 2)

@@ -37,7 +37,7 @@ def shard(loss: StageLoss, ranks: Ranks, device: torch.device, dtype: Literal["f
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(loss.policy.value_head, mesh=mesh)
     fully_shard(loss, mesh=mesh, mp_policy=policy)
-    for method in ("pair_losses", "values", "value_states"):
+    for method in loss.passes:
         register_fsdp_forward_method(loss, method)
     return loss
 

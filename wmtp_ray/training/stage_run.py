@@ -7,6 +7,7 @@
 | batches      | scored rows, from `Outside`                                          |                        |
 | reports      | metrics and throughput, to the sink of `Outside`                     | `step_reports.py`      |
 | versions     | the critic, for the scorers that follow the policy                   | `publishing.py`        |
+|              | in stage 1: the version of the best held-out loss, the early end     | `best_version.py`      |
 | checkpoints  | the state of the run                                                 | `stage_checkpoints.py` |
 | stop, life   | files between a rank and the driver                                  | `run_signs.py`         |
 | finish_stage | final weights, what the stage found out                              | `stage_end.py`         |

@@ -164,15 +164,25 @@ def test_a_token_is_coloured_by_the_ratio_of_its_weight_to_one(weight: float, cl
     assert strength(weight, 0.1, 5.0) == how_strong
 
 
-def test_the_table_of_weights_counts_pushed_tokens_where_an_arm_pushes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("weighting", "metric", "column"),
+    [
+        ("signed", "weight/negative_frac", "pushed down"),
+        ("oracle", "edits/partner_frac", "rows compared"),
+        ("diff", "edits/differing_frac", "tokens that differ"),
+    ],
+)
+def test_the_table_of_weights_has_the_columns_that_an_arm_reports(
+    tmp_path: Path, weighting: str, metric: str, column: str
+) -> None:
     plain = rendered(read_run(write_run(tmp_path, "a")))
-    run = write_run(tmp_path, "b", weighting="signed")
+    run = write_run(tmp_path, "b", weighting=weighting)
     sink = JsonlSink(run)
-    sink.log(StepReport(2, 30, {"weight/mean": 1.0, "weight/negative_frac": 0.375}))
+    sink.log(StepReport(2, 30, {"weight/mean": 1.0, metric: 0.375}))
     sink.close()
     texts = Outline(rendered(read_run(run))).texts
-    assert "pushed down" not in Outline(plain).texts
-    assert {"pushed down", "37.5\u00a0%"} <= set(texts)
+    assert column not in Outline(plain).texts
+    assert {column, "37.5\u00a0%"} <= set(texts)
 
 
 def test_without_a_lower_clip_a_light_token_still_has_a_colour() -> None:

@@ -50,6 +50,20 @@ def lead_of(section: Section) -> str:
     return next(block.text for block in section.blocks if isinstance(block, Words) and block.role == "lead")
 
 
+def test_a_ceiling_is_called_one_alone_and_beside_others(tmp_path: Path) -> None:
+    baseline, oracle = trained(tmp_path, "a", "uniform", HARD), trained(tmp_path, "b", "oracle", GAIN)
+    for section in (summary_of(oracle), summary_of(baseline, oracle)):
+        items = [item for block in section.blocks if isinstance(block, Bullets) for item in block.items]
+        (told,) = [item for item in items if "ceiling" in item]
+        assert " is a ceiling, not a method: its weights come from the rows of the other class" in told
+    assert all(
+        "ceiling" not in item
+        for block in summary_of(baseline).blocks
+        if isinstance(block, Bullets)
+        for item in block.items
+    )
+
+
 def test_what_differs_in_training_stands_before_the_verdict(tmp_path: Path) -> None:
     section = summary_of(trained(tmp_path, "a", "uniform", HARD), trained(tmp_path, "b", "td", GAIN, steps=40))
     first = section.blocks[0]

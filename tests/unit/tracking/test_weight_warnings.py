@@ -18,6 +18,8 @@ def warnings(nano, kind, *, std, dropped=0.0, stage=2):
         ("td", "Lower weighting.beta (0.9), or set weighting.advantage_norm=batch"),
         ("shuffled", "Lower weighting.beta (0.9), or set weighting.advantage_norm=batch"),
         ("drop", "Lower weighting.drop_below (0.1)"),
+        ("signed", "Lower weighting.beta (0.9)"),
+        ("diff", "Take weighting.diff_weight (2.0) further from 1"),
     ],
 )
 def test_flat_weights_are_told_with_what_sharpens_them(nano, kind, remedy):
@@ -34,7 +36,7 @@ def test_the_equal_weights_of_a_finish_do_not_count(nano):
     assert weight_warnings(weighting, [StepReport(2, step, metrics) for step, metrics in enumerate(steps)]) == []
 
 
-@pytest.mark.parametrize("kind", ["uniform", "dft", "rho1"])
+@pytest.mark.parametrize("kind", ["uniform", "dft", "rho1", "oracle_drop"])
 def test_arms_without_such_a_setting_say_nothing(nano, kind):
     assert warnings(nano, kind, std=0.0) == []
 

@@ -1,5 +1,6 @@
 """Stage 1 keeps its best version by the held-out loss, ends early, and goes on exactly after a kill at any point."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory, version_of_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch
+from wmtp_ray.data.collate import documents_of
+from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.kept_critic import HeldOutReading, KeptCritic, best_of, no_better_since
@@ -188,6 +191,28 @@ def test_readings_change_nothing_of_the_training(nano, config, whole):
     StageLoop(training, config, ports, OneRank(), steps=steps, peak_learning_rate=3e-2).run()
     length = len(whole.reports.outcomes)
     assert whole.reports.metric("loss/total") == reports.metric("loss/total")[:length]
+
+
+@pytest.mark.parametrize("error", ["squared", "bce"])
+def test_a_reading_is_the_mean_error_over_all_states_against_the_reward(nano, tmp_path, error):
+    """Whatever stage 1 learns towards: lambda-returns here, by a loop over documents and states."""
+    config = nano.load(*WORDS, "critic.value_target=lambda", "critic.value_lambda=0.3", f"critic.value_error={error}")
+    policy = nano.policy(config)
+    freeze_for_critic(policy, config)
+    training = build_training(critic_stage(config), policy, config, OneRank(), CPU)
+    batches = [nano.scored_batch(rows).batch for rows in (nano.rows(4, seed=91), nano.rows(6, seed=92))]
+    best = BestVersion(training, batches, SnapshotDirectory(tmp_path), config, OneRank(), no_limit)
+    errors = []
+    for batch in batches:
+        values_T = training.loss.values(BatchTensors.from_batch(batch, CPU))[0].double()
+        for number, document in enumerate(documents_of(batch)):
+            reward = float(batch.rewards_M[number])
+            for t in range(document.start, document.stop - 1):
+                if batch.supervised_mask_BT[0, t + 1]:
+                    value = float(values_T[t])
+                    squared = error == "squared"
+                    errors.append((value - reward) ** 2 if squared else -math.log(value if reward else 1 - value))
+    assert best.metrics_after(2, 9)["held_out/critic_loss"] == pytest.approx(sum(errors) / len(errors), rel=1e-4)
 
 
 @pytest.mark.parametrize(

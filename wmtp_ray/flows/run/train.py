@@ -28,6 +28,7 @@ from wmtp_ray.artifacts.meta_checkpoint import open_value_path
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
+from wmtp_ray.data.index_file import load_index
 from wmtp_ray.errors import Interrupted, WmtpError
 from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.run.prepare import Prepared
@@ -40,7 +41,14 @@ from wmtp_ray.plan.run_plan import save as save_plan
 from wmtp_ray.plan.versions import OneVersion, VersionSchedule
 from wmtp_ray.preflight.needed_resources import training_resources
 from wmtp_ray.run_folder import StageFolder
-from wmtp_ray.tracking.decisions import note_critic, note_gate, note_start, note_weighting, read_decisions
+from wmtp_ray.tracking.decisions import (
+    note_compared_with,
+    note_critic,
+    note_gate,
+    note_start,
+    note_weighting,
+    read_decisions,
+)
 from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -179,6 +187,8 @@ class _Run:
         started = time.perf_counter()
         if recipe.stage == 2:
             write_start(config)
+            if config.compared_file is not None:
+                note_compared_with(config.run_dir, load_index(config.compared_file).file_fingerprint)
             note_weighting(config.run_dir, weighting_begun_with(config.run_dir) or config.weighting.type)
             self._metrics.set_tags.remote(read_decisions(config.run_dir).tags())
         pool = self._score_pool(config) if recipe.stage == 2 else ScorePool(None, OneVersion(), None)

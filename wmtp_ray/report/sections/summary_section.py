@@ -30,13 +30,13 @@ def summary_section(arms: Sequence[Arm], comparisons: Sequence[DatasetComparison
     blocks: list[Block] = []
     if len(arms) == 1:
         blocks.append(Words(_alone(arms[0], comparisons), "lead"))
-        blocks += [Bullets(tuple(found))] if (found := _fallen_back(arms)) else []
+        blocks += [Bullets(tuple(found))] if (found := [*_fallen_back(arms), *_ceilings(arms)]) else []
     else:
         blocks.append(training_table(arms))
         sentences = _decisions(arms, comparisons, reference)
         if reference.role != "baseline":
             sentences.append(f"No arm has uniform weights, so {reference.name} is what others are compared with.")
-        sentences += _fallen_back(arms)
+        sentences += [*_fallen_back(arms), *_ceilings(arms)]
         blocks.append(Words(sentences[0], "lead"))
         blocks += [Bullets(tuple(sentences[1:]))] if sentences[1:] else []
     blocks.append(_table(arms, comparisons))
@@ -54,6 +54,15 @@ def _fallen_back(arms: Sequence[Arm]) -> list[str]:
         for arm in arms
         for run in arm.runs
         if run.fell_back
+    ]
+
+
+def _ceilings(arms: Sequence[Arm]) -> list[str]:
+    return [
+        f"{arm.name} is a ceiling, not a method: its weights come from the rows of the other class of each problem, as "
+        "if a critic knew them."
+        for arm in arms
+        if arm.role == "ceiling"
     ]
 
 
