@@ -306,7 +306,7 @@ def test_an_audit_of_a_critic_is_shown_by_stratum_with_its_calibration(tmp_path:
     settings = AuditSettings(rollouts=4, problems=2, seed=1)
     write_critic_audit(run, CriticAudit(settings, "final", "critic/final", 2, 2, 1, 0, agreement, prefixes))
     page = rendered(read_run(run))
-    for told in ("at the edit", "Monte Carlo", "Calibration of V", "0.500 [", "continuations that pass"):
+    for told in ("2 at the edit", "Monte Carlo", "Calibration of V", "0.500 [", "] of 1<", "continuations that pass"):
         assert told in page
     figure = critic_audit_blocks(group_runs([read_run(run)]))[1]
     assert isinstance(figure, Figure)

@@ -8,10 +8,7 @@ from wmtp_ray.report.arms import Arm
 from wmtp_ray.report.blocks import Block, Figure, Table, Trace, arm_colour, figures
 from wmtp_ray.tracking.critic_audit import CriticAudit
 
-_HEADER = (
-    "run", "prefixes", "number", "mean V", "Monte Carlo", "rank correlation", "next token", "pairs", "… clear pairs",
-    "calibration error",
-)  # fmt: skip
+_HEADER = ("run", "prefixes", "rank correlation", "next token", "… clear pairs", "calibration error")
 _LARGEST_MARKER = 26  # pixels, of the bin with most prefixes
 _SMALLEST_MARKER = 6
 
@@ -26,7 +23,7 @@ def critic_audit_blocks(arms: Sequence[Arm]) -> list[Block]:
         "pass all tests (Monte Carlo). Half of the prefixes stand at the first token in which a correct and an "
         "incorrect program, one edit apart, differ. Rank correlation: Spearman's. Next token: of two prefixes that "
         "differ in their last token, how often V is larger for the better one; chance is 0.5. Clear pairs: those "
-        "whose shares differ by more than chance. 95 % intervals over problems."
+        "whose shares differ by more than chance. 95 % intervals over problems, and the number of pairs."
     )
     rows = [
         _row(name, stratum, agreement) for name, _, audit in audits for stratum, agreement in audit.agreement.items()
@@ -45,14 +42,10 @@ def _row(name: str, stratum: str, agreement: ValueAgreement) -> tuple[str, ...]:
     pairs = agreement.next_token
     return (
         name,
-        stratum,
-        figures(agreement.num_prefixes, 0),
-        figures(agreement.mean_value),
-        figures(agreement.mean_monte_carlo),
+        f"{agreement.num_prefixes:,} {stratum}",
         _estimate(agreement.rank_correlation),
-        _estimate(pairs.accuracy),
-        figures(pairs.num_pairs, 0),
-        _estimate(pairs.clear_accuracy),
+        f"{_estimate(pairs.accuracy)} of {pairs.num_pairs:,}",
+        f"{_estimate(pairs.clear_accuracy)} of {pairs.num_clear:,}",
         figures(agreement.calibration_error),
     )
 
