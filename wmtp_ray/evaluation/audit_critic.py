@@ -53,7 +53,7 @@ def audit_critic(
     Raises DataError before a model is loaded where no held-out problem has tests.
     """
     index, rows_N = held_out_rows(config)
-    tests = tests_of_rows(index, rows_N, problems)
+    tests = judged_problems(index, rows_N, problems)
     examples = _examples(config, index, rows_N, tests)
     chosen = audited_problems(examples, settings.problems, settings.seed)
     policy = _policy(models.policy, config)
@@ -69,7 +69,7 @@ def audit_critic(
     return _audit(settings, models, len(examples), chosen, _judged(prefixes, values, outcomes), outcomes)
 
 
-def tests_of_rows(index: RowIndex, rows_N: Int64, problems: Sequence[ProblemSet]) -> dict[str, JudgedProblem]:
+def judged_problems(index: RowIndex, rows_N: Int64, problems: Sequence[ProblemSet]) -> dict[str, JudgedProblem]:
     """Return the tests of the rows' problems, by the rows' name of a problem; those without tests are absent.
 
     The rows of MBPP spell `mbpp_11` what its problems call Mbpp/11; all other names are the same. DataError where none

@@ -8,6 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.unit.evaluation.examples import contest_record, humaneval_record, mbpp_record, write_lines
 from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path, save_policy
 from wmtp_ray.artifacts.micro import make_micro_model
@@ -20,7 +21,7 @@ from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.data.rows import parse_row, problem_of
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_row
 from wmtp_ray.errors import ArtifactError, ConfigError, DataError
-from wmtp_ray.evaluation.audit_critic import likeliest_other, values_at
+from wmtp_ray.evaluation.audit_critic import judged_problems, likeliest_other, values_at
 from wmtp_ray.evaluation.audited_prefixes import Prefix
 from wmtp_ray.evaluation.decoding import Decoded
 from wmtp_ray.evaluation.judge import Judge
@@ -197,3 +198,44 @@ def test_what_cannot_be_audited_is_refused_with_the_remedy(storage: Path, tmp_pa
     assert "--tests FILE" in message
     with pytest.raises(ArtifactError, match="expected the folder of a run"):
         audit_command(tmp_path, (), rollouts=2, problems=2, seed=None, console=QUIET)
+
+
+def rows_file(path: Path, *problems: str) -> Path:
+    """One correct row of each problem."""
+    metadata = {"source": "s", "difficulty": 0, "has_tests": True}
+    rows = [
+        {"instruction": "i", "input": "", "output": "x = 1", "task_id": f"{name}_correct_0", "is_correct": True}
+        for name in problems
+    ]
+    return write_lines(path, [row | {"metadata": metadata} for row in rows])
+
+
+def test_the_tests_of_every_benchmark_are_found_by_the_names_of_its_rows(storage: Path, tmp_path: Path) -> None:
+    contest = contest_record("1060_A. Phone Numbers")
+    files = (
+        write_lines(tmp_path / "humaneval.jsonl", [humaneval_record(0)]),
+        write_lines(tmp_path / "mbpp.jsonl", [mbpp_record(11)]),
+        write_lines(tmp_path / "contests.jsonl", [contest]),
+    )
+    names = ("mbpp_11", "1060_A. Phone Numbers", "HumanEval/0", "mbpp_12")
+    tokenizer = CodeTokenizer(configured(storage, "run_name=r").tokenizer.path)
+    index = ensure_index(rows_file(tmp_path / "rows.jsonl", *names), tokenizer, on_error="fail")
+    found = judged_problems(index, np.arange(4), [read_problems(path) for path in files])
+    assert {name: (each.problem.task_id, each.kind) for name, each in found.items()} == {
+        "mbpp_11": ("Mbpp/11", "mbpp"),
+        "1060_A. Phone Numbers": ("1060_A. Phone Numbers", "codecontests"),
+        "HumanEval/0": ("HumanEval/0", "humaneval"),
+    }
+
+
+@pytest.mark.parametrize("written", ["    return a + 0\n", "    return a + 1\n"], ids=["right", "wrong"])
+def test_a_whole_function_answers_a_problem_that_gives_its_head(storage: Path, tmp_path: Path, written: str) -> None:
+    tokenizer = CodeTokenizer(configured(storage, "run_name=r").tokenizer.path)
+    (problem,) = read_problems(write_lines(tmp_path / "humaneval.jsonl", [humaneval_record(0)])).problems
+    tokens = [tokenizer.bos_id, *tokenizer.encode("### Response:\n" + problem.prompt + written)]
+    prompt_tokens = 1 + len(tokenizer.encode("### Response:\n"))
+    prefix = Prefix("HumanEval/0", False, None, 0, prompt_tokens, tuple(tokens[: prompt_tokens + 8]))
+    decoded = Decoded("0", tuple(tokens[prompt_tokens + 8 :]), "", "", "end", 1, (), ())
+    with Judge(num_workers=1) as judge:
+        status = judge_answer(judge, continued(prefix, decoded, JudgedProblem(problem, "humaneval"), tokenizer)).status
+    assert (status == "pass") is ("0" in written)
