@@ -5,10 +5,13 @@ from pathlib import Path
 
 import orjson
 
+from tests.documents import ROOT
 from tests.unit.evaluation.test_results import results_of
 from tests.unit.tracking.trained_runs import record
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.report.quickstart_summary import (
+    EXPLANATION,
+    PUBLISHED_CEILING,
     QuickstartArm,
     QuickstartSummary,
     Share,
@@ -80,6 +83,11 @@ def test_equal_training_is_said_with_its_steps_and_tokens() -> None:
 def test_unequal_training_is_said_instead() -> None:
     first = verdict_sentences(arms(5, 35, 5, steps=180), arms(5, 5, 5))[0]
     assert "This comparison is confounded: verifiable trained 180 steps and baseline 60" in first
+
+
+def test_the_ceiling_is_the_one_that_is_published() -> None:
+    published = (ROOT / EXPLANATION).read_text(encoding="utf-8")
+    assert f"| oracle | 100 | 1 | {PUBLISHED_CEILING:.3f} |" in published
 
 
 def test_the_record_holds_every_arm_with_its_training_and_result(tmp_path: Path) -> None:
