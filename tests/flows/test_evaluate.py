@@ -22,7 +22,7 @@ from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.evaluation_plan import plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
-from wmtp_ray.flows.evaluate.evaluate import evaluate_policy
+from wmtp_ray.flows.evaluate.evaluate import OtherSettings, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.tracking.mlflow_run import default_uri
 from wmtp_ray.tracking.processes import find_process, process_id
@@ -35,13 +35,19 @@ PROGRAM_S = 2.0  # CPU seconds that tell a program without end from a zygote tha
 SAMPLED = ("evaluation.num_samples=8", "evaluation.temperature=1", "evaluation.k=[1,8]", "evaluation.max_new_tokens=40")
 
 
-def evaluated(world: Path, out: Path, *words: str) -> EvaluationResults:
-    """Evaluate the nano model of the world into `out`, on the Ray that this process is connected to."""
+def evaluated(world: Path, out: Path, *words: str, cooler: Path | None = None) -> EvaluationResults:
+    """Evaluate the nano model of the world into `out`, on the Ray that this process is connected to.
+
+    With `cooler` the same workers evaluate it at temperature 0.5 as well, into that folder.
+    """
     config = configured(world, "evaluated", "evaluation.draft_horizons=1", *SAMPLED, *words)
     policy = PolicyFiles(config.model.path, config.tokenizer.path)
     asked = Asked(CodeTokenizer(config.tokenizer.path), is_trained=False)
-    [done] = evaluate_policy(config, plan_evaluation(config, asked), policy, lambda dataset, identity: out, out)
-    assert done.directory == out
+    settings = config.evaluation.model_copy(update={"temperature": 0.5})
+    also = [OtherSettings(settings, lambda dataset, identity: cooler)] if cooler is not None else []
+    plan = plan_evaluation(config, asked)
+    done, *others = evaluate_policy(config, plan, policy, lambda dataset, identity: out, out, also)
+    assert [each.directory for each in (done, *others)] == [out, *([cooler] if cooler is not None else [])]
     return done.results
 
 
@@ -62,7 +68,8 @@ def lines_in(path: Path) -> int:
 def undisturbed(world: Path, cluster: ClusterConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One decoder, one judge, 4 answers at a time: what all others must equal."""
     out = tmp_path_factory.mktemp("undisturbed")
-    evaluated(world, out, "evaluation.num_decoders=1", "evaluation.num_judges=1", "evaluation.batch_size=4")
+    words = ("evaluation.num_decoders=1", "evaluation.num_judges=1", "evaluation.batch_size=4")
+    evaluated(world, out, *words, cooler=out / "cooler")
     return out
 
 
@@ -71,6 +78,14 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
     assert verdicts_of(folder) == verdicts_of(undisturbed)
     assert comparable(read_results(folder)) == comparable(read_results(undisturbed))
     assert read_results(folder).sources.training is None, "no run has made the nano model"
+
+
+def test_other_settings_are_evaluated_by_the_same_workers_into_their_own_folder(undisturbed: Path) -> None:
+    own, cooler = read_results(undisturbed), read_results(undisturbed / "cooler")
+    assert (own.identity["answers"]["temperature"], cooler.identity["answers"]["temperature"]) == (1.0, 0.5)
+    assert own.num_problems == cooler.num_problems
+    assert lines_in(undisturbed / "cooler" / "samples.jsonl") == lines_in(undisturbed / "samples.jsonl")
+    assert (undisturbed / "cooler" / "samples.jsonl").read_bytes() != (undisturbed / "samples.jsonl").read_bytes()
 
 
 def test_results_depend_neither_on_workers_nor_on_batches_nor_on_their_deaths(

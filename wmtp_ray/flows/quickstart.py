@@ -22,12 +22,9 @@ from wmtp_ray.config.arms import arm_named
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
-from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, PlannedDataset
-from wmtp_ray.evaluation.identity import EvaluationIdentity
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.evaluate.evaluate import evaluate_policy
-from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
+from wmtp_ray.flows.evaluate.evaluate import OtherSettings, Place
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.flows.run.run_stages import run_stages
 from wmtp_ray.model.spec import ModelSpec
@@ -60,7 +57,7 @@ NANO = ModelSpec(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_
 BASE_STEPS = 300
 ARM_STEPS = 100
 CRITIC_STEPS = 120
-NUM_DRAWN = 2  # programs of a problem at temperature 1
+NUM_DRAWN, DRAWN = 2, "-t1"  # programs of a problem at temperature 1, and what their folder is called behind its set
 # So short a training spends its steps best on the next token; the further horizons learn beside it.
 HORIZONS = "loss.horizon_coefs=[1,0.05,0.05,0.05]"
 FROM_BASE = "train.learning_rate=2.0e-3"
@@ -69,6 +66,7 @@ CORRECT_ROWS = TASKS.num_train_problems // PROBLEMS_PER_CORRECT * TASKS.num_corr
 ALL_ROWS = CORRECT_ROWS + TASKS.num_train_problems * TASKS.num_incorrect
 # Rows of all difficulties at once, in as many passes as the steps take.
 ROWS = (
+    f"train.sampling.n_samples={ALL_ROWS}",
     "train.sampling.curriculum_learning=false",
     "train.epochs=100",
     "critic_stage.epochs=100",
@@ -129,25 +127,25 @@ def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles
 
 def quickstart_base(storage_root: Path, now: datetime) -> RunConfig:
     """Return the run that all arms start from: ordinary training on correct programs, which is not compared."""
-    words = (f"train.max_steps={BASE_STEPS}", "stages=[0,2]", f"train.sampling.n_samples={CORRECT_ROWS}")
+    words = (f"train.max_steps={BASE_STEPS}", "stages=[0,2]")
     return _configured("base", BASELINE, storage_root, now, *words)
 
 
 def quickstart_arms(base: RunConfig, now: datetime) -> Iterator[tuple[str, RunConfig]]:
     """Yield the arms in the order in which they run: the control takes the critic that the method has trained."""
     shared = (f"model.path={base.folder.final}", f"train.max_steps={ARM_STEPS}", FROM_BASE)
-    root, mixed = base.storage_root, f"train.sampling.n_samples={ALL_ROWS}"
-    yield BASELINE, _configured(BASELINE, BASELINE, root, now, *shared, f"train.sampling.n_samples={CORRECT_ROWS}")
-    method = _configured(METHOD, METHOD, root, now, *shared, mixed)
+    root = base.storage_root
+    yield BASELINE, _configured(BASELINE, BASELINE, root, now, *shared)
+    method = _configured(METHOD, METHOD, root, now, *shared)
     yield METHOD, method
     control = (f"weighting.type={CONTROL}", f"critic.path={method.folder.critic.final}", "stages=[0,2,3]")
-    yield CONTROL, _configured(CONTROL, METHOD, root, now, *shared, mixed, *control)
+    yield CONTROL, _configured(CONTROL, METHOD, root, now, *shared, *control)
 
 
 def _configured(name: str, recipe: str, storage_root: Path, now: datetime, *overrides: str) -> RunConfig:
     """Load the preset with what all runs of the quickstart share."""
     run_name = f"quickstart-{name}-{now:%Y%m%d-%H%M%S}"
-    words = (f"storage_root={storage_root}", HORIZONS, *ROWS, CRITIC_RATE, *overrides)
+    words = (f"storage_root={storage_root}", "cluster.threads_per_worker=2", HORIZONS, *ROWS, CRITIC_RATE, *overrides)
     return load_config(Arguments(recipe=recipe, preset=PRESETS, run_name=run_name, overrides=words), now=now)
 
 
@@ -155,26 +153,19 @@ def _run(config: RunConfig) -> _Finished:
     started = time.perf_counter()
     prepared = prepare(config)
     claim_run_directory(config)
-    result = run_stages(config, prepared)
+    at_temperature_1 = config.evaluation.model_copy(update={"num_samples": NUM_DRAWN, "temperature": 1.0})
+    result = run_stages(config, prepared, [OtherSettings(at_temperature_1, _folder_of_drawn(config))])
     greedy = drawn = None
     if prepared.evaluation is not None:
-        (dataset,) = config.evaluation.datasets or ()
-        greedy = read_results(config.folder.evaluations / dataset)
-        drawn = _at_temperature_1(config, prepared.evaluation)
+        (dataset,) = prepared.evaluation.datasets
+        greedy = read_results(config.folder.evaluations / dataset.name)
+        drawn = read_results(config.folder.evaluations / f"{dataset.name}{DRAWN}")
     return _Finished(config, result, greedy, drawn, time.perf_counter() - started)
 
 
-def _at_temperature_1(config: RunConfig, plan: EvaluationPlan) -> EvaluationResults:
-    """Evaluate the run's policy once more, on programs that are drawn."""
-    settings = config.evaluation.model_copy(update={"num_samples": NUM_DRAWN, "temperature": 1.0})
-    policy = PolicyFiles(config.folder.final, config.tokenizer.path)
-    drawn = config.model_copy(update={"evaluation": settings})
-
-    def place(dataset: PlannedDataset, identity: EvaluationIdentity) -> Path:
-        return config.folder.evaluations / f"{dataset.name}-t1"  # one name in every arm: a report pairs them by it
-
-    (found,) = evaluate_policy(drawn, plan, policy, place, config.run_dir)
-    return found.results
+def _folder_of_drawn(config: RunConfig) -> Place:
+    """One name in every arm: a report pairs evaluations by it."""
+    return lambda dataset, identity: config.folder.evaluations / f"{dataset.name}{DRAWN}"
 
 
 def _summary(base: _Finished, arms: dict[str, _Finished], seconds: float) -> QuickstartSummary:

@@ -15,6 +15,7 @@ from rich.console import Console
 from wmtp_ray import interrupts
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import weights_file
+from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
@@ -45,6 +46,14 @@ Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
 
 
 @dataclass(frozen=True)
+class OtherSettings:
+    """A second evaluation of the same policy and data sets, with the same K: other answers, in other folders."""
+
+    settings: EvaluationConfig
+    place: Place
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """An evaluation that is done, and the folder that holds it."""
 
@@ -70,12 +79,18 @@ class Work:
 
 
 def evaluate_policy(
-    config: RunConfig, plan: EvaluationPlan, policy: PolicyFiles, place: Place, process_dir: Path
+    config: RunConfig,
+    plan: EvaluationPlan,
+    policy: PolicyFiles,
+    place: Place,
+    process_dir: Path,
+    also: Sequence[OtherSettings] = (),
 ) -> list[Evaluated]:
     """Evaluate a policy on every planned data set, each in the folder that `place` says; write results.json there.
 
-    Actors record their processes in `process_dir`. What a folder holds already is not decoded or judged again. Raises
-    ConfigError where a folder holds another evaluation.
+    Actors record their processes in `process_dir`. What a folder holds already is not decoded or judged again. The same
+    actors do `also`, other settings in other folders; what is found of them comes behind. Raises ConfigError where a
+    folder holds another evaluation.
     """
     tokenizer = CodeTokenizer(policy.tokenizer)
     model = ModelHashes(
@@ -83,7 +98,15 @@ def evaluate_policy(
         params_sha256=file_sha256(ModelFolder(policy.model).params),
         tokenizer_sha256=tokenizer.sha256,
     )
-    works = [_policy_work(config, plan, dataset, policy, tokenizer, model, place) for dataset in plan.datasets]
+    asked = [
+        (config, place),
+        *((config.model_copy(update={"evaluation": each.settings}), each.place) for each in also),
+    ]
+    works = [
+        _policy_work(settings, plan, dataset, policy, tokenizer, model, folder)
+        for settings, folder in asked
+        for dataset in plan.datasets
+    ]
     return _do_all(config, plan, works, policy, process_dir)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
 from wmtp_ray.evaluation.identity import free_directory
 from wmtp_ray.evaluation.results import EvaluationResults
-from wmtp_ray.flows.evaluate.evaluate import Place, evaluate_policy
+from wmtp_ray.flows.evaluate.evaluate import OtherSettings, Place, evaluate_policy
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
 from wmtp_ray.model_folder import ModelFolder
@@ -34,10 +35,13 @@ _LOG = logging.getLogger(__name__)
 _STAGE = 3
 
 
-def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> RunResult:
+def evaluate_run(
+    config: RunConfig, plan: EvaluationPlan, result: RunResult, also: Sequence[OtherSettings] = ()
+) -> RunResult:
     """Evaluate the run's policy on the planned data sets; save and return `result` with the outcome.
 
-    Call on a connected Ray. When the evaluation fails, result.json says so and keeps what training left.
+    What is found with other settings, `also`, stays in its folders and is no part of the result. Call on a connected
+    Ray. When the evaluation fails, result.json says so and keeps what training left.
     """
     started = time.perf_counter()
     found: list[EvaluationResults] = []
@@ -52,8 +56,8 @@ def evaluate_run(config: RunConfig, plan: EvaluationPlan, result: RunResult) -> 
             policy = PolicyFiles(model, config.tokenizer.path)
             place = folder_in(config.folder.evaluations)
             with warned:
-                done = evaluate_policy(config, plan, policy, place, config.run_dir)
-            found = [each.results for each in done]
+                done = evaluate_policy(config, plan, policy, place, config.run_dir, also)
+            found = [each.results for each in done[: len(plan.datasets)]]
         status = "FINISHED" if config.folder.final.is_dir() else result.status
     except KeyboardInterrupt:
         status = "KILLED"

@@ -1,7 +1,10 @@
 """All stages of a run in order, on one Ray: those that train, then the evaluation."""
 
+from collections.abc import Sequence
+
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.flows.cluster import joined
+from wmtp_ray.flows.evaluate.evaluate import OtherSettings
 from wmtp_ray.flows.evaluate.evaluate_run import evaluate_run
 from wmtp_ray.flows.evaluate.evaluation_workers import require_evaluation_resources
 from wmtp_ray.flows.run.prepare import Prepared
@@ -11,8 +14,10 @@ from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.run_log import driver_log
 
 
-def run_stages(config: RunConfig, prepared: Prepared) -> RunResult:
+def run_stages(config: RunConfig, prepared: Prepared, also: Sequence[OtherSettings] = ()) -> RunResult:
     """Run the stages of `config` and leave result.json; an evaluation alone keeps what training left there.
+
+    Stage 3 evaluates with the settings of `also` as well.
 
     Raises Interrupted or KeyboardInterrupt after a stop, WmtpError for what the user can fix.
     """
@@ -25,4 +30,4 @@ def run_stages(config: RunConfig, prepared: Prepared) -> RunResult:
         result = read_result(config.run_dir) if keeps_result else train(config, prepared)
         if prepared.evaluation is None:
             return result
-        return evaluate_run(config, prepared.evaluation, result)
+        return evaluate_run(config, prepared.evaluation, result, also)
