@@ -55,9 +55,9 @@ TASKS = replace(QUICKSTART_TASKS, correct_problems_frac=1 / PROBLEMS_PER_CORRECT
 PRESETS = "quickstart,own-critic"
 NANO = ModelSpec(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
 BASE_STEPS = 300
-ARM_STEPS = 100
-CRITIC_STEPS = 120
-NUM_DRAWN, DRAWN = 2, "-t1"  # programs of a problem at temperature 1, and what their folder is called behind its set
+ARM_STEPS = 80
+CRITIC_STEPS = 100
+NUM_DRAWN, DRAWN = 1, "-t1"  # programs of a problem at temperature 1, and what their folder is called behind its set
 # So short a training spends its steps best on the next token; the further horizons learn beside it.
 HORIZONS = "loss.horizon_coefs=[1,0.05,0.05,0.05]"
 FROM_BASE = "train.learning_rate=2.0e-3"
@@ -145,7 +145,7 @@ def quickstart_arms(base: RunConfig, now: datetime) -> Iterator[tuple[str, RunCo
 def _configured(name: str, recipe: str, storage_root: Path, now: datetime, *overrides: str) -> RunConfig:
     """Load the preset with what all runs of the quickstart share."""
     run_name = f"quickstart-{name}-{now:%Y%m%d-%H%M%S}"
-    words = (f"storage_root={storage_root}", "cluster.threads_per_worker=2", HORIZONS, *ROWS, CRITIC_RATE, *overrides)
+    words = (f"storage_root={storage_root}", "evaluation.num_decoders=2", HORIZONS, *ROWS, CRITIC_RATE, *overrides)
     return load_config(Arguments(recipe=recipe, preset=PRESETS, run_name=run_name, overrides=words), now=now)
 
 

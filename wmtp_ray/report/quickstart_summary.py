@@ -19,7 +19,7 @@ FILE_NAME = "quickstart.json"
 METHOD, BASELINE = str(arms.METHOD.recipe), str(arms.BASELINE.recipe)
 CONTROL = arms.arms_of("placement")[0].name
 EXPLANATION = "docs/results/evidence.md"
-# What the likeliest programs solve after the quickstart's steps with a critic that knows every bug, as published there:
+# What the likeliest programs solve after 100 steps with a critic that knows every bug, as published there:
 # bench/evidence.py ceiling --regime 16 --steps 100 --seeds 0 --arms oracle
 PUBLISHED_CEILING = 0.647
 
@@ -107,8 +107,8 @@ def verdict_sentences(greedy: Mapping[str, EvaluationResults], drawn: Mapping[st
         _who(METHOD, CONTROL, greedy, against_control),
         _placement(against_control),
         f"Drawn at temperature 1: {_who(METHOD, BASELINE, drawn, at_temperature_1)}",
-        f"The ceiling: with a critic that knows every bug the same training solved {100 * PUBLISHED_CEILING:.1f} % "
-        f"({EXPLANATION}).",
+        f"The ceiling: with a critic that knows every bug, 100 steps from such a base solved "
+        f"{100 * PUBLISHED_CEILING:.1f} % ({EXPLANATION}).",
         *_why(against_baseline),
     ]
 

@@ -57,7 +57,7 @@ def test_where_the_interval_holds_zero_nothing_is_told_and_the_reason_is_given()
     sentences = verdict_sentences(arms(15, 16, 15), arms(15, 15, 15))
     assert sentences[1].startswith("No difference is shown between verifiable and baseline on 40 held-out problems: ")
     assert "nothing shows that it matters where they lie" in sentences[3]
-    assert sentences[5].startswith("The ceiling: with a critic that knows every bug the same training solved ")
+    assert sentences[5].startswith("The ceiling: with a critic that knows every bug, 100 steps from such a base ")
     assert sentences[6].startswith("Weights win as far as the critic sees which token is wrong")
     assert "docs/results/evidence.md" in sentences[7]
 
