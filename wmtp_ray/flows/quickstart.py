@@ -72,6 +72,8 @@ ROWS = (
     "critic_stage.epochs=100",
     f"critic_stage.max_steps={CRITIC_STEPS}",
     "critic_stage.eval_every=0",
+    "critic.health_rows=300",
+    "train.checkpoint_every=150",
     f"critic_stage.sampling.n_samples={2 * CORRECT_ROWS}",
 )
 
