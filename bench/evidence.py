@@ -211,7 +211,7 @@ class World:
         data = self.storage / "datasets_local_small" / "list_tasks"
         files = write_list_tasks(data, replace(QUICKSTART_TASKS, correct_problems_frac=1 / self.regime))
         shape = replace(NANO, n_layers=NANO.num_trunk_blocks + self.horizons, n_future_tokens=self.horizons)
-        make_micro_model(model, shape, seed=self.seed)
+        make_micro_model(model, shape, seed=0)  # one random start: what a seed gives does not depend on those before
         train_on_rows(files.train, ModelFolder(model).tokenizer.model, VOCAB_SIZE)
 
 
