@@ -31,21 +31,11 @@ from wmtp_ray.config import arms
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, write_list_tasks
-from wmtp_ray.flows.quickstart import NANO, VOCAB_SIZE
+from wmtp_ray.flows.quickstart import BASE_STEPS, CRITIC_RATE, FROM_BASE, HORIZON_COEFS, NANO, PRESETS, VOCAB_SIZE
 from wmtp_ray.model_folder import ModelFolder
 
 NOW = datetime(2026, 1, 1)
-BASE_STEPS, ARM_STEPS, CRITIC_STEPS = 300, 200, 240
-NEXT_TOKEN_FIRST = (1.0, 0.05, 0.05, 0.05)  # so short a training spends its steps best on the next token
-
-# The critic that the evidence recommends: a trunk of its own, V as a probability, pairs one edit apart.
-SEEING = (
-    "critic.source=frozen",
-    "critic.train_trunk=true",
-    "critic.value_error=bce",
-    "critic.pairs=edit",
-    "critic.head=mlp",
-)
+ARM_STEPS, CRITIC_STEPS = 200, 240
 
 
 @dataclass(frozen=True)
@@ -87,14 +77,14 @@ ARMS: dict[str, Arm] = {
 CEILING = ("correct", "mixed", *(arm.name for arm in arms.arms_of("ceiling")))
 
 AS_SHIPPED = ("critic.train_trunk=false", "critic.value_error=squared", "critic.pairs=length")
-# Each row of the ladder changes what its words say of the one before it in the table.
+# By what each changes of the critic of preset.own-critic.yaml.
 CRITICS: dict[str, tuple[str, ...]] = {
-    "frozen, linear": (*SEEING, *AS_SHIPPED, "critic.head=linear"),
-    "frozen, mlp": (*SEEING, *AS_SHIPPED),
-    "own trunk": (*SEEING, "critic.value_error=squared", "critic.pairs=length"),
-    "own trunk, bce": (*SEEING, "critic.pairs=length"),
-    "own trunk, bce, edit pairs": SEEING,
-    "the same, categorical": (*SEEING, "critic.value_error=categorical"),
+    "frozen, linear": (*AS_SHIPPED, "critic.head=linear"),
+    "frozen, mlp": AS_SHIPPED,
+    "own trunk": ("critic.value_error=squared", "critic.pairs=length"),
+    "own trunk, bce": ("critic.pairs=length",),
+    "own trunk, bce, edit pairs": (),
+    "the same, categorical": ("critic.value_error=categorical",),
 }
 HEALTH = {
     "auc_end": "auc_100",
@@ -159,10 +149,11 @@ class World:
     def config(self, name: str, recipe: str, *words: str) -> RunConfig:
         """A run of this seed, with what all of them share."""
         seeds = (f"{key}={self.seed}" for key in ("seed", "train.sampling.seed", "critic_stage.sampling.seed"))
-        coefs = list(NEXT_TOKEN_FIRST[: self.horizons])
         shared = (
             f"storage_root={self.storage}",
-            f"loss.horizon_coefs={coefs}",
+            f"loss.horizon_coefs={list(HORIZON_COEFS[: self.horizons])}",
+            CRITIC_RATE,
+            "critic_stage.eval_every=0",
             f"evaluation.draft_horizons={self.horizons - 1}",
             "train.sampling.curriculum_learning=false",
             "train.epochs=1000",
@@ -170,10 +161,9 @@ class World:
             "critic_stage.epochs=1000",
             f"critic_stage.max_steps={CRITIC_STEPS}",
             "critic.drift_every=0",
-            "train.value_coef=0",
         )
         run_name = f"{name}-s{self.seed}"
-        arguments = Arguments(recipe, "quickstart", run_name, overrides=(*shared, *seeds, *words))
+        arguments = Arguments(recipe, PRESETS, run_name, overrides=(*shared, *seeds, *words))
         return load_config(arguments, now=NOW)
 
     def base(self) -> Trained:
@@ -189,9 +179,9 @@ class World:
     def arm(self, name: str) -> tuple[RunConfig, Trained]:
         """An arm, trained from the base."""
         arm = ARMS[name]
-        words = [f"model.path={self.base().directory}", f"train.max_steps={self.steps}", "train.learning_rate=2.0e-3"]
+        words = [f"model.path={self.base().directory}", f"train.max_steps={self.steps}", FROM_BASE]
         if arm.source == "critic":
-            words += [*SEEING, f"critic.path={self.critic('seeing', SEEING).directory}"]
+            words.append(f"critic.path={self.critic('seeing', ()).directory}")
         if name in CEILING:  # told of every problem, also where no row of it is trained on
             words.append(f"weighting.compared_file={self._every_program()}")
         config = self.config(f"{name}-{self.steps}", PLAIN, *words, *arm.words, "stages=[0,2,3]")

@@ -59,22 +59,23 @@ ARM_STEPS = 80
 CRITIC_STEPS = 100
 NUM_DRAWN, DRAWN = 1, "-t1"  # programs of a problem at temperature 1, and what their folder is called behind its set
 # So short a training spends its steps best on the next token; the further horizons learn beside it.
-HORIZONS = "loss.horizon_coefs=[1,0.05,0.05,0.05]"
+HORIZON_COEFS = (1.0, 0.05, 0.05, 0.05)
 FROM_BASE = "train.learning_rate=2.0e-3"
 CRITIC_RATE = "critic_stage.learning_rate=3.0e-3"  # of a trunk of 96 units
 CORRECT_ROWS = TASKS.num_train_problems // PROBLEMS_PER_CORRECT * TASKS.num_correct
 ALL_ROWS = CORRECT_ROWS + TASKS.num_train_problems * TASKS.num_incorrect
-# Rows of all difficulties at once, in as many passes as the steps take.
-ROWS = (
+# Rows of all difficulties at once, in as many passes as the steps take; few measurements and checkpoints.
+SHORT = (
     f"train.sampling.n_samples={ALL_ROWS}",
     "train.sampling.curriculum_learning=false",
     "train.epochs=100",
+    "train.checkpoint_every=150",
+    f"critic_stage.sampling.n_samples={2 * CORRECT_ROWS}",
     "critic_stage.epochs=100",
     f"critic_stage.max_steps={CRITIC_STEPS}",
     "critic_stage.eval_every=0",
     "critic.health_rows=300",
-    "train.checkpoint_every=150",
-    f"critic_stage.sampling.n_samples={2 * CORRECT_ROWS}",
+    "evaluation.num_decoders=2",
 )
 
 
@@ -147,7 +148,13 @@ def quickstart_arms(base: RunConfig, now: datetime) -> Iterator[tuple[str, RunCo
 def _configured(name: str, recipe: str, storage_root: Path, now: datetime, *overrides: str) -> RunConfig:
     """Load the preset with what all runs of the quickstart share."""
     run_name = f"quickstart-{name}-{now:%Y%m%d-%H%M%S}"
-    words = (f"storage_root={storage_root}", "evaluation.num_decoders=2", HORIZONS, *ROWS, CRITIC_RATE, *overrides)
+    words = (
+        f"storage_root={storage_root}",
+        f"loss.horizon_coefs={list(HORIZON_COEFS)}",
+        *SHORT,
+        CRITIC_RATE,
+        *overrides,
+    )
     return load_config(Arguments(recipe=recipe, preset=PRESETS, run_name=run_name, overrides=words), now=now)
 
 
