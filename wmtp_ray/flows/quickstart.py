@@ -76,6 +76,7 @@ SHORT = (
     "critic_stage.eval_every=0",
     "critic.health_rows=300",
     "evaluation.num_decoders=2",
+    f"loss.horizon_coefs={list(HORIZON_COEFS)}",
 )
 
 
@@ -148,13 +149,7 @@ def quickstart_arms(base: RunConfig, now: datetime) -> Iterator[tuple[str, RunCo
 def _configured(name: str, recipe: str, storage_root: Path, now: datetime, *overrides: str) -> RunConfig:
     """Load the preset with what all runs of the quickstart share."""
     run_name = f"quickstart-{name}-{now:%Y%m%d-%H%M%S}"
-    words = (
-        f"storage_root={storage_root}",
-        f"loss.horizon_coefs={list(HORIZON_COEFS)}",
-        *SHORT,
-        CRITIC_RATE,
-        *overrides,
-    )
+    words = (f"storage_root={storage_root}", *SHORT, CRITIC_RATE, *overrides)
     return load_config(Arguments(recipe=recipe, preset=PRESETS, run_name=run_name, overrides=words), now=now)
 
 
