@@ -96,13 +96,17 @@ def categorical_value_loss(
     logits_SK = logits_BTK[state_mask_BT].to(torch.promote_types(logits_BTK.dtype, torch.float32))
     old_S, targets_S = (each[state_mask_BT].detach().to(logits_SK) for each in (old_values_BT, targets_BT))
     error_S = -(bin_targets(targets_S, logits_SK.shape[-1], target) * logits_SK.log_softmax(dim=-1)).sum(dim=-1)
-    centers_K = torch.linspace(0.0, 1.0, logits_SK.shape[-1], device=logits_SK.device)
-    values_S = logits_SK.detach().softmax(dim=-1) @ centers_K.to(logits_SK)
+    values_S = mean_of_bins(logits_SK.detach())
     moved_S = values_S - old_S
     clipped_S = old_S + moved_S.clamp(-value_clip, value_clip)
     is_nearer_S = (values_S - targets_S).abs() < (clipped_S - targets_S).abs()
     is_free_S = ~is_nearer_S | (moved_S.abs() <= value_clip)
     return torch.where(is_free_S, error_S, error_S.detach()).sum() / denominator
+
+
+def mean_of_bins(logits: Tensor) -> Tensor:
+    """Return the mean of distributions over K bins, [...] for logits [..., K]; bin i stands at i / (K - 1)."""
+    return logits.softmax(dim=-1) @ torch.linspace(0.0, 1.0, logits.shape[-1]).to(logits)
 
 
 def bin_targets(targets_S: Tensor, num_bins: int, kind: BinTarget) -> Tensor:
