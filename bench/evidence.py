@@ -30,7 +30,7 @@ from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
 from wmtp_ray.config import arms
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, write_list_tasks
+from wmtp_ray.data.list_tasks import DEFAULT_TASKS, write_list_tasks
 from wmtp_ray.flows.quickstart import BASE_STEPS, CRITIC_RATE, FROM_BASE, HORIZON_COEFS, NANO, PRESETS, VOCAB_SIZE
 from wmtp_ray.model_folder import ModelFolder
 
@@ -191,7 +191,7 @@ class World:
         """The rows of every problem, correct ones included: what a critic that knows every bug knows."""
         folder = self.storage / "datasets_local_small" / "every_program"
         if not (folder / "train.jsonl").exists():
-            write_list_tasks(folder, QUICKSTART_TASKS)
+            write_list_tasks(folder, DEFAULT_TASKS)
         return folder / "train.jsonl"
 
     def _write_inputs(self) -> None:
@@ -199,7 +199,7 @@ class World:
         if ModelFolder(model).tokenizer.model.exists():
             return
         data = self.storage / "datasets_local_small" / "list_tasks"
-        files = write_list_tasks(data, replace(QUICKSTART_TASKS, correct_problems_frac=1 / self.regime))
+        files = write_list_tasks(data, replace(DEFAULT_TASKS, correct_problems_frac=1 / self.regime))
         shape = replace(NANO, n_layers=NANO.num_trunk_blocks + self.horizons, n_future_tokens=self.horizons)
         make_micro_model(model, shape, seed=0)  # one random start: what a seed gives does not depend on those before
         train_on_rows(files.train, ModelFolder(model).tokenizer.model, VOCAB_SIZE)

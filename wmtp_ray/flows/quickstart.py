@@ -21,7 +21,7 @@ from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
 from wmtp_ray.config.arms import arm_named
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
+from wmtp_ray.data.list_tasks import DEFAULT_TASKS, ListTasks, ListTasksFiles, write_list_tasks
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluate import OtherSettings, Place
@@ -51,7 +51,7 @@ from wmtp_ray.training.stages import critic_bundle, read_stage_result
 
 VOCAB_SIZE = 448
 PROBLEMS_PER_CORRECT = 16  # one of so many problems has correct rows: where weights have something to win
-TASKS = replace(QUICKSTART_TASKS, correct_problems_frac=1 / PROBLEMS_PER_CORRECT)
+TASKS = replace(DEFAULT_TASKS, correct_problems_frac=1 / PROBLEMS_PER_CORRECT)
 PRESETS = "quickstart,own-critic"
 NANO = ModelSpec(dim=96, n_layers=6, n_heads=4, vocab_size=VOCAB_SIZE, n_future_tokens=4, multiple_of=32)
 BASE_STEPS = 300

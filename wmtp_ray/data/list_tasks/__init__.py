@@ -5,6 +5,6 @@ program text in several styles; labelled_programs.py: correct and incorrect prog
 flags.py: the flags that choose them. No torch, no ray; it trains nothing and judges nothing but its own programs.
 """
 
-from wmtp_ray.data.list_tasks.write import QUICKSTART_TASKS, ListTasks, ListTasksFiles, write_list_tasks
+from wmtp_ray.data.list_tasks.write import DEFAULT_TASKS, ListTasks, ListTasksFiles, write_list_tasks
 
-__all__ = ["QUICKSTART_TASKS", "ListTasks", "ListTasksFiles", "write_list_tasks"]
+__all__ = ["DEFAULT_TASKS", "ListTasks", "ListTasksFiles", "write_list_tasks"]

@@ -2,7 +2,7 @@
 
 import argparse
 
-from wmtp_ray.data.list_tasks.write import QUICKSTART_TASKS, ListTasks
+from wmtp_ray.data.list_tasks.write import DEFAULT_TASKS, ListTasks
 
 MEANINGS = {
     "seed": "which problems, words and programs",
@@ -16,9 +16,9 @@ MEANINGS = {
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags; what is not given is as in the quickstart, but that every problem has correct rows."""
+    """Add the flags; what is not given is `DEFAULT_TASKS`."""
     for name, meaning in MEANINGS.items():
-        default = getattr(QUICKSTART_TASKS, name)
+        default = getattr(DEFAULT_TASKS, name)
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=type(default), default=default, help=f"{meaning} ({default})")
 

@@ -78,7 +78,7 @@ class ListTasks:
             )
 
 
-QUICKSTART_TASKS = ListTasks(
+DEFAULT_TASKS = ListTasks(
     seed=0, num_train_problems=2400, num_valid_problems=300, num_correct=3, num_incorrect=3, systematic_frac=0.7
 )
 

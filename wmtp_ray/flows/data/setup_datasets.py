@@ -30,7 +30,7 @@ from wmtp_ray.data.dataset_manifest import (
     require_same_conversion,
 )
 from wmtp_ray.data.kept_rows import LANGUAGES, Counts, RowLimits, keep_rows, total
-from wmtp_ray.data.list_tasks import QUICKSTART_TASKS, ListTasks, write_list_tasks
+from wmtp_ray.data.list_tasks import DEFAULT_TASKS, ListTasks, write_list_tasks
 from wmtp_ray.data.source_files import LocatedFiles, locate
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_write
@@ -134,8 +134,8 @@ def setup_humaneval(place: Place, now: datetime, say: Say) -> None:
     _bring_up_to_date(place.out, Conversion(HUMANEVAL, "MIT", None, {}), sources, convert, None, now, say)
 
 
-def setup_list_tasks(out: Path, say: Say, tasks: ListTasks = QUICKSTART_TASKS) -> None:
-    """Generate list problems, the quickstart's unless others are asked for: rows of two splits, problems with tests.
+def setup_list_tasks(out: Path, say: Say, tasks: ListTasks = DEFAULT_TASKS) -> None:
+    """Generate list problems, `DEFAULT_TASKS` unless others are asked for: rows of two splits, problems with tests.
 
     What an earlier call left in the folder is written anew. Raises ConfigError as `write_list_tasks`.
     """
