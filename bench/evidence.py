@@ -74,7 +74,8 @@ ARMS: dict[str, Arm] = {
     f"{METHOD}_then_correct": then_correct(weighted(METHOD)),
     f"{SHUFFLED}_then_correct": then_correct(weighted(SHUFFLED)),
 }
-CEILING = ("correct", "mixed", *(arm.name for arm in arms.arms_of("ceiling")))
+PERFECT = tuple(arm.name for arm in arms.arms_of("ceiling"))
+CEILING = ("correct", "mixed", *PERFECT)
 
 AS_SHIPPED = ("critic.train_trunk=false", "critic.value_error=squared", "critic.pairs=length")
 # By what each changes of the critic of preset.own-critic.yaml.
@@ -99,7 +100,10 @@ HEALTH = {
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One line of an experiment. Verdicts by problem: 0 or 1 greedy, how many of `samples` at temperature 1."""
+    """One line of an experiment. Verdicts by problem: 0 or 1 greedy, how many of `samples` at temperature 1.
+
+    `cpu_s` is that of the training; None where a process before this one did it and was killed.
+    """
 
     experiment: str
     arm: str
@@ -111,7 +115,7 @@ class ArmResult:
     greedy: float
     pass1_t1: float
     samples: int
-    cpu_s: float
+    cpu_s: float | None
     greedy_by_problem: dict[str, int]
     passed_by_problem: dict[str, int]
 
@@ -126,7 +130,7 @@ class CriticResult:
     seed: int
     horizons: int
     steps: int
-    cpu_s: float
+    cpu_s: float | None
     health: dict[str, float]
     gate_failures: list[str]
 
@@ -182,7 +186,7 @@ class World:
         words = [f"model.path={self.base().directory}", f"train.max_steps={self.steps}", FROM_BASE]
         if arm.source == "critic":
             words.append(f"critic.path={self.critic('seeing', ()).directory}")
-        if name in CEILING:  # told of every problem, also where no row of it is trained on
+        if name in PERFECT:  # told of every problem, also where no row of it is trained on
             words.append(f"weighting.compared_file={self._every_program()}")
         config = self.config(f"{name}-{self.steps}", PLAIN, *words, *arm.words, "stages=[0,2,3]")
         return config, train(config, 2)
@@ -221,7 +225,7 @@ def measured_arm(world: World, experiment: str, name: str) -> ArmResult:
         greedy=statistics.fmean(each[0] for each in greedy.values()),
         pass1_t1=statistics.fmean(statistics.fmean(each) for each in drawn.values()),
         samples=world.samples,
-        cpu_s=round(trained.cpu_s, 1),
+        cpu_s=_rounded(trained.cpu_s),
         greedy_by_problem={problem: int(each[0]) for problem, each in greedy.items()},
         passed_by_problem={problem: sum(each) for problem, each in drawn.items()},
     )
@@ -242,10 +246,14 @@ def measured_critic(world: World, experiment: str, name: str) -> CriticResult:
         world.seed,
         world.horizons,
         trained.steps,
-        round(trained.cpu_s, 1),
+        _rounded(trained.cpu_s),
         health,
         trained.health.failures,
     )
+
+
+def _rounded(cpu_s: float | None) -> float | None:
+    return None if cpu_s is None else round(cpu_s, 1)
 
 
 def worlds(asked: argparse.Namespace) -> Iterator[World]:
@@ -290,12 +298,10 @@ def place_of(line: dict[str, Any]) -> tuple[Any, ...]:
 
 def summary_of(result: ArmResult | CriticResult) -> str:
     """One line for the console."""
-    head = f"regime {result.regime} seed {result.seed} {result.arm:24}"
-    if isinstance(result, ArmResult):
-        return f"{head} greedy {result.greedy:.3f}  T = 1 {result.pass1_t1:.3f}  {result.cpu_s:.0f} CPU-s"
-    return f"{head} {result.cpu_s:.0f} CPU-s  " + "  ".join(
-        f"{key} {value:.3f}" for key, value in result.health.items()
-    )
+    head = f"regime {result.regime} seed {result.seed} {result.arm:24} "
+    numbers = {"greedy": result.greedy, "T = 1": result.pass1_t1} if isinstance(result, ArmResult) else result.health
+    cost = "" if result.cpu_s is None else f"  {result.cpu_s:.0f} CPU-s"
+    return head + "  ".join(f"{name} {number:.3f}" for name, number in numbers.items()) + cost
 
 
 def main() -> None:

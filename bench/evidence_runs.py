@@ -49,11 +49,14 @@ from wmtp_ray.training.stages import (
 
 @dataclass(frozen=True)
 class Trained:
-    """A stage that is done: where its policy lies, what it cost, what it found out about the critic."""
+    """A stage that is done: where its policy lies, what it cost, what it found out about the critic.
+
+    `cpu_s` and `reports` are those of the process that trained it: None and empty where an earlier one has.
+    """
 
     directory: Path
     steps: int
-    cpu_s: float
+    cpu_s: float | None
     reports: tuple[StepReport, ...]
     health: HealthFindings | None
 
@@ -65,7 +68,7 @@ def train(config: RunConfig, stage: int) -> Trained:
     plan = prepared.plans[stage]
     done = read_stage_result(directory)
     if done is not None:
-        return Trained(config.folder.stage(stage).final, done.steps, 0.0, (), done.health)
+        return Trained(config.folder.stage(stage).final, done.steps, None, (), done.health)
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     recipe = critic_stage(config) if stage == CRITIC_STAGE else policy_stage(config)

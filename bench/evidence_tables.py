@@ -38,12 +38,16 @@ def _arms(lines: Sequence[Line]) -> str:
     for name, of_arm in by_arm.items():
         cells = [_by_seed(of_arm.values(), key) for key in ("greedy", "pass1_t1")]
         rows.append(f"| {name} | {len(of_arm)} | {' | '.join(cells)} | {_mean(of_arm.values(), 'cpu_s'):.0f} |")
-    return "\n".join([*rows, "", *_differences(by_arm)])
+    differences = _differences(by_arm)
+    return "\n".join([*rows, "", *_DIFFERENCE_HEAD, *differences] if differences else rows)
+
+
+_DIFFERENCE_HEAD = ("| difference | seeds | greedy | T = 1 |", "|---|---|---|---|")
 
 
 def _differences(by_arm: dict[str, dict[int, Line]]) -> list[str]:
     """Each arm minus training on correct rows, and minus the shuffled control, in pairs over seeds and problems."""
-    rows = ["| difference | seeds | greedy | T = 1 |", "|---|---|---|---|"]
+    rows = []
     for other in ("correct", SHUFFLED):
         for name in by_arm:
             if name in (other, "correct") or other not in by_arm:
@@ -103,4 +107,6 @@ def _by_seed(lines: Iterable[Line], key: str) -> str:
 
 
 def _mean(lines: Iterable[Line], key: str) -> float:
-    return float(np.mean([line[key] for line in lines]))
+    """The mean of what is known."""
+    known = [line[key] for line in lines if line[key] is not None]
+    return float(np.mean(known)) if known else float("nan")
