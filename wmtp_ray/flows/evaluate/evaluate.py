@@ -47,7 +47,7 @@ Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
 
 @dataclass(frozen=True)
 class OtherSettings:
-    """A second evaluation of the same policy and data sets, with the same K: other answers, in other folders."""
+    """A second evaluation of the same policy and data sets: other answers, in other folders."""
 
     settings: EvaluationConfig
     place: Place
@@ -76,6 +76,7 @@ class Work:
     answers: DecodedAnswers | None
     given: dict[tuple[str, int], Answer]
     num_answers: int
+    ks: Sequence[int]
 
 
 def evaluate_policy(
@@ -131,6 +132,7 @@ def judge_samples(
         answers=None,
         given={(task.task_id, task.sample): Answer(task.program, task.is_empty) for task in tasks},
         num_answers=len(tasks),
+        ks=config.evaluation.k,
     )
     return _do_all(config, plan, [work], None, process_dir)[0]
 
@@ -175,6 +177,7 @@ def _policy_work(
         answers=answers,
         given={},
         num_answers=settings.num_samples * len(dataset.problems.first(settings.limit)),
+        ks=settings.k,
     )
 
 
@@ -195,10 +198,10 @@ def _do_all(
             stack.enter_context(interrupts.raised())  # so that decoders and judges clear up
             loaded = policy if has_requests else None
             workers = stack.enter_context(started_workers(config, loaded, plan.isolation_level, process_dir))
-        return [_do(work, workers, config.evaluation.k, console) for work in works]
+        return [_do(work, workers, console) for work in works]
 
 
-def _do(work: Work, workers: EvaluationWorkers | None, ks: Sequence[int], console: Console) -> Evaluated:
+def _do(work: Work, workers: EvaluationWorkers | None, console: Console) -> Evaluated:
     started, ledger = time.perf_counter(), work.ledger
     verdicts = [each.status for each in ledger.judgements.values()]
     progress = EvaluationProgress(
@@ -214,7 +217,9 @@ def _do(work: Work, workers: EvaluationWorkers | None, ks: Sequence[int], consol
     ledger.close(task_ids)
     seconds = time.perf_counter() - started
     answers = work.given or {place: Answer(each.answer, each.is_empty) for place, each in ledger.samples.items()}
-    results = summarise(work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, answers, ks, seconds)
+    results = summarise(
+        work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, answers, work.ks, seconds
+    )
     write_results(work.directory, results)
     return Evaluated(work.directory, results)
 
