@@ -63,9 +63,7 @@ def audit_critic(
     values = values_at(critic, prefixes, config.train.micro_batch_tokens)
     total = len(prefixes) * settings.rollouts
     with EvaluationProgress(console, "audit", total=total, num_decoded=0, verdicts=()) as progress:
-        outcomes = roll_out(
-            prefixes, tests, policy, config, progress, rollouts=settings.rollouts, seed=settings.seed
-        )  # fmt: skip
+        outcomes = roll_out(prefixes, tests, policy, config, progress, rollouts=settings.rollouts, seed=settings.seed)
     return _audit(settings, models, len(examples), chosen, _judged(prefixes, values, outcomes), outcomes)
 
 

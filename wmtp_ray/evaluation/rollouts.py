@@ -64,13 +64,16 @@ def roll_out(
         for rollout in range(rollouts)
     ]
     decoding = DecodingSettings(settings.max_new_tokens, 1.0, 1.0, FORMAT.stop, settings.draft_horizons)
-    with Judge(
-        settings.isolation,
-        settings.timeout_s,
-        settings.num_judges,
-        isolation_required=settings.isolation_required,
-        memory_limit_bytes=int(settings.memory_limit_mb * (1 << 20)),
-    ) as judge, _Verdicts(judge, settings.num_judges, len(prefixes), progress) as verdicts:  # fmt: skip
+    with (
+        Judge(
+            settings.isolation,
+            settings.timeout_s,
+            settings.num_judges,
+            isolation_required=settings.isolation_required,
+            memory_limit_bytes=int(settings.memory_limit_mb * (1 << 20)),
+        ) as judge,
+        _Verdicts(judge, settings.num_judges, len(prefixes), progress) as verdicts,
+    ):
         for decoded in decode(policy, tokenizer, requests, decoding, batch_size=settings.batch_size):
             number = int(decoded.key)
             verdicts.ask(number, continued(prefixes[number], decoded, tests[prefixes[number].problem], tokenizer))

@@ -76,10 +76,15 @@ def _calibration(audits: Sequence[tuple[str, int, CriticAudit]]) -> Figure:
         )
     traces.append(
         {
-            "type": "scatter", "mode": "lines", "name": "calibrated", "x": [0, 1], "y": [0, 1], "hoverinfo": "skip",
+            "type": "scatter",
+            "mode": "lines",
+            "name": "calibrated",
+            "x": [0, 1],
+            "y": [0, 1],
+            "hoverinfo": "skip",
             "line": {"color": "@faint", "width": 1, "dash": "dash"},
         }
-    )  # fmt: skip
+    )
     caption = (
         "Prefixes in ten bins of V: mean V of a bin, and the mean share of continuations that pass. Larger dots hold "
         "more prefixes. A critic that knows the chances lies on the diagonal."
