@@ -1,7 +1,7 @@
 """What the quickstart found: one record of its arms, quickstart.json, and the sentences that it may claim.
 
-Arms are compared after equal training from one start, problem by problem; the sentence says who solves more and by how
-much, or that no difference is shown, and why these data make that likely. Trains and evaluates nothing.
+Arms are compared after equal training from one start, problem by problem; the sentences say who solves more and by how
+much, or that no difference is shown, and where the ceiling lies. Trains and evaluates nothing.
 """
 
 from collections.abc import Mapping
