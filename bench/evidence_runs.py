@@ -5,7 +5,9 @@ what `flows/evaluate` would. So an experiment costs its arithmetic alone.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
 from wmtp_ray.training.block_limit import no_limit
 from wmtp_ray.training.loop import ScoredStep
 from wmtp_ray.training.measure_critic import HealthFindings
+from wmtp_ray.training.references import References
 from wmtp_ray.training.stage_run import Outside, run_stage
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.stages import (
@@ -45,6 +48,8 @@ from wmtp_ray.training.stages import (
     read_stage_result,
     stage_directory,
 )
+
+Score = Callable[[TokenBatch], Scores]
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def train(config: RunConfig, stage: int) -> Trained:
         finish_step=None if plan.finish is None else plan.finish.start_step,
     )
     sink = _ReportList()
-    batches = _Batches(config, prepared, plan, _critic(config) if stage == TRAIN_STAGE else None)
+    batches = _Batches(config, prepared, plan, _score(config) if stage == TRAIN_STAGE else None)
     started = time.process_time()
     run_stage(rank, Outside(lambda _: batches, follows=None, sink=sink, limit=no_limit))
     cpu_s = time.process_time() - started
@@ -151,9 +156,9 @@ def _requests(
 class _Batches:
     """The steps of a plan, read, tokenised and scored when they are asked for."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared, plan: RunPlan, critic: ValueModel | None) -> None:
+    def __init__(self, config: RunConfig, prepared: Prepared, plan: RunPlan, score: Score | None) -> None:
         assert prepared.index is not None, "a run that trains has rows"
-        self._critic, self._tokenizer = critic, CodeTokenizer(config.tokenizer.path)
+        self._score, self._tokenizer = score, CodeTokenizer(config.tokenizer.path)
         self._told = told_in_training(config.data.condition) if plan.stage == TRAIN_STAGE else "nothing"
         self._index = told_index(prepared.index, self._told, self._tokenizer)
         self._compared = None
@@ -174,8 +179,10 @@ class _Batches:
     def next(self, step: int) -> ScoredStep:
         found, planned = next(self._steps)
         assert found == step, "steps are asked for in order"
-        read = map(self._read, planned)
-        return ScoredStep([ScoredBatch(batch, self._scores(batch), 0, 0.0) for batch in read], data_wait_s=0.0)
+        batches = [self._read(each) for each in planned]
+        scores = [None if self._score is None else self._score(each) for each in batches]
+        scored = [ScoredBatch(batch, of_batch, 0, 0.0) for batch, of_batch in zip(batches, scores, strict=True)]
+        return ScoredStep(scored, data_wait_s=0.0)
 
     def _read(self, planned: PlannedBatch) -> TokenBatch:
         rows = planned.row_ids_N
@@ -185,22 +192,23 @@ class _Batches:
             examples = read_indexed(self._index, rows, self._tokenizer, told=self._told)
         return collate(examples, step=planned.step, micro_step=planned.micro_step)
 
-    @torch.no_grad()
-    def _scores(self, batch: TokenBatch) -> Scores | None:
-        if self._critic is None:
-            return None
-        values_BT = self._critic.values(BatchTensors.from_batch(batch, torch.device("cpu")))
-        return Scores(version=0, values_BT=values_BT.float().numpy())
 
-
-def _critic(config: RunConfig) -> ValueModel | None:
-    """The frozen critic of a run that uses one."""
+def _score(config: RunConfig) -> Score | None:
+    """What scores the batches of a run, in the place of its actors: its frozen critic, its references, or nothing."""
+    if config.references:
+        return References([each.path for each in config.references], torch.device("cpu"), "float32").scores
     if not config.uses_critic:
         return None
     bundle = critic_bundle(config)
     assert bundle is not None, "stage 1 has run, or critic.path is given"
     assert config.critic.source == "frozen", "without Ray no critic follows the policy"
-    return load_value_path(bundle, ValueSpec.of(config)).eval().requires_grad_(False)
+    return partial(_values, load_value_path(bundle, ValueSpec.of(config)).eval().requires_grad_(False))
+
+
+@torch.no_grad()
+def _values(critic: ValueModel, batch: TokenBatch) -> Scores:
+    values_BT = critic.values(BatchTensors.from_batch(batch, torch.device("cpu")))
+    return Scores(version=0, values_BT=values_BT.float().numpy())
 
 
 class _ReportList:
