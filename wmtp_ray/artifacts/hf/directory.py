@@ -1,4 +1,4 @@
-"""A LLaMA in a Hugging Face directory: config.json, weights in one file or many, tokenizer files. It only reads.
+"""A model in a Hugging Face directory: config.json, weights in one file or many, tokenizer files. It only reads.
 
 config.json
 model.safetensors, or model.safetensors.index.json and its parts      preferred
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmtp_ray.artifacts.hf.config_file import is_tied, params_from_config
-from wmtp_ray.artifacts.hf.layout import meta_name, to_meta_rows
+from wmtp_ray.artifacts.hf.config_file import architecture_of, is_tied, params_from_config
+from wmtp_ray.artifacts.hf.layout import block_names, meta_name, to_meta_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT, PlainModel, require_forms
 from wmtp_ray.artifacts.hf.tensor_names import without_wrappers
 from wmtp_ray.artifacts.hf.tokenizer_files import imported_tokenizer
@@ -25,18 +25,19 @@ from wmtp_ray.artifacts.meta_checkpoint import read_tensors
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import HF_ADAPTER_CONFIG, HF_CONFIG, HF_WEIGHTS, PARAMS, HfFolder, ModelFolder
 
 
 def open_directory(directory: Path) -> PlainModel:
-    """Describe the model of a directory; ArtifactError for what is missing, damaged or no plain LLaMA.
+    """Describe the model of a directory; ArtifactError for what is missing, damaged or of no known family.
 
     All names and shapes are checked here; values stay in the memory-mapped files until they are read.
     """
     _require_model(directory)
     config = read_json(HfFolder(directory).config)
     args = params_from_config(config)
-    tensors, notes = meta_tensors(directory)
+    tensors, notes = meta_tensors(directory, args)
     notes += _complete_output(tensors, config, directory)
     forms = forms_of(tensors)
     require_forms(directory, args, forms)
@@ -50,14 +51,16 @@ def open_directory(directory: Path) -> PlainModel:
     )
 
 
-def meta_tensors(directory: Path) -> tuple[dict[str, Tensor], list[str]]:
+def meta_tensors(directory: Path, args: ModelSpec) -> tuple[dict[str, Tensor], list[str]]:
     """Map the tensors of a directory's weights, under Meta's names, rows still in Hugging Face's order.
 
     Beside them, what the user should know about their names.
     """
     files = _weights_files(directory)
     named, notes = without_wrappers(_merged({path: read_tensors(path) for path in files}), directory)
-    tensors = {ours: tensor for theirs, tensor in named.items() if (ours := meta_name(theirs)) is not None}
+    names, architecture = block_names(args), architecture_of(args)
+    ours = {theirs: meta_name(theirs, names, architecture) for theirs in named}
+    tensors = {name: named[theirs] for theirs, name in ours.items() if name is not None}
     return tensors, notes
 
 
