@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from tests.byte_level_tokenizer import write_byte_level
 from tests.parity.families import FAMILIES, LLAMA3, WINDOW, random_model
+from vendor.meta_llama import KVCache
 from wmtp_ray.artifacts.hf.config_file import is_tied, params_from_config
 from wmtp_ray.artifacts.hf.export_model import export_model
 from wmtp_ray.artifacts.hf.import_model import import_model
@@ -66,6 +67,15 @@ def test_an_export_is_what_was_imported_and_loads_as_it(theirs: Any, ours: Path,
         assert torch.equal(back(TOKENS_BT).logits, theirs(TOKENS_BT).logits)
     import_model(tmp_path / "back", tmp_path / "again", num_horizons=3)
     assert ModelSpec.read(tmp_path / "again") == ModelSpec.read(ours)
+
+
+@torch.no_grad()
+def test_cached_decoding_has_the_logits_of_transformers_on_the_whole_text(theirs: Any, ours: Path) -> None:
+    model = load_transformer(ours)
+    cache = KVCache(model.args, batch_size=2, max_length=LENGTH, num_horizons=3)
+    parts = [model(part, cache.lengths[0], True, cache) for part in TOKENS_BT.split([13, *([1] * 20), 3, 4], dim=1)]
+    for horizon in range(3):
+        assert_equal(torch.cat(parts, dim=1)[:, :, horizon], theirs(TOKENS_BT).logits)
 
 
 def test_gradients_of_horizon_1_are_those_of_autograd_through_transformers(theirs: Any, ours: Path) -> None:
