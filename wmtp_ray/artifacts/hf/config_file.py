@@ -151,6 +151,16 @@ def is_tied(config: Config) -> bool:
     return bool(_family(config).settled(config)["tie_word_embeddings"])
 
 
+def native_heads(config: Config) -> dict[str, int]:
+    """Return what config.json says of native multi-token layers, by key; ArtifactError where it is no number."""
+    told = {key: config[key] for key in NATIVE_HEADS if config.get(key) is not None}
+    if odd := [key for key, number in told.items() if type(number) is not int or number < 0]:
+        raise ArtifactError(
+            f"config.json: found {odd[0]} = {told[odd[0]]!r}, expected a whole number; restore the file"
+        )
+    return told
+
+
 def architecture_of(args: ModelSpec) -> str:
     """Return the name of the class that computes horizon 1 in transformers."""
     return FAMILIES[args.family].architectures[0]
