@@ -43,7 +43,7 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     """
     if ModelFolder(out).params.exists():
         raise ArtifactError(f"{out} holds a model already; give an empty directory, or remove it first")
-    checkpoint = _checkpoint(RunFolder(run_dir).checkpoints, step)
+    checkpoint = checkpoint_of(RunFolder(run_dir).checkpoints, step)
     config = load_resolved(RunFolder(run_dir).config)
     args, spec = stored_form(checkpoint)
     tensors = whole_policy_tensors(checkpoint, base=config.model.path)
@@ -72,7 +72,7 @@ def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | No
 
 
 def _of_run(run_dir: Path, step: int | None) -> tuple[ModelSpec, dict[str, Tensor], Path | None]:
-    checkpoint = _checkpoint(RunFolder(run_dir).checkpoints, step)
+    checkpoint = checkpoint_of(RunFolder(run_dir).checkpoints, step)
     config = load_resolved(RunFolder(run_dir).config)
     args, _ = stored_form(checkpoint)
     policy = whole_policy_tensors(checkpoint, base=config.model.path)
@@ -85,7 +85,8 @@ def _of_directory(directory: Path) -> tuple[ModelSpec, dict[str, Tensor], Path |
     return args, tensors, find_tokenizer(ModelFolder(directory).tokenizer)
 
 
-def _checkpoint(root: Path, step: int | None) -> Path:
+def checkpoint_of(root: Path, step: int | None) -> Path:
+    """Return the whole checkpoint of a step, None: the newest one; ArtifactError where there is none."""
     found = {step_of(path): path for path in list_checkpoints(root)}
     chosen = latest_checkpoint(root) if step is None else found.get(step)
     if chosen is None:

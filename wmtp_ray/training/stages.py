@@ -119,7 +119,7 @@ def clear_failure(directory: Path) -> None:
 def _critic_start(config: RunConfig) -> Policy:
     """The model with a value head, of which only the value path learns; `critic.path` gives a head to go on from."""
     own_trunk = config.critic.path if config.critic.source == "frozen" else None
-    policy = _policy_from(own_trunk or config.model.path, config.critic.path, config)
+    policy = policy_from(own_trunk or config.model.path, config.critic.path, config)
     freeze_for_critic(policy, config)
     return policy
 
@@ -130,7 +130,7 @@ def _policy_start(config: RunConfig) -> Policy:
     The value head leaves the optimizer when no loss reaches it: DDP needs every parameter to be used.
     """
     bundle = critic_bundle(config) if config.critic.source == "policy" else None
-    policy = _policy_from(config.model.path, bundle, config)
+    policy = policy_from(config.model.path, bundle, config)
     if config.model.lora is not None:
         base_sha256 = file_sha256(weights_file(config.model.path))
         policy.add_adapters(config.model.lora, base_sha256=base_sha256, seed=config.seed)
@@ -139,7 +139,7 @@ def _policy_start(config: RunConfig) -> Policy:
     return policy
 
 
-def _policy_from(model: Path, bundle: Path | None, config: RunConfig) -> Policy:
+def policy_from(model: Path, bundle: Path | None, config: RunConfig) -> Policy:
     """Join the transformer of one directory with the value head of another, or with a fresh one."""
     policy = Policy(load_transformer(model), ValueSpec.of(config))
     policy.transformer.activation_checkpointing = config.model.activation_checkpointing
