@@ -58,7 +58,8 @@ class ImportedModel:
         args = self.args
         facts = (
             f"{args.family}: {self.num_parameters:,} parameters in {', '.join(self.dtypes)}; "
-            f"{args.num_trunk_blocks} trunk blocks, {args.n_future_tokens} heads, {args.vocab_size:,} tokens; tokenizer: {self.tokenizer or 'none found'}"
+            f"{args.num_trunk_blocks} trunk blocks, {args.n_future_tokens} heads, {args.vocab_size:,} tokens; "
+            f"tokenizer: {self.tokenizer or 'none found'}"
         )
         return "\n".join([facts, *(f"note: {note}" for note in self.notes)])
 
