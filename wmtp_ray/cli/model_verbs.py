@@ -81,8 +81,7 @@ def _export(arguments: argparse.Namespace) -> None:
     source, step, out = arguments.source.absolute(), arguments.step, arguments.out
     if arguments.format == "hf":
         dtype = arguments.dtype and getattr(torch, arguments.dtype)
-        export_hf(source, step, out, tokenizer=arguments.tokenizer, dtype=dtype)
-        print(f"{out}: LlamaForCausalLM")
+        print(f"{out}: {export_hf(source, step, out, tokenizer=arguments.tokenizer, dtype=dtype)}")
     elif arguments.dtype or arguments.tokenizer:
         raise ArtifactError(
             "found --dtype or --tokenizer without --format hf, expected them with it; Meta's has neither"
