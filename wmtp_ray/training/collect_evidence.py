@@ -26,11 +26,13 @@ from wmtp_ray.data.row_edits import edits_of
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_prompt, render_row
 from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.value_outputs import ValueScores
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective import td
 from wmtp_ray.objective.critic_health import JudgedResponse
 from wmtp_ray.objective.minimal_pairs import edited_spans
 from wmtp_ray.ranks import OneRank
-from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
+from wmtp_ray.scoring.contract import MicroBatch, critic_scores, to_micro_batch
 from wmtp_ray.scoring.scorers import build_scorer
 from wmtp_ray.tracking.token_evidence import HeldOutLoss, ProgramPair, TokenTrace
 from wmtp_ray.training.losses import StageLoss
@@ -44,7 +46,7 @@ MAX_EDIT_FRAC = 0.25  # of either program, for a pair to be minimal; as in criti
 END = "<end>"
 
 Weights = dict[str, list[Float32]]  # by weighting, [T] a micro-batch: the weight of token t at horizon 1
-OfTokens = Callable[[TokenBatch], Tensor]
+CriticOfTokens = Callable[[TokenBatch], ValueScores]
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ def collect_token_evidence(
         return ()
     told = told_when_asked(config.data.condition)
     batches = _with_edits_of_pairs(list(batches_of_rows(index, rows_C, config, told)))
-    values_of, references = _values_of(loss, config, own_critic), _references_of(config)
-    micros = [_micro_batch(loss, config, batch, values_of, references) for batch in batches]
+    critic, references = _critic_of(loss, config, own_critic), _references_of(config)
+    micros = [_micro_batch(loss, config, batch, critic, references) for batch in batches]
     weights = _weights(config, micros)
     traces = [
         _trace(micro, batch, document, {name: each[number] for name, each in weights.items()}, config)
@@ -139,14 +141,14 @@ def _with_edits_of_pairs(batches: list[TokenBatch]) -> list[TokenBatch]:
     return [with_edits(batch, list(islice(edits, len(batch.row_ids_M)))) for batch in batches]
 
 
-def _values_of(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> OfTokens | None:
+def _critic_of(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> CriticOfTokens | None:
     if not config.uses_critic:
         return None
     if own_critic is None:
         device = next(loss.parameters()).device
-        return lambda batch: loss.values(BatchTensors.from_batch(batch, device))
-    critic = load_value_path(own_critic, loss.policy.spec).eval().requires_grad_(False)
-    return lambda batch: critic.values(BatchTensors.from_batch(batch, "cpu"))
+        return lambda batch: loss.value_scores(BatchTensors.from_batch(batch, device))
+    critic = load_value_path(own_critic, ValueSpec.of(config)).eval().requires_grad_(False)
+    return lambda batch: critic.scores(BatchTensors.from_batch(batch, "cpu"))
 
 
 def _references_of(config: RunConfig) -> References | None:
@@ -155,19 +157,17 @@ def _references_of(config: RunConfig) -> References | None:
 
 
 def _micro_batch(
-    loss: StageLoss, config: RunConfig, batch: TokenBatch, values_of: OfTokens | None, references: References | None
+    loss: StageLoss, config: RunConfig, batch: TokenBatch, critic: CriticOfTokens | None, references: References | None
 ) -> MicroBatch:
     """One forward's worth with everything that any weighting asks for and this run can give."""
     device = next(loss.parameters()).device
     scores = Scores(0) if references is None else references.scores(batch)
-    scores = replace(scores, values_BT=_array(values_of, batch))
+    if critic is not None:
+        found = critic_scores(critic(batch), version=0)
+        scores = replace(scores, values_BT=found.values_BT, disagreements_BT=found.disagreements_BT)
     micro = to_micro_batch(ScoredBatch(batch, scores, 0, 0.0), 0, config.seed, device)
     num_horizons = loss.policy.transformer.args.n_future_tokens
     return replace(micro, policy_losses_BTH=loss.pair_losses(micro.tensors, num_horizons))
-
-
-def _array(of_batch: OfTokens | None, batch: TokenBatch) -> Float32 | None:
-    return None if of_batch is None else of_batch(batch).float().cpu().numpy()
 
 
 def _weights(config: RunConfig, micros: Sequence[MicroBatch]) -> Weights:

@@ -248,6 +248,8 @@ class TestRefusals:
             ),
             (["train.finish_correct_frac=1"], "train.finish_correct_frac"),
             (["critic.train_trunk=true"], "set critic.source=frozen"),
+            (["critic.ensemble=2"], "set critic.source=frozen, or critic.ensemble=1"),
+            (["critic.ensemble=0", "critic.source=frozen"], "critic.ensemble"),
             (["train.batch_rows=1", "train.num_workers=2"], "raise batch_rows or lower num_workers"),
             (["train.micro_batch_tokens=8"], "raise micro_batch_tokens"),
             (["train.dtype=bfloat16", "train.device=cpu"], "use float32 there"),
