@@ -30,6 +30,7 @@ def test_an_ensemble_is_trained_judged_and_scores_as_one_critic(world: Path, clu
         "critic_stage.learning_rate=1e-2",
         "critic_stage.eval_every=2",
         "train.max_steps=3",
+        "weighting.max_disagreement=0",
     )
     config = configured(world, "ensemble", *overrides)
     result = run(config)
@@ -52,6 +53,8 @@ def test_an_ensemble_is_trained_judged_and_scores_as_one_critic(world: Path, clu
     steps = [line for line in metrics_of(config.run_dir) if line["stage"] == 2]
     assert len(steps) == 3
     assert all(0.0 < line["critic/disagreement"] < 0.5 for line in steps)
+    assert [line["weight/doubtful_frac"] for line in steps] == [1.0] * 3, "at 0 no token is agreed on"
+    assert [line["weight/std"] for line in steps] == [0.0] * 3
     assert described_value_spec(config.run_dir / "final").members == 1, "the policy carries one head"
     evidence = read_token_evidence(config.run_dir)
     assert evidence is not None

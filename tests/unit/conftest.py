@@ -51,6 +51,10 @@ CONTRAST = (
     "weighting.type=contrast", "train.value_coef=0", "reference.path=plus", "reference.incorrect_path=minus"
 )  # fmt: skip
 
+ENSEMBLE = (
+    "critic.source=frozen", "critic.path=elsewhere", "critic.ensemble=2", "weighting.max_disagreement=0.1"
+)  # fmt: skip
+
 ARMS = {
     "uniform": ("weighting.type=uniform",),
     "td": ("weighting.type=td",),
@@ -59,6 +63,9 @@ ARMS = {
     "td_ema": ("weighting.type=td", "weighting.advantage_norm=ema"),
     "td_horizon": ("weighting.type=td", "weighting.terminal=horizon", "weighting.beta=0.3"),
     "td_unweighed_terminal": ("weighting.type=td", "weighting.weigh_terminal=false"),
+    "td_agreed": ("weighting.type=td", *ENSEMBLE, "weighting.beta=0.2"),
+    "td_agreed_horizon": ("weighting.type=td", "weighting.terminal=horizon", *ENSEMBLE),
+    "sequence_reward_agreed": ("weighting.type=sequence_reward", *ENSEMBLE),
     "drop": ("weighting.type=drop",),
     "drop_unweighed_terminal": ("weighting.type=drop", "weighting.drop_below=0.3", "weighting.weigh_terminal=false"),
     "signed": ("weighting.type=signed",),
