@@ -22,17 +22,13 @@ from actors.score_ahead import ScoreAhead, ScoreStream, Unscored
 from actors.stalls import ScorerWatch, enter_run, limited, report_stall
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import RowIndex, StepReport
-from wmtp_ray.data.index_file import load_index
-from wmtp_ray.data.prompt_label import Told, told_in_training
-from wmtp_ray.data.tokenizer import CodeTokenizer
-from wmtp_ray.data.told_index import told_index
+from wmtp_ray.contracts import StepReport
+from wmtp_ray.data.trained_rows import TrainedRows
 from wmtp_ray.errors import WmtpError
-from wmtp_ray.plan.compared_rows import ComparedRows
 from wmtp_ray.plan.run_plan import RunPlan, load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
-from wmtp_ray.run_folder import TRAIN_STAGE, StageFolder
+from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.decisions import note_place
 from wmtp_ray.tracking.metrics_file import read_reports
 from wmtp_ray.training.checkpoint import latest_checkpoint, read_state
@@ -121,11 +117,10 @@ def _train(job: RankJob, ranks: Ranks) -> None:
 
 def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
     config = stage.config
-    told = told_in_training(config.data.condition) if stage.recipe.stage == TRAIN_STAGE else "nothing"
-    index = _told_index(config, told, config.data.train_file, config.data.index_file)
+    rows = TrainedRows.of_stage(config, stage.recipe.stage)
     planned = rank_batches(
         plan,
-        index,
+        rows.index,
         rank=stage.ranks.rank,
         num_ranks=stage.ranks.world_size,
         start_step=stage.first_step,
@@ -133,28 +128,14 @@ def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
     )
     return RankStream(
         planned,
-        index,
+        rows.index,
         config.tokenizer.path,
         rows_per_block=config.data.read_ahead_rows,
         deadline_s=config.deadlines.data_s,
         run_dir=config.run_dir,
-        told=told,
-        compared=_compared_rows(stage, index, told),
+        told=rows.told,
+        compared=rows.compared,
     )
-
-
-def _told_index(config: RunConfig, told: Told, file: Path, index_file: Path | None = None) -> RowIndex:
-    index = load_index(file, index_file)
-    return index if told == "nothing" else told_index(index, told, CodeTokenizer(config.tokenizer.path))
-
-
-def _compared_rows(stage: RankStage, index: RowIndex, told: Told) -> ComparedRows | None:
-    """The rows that stage 2 compares with, where its weighting does."""
-    config = stage.config
-    if stage.recipe.stage != TRAIN_STAGE or not config.compares_rows:
-        return None
-    source = _told_index(config, told, config.compared_file) if config.compared_file is not None else None
-    return ComparedRows.of_run(index, source, config.data, config.seed)
 
 
 def _connect_scores(job: RankJob, stage: RankStage, stream: RankStream, published: Path | None) -> ScoredSteps:

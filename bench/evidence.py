@@ -5,10 +5,11 @@
     python bench/evidence.py arms --regime 16 --seeds 0 1 2 3 4 --out arms.jsonl
     python bench/evidence.py table arms.jsonl
 
-In regime R one problem in R has correct rows, all have incorrect ones (`ListTasks.correct_problems_frac`). For each
-seed a base is trained on the regime's correct rows; every arm takes the same number of steps from there. One JSON line
-an arm and seed is appended to --out as soon as it is known, and what is there already is not done again; what arms
-share (data, base, critic) lies in FILE.work and is reused. No Ray: `evidence_runs.py`. An arm costs about a CPU-minute.
+In regime R one problem in R has correct rows, all have incorrect ones (`ListTasks.correct_problems_frac`); --held-out N
+leaves N operations without any correct row. For each seed a base is trained on the regime's correct rows; every arm
+takes the same number of steps from there. One JSON line an arm and seed is appended to --out as soon as it is known,
+and what is there already is not done again; what arms share (data, base, critic) lies in FILE.work and is reused. No
+Ray: `evidence_runs.py`. An arm costs about a CPU-minute.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 
 import orjson
 import torch
+from evidence_arms import ALL_ARMS, ARMS, CEILING, CONTRASTED, CRITIC_STEPS, CRITICS, PERFECT, Critic
 from evidence_runs import Trained, evaluate, train
 from evidence_tables import tables_of
 
@@ -30,63 +32,15 @@ from wmtp_ray.artifacts.rows_tokenizer import train_on_rows
 from wmtp_ray.config import arms
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.data.list_tasks import DEFAULT_TASKS, write_list_tasks
+from wmtp_ray.data.list_tasks import DEFAULT_TASKS, ListTasks, write_list_tasks
 from wmtp_ray.flows.quickstart import BASE_STEPS, CRITIC_RATE, FROM_BASE, HORIZON_COEFS, NANO, PRESETS, VOCAB_SIZE
 from wmtp_ray.model_folder import ModelFolder
 
 NOW = datetime(2026, 1, 1)
-ARM_STEPS, CRITIC_STEPS = 200, 240
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train from the base; `source` says whose scores it needs."""
-
-    words: tuple[str, ...]
-    source: str = "none"
-
-
-def weighted(name: str) -> Arm:
-    """An arm of the table, on its usual rows."""
-    arm = arms.ARMS[name]
-    return Arm((f"weighting.type={name}", f"data.policy_rows={arm.usual_rows}"), arm.source)
-
-
-def then_correct(arm: Arm) -> Arm:
-    """The same, with the second half of its steps on correct rows with equal weights."""
-    return replace(arm, words=(*arm.words, "train.finish_correct_frac=0.5"))
-
-
-METHOD, BASELINE, SHUFFLED = arms.METHOD.name, arms.BASELINE.name, arms.arms_of("placement")[0].name
+ARM_STEPS, NUM_PROBLEMS = 200, DEFAULT_TASKS.num_valid_problems
 PLAIN, WITH_CRITIC = str(arms.BASELINE.recipe), str(arms.METHOD.recipe)
-CORRECT, MIXED = Arm(()), Arm(("data.policy_rows=mixed",))
-ARMS: dict[str, Arm] = {
-    "correct": CORRECT,
-    "mixed": MIXED,
-    **{name: weighted(name) for name, arm in arms.ARMS.items() if arm.source != "reference" and name != BASELINE},
-    **{
-        f"{name}_when_sure": replace(weighted(name), words=(*weighted(name).words, "weighting.push_below=0.1"))
-        for name, arm in arms.ARMS.items()
-        if arm.pushes_down
-    },
-    "conditioned": replace(MIXED, words=(*MIXED.words, "data.condition=label")),
-    "mixed_then_correct": then_correct(MIXED),
-    f"{METHOD}_then_correct": then_correct(weighted(METHOD)),
-    f"{SHUFFLED}_then_correct": then_correct(weighted(SHUFFLED)),
-}
-PERFECT = tuple(arm.name for arm in arms.arms_of("ceiling"))
-CEILING = ("correct", "mixed", *PERFECT)
 
-AS_SHIPPED = ("critic.train_trunk=false", "critic.value_error=squared", "critic.pairs=length")
-# By what each changes of the critic of preset.own-critic.yaml.
-CRITICS: dict[str, tuple[str, ...]] = {
-    "frozen, linear": (*AS_SHIPPED, "critic.head=linear"),
-    "frozen, mlp": AS_SHIPPED,
-    "own trunk": ("critic.value_error=squared", "critic.pairs=length"),
-    "own trunk, bce": ("critic.pairs=length",),
-    "own trunk, bce, edit pairs": (),
-    "the same, categorical": ("critic.value_error=categorical",),
-}
+
 HEALTH = {
     "auc_end": "auc_100",
     "pair_accuracy": "pair_accuracy",
@@ -108,6 +62,7 @@ class ArmResult:
     experiment: str
     arm: str
     regime: int
+    held_out: int
     seed: int
     horizons: int
     base_steps: int
@@ -127,6 +82,7 @@ class CriticResult:
     experiment: str
     arm: str
     regime: int
+    held_out: int
     seed: int
     horizons: int
     steps: int
@@ -137,18 +93,28 @@ class CriticResult:
 
 @dataclass(frozen=True)
 class World:
-    """A regime and a seed: its data, its base and its critics, made once and kept under `root`."""
+    """A regime and a seed: its data, its base and its critics, made once and kept under `root`.
+
+    `samples` programs at temperature 1 are drawn for the first `problems` held-out problems.
+    """
 
     root: Path
     regime: int
+    held_out: int
     seed: int
     horizons: int
-    samples: int
     steps: int
+    samples: int
+    problems: int
+
+    @property
+    def tasks(self) -> ListTasks:
+        return replace(DEFAULT_TASKS, correct_problems_frac=1 / self.regime, held_out_operations=self.held_out)
 
     @property
     def storage(self) -> Path:
-        return self.root / f"regime{self.regime}-h{self.horizons}"
+        held_out = f"-without{self.held_out}" if self.held_out else ""
+        return self.root / f"regime{self.regime}{held_out}-h{self.horizons}"
 
     def config(self, name: str, recipe: str, *words: str) -> RunConfig:
         """A run of this seed, with what all of them share."""
@@ -159,6 +125,8 @@ class World:
             CRITIC_RATE,
             "critic_stage.eval_every=0",
             f"evaluation.draft_horizons={self.horizons - 1}",
+            f"evaluation.limit={self.problems}",
+            "evaluation.batch_size=64",
             "train.sampling.curriculum_learning=false",
             "train.epochs=1000",
             "train.checkpoint_every=100000",
@@ -175,21 +143,37 @@ class World:
         self._write_inputs()
         return train(self.config("base", PLAIN, "stages=[0,2,3]", f"train.max_steps={BASE_STEPS}"), 2)
 
-    def critic(self, name: str, words: Sequence[str]) -> Trained:
-        """A critic on top of the base."""
-        slug = name.replace(", ", "-").replace(" ", "_")
-        return train(self.config(f"critic-{slug}", WITH_CRITIC, *words, f"model.path={self.base().directory}"), 1)
+    def critic(self, name: str) -> Trained:
+        """One of the critics."""
+        kind = CRITICS[name]
+        return train(self.config(f"critic-{name}", WITH_CRITIC, f"model.path={self._trunk(kind)}", *kind.words), 1)
 
     def arm(self, name: str) -> tuple[RunConfig, Trained]:
         """An arm, trained from the base."""
         arm = ARMS[name]
-        words = [f"model.path={self.base().directory}", f"train.max_steps={self.steps}", FROM_BASE]
+        words = [f"model.path={self.base().directory}", f"train.max_steps={self.steps}", FROM_BASE, *arm.words]
         if arm.source == "critic":
-            words.append(f"critic.path={self.critic('seeing', ()).directory}")
+            words.append(f"critic.path={self.critic(arm.critic).directory}")
+            words += CRITICS[arm.critic].model_words
+        if arm.source == "reference":
+            words.append(f"reference.path={self.arm('correct')[1].directory}")
+        if name in CONTRASTED:
+            words.append(f"reference.incorrect_path={self.arm('incorrect')[1].directory}")
         if name in PERFECT:  # told of every problem, also where no row of it is trained on
             words.append(f"weighting.compared_file={self._every_program()}")
-        config = self.config(f"{name}-{self.steps}", PLAIN, *words, *arm.words, "stages=[0,2,3]")
+        config = self.config(f"{name}-{self.steps}", PLAIN, *words, "stages=[0,2,3]")
         return config, train(config, 2)
+
+    def _trunk(self, kind: Critic) -> Path:
+        """The model that a critic starts from."""
+        base = self.base().directory
+        if kind.trunk == "mixed":
+            return self.arm("mixed")[1].directory
+        return self._random_model if kind.trunk == "random" else base
+
+    @property
+    def _random_model(self) -> Path:
+        return self.storage / "models_v2" / "nano_mtp"
 
     def _every_program(self) -> Path:
         """The rows of every problem, correct ones included: what a critic that knows every bug knows."""
@@ -199,11 +183,11 @@ class World:
         return folder / "train.jsonl"
 
     def _write_inputs(self) -> None:
-        model = self.storage / "models_v2" / "nano_mtp"
+        model = self._random_model
         if ModelFolder(model).tokenizer.model.exists():
             return
         data = self.storage / "datasets_local_small" / "list_tasks"
-        files = write_list_tasks(data, replace(DEFAULT_TASKS, correct_problems_frac=1 / self.regime))
+        files = write_list_tasks(data, self.tasks)
         shape = replace(NANO, n_layers=NANO.num_trunk_blocks + self.horizons, n_future_tokens=self.horizons)
         make_micro_model(model, shape, seed=0)  # one random start: what a seed gives does not depend on those before
         train_on_rows(files.train, ModelFolder(model).tokenizer.model, VOCAB_SIZE)
@@ -218,6 +202,7 @@ def measured_arm(world: World, experiment: str, name: str) -> ArmResult:
         experiment,
         name,
         world.regime,
+        world.held_out,
         world.seed,
         world.horizons,
         BASE_STEPS,
@@ -233,7 +218,7 @@ def measured_arm(world: World, experiment: str, name: str) -> ArmResult:
 
 def measured_critic(world: World, experiment: str, name: str) -> CriticResult:
     """Train a critic and measure it on held-out problems."""
-    trained = world.critic(name, CRITICS[name])
+    trained = world.critic(name)
     assert trained.health is not None, "stage 1 measures the critic"
     metrics = trained.health.metrics
     health = {
@@ -243,6 +228,7 @@ def measured_critic(world: World, experiment: str, name: str) -> CriticResult:
         experiment,
         name,
         world.regime,
+        world.held_out,
         world.seed,
         world.horizons,
         trained.steps,
@@ -258,16 +244,17 @@ def _rounded(cpu_s: float | None) -> float | None:
 
 def worlds(asked: argparse.Namespace) -> Iterator[World]:
     """Every regime and seed that is asked for, seed by seed."""
-    work = asked.out.with_name(f"{asked.out.name}.work")
+    work = asked.out.with_name(f"{asked.out.name}.work").absolute()
     for seed in asked.seeds:
         for regime in asked.regime:
-            yield World(work.absolute(), regime, seed, asked.horizons, asked.samples, asked.steps)
+            sizes = asked.horizons, asked.steps, asked.samples, asked.problems
+            yield World(work, regime, asked.held_out, seed, *sizes)
 
 
 def run(asked: argparse.Namespace) -> None:
     """Append a line for everything that is asked for and not there yet."""
     measure: Callable[[World, str, str], ArmResult | CriticResult] = measured_arm
-    names: Sequence[str] = asked.arms or (CEILING if asked.experiment == "ceiling" else tuple(ARMS))
+    names: Sequence[str] = asked.arms or (CEILING if asked.experiment == "ceiling" else ALL_ARMS)
     if asked.experiment == "critics":
         measure, names = measured_critic, asked.arms or tuple(CRITICS)
     known = CRITICS if asked.experiment == "critics" else ARMS
@@ -276,9 +263,7 @@ def run(asked: argparse.Namespace) -> None:
     done = {place_of(line) for line in lines_of(asked.out)}
     for world in worlds(asked):
         for name in names:
-            steps = CRITIC_STEPS if asked.experiment == "critics" else world.steps
-            place = (asked.experiment, name, world.regime, world.seed, world.horizons, steps)
-            if place in done:
+            if planned_place(world, asked.experiment, name) in done:
                 continue
             result = measure(world, asked.experiment, name)
             with asked.out.open("ab") as file:
@@ -293,7 +278,16 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def place_of(line: dict[str, Any]) -> tuple[Any, ...]:
     """What a line is the result of."""
-    return tuple(line[key] for key in ("experiment", "arm", "regime", "seed", "horizons", "steps"))
+    keys = ["experiment", "arm", "regime", "held_out", "seed", "horizons"]
+    if line["experiment"] == "critics":
+        return tuple(line[key] for key in keys)
+    return (*(line[key] for key in [*keys, "steps", "samples"]), len(line["greedy_by_problem"]))
+
+
+def planned_place(world: World, experiment: str, name: str) -> tuple[Any, ...]:
+    """The `place_of` the line that is about to be measured."""
+    place = (experiment, name, world.regime, world.held_out, world.seed, world.horizons)
+    return place if experiment == "critics" else (*place, world.steps, world.samples, world.problems)
 
 
 def summary_of(result: ArmResult | CriticResult) -> str:
@@ -314,7 +308,9 @@ def main() -> None:
         verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
         verb.add_argument("--steps", type=int, default=ARM_STEPS, help=f"of every arm ({ARM_STEPS})")
         verb.add_argument("--horizons", type=int, default=4, choices=range(1, 5))
+        verb.add_argument("--held-out", type=int, default=0, help="operations without any correct row (0)")
         verb.add_argument("--samples", type=int, default=4, help="programs of a problem at temperature 1 (4)")
+        verb.add_argument("--problems", type=int, default=NUM_PROBLEMS, help=f"held-out problems ({NUM_PROBLEMS})")
         verb.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     verbs.add_parser("table").add_argument("files", type=Path, nargs="+")
     asked = parser.parse_args()

@@ -5,7 +5,9 @@ what `flows/evaluate` would. So an experiment costs its arithmetic alone.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -15,27 +17,24 @@ from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch, Scores, StepReport, TokenBatch
 from wmtp_ray.data.collate import collate
-from wmtp_ray.data.index_file import load_index
-from wmtp_ray.data.prompt_label import told_in_training
-from wmtp_ray.data.row_edits import read_with_edits
-from wmtp_ray.data.tokenizer import CodeTokenizer, read_indexed
-from wmtp_ray.data.told_index import told_index
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.trained_rows import TrainedRows
 from wmtp_ray.evaluation.decoding import DecodingRequest, DecodingSettings, decode, request_seed
 from wmtp_ray.evaluation.evaluation_plan import PlannedDataset
 from wmtp_ray.evaluation.judge import Judge
 from wmtp_ray.evaluation.judging import JudgeTask, judge_answer
 from wmtp_ray.evaluation.ledger import DecodedAnswers
-from wmtp_ray.flows.run.prepare import Prepared, prepare
+from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.value_model import ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
-from wmtp_ray.plan.compared_rows import ComparedRows
 from wmtp_ray.plan.run_plan import PlannedBatch, RunPlan, rank_batches
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
 from wmtp_ray.training.block_limit import no_limit
 from wmtp_ray.training.loop import ScoredStep
 from wmtp_ray.training.measure_critic import HealthFindings
+from wmtp_ray.training.references import References
 from wmtp_ray.training.stage_run import Outside, run_stage
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.stages import (
@@ -45,6 +44,8 @@ from wmtp_ray.training.stages import (
     read_stage_result,
     stage_directory,
 )
+
+Score = Callable[[TokenBatch], Scores]
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ class Trained:
 def train(config: RunConfig, stage: int) -> Trained:
     """Run stage 1 or 2 of a configuration to its end; a stage that is done already is not repeated."""
     directory = stage_directory(config, stage)
-    prepared = prepare(config)
-    plan = prepared.plans[stage]
+    plan = prepare(config).plans[stage]
     done = read_stage_result(directory)
     if done is not None:
         return Trained(config.folder.stage(stage).final, done.steps, None, (), done.health)
@@ -85,7 +85,7 @@ def train(config: RunConfig, stage: int) -> Trained:
         finish_step=None if plan.finish is None else plan.finish.start_step,
     )
     sink = _ReportList()
-    batches = _Batches(config, prepared, plan, _critic(config) if stage == TRAIN_STAGE else None)
+    batches = _Batches(config, plan, _score(config) if stage == TRAIN_STAGE else None)
     started = time.process_time()
     run_stage(rank, Outside(lambda _: batches, follows=None, sink=sink, limit=no_limit))
     cpu_s = time.process_time() - started
@@ -151,56 +151,42 @@ def _requests(
 class _Batches:
     """The steps of a plan, read, tokenised and scored when they are asked for."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared, plan: RunPlan, critic: ValueModel | None) -> None:
-        assert prepared.index is not None, "a run that trains has rows"
-        self._critic, self._tokenizer = critic, CodeTokenizer(config.tokenizer.path)
-        self._told = told_in_training(config.data.condition) if plan.stage == TRAIN_STAGE else "nothing"
-        self._index = told_index(prepared.index, self._told, self._tokenizer)
-        self._compared = None
-        if plan.stage == TRAIN_STAGE and config.compares_rows:
-            file = config.compared_file
-            source = None if file is None else told_index(load_index(file), self._told, self._tokenizer)
-            self._compared = ComparedRows.of_run(self._index, source, config.data, config.seed)
-        planned = rank_batches(
-            plan,
-            self._index,
-            rank=0,
-            num_ranks=1,
-            start_step=0,
-            micro_batch_tokens=config.train.micro_batch_tokens,
-        )
+    def __init__(self, config: RunConfig, plan: RunPlan, score: Score | None) -> None:
+        self._score, self._tokenizer = score, CodeTokenizer(config.tokenizer.path)
+        self._rows = TrainedRows.of_stage(config, plan.stage)
+        budget = config.train.micro_batch_tokens
+        planned = rank_batches(plan, self._rows.index, rank=0, num_ranks=1, start_step=0, micro_batch_tokens=budget)
         self._steps = groupby(planned, key=lambda each: each.step)
 
     def next(self, step: int) -> ScoredStep:
         found, planned = next(self._steps)
         assert found == step, "steps are asked for in order"
-        read = map(self._read, planned)
-        return ScoredStep([ScoredBatch(batch, self._scores(batch), 0, 0.0) for batch in read], data_wait_s=0.0)
+        batches = [self._read(each) for each in planned]
+        scores = [None if self._score is None else self._score(each) for each in batches]
+        scored = [ScoredBatch(batch, of_batch, 0, 0.0) for batch, of_batch in zip(batches, scores, strict=True)]
+        return ScoredStep(scored, data_wait_s=0.0)
 
     def _read(self, planned: PlannedBatch) -> TokenBatch:
-        rows = planned.row_ids_N
-        if self._compared is not None:
-            examples = read_with_edits(rows, self._compared, self._tokenizer, told=self._told)
-        else:
-            examples = read_indexed(self._index, rows, self._tokenizer, told=self._told)
+        examples = self._rows.read(planned.row_ids_N, self._tokenizer)
         return collate(examples, step=planned.step, micro_step=planned.micro_step)
 
-    @torch.no_grad()
-    def _scores(self, batch: TokenBatch) -> Scores | None:
-        if self._critic is None:
-            return None
-        values_BT = self._critic.values(BatchTensors.from_batch(batch, torch.device("cpu")))
-        return Scores(version=0, values_BT=values_BT.float().numpy())
 
-
-def _critic(config: RunConfig) -> ValueModel | None:
-    """The frozen critic of a run that uses one."""
+def _score(config: RunConfig) -> Score | None:
+    """What scores the batches of a run, in the place of its actors: its frozen critic, its references, or nothing."""
+    if config.references:
+        return References([each.path for each in config.references], torch.device("cpu"), "float32").scores
     if not config.uses_critic:
         return None
     bundle = critic_bundle(config)
     assert bundle is not None, "stage 1 has run, or critic.path is given"
     assert config.critic.source == "frozen", "without Ray no critic follows the policy"
-    return load_value_path(bundle, ValueSpec.of(config)).eval().requires_grad_(False)
+    return partial(_values, load_value_path(bundle, ValueSpec.of(config)).eval().requires_grad_(False))
+
+
+@torch.no_grad()
+def _values(critic: ValueModel, batch: TokenBatch) -> Scores:
+    values_BT = critic.values(BatchTensors.from_batch(batch, torch.device("cpu")))
+    return Scores(version=0, values_BT=values_BT.float().numpy())
 
 
 class _ReportList:

@@ -23,11 +23,12 @@ from torch.utils.checkpoint import checkpoint
 from vendor.meta_llama.attention import (
     BlockCache,
     CachedSpan,
+    RopeScaling,
     SequenceContext,
     apply_rotary,
     cached_span,
-    causal_attention,
     document_attention,
+    row_attention,
     sequence_context,
 )
 from vendor.model_args import ModelArgs as ModelArgs
@@ -55,6 +56,7 @@ class KVCache:
     ):
         assert 1 <= num_horizons <= args.n_future_tokens
         self.max_length = max_length
+        self.window = args.attention_window
         self.num_trunk_blocks = args.num_trunk_blocks
         self.num_horizons = num_horizons
         self.lengths = [0] * batch_size
@@ -75,7 +77,7 @@ class KVCache:
         if max(lengths) + num_positions > self.max_length:
             needed = max(lengths) + num_positions
             raise ValueError(f"the cache holds {self.max_length} positions, {needed} are needed")
-        return cached_span(lengths, num_positions, self.blocks[0].keys_BTNC.device, read_B1)
+        return cached_span(lengths, num_positions, self.blocks[0].keys_BTNC.device, read_B1, self.window)
 
     def advance(self, num_positions: Sequence[int]) -> None:
         """Count the first `num_positions[b]` positions of the last pass as filled, for the rows it ran over."""
@@ -103,29 +105,57 @@ class RMSNorm(nn.Module):
         return F.rms_norm(wide, (wide.shape[-1],), eps=self.eps).to(x_BTD.dtype) * self.weight
 
 
-class Attention(nn.Module):
-    """Causal self-attention with rotary positions and `n_kv_heads` shared key/value heads."""
+class QueryKeyNorm(nn.Module):
+    """RMS norm of the heads of queries or keys [B, T, N, C], each by itself or all together, in the input's dtype."""
 
-    def __init__(self, args: ModelArgs):
+    def __init__(self, args: ModelArgs, num_heads: int):
+        super().__init__()
+        self.eps = args.norm_eps
+        self.over_width = args.query_key_norm == "width"
+        self.weight = nn.Parameter(torch.ones(args.head_dim * (num_heads if self.over_width else 1)))
+
+    def forward(self, x_BTNC: Tensor) -> Tensor:
+        normed = x_BTNC.flatten(-2) if self.over_width else x_BTNC
+        wide = normed.to(torch.promote_types(x_BTNC.dtype, torch.float32))
+        scaled = F.rms_norm(wide, (wide.shape[-1],), eps=self.eps).to(x_BTNC.dtype) * self.weight
+        return scaled.view(x_BTNC.shape).to(x_BTNC.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and `n_kv_heads` shared key/value heads.
+
+    `rotary` False: queries and keys are not rotated, so that attention sees no positions but their order.
+    """
+
+    def __init__(self, args: ModelArgs, *, rotary: bool = True):
         super().__init__()
         self.head_dim = args.head_dim
-        self.wq = nn.Linear(args.dim, args.n_heads * args.head_dim, bias=False)
-        self.wk = nn.Linear(args.dim, args.num_kv_heads * args.head_dim, bias=False)
-        self.wv = nn.Linear(args.dim, args.num_kv_heads * args.head_dim, bias=False)
-        self.wo = nn.Linear(args.n_heads * args.head_dim, args.dim, bias=False)
+        self.rotary = rotary
+        self.wq = nn.Linear(args.dim, args.query_dim, bias=args.qkv_bias)
+        self.wk = nn.Linear(args.dim, args.kv_dim, bias=args.qkv_bias)
+        self.wv = nn.Linear(args.dim, args.kv_dim, bias=args.qkv_bias)
+        self.wo = nn.Linear(args.query_dim, args.dim, bias=args.attention_output_bias)
+        self.normed = args.query_key_norm is not None
+        if self.normed:
+            self.q_norm = QueryKeyNorm(args, args.n_heads)
+            self.k_norm = QueryKeyNorm(args, args.num_kv_heads)
 
     def forward(self, x_BTD: Tensor, context: SequenceContext, cache: BlockCache | None = None) -> Tensor:
         inputs = ((self.wq, context.read(x_BTD)), (self.wk, x_BTD), (self.wv, x_BTD))
         queries, keys, values = (projection(x).unflatten(-1, (-1, self.head_dim)) for projection, x in inputs)
-        queries = apply_rotary(queries, context.read(context.cos_BTF), context.read(context.sin_BTF))
-        keys, mask = apply_rotary(keys, context.cos_BTF, context.sin_BTF), None
+        if self.normed:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        if self.rotary:
+            queries = apply_rotary(queries, context.read(context.cos_BTF), context.read(context.sin_BTF))
+            keys = apply_rotary(keys, context.cos_BTF, context.sin_BTF)
+        mask = None
         if cache is not None:
             assert context.cached is not None
             keys, values = cache.store(keys, values, context.cached)
             mask = context.cached.mask_B1TK
         queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
         if context.document_lengths is None:
-            mixed_BNTC = causal_attention(queries, keys, values, mask)
+            mixed_BNTC = row_attention(queries, keys, values, context.window, mask)
         else:
             mixed_BNTC = document_attention(queries, keys, values, context)
         return self.wo(mixed_BNTC.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
@@ -136,27 +166,42 @@ class FeedForward(nn.Module):
 
     def __init__(self, args: ModelArgs):
         super().__init__()
-        self.w1 = nn.Linear(args.dim, args.hidden_dim, bias=False)
-        self.w2 = nn.Linear(args.hidden_dim, args.dim, bias=False)
-        self.w3 = nn.Linear(args.dim, args.hidden_dim, bias=False)
+        self.w1 = nn.Linear(args.dim, args.hidden_dim, bias=args.mlp_bias)
+        self.w2 = nn.Linear(args.hidden_dim, args.dim, bias=args.mlp_bias)
+        self.w3 = nn.Linear(args.dim, args.hidden_dim, bias=args.mlp_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x_BTD)) * self.w3(x_BTD))  # type: ignore[no-any-return]
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm block: attention, then feed-forward, each added to the residual stream."""
+    """Attention, then feed-forward, each added to the residual stream; norms before them, or `norm_after` them.
 
-    def __init__(self, args: ModelArgs):
+    `rotary` as in `Attention`.
+    """
+
+    def __init__(self, args: ModelArgs, *, rotary: bool = True):
         super().__init__()
-        self.attention = Attention(args)
+        self.norm_after = args.norm_after
+        self.attention = Attention(args, rotary=rotary)
         self.feed_forward = FeedForward(args)
         self.attention_norm = RMSNorm(args.dim, args.norm_eps)
         self.ffn_norm = RMSNorm(args.dim, args.norm_eps)
 
     def forward(self, h_BTD: Tensor, context: SequenceContext, cache: BlockCache | None = None) -> Tensor:
+        if self.norm_after:
+            h_BTD = context.read(h_BTD) + self.attention_norm(self.attention(h_BTD, context, cache))
+            return h_BTD + self.ffn_norm(self.feed_forward(h_BTD))  # type: ignore[no-any-return]
         h_BTD = context.read(h_BTD) + self.attention(self.attention_norm(h_BTD), context, cache)
         return h_BTD + self.feed_forward(self.ffn_norm(h_BTD))  # type: ignore[no-any-return]
+
+
+def transformer_blocks(args: ModelArgs, first: int, count: int) -> nn.ModuleList:
+    """Build the blocks `first` .. `first` + `count` - 1 of a model, counted through trunk and prediction heads."""
+    without_rope = set(args.blocks_without_rope)
+    return nn.ModuleList(
+        TransformerBlock(args, rotary=block not in without_rope) for block in range(first, first + count)
+    )
 
 
 def run_blocks(
@@ -187,19 +232,25 @@ class Transformer(nn.Module):
         self.args = args
         self.activation_checkpointing = False
         self.tok_embeddings = nn.Embedding(args.vocab_size, args.dim)
-        self.layers = nn.ModuleList(TransformerBlock(args) for _ in range(args.num_trunk_blocks + 1))
-        self.extra_heads = nn.ModuleList(TransformerBlock(args) for _ in range(args.n_future_tokens - 1))
+        self.rope_scaling = RopeScaling.of(args)
+        self.layers = transformer_blocks(args, 0, args.num_trunk_blocks + 1)
+        self.extra_heads = transformer_blocks(args, args.num_trunk_blocks + 1, args.n_future_tokens - 1)
         self.norm = RMSNorm(args.dim, args.norm_eps)
         self.output = nn.Linear(args.dim, args.vocab_size, bias=False)
         self.init_weights()
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights for training from scratch: normal 0.02; projections onto the residual stream / sqrt(2 depth)."""
+        """Draw weights for training from scratch: normal 0.02; projections onto the residual stream / sqrt(2 depth).
+
+        Norms are 1, biases 0.
+        """
         residual_std = INIT_STD / (2 * len(self.layers)) ** 0.5
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)
+            elif name.endswith(".bias"):
+                parameter.zero_()
             else:
                 residual = name.endswith(("wo.weight", "w2.weight"))
                 parameter.normal_(0.0, residual_std if residual else INIT_STD, generator=generator)
@@ -322,4 +373,6 @@ class Transformer(nn.Module):
             document_lengths=document_lengths,
             cached=None if cache is None else cache.span(num_rows, num_positions, read_B1),
             read_B1=read_B1,
+            rope_scaling=self.rope_scaling,
+            window=self.args.attention_window,
         )

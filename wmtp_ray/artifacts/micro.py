@@ -6,7 +6,7 @@ keys they had. Nothing is learned: a miniature proves that code runs, not that a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,12 +38,14 @@ class _Kept:
     width: Part
     queries: Part
     keys: Part
+    query_norm: Part
+    key_norm: Part
     inner: Part
     tokens: Part
 
     def of(self, name: str) -> tuple[Part, ...]:
         """Return the parts of a tensor's axes, by its name."""
-        return {
+        axes: tuple[Part, ...] = {
             "norm": (self.width,),
             "attention_norm": (self.width,),
             "ffn_norm": (self.width,),
@@ -51,12 +53,15 @@ class _Kept:
             "output": (self.tokens, self.width),
             "wq": (self.queries, self.width),
             "wk": (self.keys, self.width),
+            "q_norm": (self.query_norm,),
+            "k_norm": (self.key_norm,),
             "wv": (self.keys, self.width),
             "wo": (self.width, self.queries),
             "w1": (self.inner, self.width),
             "w2": (self.width, self.inner),
             "w3": (self.inner, self.width),
         }[name.split(".")[-2]]
+        return axes[:1] if name.endswith(".bias") else axes
 
 
 @dataclass(frozen=True)
@@ -76,19 +81,20 @@ def micro_args(shape: MicroShape, base: ModelSpec) -> ModelSpec:
     """Complete a shape; queries share keys as in the base. ArtifactError when it cannot be built."""
     if wrong := [f"{key} {size}" for key, size in asdict(shape).items() if size is not None and size < 1]:
         raise ArtifactError(f"found {', '.join(wrong)} in the shape asked for, expected whole numbers above 0")
-    group = base.n_heads // base.num_kv_heads
+    group, num_horizons = base.n_heads // base.num_kv_heads, shape.n_future_tokens or base.n_future_tokens
     try:
-        args = ModelSpec(
+        args = replace(
+            base,
             dim=shape.dim,
             n_layers=shape.n_layers,
             n_heads=shape.n_heads,
             vocab_size=shape.vocab_size or base.vocab_size,
             n_kv_heads=shape.n_kv_heads or max(shape.n_heads // group, 1),
-            n_future_tokens=shape.n_future_tokens or base.n_future_tokens,
-            rope_theta=base.rope_theta,
-            norm_eps=base.norm_eps,
-            multiple_of=base.multiple_of,
-            ffn_dim_multiplier=base.ffn_dim_multiplier,
+            n_future_tokens=num_horizons,
+            max_seq_len=None,
+            max_batch_size=None,
+            attention_head_dim=_head_dim(shape, base),
+            blocks_without_rope=_without_rope(shape.n_layers, num_horizons, base),
         )
     except ValueError as error:
         reason = str(error).partition(": ")[2]
@@ -96,6 +102,20 @@ def micro_args(shape: MicroShape, base: ModelSpec) -> ModelSpec:
             f"No model has this shape: {reason}; choose --layers, --dim, --heads, --kv-heads and --horizons that fit"
         ) from error
     return with_hidden_dim(args, shape.hidden_dim) if shape.hidden_dim else args
+
+
+def _head_dim(shape: MicroShape, base: ModelSpec) -> int | None:
+    """Return the channels of a head where the base's are not dim / heads: the same multiple of dim / heads."""
+    if base.attention_head_dim is None:
+        return None
+    return 2 * max(1, round(base.query_dim * shape.dim / (2 * base.dim * shape.n_heads)))
+
+
+def _without_rope(num_blocks: int, num_horizons: int, base: ModelSpec) -> tuple[int, ...]:
+    """Return which of the miniature's blocks have no rotary positions: those of the base that it keeps."""
+    num_trunk = num_blocks - num_horizons
+    in_base = [block if block < num_trunk else block - num_trunk + base.num_trunk_blocks for block in range(num_blocks)]
+    return tuple(block for block, theirs in enumerate(in_base) if theirs in base.blocks_without_rope)
 
 
 def make_micro_model(directory: Path, args: ModelSpec, seed: int, dtype: torch.dtype = DTYPE) -> None:
@@ -200,12 +220,17 @@ def _kept(args: ModelSpec, base: ModelSpec) -> _Kept:
     8 heads in 4 pairs, cut to 2 heads in 2 groups: heads 0 and 2, not 0 and 1, which share their keys.
     """
     keys = torch.arange(base.num_kv_heads * base.head_dim).view(base.num_kv_heads, base.head_dim)
-    queries = torch.arange(base.dim).view(base.num_kv_heads, -1, base.head_dim)
-    group = args.n_heads // args.num_kv_heads
+    queries = torch.arange(base.query_dim).view(base.num_kv_heads, -1, base.head_dim)
+    group, one_head = args.n_heads // args.num_kv_heads, slice(args.head_dim)
+    kept_queries = queries[: args.num_kv_heads, :group, : args.head_dim].flatten()
+    kept_keys = keys[: args.num_kv_heads, : args.head_dim].flatten()
+    by_head = args.query_key_norm == "head"
     return _Kept(
         width=slice(args.dim),
-        queries=queries[: args.num_kv_heads, :group, : args.head_dim].flatten(),
-        keys=keys[: args.num_kv_heads, : args.head_dim].flatten(),
+        queries=kept_queries,
+        keys=kept_keys,
+        query_norm=one_head if by_head else kept_queries,
+        key_norm=one_head if by_head else kept_keys,
         inner=slice(args.hidden_dim),
         tokens=slice(args.vocab_size),
     )

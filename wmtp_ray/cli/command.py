@@ -36,10 +36,16 @@ def read(line: Sequence[str]) -> argparse.Namespace:
     arguments.line = list(line[1:])
     if getattr(arguments, "takes_run", False):
         arguments.words = rest
+    elif hasattr(arguments, "words") and all(_is_setting(word) for word in rest):
+        arguments.words = [*arguments.words, *rest]  # behind a flag argparse takes them for unknown
     elif rest:
         verb = f"{parser.prog} {line[0]}"
         raise ConfigError(f"{verb}: found {' '.join(rest)}, which it does not know; {verb} --help shows every form")
     return arguments
+
+
+def _is_setting(word: str) -> bool:
+    return "=" in word and not word.startswith("-")
 
 
 def build_parser() -> CommandParser:

@@ -1,4 +1,4 @@
-"""`wmtp import` and `wmtp export`: models of other libraries in, models for other engines out."""
+"""`wmtp import`, `export` and `export-weights`: models of other libraries in, models and weights for others out."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,9 @@ def add_verbs(verbs: Verbs) -> None:
     """Add the verbs of this module."""
     _add_import(verbs.add_parser("import", help="a LLaMA of Hugging Face or a GGUF file to a multi-token model"))
     _add_export(verbs.add_parser("export", help="a run's checkpoint to a model directory, ours or Hugging Face's"))
+    _add_export_weights(
+        verbs.add_parser("export-weights", help="a run's planned rows with their token weights, for other trainers")
+    )
 
 
 def _add_import(parser: CommandParser) -> None:
@@ -37,6 +40,29 @@ def _add_export(parser: CommandParser) -> None:
     parser.set_defaults(run=_export)
 
 
+def _add_export_weights(parser: CommandParser) -> None:
+    parser.add_argument("source", type=Path, metavar="RUN|FILE", help="a run's folder, or a JSONL to plan a run over")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="with FILE, as for launch: recipe=NAME, ...")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for weights.parquet, .jsonl, manifest.json")
+    parser.add_argument("--steps", type=_steps, default=(0, None), metavar="A:B", help="from step A to before B (all)")
+    parser.add_argument("--limit", type=int, metavar="ROWS", help="stop after so many rows")
+    parser.add_argument(
+        "--policy-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="weigh with a run's policy and its critic of step N (0)",
+    )
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), help="where models compute (train.device)")
+    parser.add_argument("--config-dir", metavar="DIR", help="recipes and defaults of your own, as for launch")
+    parser.set_defaults(run=_export_weights)
+
+
+def _steps(text: str) -> tuple[int, int | None]:
+    first, _, stop = text.partition(":")
+    return int(first or 0), int(stop) if stop else None
+
+
 def _import(arguments: argparse.Namespace) -> None:
     import torch
 
@@ -55,11 +81,21 @@ def _export(arguments: argparse.Namespace) -> None:
     source, step, out = arguments.source.absolute(), arguments.step, arguments.out
     if arguments.format == "hf":
         dtype = arguments.dtype and getattr(torch, arguments.dtype)
-        export_hf(source, step, out, tokenizer=arguments.tokenizer, dtype=dtype)
-        print(f"{out}: LlamaForCausalLM")
+        print(f"{out}: {export_hf(source, step, out, tokenizer=arguments.tokenizer, dtype=dtype)}")
     elif arguments.dtype or arguments.tokenizer:
         raise ArtifactError(
             "found --dtype or --tokenizer without --format hf, expected them with it; Meta's has neither"
         )
     else:
         print(f"{out}: policy {export_policy(source, step, out)}")
+
+
+def _export_weights(arguments: argparse.Namespace) -> None:
+    from wmtp_ray.flows.data.export_weights_command import export_weights_command
+    from wmtp_ray.training.export_weights import Wanted
+
+    first, stop = arguments.steps
+    wanted = Wanted(first, stop, arguments.limit, arguments.policy_steps, arguments.device)
+    own = [] if arguments.config_dir is None else ["--config-dir", arguments.config_dir]
+    source, words = arguments.source.absolute(), [*arguments.words, *own]
+    print(export_weights_command(source, arguments.out, words, wanted, arguments.now))

@@ -26,8 +26,8 @@ class WeightingArm:
     its clips, the keys of `rho1`, `weighting.drop_below`, or `weighting.diff_weight`; a probability is what it is, and
     a mask 0 or 1. `needs_two_references`: one of correct and one of incorrect rows. `has_horizon_reading`:
     `weighting.terminal=horizon` is defined for it. `pushes_down`: it may give a token a negative weight, which makes
-    the token less likely. A report leaves out the `usual_rows`, and calls the arm by the `recipe` that is named after
-    it.
+    the token less likely. `weighs_pairs`: a token's weight differs from horizon to horizon. A report leaves out the
+    `usual_rows`, and calls the arm by the `recipe` that is named after it.
     """
 
     name: str
@@ -39,6 +39,7 @@ class WeightingArm:
     shape: Shape
     has_horizon_reading: bool = False
     pushes_down: bool = False
+    weighs_pairs: bool = False
     usual_rows: Rows
     recipe: str | None = None
     weight: str
@@ -85,6 +86,7 @@ _ROWS = (
         source="reference",
         needs_policy_losses=True,
         shape="excess",
+        weighs_pairs=True,
         usual_rows="correct_only",
         recipe="rho1_weighted",
         weight="from the policy's loss in excess of the reference's",
@@ -104,6 +106,7 @@ _ROWS = (
         needs_policy_losses=True,
         shape="beta",
         pushes_down=True,
+        weighs_pairs=True,
         usual_rows="mixed",
         weight="as `td`; an incorrect row's token of negative TD error is made less likely instead",
     ),
@@ -113,6 +116,7 @@ _ROWS = (
         source="none",
         needs_policy_losses=True,
         shape="probability",
+        weighs_pairs=True,
         usual_rows="correct_only",
         weight="the policy's own probability of the token, at each horizon its own",
     ),

@@ -55,6 +55,11 @@ class WeightingConfig(Section):
         """Whether the weights are made from a critic's values."""
         return self.arm.source == "critic"
 
+    @property
+    def differs_by_horizon(self) -> bool:
+        """Whether a token may weigh differently at each horizon that it is predicted from."""
+        return self.arm.weighs_pairs or self.terminal == "horizon"
+
     @model_validator(mode="after")
     def _horizon_reading_is_defined(self) -> Self:
         if self.terminal == "horizon" and (not self.arm.has_horizon_reading or self.td_lambda > 0.0):

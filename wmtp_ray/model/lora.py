@@ -7,6 +7,7 @@ so that a fresh adapter changes nothing (Hu et al. 2021, equation 3). peft renam
                                              layers.0.attention.wq.lora_A.default.weight
                                              layers.0.attention.wq.lora_B.default.weight
 
+A bias of the matrix stays in the base, frozen, as layers.0.attention.wq.base_layer.bias.
 Functions from names to tensors know these names and nothing else does. `Policy` decides what
 is trained beside the adapters; a checkpoint keeps their `AdapterSpec` beside them.
 """
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from wmtp_ray.config.schema import PEFT_IS_MISSING, LoraConfig
 from wmtp_ray.errors import ConfigError
 
-_A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer.weight"
+_A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer."
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def adapter_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def base_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state without its adapters, under the names that the base had before they were attached."""
-    return {name.replace(_BASE, ".weight"): tensor for name, tensor in tensors.items() if not is_adapter(name)}
+    return {name.replace(_BASE, "."): tensor for name, tensor in tensors.items() if not is_adapter(name)}
 
 
 def merge_adapters(base: Mapping[str, Tensor], adapters: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ other module reads or writes a params.json. Letters in comments: D width, V voca
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import orjson
 
@@ -22,6 +22,7 @@ TARGETS: tuple[Target, ...] = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 _KEYS = tuple(field.name for field in fields(ModelArgs))
 _TYPES = get_type_hints(ModelArgs)
 _BINDS_NOTHING = ("max_seq_len", "max_batch_size")
+_OF_OTHER_FAMILIES = _KEYS[_KEYS.index("family") :]  # written where a model has them, so that Meta's stay Meta's
 _PUBLISHED = f"put the {PARAMS} that was published with the weights there"
 
 
@@ -54,28 +55,37 @@ class ModelSpec(ModelArgs):
     def num_horizons(self) -> int:
         return self.n_future_tokens
 
-    @property
-    def kv_dim(self) -> int:
-        return self.num_kv_heads * self.head_dim
-
     def matrices(self) -> dict[Target, tuple[int, int]]:
         """Return (inputs, outputs) of the seven matrices of a block."""
         attention: dict[Target, tuple[int, int]] = {
-            "wq": (self.dim, self.dim),
+            "wq": (self.dim, self.query_dim),
             "wk": (self.dim, self.kv_dim),
             "wv": (self.dim, self.kv_dim),
-            "wo": (self.dim, self.dim),
+            "wo": (self.query_dim, self.dim),
         }
         up, down = (self.dim, self.hidden_dim), (self.hidden_dim, self.dim)
         return attention | {"w1": up, "w2": down, "w3": up}
+
+    def biased(self) -> tuple[Target, ...]:
+        """Return the matrices of a block that have a bias."""
+        attention: tuple[Target, ...] = ("wq", "wk", "wv") if self.qkv_bias else ()
+        output: tuple[Target, ...] = ("wo",) if self.attention_output_bias else ()
+        return attention + output + (("w1", "w2", "w3") if self.mlp_bias else ())
 
     @property
     def block_matrix_parameters(self) -> int:
         return sum(inputs * outputs for inputs, outputs in self.matrices().values())
 
     @property
+    def query_key_norm_parameters(self) -> int:
+        sizes = {None: 0, "head": 2 * self.head_dim, "width": self.query_dim + self.kv_dim}
+        return sizes[self.query_key_norm]
+
+    @property
     def block_parameters(self) -> int:
-        return self.block_matrix_parameters + 2 * self.dim
+        matrices = self.matrices()
+        biases = sum(matrices[target][1] for target in self.biased())
+        return self.block_matrix_parameters + biases + 2 * self.dim + self.query_key_norm_parameters
 
     @property
     def table_parameters(self) -> int:
@@ -93,22 +103,27 @@ class ModelSpec(ModelArgs):
 
 
 def params_bytes(args: ModelArgs) -> bytes:
-    """Spell a params.json, without the keys that are None."""
-    params = {key: value for key, value in asdict(args).items() if value is not None}
-    return orjson.dumps(params, option=orjson.OPT_INDENT_2)
+    """Spell a params.json, without the keys that are None or that this model does not need."""
+    written = asdict(args)
+    kept = {
+        field.name: written[field.name]
+        for field in fields(ModelArgs)
+        if field.name not in _OF_OTHER_FAMILIES or written[field.name] != field.default
+    }
+    return orjson.dumps({key: value for key, value in kept.items() if value is not None}, option=orjson.OPT_INDENT_2)
 
 
 def _require_values(params: Mapping[str, Any], path: Path) -> None:
-    """Every key of a number holds one above 0, and every key without a default is there."""
+    """Every key that is there holds what its kind allows, and every key without a default is there."""
     checked = [field for field in fields(ModelArgs) if field.name not in _BINDS_NOTHING]
     wrong = {field.name: _value(params, field) for field in checked if not _is_usable(params, field)}
     if not wrong:
         return
-    whole = any(int in _kinds(name) for name in wrong)
+    expected = " and ".join(dict.fromkeys(_expected(name) for name in wrong))
     open_vocabulary = "; some of Meta's files leave vocab_size open: write the tokenizer's size"
     raise ArtifactError(
         f"{path} describes no model: found {', '.join(f'{key}={value!r}' for key, value in wrong.items())}, expected "
-        f"{'whole numbers' if whole else 'numbers'} above 0 (Meta's layout, not a config.json of another library, "
+        f"{expected} (Meta's layout, not a config.json of another library, "
         f"whose models `wmtp import` reads); {_PUBLISHED}{open_vocabulary if wrong.get('vocab_size') == -1 else ''}"
     )
 
@@ -121,24 +136,38 @@ def _is_usable(params: Mapping[str, Any], field: Field[Any]) -> bool:
     value, kinds = _value(params, field), _kinds(field.name)
     if value is None:
         return type(None) in kinds
+    if tuple in kinds:
+        return isinstance(value, list | tuple) and all(type(each) is int and each >= 0 for each in value)
+    if bool in kinds or str in kinds:
+        return type(value) in kinds
     return type(value) in (kinds | {int} if float in kinds else kinds) and value > 0
 
 
+def _expected(name: str) -> str:
+    names = {bool: "true or false", str: "a name", tuple: "a list of whole numbers", int: "whole numbers above 0"}
+    return next((words for kind, words in names.items() if kind in _kinds(name)), "numbers above 0")
+
+
 def _kinds(name: str) -> set[type]:
-    return set(get_args(_TYPES[name])) or {_TYPES[name]}
+    """Return the types that a key may have: those of a union, `tuple` for a list."""
+    annotation = _TYPES[name]
+    if get_origin(annotation) is tuple:
+        return {tuple}
+    return set(get_args(annotation)) or {annotation}
 
 
 def _require_known_keys(params: Mapping[str, Any], path: Path) -> None:
     """Raise an ArtifactError for a key that may change the forward pass and that is not read."""
     if params.get("use_scaled_rope"):
         raise ArtifactError(
-            f"{path}: found use_scaled_rope, the scaled rotary positions of LLaMA 3.1, expected unscaled ones: no "
-            "others are supported; choose a model without them (LLaMA 2, LLaMA 3.0)"
+            f"{path}: found use_scaled_rope, the scaled rotary positions of LLaMA 3.1, without their numbers, which "
+            "differ between its versions; choose a model without them (LLaMA 2, LLaMA 3.0), or run wmtp import on the "
+            "same model in Hugging Face's layout, whose config.json names them"
         )
     unknown = deciding_keys(params, read=_KEYS, harmless=(), neutral={"use_scaled_rope": (False,)})
     if unknown:
         raise ArtifactError(
             f"{path} describes no model that is known here: found {'; '.join(unknown)}. Known keys: "
-            f"{', '.join(sorted(_KEYS))}. Another key may change what the model computes: choose another model, "
+            f"{', '.join(_KEYS)}. Another key may change what the model computes: choose another model, "
             "or take the key out of the file if it does not"
         )

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vendor.meta_llama.attention import causal_attention, sequence_context
-from vendor.meta_llama.model import RMSNorm, Transformer, TransformerBlock, run_blocks
+from vendor.meta_llama.attention import RopeScaling, causal_attention, sequence_context
+from vendor.meta_llama.model import RMSNorm, Transformer, run_blocks, transformer_blocks
 from vendor.model_args import ModelArgs
 from wmtp_ray.config.schema import LoraConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
@@ -165,7 +165,8 @@ class ValueModel(Critic):
         self.spec = spec
         self.activation_checkpointing = False
         self.tok_embeddings = nn.Embedding(args.vocab_size, args.dim)
-        self.layers = nn.ModuleList(TransformerBlock(args) for _ in range(spec.critic_blocks(args.num_trunk_blocks)))
+        self.rope_scaling = RopeScaling.of(args)
+        self.layers = transformer_blocks(args, 0, spec.critic_blocks(args.num_trunk_blocks))
         self.norm = RMSNorm(args.dim, args.norm_eps)
         self.output = nn.Linear(args.dim, args.vocab_size, bias=False) if spec.surprisal else None
         self.value_head = build_value_head(args.dim, spec)
@@ -193,6 +194,8 @@ class ValueModel(Critic):
             rope_theta=self.args.rope_theta,
             positions_BT=batch.positions_BT,
             document_lengths=batch.document_lengths,
+            rope_scaling=self.rope_scaling,
+            window=self.args.attention_window,
         )
         recompute = self.activation_checkpointing and self.training
         num_blocks = self.spec.num_blocks(self.args.num_trunk_blocks)

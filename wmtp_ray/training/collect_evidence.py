@@ -7,7 +7,7 @@ batch (whitening, Rho-1's ranks) is relative to these programs. Form and file: `
 Shapes: B sequences (1), T positions, H horizons.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,25 +19,24 @@ from torch import Tensor
 from wmtp_ray.artifacts.meta_checkpoint import load_value_path
 from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import Float32, Int64, RowIndex, ScoredBatch, Scores, TokenBatch
+from wmtp_ray.contracts import Float32, Int64, RowIndex, TokenBatch
 from wmtp_ray.data.collate import documents_of, examples_of, with_edits
 from wmtp_ray.data.prompt_label import told_when_asked
 from wmtp_ray.data.row_edits import edits_of
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_prompt, render_row
-from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.model.value_outputs import ValueScores
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective import td
 from wmtp_ray.objective.critic_health import JudgedResponse
 from wmtp_ray.objective.minimal_pairs import edited_spans
 from wmtp_ray.ranks import OneRank
-from wmtp_ray.scoring.contract import MicroBatch, critic_scores, to_micro_batch
+from wmtp_ray.scoring.contract import MicroBatch
 from wmtp_ray.scoring.scorers import build_scorer
 from wmtp_ray.tracking.token_evidence import HeldOutLoss, ProgramPair, TokenTrace
 from wmtp_ray.training.losses import StageLoss
 from wmtp_ray.training.measure_critic import batches_of_rows
 from wmtp_ray.training.references import References
+from wmtp_ray.training.row_scores import RowScores, values_of_critic, values_of_policy
 
 MAX_PAIRS = 8
 MAX_TOKENS = 400  # of a program that are saved
@@ -46,7 +45,6 @@ MAX_EDIT_FRAC = 0.25  # of either program, for a pair to be minimal; as in criti
 END = "<end>"
 
 Weights = dict[str, list[Float32]]  # by weighting, [T] a micro-batch: the weight of token t at horizon 1
-CriticOfTokens = Callable[[TokenBatch], ValueScores]
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,8 @@ def collect_token_evidence(
         return ()
     told = told_when_asked(config.data.condition)
     batches = _with_edits_of_pairs(list(batches_of_rows(index, rows_C, config, told)))
-    critic, references = _critic_of(loss, config, own_critic), _references_of(config)
-    micros = [_micro_batch(loss, config, batch, critic, references) for batch in batches]
+    scores = _scores(loss, config, own_critic)
+    micros = [scores.micro_batch(batch, step=0, seed=config.seed, with_policy_losses=True) for batch in batches]
     weights = _weights(config, micros)
     traces = [
         _trace(micro, batch, document, {name: each[number] for name, each in weights.items()}, config)
@@ -141,33 +139,17 @@ def _with_edits_of_pairs(batches: list[TokenBatch]) -> list[TokenBatch]:
     return [with_edits(batch, list(islice(edits, len(batch.row_ids_M)))) for batch in batches]
 
 
-def _critic_of(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> CriticOfTokens | None:
-    if not config.uses_critic:
-        return None
-    if own_critic is None:
-        device = next(loss.parameters()).device
-        return lambda batch: loss.value_scores(BatchTensors.from_batch(batch, device))
-    critic = load_value_path(own_critic, ValueSpec.of(config)).eval().requires_grad_(False)
-    return lambda batch: critic.scores(BatchTensors.from_batch(batch, "cpu"))
-
-
-def _references_of(config: RunConfig) -> References | None:
-    directories = [reference.path for reference in config.references]
-    return References(directories, torch.device("cpu"), "float32") if directories else None
-
-
-def _micro_batch(
-    loss: StageLoss, config: RunConfig, batch: TokenBatch, critic: CriticOfTokens | None, references: References | None
-) -> MicroBatch:
-    """One forward's worth with everything that any weighting asks for and this run can give."""
-    device = next(loss.parameters()).device
-    scores = Scores(0) if references is None else references.scores(batch)
-    if critic is not None:
-        found = critic_scores(critic(batch), version=0)
-        scores = replace(scores, values_BT=found.values_BT, disagreements_BT=found.disagreements_BT)
-    micro = to_micro_batch(ScoredBatch(batch, scores, 0, 0.0), 0, config.seed, device)
-    num_horizons = loss.policy.transformer.args.n_future_tokens
-    return replace(micro, policy_losses_BTH=loss.pair_losses(micro.tensors, num_horizons))
+def _scores(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> RowScores:
+    directories, cpu = [reference.path for reference in config.references], torch.device("cpu")
+    values_of = values_of_policy(loss)
+    if own_critic is not None and config.uses_critic:
+        values_of = values_of_critic(load_value_path(own_critic, ValueSpec.of(config)), cpu)
+    return RowScores(
+        device=next(loss.parameters()).device,
+        values_of=values_of if config.uses_critic else None,
+        references=References(directories, cpu, "float32") if directories else None,
+        loss=loss,
+    )
 
 
 def _weights(config: RunConfig, micros: Sequence[MicroBatch]) -> Weights:

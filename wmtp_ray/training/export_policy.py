@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wmtp_ray.artifacts.hf.config_file import architecture_of
 from wmtp_ray.artifacts.hf.export_model import export_model
 from wmtp_ray.artifacts.hf.plain_model import require_forms
 from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer
@@ -42,7 +43,7 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     """
     if ModelFolder(out).params.exists():
         raise ArtifactError(f"{out} holds a model already; give an empty directory, or remove it first")
-    checkpoint = _checkpoint(RunFolder(run_dir).checkpoints, step)
+    checkpoint = checkpoint_of(RunFolder(run_dir).checkpoints, step)
     config = load_resolved(RunFolder(run_dir).config)
     args, spec = stored_form(checkpoint)
     tensors = whole_policy_tensors(checkpoint, base=config.model.path)
@@ -51,9 +52,10 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     return tensors_sha256(tensors)
 
 
-def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | None, dtype: torch.dtype | None) -> None:
-    """Write horizon 1 of a run's policy, or of a model directory, as a LlamaForCausalLM (see `export_model`).
+def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | None, dtype: torch.dtype | None) -> str:
+    """Write horizon 1 of a run's policy, or of a model directory, for transformers (see `export_model`).
 
+    Returns the name of the class that loads it.
     `step` chooses a checkpoint of a run as in `export_policy`. `tokenizer` None: the run's, or the one beside the
     model. `dtype` None keeps the tensors' own. Raises ArtifactError where there is no such checkpoint, model or
     tokenizer.
@@ -66,10 +68,11 @@ def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | No
     if chosen is None:
         raise ArtifactError(f"{source} holds no {TOKENIZER_MODEL} or {TOKENIZER_JSON}; give one with --tokenizer")
     export_model(args, tensors, chosen, out, dtype=dtype)
+    return architecture_of(args)
 
 
 def _of_run(run_dir: Path, step: int | None) -> tuple[ModelSpec, dict[str, Tensor], Path | None]:
-    checkpoint = _checkpoint(RunFolder(run_dir).checkpoints, step)
+    checkpoint = checkpoint_of(RunFolder(run_dir).checkpoints, step)
     config = load_resolved(RunFolder(run_dir).config)
     args, _ = stored_form(checkpoint)
     policy = whole_policy_tensors(checkpoint, base=config.model.path)
@@ -82,7 +85,8 @@ def _of_directory(directory: Path) -> tuple[ModelSpec, dict[str, Tensor], Path |
     return args, tensors, find_tokenizer(ModelFolder(directory).tokenizer)
 
 
-def _checkpoint(root: Path, step: int | None) -> Path:
+def checkpoint_of(root: Path, step: int | None) -> Path:
+    """Return the whole checkpoint of a step, None: the newest one; ArtifactError where there is none."""
     found = {step_of(path): path for path in list_checkpoints(root)}
     chosen = latest_checkpoint(root) if step is None else found.get(step)
     if chosen is None:

@@ -126,7 +126,7 @@ def clear_failure(directory: Path) -> None:
 def _critic_start(config: RunConfig) -> Policy:
     """The model with a value head, of which only the value path learns; `critic.path` gives a head to go on from."""
     own_trunk = config.critic.path if config.critic.source == "frozen" else None
-    policy = _policy_from(own_trunk or config.model.path, config.critic.path, config, ValueSpec.of(config))
+    policy = policy_from(own_trunk or config.model.path, config.critic.path, config, ValueSpec.of(config))
     freeze_for_critic(policy, config)
     return policy
 
@@ -138,7 +138,7 @@ def _policy_start(config: RunConfig) -> Policy:
     DDP needs every parameter to be used.
     """
     bundle = critic_bundle(config) if config.critic.source == "policy" else None
-    policy = _policy_from(config.model.path, bundle, config, ValueSpec.of(config).member)
+    policy = policy_from(config.model.path, bundle, config, ValueSpec.of(config).member)
     if config.model.lora is not None:
         base_sha256 = file_sha256(weights_file(config.model.path))
         policy.add_adapters(config.model.lora, base_sha256=base_sha256, seed=config.seed)
@@ -147,7 +147,7 @@ def _policy_start(config: RunConfig) -> Policy:
     return policy
 
 
-def _policy_from(model: Path, bundle: Path | None, config: RunConfig, spec: ValueSpec) -> Policy:
+def policy_from(model: Path, bundle: Path | None, config: RunConfig, spec: ValueSpec) -> Policy:
     """Join the transformer of one directory with the value head of another, or with a fresh one."""
     stored = None if bundle is None else stored_value_spec(bundle, spec)
     has_trunks = stored is not None and stored.trunks == "own"

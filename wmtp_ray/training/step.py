@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.config.schema import LossConfig, RunConfig
 from wmtp_ray.errors import TrainingError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.objective import td
@@ -83,12 +83,9 @@ class TrainingStep:
         of_members = [self.loss.counts_of_members(m) for m in micro_batches]
         counts = [_counts(m, num_horizons, extra) for m, extra in zip(micro_batches, of_members, strict=True)]
         totals = self._ranks.sum(torch.stack(counts).sum(dim=0))
-        pairs_H = weights.denominators_H
-        if self._config.loss.normalizer == "weights":
-            pairs_H = self._ranks.sum(weights.own_totals_H)
         at_least_one = totals.clamp(min=1.0)
         return Denominators(
-            pairs_H=pairs_H.clamp(min=1e-12),
+            pairs_H=loss_denominators(weights, self._config.loss, self._ranks),
             unweighted_pairs_H=at_least_one[:num_horizons],
             num_states=float(at_least_one[num_horizons]),
             num_documents=float(at_least_one[num_horizons + 1]),
@@ -109,6 +106,12 @@ class TrainingStep:
             for name, part in loss.parts.items():
                 parts[name] = parts[name] + part.cpu().double()
         return _sum_over_ranks(parts, self._ranks)
+
+
+def loss_denominators(weights: StepWeights, loss: LossConfig, ranks: Ranks) -> Tensor:
+    """Return what each horizon's weighted cross-entropies are summed over, [H]: N_k of objective.md, never 0."""
+    pairs_H = ranks.sum(weights.own_totals_H) if loss.normalizer == "weights" else weights.denominators_H
+    return pairs_H.clamp(min=1e-12)
 
 
 def _require_finite(loss: float, grad_norm: float) -> None:

@@ -94,7 +94,7 @@ class StepReports:
     def _facts(self, outcome: StepOutcome) -> dict[str, float]:
         """Return rank 0's waits and times, and the throughput of all ranks."""
         scored, step_s = outcome.scored.batches, outcome.step_s
-        counted = tokens_of([each.batch for each in scored], self._size.num_horizons)
+        counted = tokens_of([each.batch for each in scored], self._size.num_horizons, self._size.attention_window)
         num_supervised = sum(each.batch.num_supervised_tokens for each in scored)
         own = torch.tensor([num_supervised, *astuple(counted)], dtype=torch.float64)
         supervised, *counts = self._stage.ranks.sum(own).tolist()

@@ -49,11 +49,11 @@ def _product_s(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> fl
     return time.perf_counter() - started
 
 
-def tokens_of(batches: Sequence[TokenBatch], num_horizons: int) -> Tokens:
-    """Count a rank's micro-batches of one step."""
+def tokens_of(batches: Sequence[TokenBatch], num_horizons: int, window: int | None = None) -> Tokens:
+    """Count a rank's micro-batches of one step; `window` as in `count_tokens`."""
     total = Tokens(0, 0, 0)
     for batch in batches:
         starts_M = np.cumsum(batch.document_lengths_M) - batch.document_lengths_M
         responses_M = np.add.reduceat(batch.supervised_mask_BT[0].astype(np.int64), starts_M)
-        total += count_tokens(batch.document_lengths_M - responses_M, responses_M, num_horizons)
+        total += count_tokens(batch.document_lengths_M - responses_M, responses_M, num_horizons, window)
     return total

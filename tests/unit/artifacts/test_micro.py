@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -112,6 +113,48 @@ def test_a_slice_of_everything_is_the_base(base, tmp_path):
     assert ModelSpec.read(tmp_path / "out").hidden_dim == BASE.hidden_dim
     assert written.keys() == base[1].keys()
     assert all(torch.equal(written[name], tensor.half()) for name, tensor in base[1].items())
+
+
+OTHER = replace(
+    BASE,
+    family="smollm3",
+    attention_head_dim=6,
+    qkv_bias=True,
+    attention_output_bias=True,
+    mlp_bias=True,
+    query_key_norm="head",
+    attention_window=9,
+    blocks_without_rope=(1, 3, 4),
+)
+
+
+@pytest.mark.parametrize("norm", ["head", "width"])
+def test_a_slice_keeps_what_another_family_adds(tmp_path, tokenizer, norm):
+    base, transformer = replace(OTHER, query_key_norm=norm), Transformer(replace(OTHER, query_key_norm=norm))
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+    save_transformer(tmp_path / "base", transformer)
+    shutil.copy(tokenizer, tmp_path / "base" / "tokenizer.model")
+    written, whole = cut(tmp_path / "base", tmp_path / "out", shape(dim=16)), transformer.state_dict()
+    args = ModelSpec.read(tmp_path / "out")
+    # 4 heads of a width of 16 where the base has 8 of 32: a head keeps all of its 6 channels.
+    assert (args.head_dim, args.query_key_norm, args.attention_window, args.family) == (6, norm, 9, "smollm3")
+    # Trunk blocks 0 and 1 of 3, then the heads of horizons 1 and 2, which are blocks 3 and 4 of the base.
+    assert args.blocks_without_rope == (1, 2, 3)
+    heads = {"q_norm": 24, "k_norm": 12} if norm == "width" else {"q_norm": 6, "k_norm": 6}
+    for ours, theirs in {"layers.0": "layers.0", "layers.2": "layers.3", "extra_heads.0": "extra_heads.0"}.items():
+        for name, size in {"wq": 24, "wk": 12, "wv": 12, "wo": 16}.items():
+            expected = whole[f"{theirs}.attention.{name}.bias"][:size]
+            assert torch.equal(written[f"{ours}.attention.{name}.bias"], expected.half())
+        for name, size in heads.items():
+            assert torch.equal(
+                written[f"{ours}.attention.{name}.weight"], whole[f"{theirs}.attention.{name}.weight"][:size].half()
+            )
+        assert torch.equal(written[f"{ours}.feed_forward.w2.bias"], whole[f"{theirs}.feed_forward.w2.bias"][:16].half())
+    again = cut(tmp_path / "base", tmp_path / "all", MicroShape(6, 32, 8, 4, base.hidden_dim, 310, 3))
+    assert replace(ModelSpec.read(tmp_path / "all"), multiple_of=8, ffn_dim_multiplier=None) == base
+    assert all(torch.equal(again[name], tensor.half()) for name, tensor in whole.items())
 
 
 @pytest.mark.parametrize(

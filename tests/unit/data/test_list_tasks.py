@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from wmtp_ray.data.list_tasks import ListTasks, ListTasksFiles, write_list_tasks
 from wmtp_ray.data.list_tasks.list_problems import (
     SYSTEMATIC_BUGS,
+    asked_operations,
     draw_inputs,
     is_sound,
     skeletons_by_difficulty,
     systematic_bugs,
+    word_prompt,
 )
 from wmtp_ray.data.list_tasks.operations import (
     ABSENT_CONSTANT,
@@ -306,6 +308,31 @@ def test_the_seed_draws_who_has_correct_rows_and_a_smaller_share_is_part_of_a_la
     assert solved(3, 0.25) == shares[1] != solved(4, 0.25)
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_held_out_operations_are_in_no_correct_row_and_nothing_else_changes(
+    files: ListTasksFiles, tmp_path: Path, number: int
+) -> None:
+    config = replace(CONFIG, held_out_operations=number, correct_problems_frac=0.25)
+    held_out = set(config.operations_without_correct_rows)
+    assert len(held_out) == number
+    assert held_out < set(replace(config, held_out_operations=number + 1).operations_without_correct_rows)
+    written = write_list_tasks(tmp_path, config)
+    assert set(json.loads(written.manifest.read_text())["operations_without_correct_rows"]) == held_out
+    rows = read(written.train)
+    correct = [row for row in rows if row["is_correct"]]
+    assert not any(held_out & asked_operations(row["instruction"]) for row in correct)
+    assert len({problem_of(row) for row in correct}) == round(0.25 * CONFIG.num_train_problems)
+    assert held_out <= {words for row in rows for words in asked_operations(row["instruction"])}
+    whole = [json.loads(line) for line in files.train.read_bytes().splitlines()]
+    assert [row for row in rows if not row["is_correct"]] == [row for row in whole if not row["is_correct"]]
+    assert written.valid_problems.read_bytes() == files.valid_problems.read_bytes()
+
+
+def test_all_train_problems_asking_for_what_is_held_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="held_out_operations is 14, and every one of the 40 train problems"):
+        write_list_tasks(tmp_path, replace(TINY, held_out_operations=14, seed=1))
+
+
 def test_shares_of_systematic_bugs_count_the_rows_that_are_there(files: ListTasksFiles, tmp_path: Path) -> None:
     few = write_list_tasks(tmp_path, replace(CONFIG, correct_problems_frac=0.0))
     few_share, full_share = (
@@ -328,6 +355,11 @@ def test_every_style_computes_the_reference_semantics(
     answers = run_program(render_program(composition, style), inputs)
     assert answers == [composition.apply(values) for values in inputs]
     assert json.dumps(inputs) == before
+
+
+@given(compositions, st.integers(0, 99))
+def test_a_prompt_says_which_operations_it_asks_for(composition: Composition, seed: int) -> None:
+    assert asked_operations(word_prompt(Random(seed), composition)) == composition.operation_words
 
 
 @given(compositions)
@@ -380,6 +412,8 @@ def test_sound_is_what_repeats_nothing_and_needs_every_step(words: list[str], re
         ("correct_problems_frac", -0.1),
         ("correct_problems_frac", 1.1),
         ("correct_problems_frac", float("nan")),
+        ("held_out_operations", -1),
+        ("held_out_operations", 15),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name: str, value: float) -> None:

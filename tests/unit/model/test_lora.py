@@ -1,5 +1,7 @@
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,11 +10,13 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.artifacts.manifest import file_sha256, tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, load_value_model, save_policy
 from wmtp_ray.config.schema import LoraConfig
+from wmtp_ray.contracts import Example
 from wmtp_ray.data.collate import collate
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.lora import attach_adapters, base_tensors, merge_adapters
 from wmtp_ray.model.policy import Policy, value_path_state
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.training.checkpoint import RunState, restore, save_checkpoint
@@ -87,6 +91,36 @@ class TestWithPeft:
         difference = stored["extra_heads.1.attention.wo.weight"] - (start.attention.wo.weight + 3.0 * product)
         assert difference.abs().max() <= 1e-6
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"qkv_bias": True, "attention_output_bias": True, "mlp_bias": True, "blocks_without_rope": (1, 4)},
+            {"qkv_bias": True, "query_key_norm": "head", "attention_head_dim": 12, "attention_window": 5},
+            {"query_key_norm": "width", "norm_after": True, "rope_scaling_factor": 2.0},
+        ],
+    )
+    def test_adapters_merge_into_models_of_every_family_beside_biases_and_norms(self, tmp_path, changes):
+        args, tokens_BT = replace(ARGS, **changes), torch.arange(12)[None]
+        policy, start = (new_policy(args) for _ in range(2))
+        policy.add_adapters(LORA, base_sha256="ab12", seed=5)
+        train(policy, optimizer_of(policy))
+        save_policy(tmp_path, policy)
+        merged = load_policy(tmp_path)
+        assert merged.transformer.args == ModelSpec.of(args)
+        found, expected, before = (p.transformer(tokens_BT, return_all_heads=True) for p in (merged, policy, start))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert (expected - before).abs().max() > 1e-2
+        kept = {name for name in start.state_dict() if name.endswith(".bias") or "norm" in name}
+        assert all(torch.equal(merged.state_dict()[name], start.state_dict()[name]) for name in kept - HEAD)
+        save_policy(tmp_path / "base", start)
+        critic = load_value_model(tmp_path / "base", SPEC).eval()
+        critic.add_adapters(LORA)
+        critic.load_learned(value_path_state(policy))
+        batch = BatchTensors.from_batch(
+            collate([Example(0, np.arange(12, dtype=np.int32), 3, True)], step=0, micro_step=0), "cpu"
+        )
+        torch.testing.assert_close(critic.values(batch), policy.states(batch).values_BT)
+
     def test_a_critic_with_the_base_needs_adapters_and_value_head_alone(self, tmp_path, nano):
         save_policy(tmp_path, new_policy())
         policy = trained_policy()
@@ -130,9 +164,9 @@ class TestWithPeft:
             whole_policy_tensors(saved, tmp_path / "base")
 
 
-def new_policy() -> Policy:
+def new_policy(args: ModelArgs = ARGS) -> Policy:
     torch.manual_seed(1)
-    policy = Policy(Transformer(ARGS), SPEC)
+    policy = Policy(Transformer(args), SPEC)
     with torch.no_grad():
         for parameter in policy.transformer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -70,6 +70,45 @@ def test_params_that_describe_no_model_say_what_is_wrong(tmp_path: Path, params:
         read_params(tmp_path, params)
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"family": "gemma"}, "family 'gemma' is none of llama, qwen2"),
+        ({"family": 3}, "found family=3, expected a name"),
+        ({"qkv_bias": 1}, "found qkv_bias=1, expected true or false"),
+        ({"norm_after": None}, "found norm_after=None, expected true or false"),
+        ({"attention_head_dim": 7}, "the head dimension 7 is odd"),
+        ({"attention_window": 0}, "found attention_window=0, expected whole numbers above 0"),
+        ({"query_key_norm": "layer"}, "query_key_norm 'layer' is none of head, width"),
+        ({"blocks_without_rope": [0, 4]}, r"blocks_without_rope \[4\] are not in 0\.\.3"),
+        ({"blocks_without_rope": [-1]}, r"found blocks_without_rope=\[-1\], expected a list of whole numbers"),
+        ({"blocks_without_rope": 3}, "found blocks_without_rope=3, expected a list of whole numbers"),
+        ({"rope_scaling_factor": 0}, "found rope_scaling_factor=0, expected numbers above 0"),
+        ({"rope_low_freq_factor": 1.0}, "belong together"),
+        (
+            {"rope_low_freq_factor": 4.0, "rope_high_freq_factor": 4.0, "rope_original_seq_len": 8},
+            r"rope_high_freq_factor 4\.0 is not above rope_low_freq_factor 4\.0",
+        ),
+    ],
+)
+def test_keys_of_other_families_are_checked_as_strictly(tmp_path: Path, params: Any, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        read_params(tmp_path, SMALL | params)
+
+
+def test_a_params_json_holds_what_other_families_need_only_where_a_model_needs_it() -> None:
+    plain = ModelSpec(dim=16, n_layers=4, n_heads=2, vocab_size=11)
+    assert json.loads(params_bytes(plain)) == SMALL | {
+        "n_future_tokens": 1,
+        "rope_theta": 10000.0,
+        "norm_eps": 1e-5,
+        "multiple_of": 256,
+    }
+    needing = dataclasses.replace(plain, family="smollm3", blocks_without_rope=(1, 3), mlp_bias=True)
+    added = {"family": "smollm3", "blocks_without_rope": [1, 3], "mlp_bias": True}
+    assert json.loads(params_bytes(needing)) == json.loads(params_bytes(plain)) | added
+
+
 def test_missing_params_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"params\.json is missing"):
         ModelSpec.read(tmp_path)
@@ -87,9 +126,8 @@ def test_parameters_are_those_of_the_model_without_storage(spec: ModelSpec) -> N
         model = Transformer(spec)
     assert spec.parameters == sum(parameter.numel() for parameter in model.parameters())
     shapes = {name: tuple(weight.shape[::-1]) for name, weight in model.layers[0].named_parameters()}
-    assert spec.matrices() == {
-        name.split(".")[1]: shape for name, shape in shapes.items() if not name.endswith("norm.weight")
-    }
+    assert spec.matrices() == {name.split(".")[1]: shape for name, shape in shapes.items() if len(shape) == 2}
+    assert set(spec.biased()) == {name.split(".")[1] for name in shapes if name.endswith(".bias")}
 
 
 def test_the_real_snapshot_has_its_published_size() -> None:

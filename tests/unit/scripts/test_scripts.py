@@ -143,6 +143,7 @@ def test_list_problems_of_a_regime_are_written_with_its_manifest_and_statistics(
             "num_incorrect": 4,
             "systematic_frac": 0.5,
             "correct_problems_frac": frac,
+            "held_out_operations": 0,
         }
         classes = json.loads((tmp_path / "tasks" / "stats" / "train.json").read_bytes())["problem_classes"]
         assert classes == {

@@ -1,6 +1,7 @@
 """FLOPs against torch's own counter, and token counts against loops."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,14 +53,16 @@ def test_micro_batches_count_as_their_rows(lengths: list[tuple[int, int]]) -> No
     assert tokens_of(batches, 2) == once + once
 
 
-def test_products_are_those_that_torch_counts() -> None:
-    model, length = Transformer(ARGS), 7
+@pytest.mark.parametrize("changes", [{}, {"attention_head_dim": 24, "qkv_bias": True, "query_key_norm": "head"}])
+def test_products_are_those_that_torch_counts(changes: dict[str, Any]) -> None:
+    args, length = replace(ARGS, **changes), 7
+    model = Transformer(args)
     counter = FlopCounterMode(display=False)
     with counter:
         logits = model(torch.zeros(1, length, dtype=torch.int64), return_all_heads=True)
         forward = products(counter)
         logits.sum().backward()
-    flops = step_flops(SIZE, Tokens(length, 0, 2 * length), replace(PLAIN, trains_value=False))
+    flops = step_flops(ModelSpec.of(args), Tokens(length, 0, 2 * length), replace(PLAIN, trains_value=False))
     assert flops.blocks + flops.unembedding == forward
     assert flops.backward == products(counter) - forward
 
@@ -75,6 +78,19 @@ def test_attention_ends_with_its_document() -> None:
     whole, cut = (step_flops(SIZE, tokens, PLAIN).attention for tokens in (one, two))
     # 12 * 13 / 2 causal pairs against twice 6 * 7 / 2, each a product of D for the score and one for the mixture.
     assert (whole, cut) == (5 * 4 * 32 * 78, 5 * 4 * 32 * 42)
+
+
+@given(rows, st.integers(1, 8))
+def test_a_window_bounds_the_keys_of_a_query(lengths: list[tuple[int, int]], window: int) -> None:
+    pairs = sum(min(position + 1, window) for prompt, response in lengths for position in range(prompt + response))
+    prompts_N, responses_N = np.array(lengths).T
+    assert count_tokens(prompts_N, responses_N, 2, window).causal_pairs == pairs
+
+
+def test_attention_costs_what_all_queries_are_wide_whatever_the_model_is() -> None:
+    wide = replace(SIZE, attention_head_dim=24)
+    tokens = count_tokens(np.array([4]), np.array([8]), 2)
+    assert step_flops(wide, tokens, PLAIN).attention == 5 * 4 * (4 * 24) * 78
 
 
 def test_recomputed_blocks_and_looking_passes_are_work_but_not_the_model_s() -> None:

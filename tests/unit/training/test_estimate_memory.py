@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,25 +39,37 @@ def test_a_block_keeps_what_autograd_saves(args: ModelSpec, lengths: list[int]) 
     )
 
 
-def test_under_autocast_a_block_keeps_a_half_precision_copy_of_each_product_s_input() -> None:
-    lengths = [20, 21]
-    work = replace(Case(NANO, tuple(lengths), 1, False).work(), dtype="bfloat16")
-    expected = sum(lengths) * saved_block_bytes(ModelSpec.of(NANO), work)
-    kept = kept_storages(NANO, lengths, autocast=True)
-    matrices = sum(2 * inputs * outputs for inputs, outputs in ModelSpec.of(NANO).matrices().values())
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"query_key_norm": "head", "attention_head_dim": 32, "qkv_bias": True},
+        {"query_key_norm": "width", "norm_after": True, "blocks_without_rope": (0,)},
+        {"attention_window": 7, "norm_after": True},
+    ],
+)
+def test_under_autocast_a_block_keeps_a_half_precision_copy_of_each_product_s_input(changes: dict[str, Any]) -> None:
+    lengths, args = [20, 21], replace(NANO, **changes)
+    work = replace(Case(args, tuple(lengths), 1, False).work(), dtype="bfloat16")
+    expected = sum(lengths) * saved_block_bytes(ModelSpec.of(args), work)
+    kept = kept_storages(args, lengths, autocast=True)
+    matrices = sum(2 * inputs * outputs for inputs, outputs in ModelSpec.of(args).matrices().values())
     assert sum(kept) == expected + matrices
 
 
 def kept_storages(args: ModelArgs, lengths: list[int], *, autocast: bool) -> list[int]:
-    """Bytes of each storage that autograd saves of one block, without its parameters and the rotary angles."""
-    block = TransformerBlock(args)
-    h_BTD = torch.randn(1, sum(lengths), args.dim, requires_grad=True)
+    """Bytes of each storage that autograd saves of one block, without its parameters, rotary angles and mask."""
+    block = TransformerBlock(args, rotary=0 not in args.blocks_without_rope)
+    h_BTD = torch.randn(1, sum(lengths), args.dim, requires_grad=True).clone()  # autocast keeps one copy of a leaf
     context = sequence_context(
-        h_BTD, head_dim=args.head_dim, rope_theta=1e4, positions_BT=None, document_lengths=lengths
+        h_BTD, head_dim=args.head_dim, rope_theta=1e4, document_lengths=lengths, window=args.attention_window
     )
     with saved_storages() as saved, torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
         block(h_BTD, context)
-    for constant in (*block.parameters(), context.cos_BTF, context.sin_BTF):
+    constants = [*block.parameters(), context.cos_BTF, context.sin_BTF]
+    if context.window is not None:  # counted once for all blocks
+        constants.append(context.window.mask_TK(torch.bfloat16 if autocast else torch.float32, h_BTD.device))
+    for constant in constants:
         saved.pop(constant.untyped_storage()._cdata, None)
     return [tensor.untyped_storage().nbytes() for tensor in saved.values()]
 
@@ -94,6 +107,12 @@ CASES = {
     ),
     "hardly a token": Case(
         ModelArgs(dim=256, n_layers=4, n_heads=8, vocab_size=1000, n_future_tokens=2, multiple_of=32), (24,), 1, False
+    ),
+    "wide heads, norms of queries and keys, a window": Case(
+        replace(NANO, attention_head_dim=48, query_key_norm="head", attention_window=64, qkv_bias=True),
+        (200, 300),
+        1,
+        False,
     ),
     "no value loss": Case(NANO, (100, 28), 1, False, ("weighting.type=uniform", "train.value_coef=0")),
     "an mlp in the middle of the trunk": Case(NANO, (100, 28), 2, True, ("critic.head=mlp", "critic.value_layer=0.5")),

@@ -1,26 +1,26 @@
-"""Translate a LLaMA's config.json (Hugging Face) to our model description and back. It reads no files.
+"""Translate a config.json (Hugging Face) to our model description and back. It reads no files.
 
-Every key is known: it is read, changes nothing in the forward pass, or has a value with which it changes nothing. Any
-other key is an error that names it (`known_keys`), whatever transformers would make of it.
+Which families there are, and what makes them differ, stands in `families.py`; how rotary positions are spelled in
+`rope_settings.py`. Every key is known: it is read, changes nothing in the forward pass, or has a value with which it
+changes nothing. Any other key is an error that names it (`known_keys`), whatever transformers would make of it.
 """
 
-from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
+from wmtp_ray.artifacts.hf.families import FAMILIES, Config, Family
 from wmtp_ray.artifacts.hf.layout import with_hidden_dim
+from wmtp_ray.artifacts.hf.rope_settings import ROPE_KEYS, rope_fields, rope_problems, written_rope
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.known_keys import Neutral, deciding_keys
 from wmtp_ray.model.spec import ModelSpec
 
-Config = Mapping[str, Any]  # config.json
+NATIVE_HEADS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")  # multi-token layers: left out
 
-# What LlamaConfig takes where config.json is silent; files of before a key's time rely on it.
-_UNWRITTEN = {"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": False}
 _READ = {
     *("model_type", "architectures", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "vocab_size", "rms_norm_eps", "max_position_embeddings", "hidden_act"),
-    *("tie_word_embeddings", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"),
-    *("attention_bias", "mlp_bias", "quantization_config", "layer_types"),
+    *("tie_word_embeddings", "use_sliding_window", "quantization_config", "layer_types", *ROPE_KEYS, *NATIVE_HEADS),
 }
 _ABOUT_THE_FILE = {
     *("_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype", "tokenizer_class", "prefix"),
@@ -67,8 +67,9 @@ _NEUTRAL: Neutral = {
     "tie_encoder_decoder": (False,),
     "pruned_heads": ({},),
     "rope_interleaved": (False,),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
     "sliding_window": (),
-    "use_sliding_window": (False,),
     "use_qk_norm": (False,),
     "qk_norm": (False,),
     "qk_layernorm": (False,),
@@ -83,59 +84,48 @@ _NEUTRAL: Neutral = {
     "num_experts": (0,),
     "num_local_experts": (0,),
 }
-_ROPE_PLACES = ("rope_scaling", "rope_parameters")
-_ROPE_READ = ("rope_theta", "rope_type", "type", "partial_rotary_factor")
-_ROPE_HARMLESS = ("original_max_position_embeddings",)  # says when to scale, and there is no scaling
-_ROPE_NEUTRAL: Neutral = {"factor": (1.0,), "attention_factor": (1.0,)}
-_ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel")
+_KNOWN = f"a model of {', '.join(FAMILIES)}, rotary positions default, linear or llama3, no experts, not quantised"
 
 
 def params_from_config(config: Config) -> ModelSpec:
     """Describe the model of a config.json as a model of one horizon.
 
-    ArtifactError names everything that this layout cannot express: other architectures, biases, scaled rotary
-    positions, heads that do not add up to the width, quantised weights, a missing key, an unknown key.
+    ArtifactError names everything that cannot be expressed: other families and architectures, other scalings of rotary
+    positions, windows in some layers, quantised weights, a missing key, an unknown key.
     """
-    if found := _inexpressible(config):
+    family = _family(config)
+    if found := _inexpressible(config, family):
         raise ArtifactError(
-            f"config.json describes a model that cannot be imported: found {'; '.join(found)}. Expected a plain "
-            "LlamaForCausalLM; choose another checkpoint"
+            f"config.json describes a model that cannot be imported: found {'; '.join(found)}. Expected {_KNOWN}; "
+            "choose another checkpoint"
         )
-    if unknown := deciding_keys(config, read=_READ, harmless=_HARMLESS, neutral=_NEUTRAL):
+    read, harmless = _READ | family.option_keys, _HARMLESS | set(family.harmless)
+    if unknown := deciding_keys(config, read=read, harmless=harmless, neutral={**_NEUTRAL, **family.unread}):
         raise ArtifactError(
-            f"config.json has keys that this import does not know: {'; '.join(unknown)}. Expected those of a plain "
-            "LlamaForCausalLM, since any other may change what the model computes; choose another checkpoint, or take "
-            "the key out of config.json if it changes no logit"
+            f"config.json has keys that this import does not know: {'; '.join(unknown)}. Expected those of a "
+            f"{family.architectures[0]}, since any other may change what the model computes; choose another "
+            "checkpoint, or take the key out of config.json if it changes no logit"
         )
     try:
-        dim, hidden_dim = config["hidden_size"], config["intermediate_size"]
-        args = ModelSpec(
-            dim=dim,
-            n_layers=config["num_hidden_layers"],
-            n_heads=config["num_attention_heads"],
-            n_kv_heads=config.get("num_key_value_heads"),
-            vocab_size=config["vocab_size"],
-            rope_theta=float(_value(_rope(config), "rope_theta")),
-            norm_eps=float(_value(config, "rms_norm_eps")),
-            max_seq_len=config.get("max_position_embeddings"),
-        )
+        return _spec(config, family)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(
             f"config.json describes no model: {reason}. Expected the config.json that was published with the weights; "
             "put it beside them"
         ) from error
-    return with_hidden_dim(args, hidden_dim)
 
 
 def config_from_params(args: ModelSpec, *, tied: bool, max_positions: int) -> dict[str, Any]:
-    """Describe horizon 1 as the config.json of a LlamaForCausalLM; `tied` says that it has no output matrix of its own.
+    """Describe horizon 1 as the config.json of its family; `tied` says that it has no output matrix of its own.
 
     The keys are those that readers of every age know: `rope_theta` rather than `rope_parameters`, and so on.
+    ArtifactError for a model that its family cannot express.
     """
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+    family = FAMILIES[args.family]
+    config = {
+        "architectures": [family.architectures[0]],
+        "model_type": family.model_type,
         "hidden_size": args.dim,
         "intermediate_size": args.hidden_dim,
         "num_hidden_layers": args.num_trunk_blocks + 1,
@@ -148,69 +138,95 @@ def config_from_params(args: ModelSpec, *, tied: bool, max_positions: int) -> di
         "max_position_embeddings": max_positions,
         "tie_word_embeddings": tied,
         "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
+        **{option.keys[0]: option.write(args) for option in family.options},
+        **family.written,
+        **written_rope(args),
     }
+    _require_expressed(args, params_from_config(config))
+    return config
 
 
 def is_tied(config: Config) -> bool:
     """Whether config.json says that the output matrix is the embedding."""
-    return bool(_value(config, "tie_word_embeddings"))
+    return bool(_family(config).settled(config)["tie_word_embeddings"])
 
 
-def _inexpressible(config: Config) -> list[str]:
-    heads, dim, head_dim = (config.get(key) for key in ("num_attention_heads", "hidden_size", "head_dim"))
-    architectures = config.get("architectures") or []
+def native_heads(config: Config) -> dict[str, int]:
+    """Return what config.json says of native multi-token layers, by key; ArtifactError where it is no number."""
+    told = {key: config[key] for key in NATIVE_HEADS if config.get(key) is not None}
+    if odd := [key for key, number in told.items() if type(number) is not int or number < 0]:
+        raise ArtifactError(
+            f"config.json: found {odd[0]} = {told[odd[0]]!r}, expected a whole number; restore the file"
+        )
+    return told
+
+
+def architecture_of(args: ModelSpec) -> str:
+    """Return the name of the class that computes horizon 1 in transformers."""
+    return FAMILIES[args.family].architectures[0]
+
+
+def _family(config: Config) -> Family:
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise ArtifactError(
+            f"config.json describes a model that cannot be imported: found model_type {model_type!r}, expected one of "
+            f"{', '.join(FAMILIES)}; choose another checkpoint"
+        )
+    return FAMILIES[model_type]
+
+
+def _spec(config: Config, family: Family) -> ModelSpec:
+    settled = family.settled(config)
+    dim, num_heads, head_dim = settled["hidden_size"], settled["num_attention_heads"], settled["head_dim"]
+    options = {name: value for option in family.options for name, value in option.read(settled).items()}
+    args = ModelSpec(
+        dim=dim,
+        n_layers=settled["num_hidden_layers"],
+        n_heads=num_heads,
+        n_kv_heads=settled["num_key_value_heads"],
+        vocab_size=settled["vocab_size"],
+        norm_eps=float(settled["rms_norm_eps"]),
+        max_seq_len=settled["max_position_embeddings"],
+        family=family.model_type,
+        attention_head_dim=None if head_dim is None or head_dim * num_heads == dim else head_dim,
+        **rope_fields(config, settled),
+        **family.always,
+        **options,
+    )
+    return with_hidden_dim(args, settled["intermediate_size"])
+
+
+def _inexpressible(config: Config, family: Family) -> list[str]:
+    settled = family.settled(config)
+    architectures, activation = config.get("architectures") or [], settled["hidden_act"]
+    layer_types = set(config.get("layer_types") or ())
+    window = "sliding_window" in family.option_keys and settled["sliding_window"] is not None
     problems = {
-        f"model_type {config.get('model_type')!r}, not 'llama'": config.get("model_type") != "llama",
-        f"architectures {architectures}": any(name not in _ARCHITECTURES for name in architectures),
-        f"hidden_act {config.get('hidden_act')!r}, not 'silu'": _value(config, "hidden_act") not in ("silu", "swish"),
-        f"{heads} heads of {head_dim} channels in a width of {dim}": head_dim and heads and head_dim * heads != dim,
-        f"layer_types {config.get('layer_types')}": set(config.get("layer_types") or ()) - {"full_attention"},
-        "attention_bias": config.get("attention_bias"),
-        "mlp_bias": config.get("mlp_bias"),
+        f"architectures {architectures}": any(name not in family.architectures for name in architectures),
+        f"hidden_act {activation!r}, not 'silu'": activation not in ("silu", "swish"),
+        f"layer_types {config.get('layer_types')}": layer_types - {"sliding_attention" if window else "full_attention"},
+        f"use_sliding_window {config.get('use_sliding_window')}": config.get("use_sliding_window"),
         "weights quantised by quantization_config": config.get("quantization_config"),
     }
-    return [text for text, wrong in problems.items() if wrong] + _rope_problems(config)
+    return [text for text, wrong in problems.items() if wrong] + rope_problems(config)
 
 
-def _rope_problems(config: Config) -> list[str]:
-    if odd := [key for key in _ROPE_PLACES if not isinstance(config.get(key) or {}, Mapping)]:
-        return [f"{odd[0]} {config[odd[0]]!r}"]
-    rope = _rope(config)
-    kinds = {rope[key] for key in ("rope_type", "type") if rope.get(key) is not None} - {"default"}
-    if kinds:
-        return [f"rotary positions scaled by {' and '.join(repr(kind) for kind in sorted(kinds, key=str))}"]
-    factor = rope.get("partial_rotary_factor")
-    partial = [] if factor in (None, 1.0) else [f"partial_rotary_factor {factor}"]
-    unknown = deciding_keys(rope, read=_ROPE_READ, harmless=_ROPE_HARMLESS, neutral=_ROPE_NEUTRAL)
-    return partial + [f"rotary positions changed by {each}" for each in unknown] + _contradictions(config)
+def _require_expressed(args: ModelSpec, read_back: ModelSpec) -> None:
+    """Raise an ArtifactError that names what the config.json of the family does not say of a model."""
+    num_blocks = args.num_trunk_blocks + 1
+    kept = tuple(block for block in args.blocks_without_rope if block < num_blocks)
+    plain = replace(args, n_layers=num_blocks, n_future_tokens=1, blocks_without_rope=kept)
+    open_keys = ("multiple_of", "ffn_dim_multiplier", "max_seq_len", "max_batch_size", "n_kv_heads")
+    names = [each.name for each in fields(ModelSpec) if each.name not in open_keys]
+    lost = [name for name in names if _resolved(plain, name) != _resolved(read_back, name)]
+    if lost:
+        raise ArtifactError(
+            f"params.json describes a model that {architecture_of(args)} cannot express: found "
+            f"{', '.join(f'{name}={getattr(plain, name)!r}' for name in lost)} with family={args.family!r}; write the "
+            "family that the model is of into params.json"
+        )
 
 
-def _contradictions(config: Config) -> list[str]:
-    """List the numbers that config.json gives twice, under an older and a newer key, with different values."""
-    places = _rope_places(config)
-    keys = dict.fromkeys(key for place in places for key in place)
-    written = {key: [place[key] for place in places if place.get(key) is not None] for key in keys}
-    return [
-        f"{key} written as {values[0]} and as {other}"
-        for key, values in written.items()
-        for other in values[1:]
-        if other != values[0]
-    ]
-
-
-def _rope(config: Config) -> Config:
-    """Return the rotary settings of config.json, from the older or the newer keys."""
-    return {key: value for place in _rope_places(config) for key, value in place.items() if value is not None}
-
-
-def _rope_places(config: Config) -> list[Config]:
-    """`rope_theta` and `rope_scaling` of older files, `rope_parameters` of newer ones."""
-    outer = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if config.get(key) is not None}
-    return [outer, *(dict(config[key]) for key in _ROPE_PLACES if config.get(key))]
-
-
-def _value(config: Config, key: str) -> Any:
-    written = config.get(key)
-    return _UNWRITTEN[key] if written is None else written
+def _resolved(args: ModelSpec, name: str) -> Any:
+    return args.head_dim if name == "attention_head_dim" else getattr(args, name)

@@ -1,4 +1,4 @@
-"""A LLaMA in a Hugging Face directory: config.json, weights in one file or many, tokenizer files. It only reads.
+"""A model in a Hugging Face directory: config.json, weights in one file or many, tokenizer files. It only reads.
 
 config.json
 model.safetensors, or model.safetensors.index.json and its parts      preferred
@@ -16,27 +16,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmtp_ray.artifacts.hf.config_file import is_tied, params_from_config
-from wmtp_ray.artifacts.hf.layout import meta_name, to_meta_rows
+from wmtp_ray.artifacts.hf.config_file import architecture_of, is_tied, native_heads, params_from_config
+from wmtp_ray.artifacts.hf.layout import block_names, meta_name, to_meta_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT, PlainModel, require_forms
-from wmtp_ray.artifacts.hf.tensor_names import without_wrappers
+from wmtp_ray.artifacts.hf.tensor_names import without_native_heads, without_wrappers
 from wmtp_ray.artifacts.hf.tokenizer_files import imported_tokenizer
 from wmtp_ray.artifacts.meta_checkpoint import read_tensors
 from wmtp_ray.artifacts.streamed_tensors import forms_of
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
+from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import HF_ADAPTER_CONFIG, HF_CONFIG, HF_WEIGHTS, PARAMS, HfFolder, ModelFolder
 
 
 def open_directory(directory: Path) -> PlainModel:
-    """Describe the model of a directory; ArtifactError for what is missing, damaged or no plain LLaMA.
+    """Describe the model of a directory; ArtifactError for what is missing, damaged or of no known family.
 
     All names and shapes are checked here; values stay in the memory-mapped files until they are read.
     """
     _require_model(directory)
     config = read_json(HfFolder(directory).config)
     args = params_from_config(config)
-    tensors, notes = meta_tensors(directory)
+    tensors, notes = meta_tensors(directory, args, native_heads(config))
     notes += _complete_output(tensors, config, directory)
     forms = forms_of(tensors)
     require_forms(directory, args, forms)
@@ -50,14 +51,17 @@ def open_directory(directory: Path) -> PlainModel:
     )
 
 
-def meta_tensors(directory: Path) -> tuple[dict[str, Tensor], list[str]]:
+def meta_tensors(directory: Path, args: ModelSpec, announced: Mapping[str, int]) -> tuple[dict[str, Tensor], list[str]]:
     """Map the tensors of a directory's weights, under Meta's names, rows still in Hugging Face's order.
 
-    Beside them, what the user should know about their names.
+    Beside them, what the user should know about their names. `announced` as in `without_native_heads`.
     """
-    files = _weights_files(directory)
-    named, notes = without_wrappers(_merged({path: read_tensors(path) for path in files}), directory)
-    tensors = {ours: tensor for theirs, tensor in named.items() if (ours := meta_name(theirs)) is not None}
+    named, told = without_wrappers(_stored_tensors(directory), directory)
+    named, left_out = without_native_heads(named, announced, args.n_layers)
+    notes = told + left_out
+    names, architecture = block_names(args), architecture_of(args)
+    ours = {theirs: meta_name(theirs, names, architecture) for theirs in named}
+    tensors = {name: named[theirs] for theirs, name in ours.items() if name is not None}
     return tensors, notes
 
 
@@ -117,12 +121,16 @@ def _complete_output(tensors: dict[str, Tensor], config: Mapping[str, Any], dire
     return []
 
 
-def _weights_files(directory: Path) -> list[Path]:
+def _stored_tensors(directory: Path) -> dict[str, Tensor]:
+    """Map all tensors of the weights: of the whole file, else of the parts that an index names."""
     for whole, index in HfFolder(directory).weights_choices():
         if whole.exists():
-            return [whole]
+            return read_tensors(whole)
         if index.exists():
-            return _parts(index)
+            places = _places(index)
+            parts = {path: read_tensors(path) for path in sorted(set(places.values()))}
+            _require_places(index, places, parts)
+            return _merged(parts)
     others = [path.name for pattern in ("*.safetensors", "*.bin", "*.pth") for path in sorted(directory.glob(pattern))]
     found = f"; found {', '.join(others[:3])}, which has no index or another name" if others else ""
     raise ArtifactError(
@@ -130,17 +138,36 @@ def _weights_files(directory: Path) -> list[Path]:
     )
 
 
-def _parts(index: Path) -> list[Path]:
+def _places(index: Path) -> dict[str, Path]:
+    """Return the file of each tensor; ArtifactError for an index without any, and for files that are not there."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ArtifactError(
             f"{index} names no parts, expected a weight_map from tensors to files; fetch the index that was published "
             "with the parts"
         )
-    parts = [index.parent / name for name in sorted(set(weight_map.values()))]
-    if missing := [path.name for path in parts if not path.exists()]:
+    if odd := [part for part in weight_map.values() if not isinstance(part, str) or Path(part).name != part]:
+        raise ArtifactError(
+            f"{index} names {odd[0]!r} as a part, expected the name of a file beside it; fetch the index that was "
+            "published with the parts"
+        )
+    parts = sorted(set(weight_map.values()))
+    if missing := [part for part in parts if not (index.parent / part).exists()]:
         raise ArtifactError(
             f"{index} names {len(parts)} parts, but {', '.join(missing[:3])} "
             f"{'is' if len(missing) == 1 else 'are'} not beside it; fetch what is missing"
         )
-    return parts
+    return {name: index.parent / part for name, part in weight_map.items()}
+
+
+def _require_places(index: Path, places: Mapping[str, Path], parts: Mapping[Path, Mapping[str, Tensor]]) -> None:
+    """Require that every tensor is in the part that the index names: else index and parts are of two models."""
+    elsewhere = [name for name, path in places.items() if name not in parts[path]]
+    if not elsewhere:
+        return
+    name = elsewhere[0]
+    holder = next((path.name for path, part in parts.items() if name in part), "no part")
+    raise ArtifactError(
+        f"{index} places {len(elsewhere)} of {len(places)} tensors in another part than the one that holds them: "
+        f"found {name} in {holder}, expected it in {places[name].name}; fetch index and parts of one model"
+    )

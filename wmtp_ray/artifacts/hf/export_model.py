@@ -1,4 +1,4 @@
-"""Horizon 1 of a multi-token model as a standard LlamaForCausalLM, for every engine that serves one.
+"""Horizon 1 of a multi-token model as a standard model of its family in transformers, for every engine that serves one.
 
 The heads of the other horizons and the value head are not exported. Where embedding and output matrix are the same
 bits, the matrix is written once and tied, as the model it came from had it.
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.export_tokenizer import exported_tokenizer
-from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
+from wmtp_ray.artifacts.hf.layout import block_names, hf_name, to_hf_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT
 from wmtp_ray.artifacts.hf.tokenizer_files import as_json, require_row_for_each_id, write_tokenizer
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
@@ -38,7 +38,8 @@ def export_model(
     tokenizer = CodeTokenizer(tokenizer_path)
     require_row_for_each_id(tokenizer, args)
     tied = torch.equal(tensors[EMBEDDING], tensors[OUTPUT])
-    ours = {theirs: name for name in tensors if (theirs := hf_name(name)) is not None and not (tied and name == OUTPUT)}
+    kept, names = [name for name in tensors if not (tied and name == OUTPUT)], block_names(args)
+    ours = {theirs: name for name in kept if (theirs := hf_name(name, names)) is not None}
     forms = {
         theirs: TensorForm(dtype or tensors[name].dtype, tuple(tensors[name].shape)) for theirs, name in ours.items()
     }

@@ -1,4 +1,4 @@
-"""Convert a LLaMA of one horizon to a multi-token model directory in Meta's layout, tensor by tensor.
+"""Convert a model of one horizon (`families.py`) to a multi-token model directory in Meta's layout, tensor by tensor.
 
 The lower blocks become the trunk, the last one the head of horizon 1, and the heads of the other horizons copies of it:
 every horizon starts as the pretrained model's guess at the next token, and horizon 1 gives its logits unchanged.
@@ -77,7 +77,7 @@ def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dty
     model = open_model(source)
     origins = _origins(model, num_horizons)
     forms = {name: _converted(model.forms[origin], dtype) for name, origin in origins.items()}
-    args = replace(model.args, n_layers=model.args.n_layers + num_horizons - 1, n_future_tokens=num_horizons)
+    args = with_horizons(model.args, num_horizons)
     with atomic_directory(out) as temporary:
         folder = ModelFolder(temporary)
         write_tokenizer(folder.tokenizer, model.tokenizer_files)
@@ -94,6 +94,18 @@ def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dty
         dtypes=tuple(sorted({str(form.dtype).removeprefix("torch.") for form in forms.values()})),
         tokenizer=None if tokenizer is None else out / tokenizer,
         notes=model.notes,
+    )
+
+
+def with_horizons(args: ModelSpec, num_horizons: int) -> ModelSpec:
+    """Describe a model of one horizon with the heads of further ones, each a copy of its last block."""
+    last, num_blocks = args.n_layers - 1, args.n_layers + num_horizons - 1
+    copies = tuple(range(args.n_layers, num_blocks)) if last in args.blocks_without_rope else ()
+    return replace(
+        args,
+        n_layers=num_blocks,
+        n_future_tokens=num_horizons,
+        blocks_without_rope=args.blocks_without_rope + copies,
     )
 
 

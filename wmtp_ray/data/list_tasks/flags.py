@@ -12,6 +12,7 @@ MEANINGS = {
     "num_incorrect": "incorrect rows of a problem",
     "systematic_frac": "share of incorrect rows with the usual bug of an operation, where a problem has one",
     "correct_problems_frac": "share of train problems that have correct rows",
+    "held_out_operations": "operations that are in no correct row",
 }
 
 

@@ -10,6 +10,7 @@ Two kinds of bugs, both replacing the composition by another one:
 Does not look at program text; that a bug is sound and shows is for the caller to check.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -176,6 +177,16 @@ def word_prompt(rng: Random, composition: Composition) -> str:
             f"{reducer[0] if reducer else 'list'} after {', '.join(steps)}",
         )
     )
+
+
+def asked_operations(prompt: str) -> frozenset[str]:
+    """Read a prompt back: the words of the operations that it asks for, constants left open.
+
+    "min after keep below 0, reverse" asks for "keep below {c}" and "reverse".
+    """
+    parts = re.split(r", | then | after ", prompt)
+    patterns = {words: re.escape(words).replace(r"\{c\}", r"\d+") for words in OPERATION_OF_WORDS}
+    return frozenset(words for words, pattern in patterns.items() for part in parts if re.fullmatch(pattern, part))
 
 
 def systematic_bugs(composition: Composition) -> list[Composition]:

@@ -71,6 +71,11 @@ class Composition:
         return sum(step.operation.cost for step in self.steps) + (self.reducer.cost if self.reducer else 0)
 
     @property
+    def operation_words(self) -> frozenset[str]:
+        """The words of its operations, constants left open."""
+        return frozenset(step.operation.words for step in self.steps)
+
+    @property
     def part_words(self) -> tuple[str, ...]:
         """The words of every part, constants left open: what must have been seen to solve it."""
         reducer_words = (self.reducer.words,) if self.reducer else ()

@@ -24,7 +24,7 @@ from wmtp_ray.data.list_tasks.list_problems import (
     hold_out,
     word_prompt,
 )
-from wmtp_ray.data.list_tasks.operations import Composition
+from wmtp_ray.data.list_tasks.operations import OPERATIONS, Composition
 from wmtp_ray.data.list_tasks.programs import ENTRY_POINT, STYLES
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ConfigError
@@ -49,6 +49,9 @@ class ListTasks:
     `correct_problems_frac` (0..1) is the share of train problems that have correct rows. The others lose theirs and
     nothing else changes: rows, order, problems' files and the valid split are those of 1.0, and the problems of a
     smaller share are among those of a larger one.
+
+    `held_out_operations` (0..14) operations, drawn by seed, are in no correct row: problems that ask for them are not
+    among those with correct rows. What a model learns of such an operation, it learns from incorrect programs.
     """
 
     seed: int
@@ -58,6 +61,7 @@ class ListTasks:
     num_incorrect: int
     systematic_frac: float
     correct_problems_frac: float = 1.0
+    held_out_operations: int = 0
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
@@ -67,6 +71,7 @@ class ListTasks:
             "num_incorrect": (0, MAX_INCORRECT),
             "systematic_frac": (0, 1),
             "correct_problems_frac": (0, 1),
+            "held_out_operations": (0, len(OPERATIONS) - 1),
         }
         for name, (low, high) in limits.items():
             found = getattr(self, name)
@@ -76,6 +81,12 @@ class ListTasks:
             raise ConfigError(
                 "list tasks: correct_problems_frac and num_incorrect are 0: that leaves no row to train on; raise one"
             )
+
+    @property
+    def operations_without_correct_rows(self) -> tuple[str, ...]:
+        """The words of the operations that are held out; those of a smaller number are among those of a larger one."""
+        order = Random(f"{self.seed}/held-out operations").sample(OPERATIONS, len(OPERATIONS))
+        return tuple(operation.words for operation in order[: self.held_out_operations])
 
 
 DEFAULT_TASKS = ListTasks(
@@ -96,11 +107,12 @@ class ListTasksFiles:
 
 @dataclass(frozen=True)
 class ListTasksManifest:
-    """The content of manifest.json: what was asked for, counts of each split, each file's SHA-256."""
+    """The content of manifest.json: what was asked for, counts of each split, each file's SHA-256, what is held out."""
 
     config: ListTasks
     splits: dict[str, dict[str, Any]]
     sha256: dict[str, str]
+    operations_without_correct_rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,7 @@ def write_list_tasks(directory: Path, config: ListTasks) -> ListTasksFiles:
         config=config,
         splits={"train": split_counts(train), "valid": split_counts(valid)},
         sha256={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in written},
+        operations_without_correct_rows=config.operations_without_correct_rows,
     )
     write_record(files.manifest, manifest)
     return files
@@ -172,11 +185,19 @@ def answer(number: int, composition: Composition, inputs: Inputs, config: ListTa
 def without_correct_rows(answered: Sequence[AnsweredProblem], config: ListTasks) -> list[AnsweredProblem]:
     """Leave correct rows to `correct_problems_frac` of the problems (at least one, unless it is 0), drawn by seed.
 
-    The draw has a random stream of its own, and each share takes the first of one order.
+    The draw has a random stream of its own, and each share takes the first of one order. Problems that ask for a
+    held-out operation are passed over; ConfigError when nothing else is left.
     """
     order = Random(f"{config.seed}/has correct rows").sample(range(len(answered)), len(answered))
     num_kept = round(config.correct_problems_frac * len(answered))
-    kept = set(order[: max(num_kept, 1 if config.correct_problems_frac else 0)])
+    held_out = set(config.operations_without_correct_rows)
+    eligible = [n for n in order if not held_out & answered[n].problem.composition.operation_words]
+    kept = set(eligible[: max(num_kept, 1 if config.correct_problems_frac else 0)])
+    if not kept and config.correct_problems_frac:
+        raise ConfigError(
+            f"list tasks: held_out_operations is {config.held_out_operations}, and every one of the {len(answered)} "
+            "train problems asks for one of these: hold out fewer, or raise num_train_problems"
+        )
     return [replace(each, has_correct_rows=n in kept) for n, each in enumerate(answered)]
 
 

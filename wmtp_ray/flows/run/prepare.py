@@ -66,19 +66,8 @@ def prepare(config: RunConfig) -> Prepared:
     evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
     if config.stages == (3,):
         return Prepared(None, {}, version_schedule(config, None), evaluation, "\n\n".join(evaluation_lines))
-    data = config.data
-    index = _counted_index(config, tokenizer, data.train_file, data.index_file)
-    if data.valid_file is not None:
-        _counted_index(config, tokenizer, data.valid_file, None)
-    told = told_index(index, told_in_training(config.data.condition), tokenizer)
+    index, told = _indexes(config, tokenizer)
     plans = _plans(config, index, told, tokenizer)
-    for plan in plans.values():
-        check_packing(
-            plan,
-            told if plan.stage == TRAIN_STAGE else index,
-            num_ranks=config.train.num_workers,
-            micro_batch_tokens=config.train.micro_batch_tokens,
-        )
     schedule = version_schedule(config, plans.get(2))
     compared = _compared_line(config, plans, told, _compared_index(config, tokenizer))
     bound = schedule.staleness_bound if config.uses_critic else None
@@ -91,6 +80,17 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
 
 
+def prepare_rows(config: RunConfig) -> RunPlan:
+    """Check, index and plan stage 2 alone, for whoever reads its rows and trains nothing; raises as `prepare`."""
+    check_files(config)
+    tokenizer = CodeTokenizer(config.tokenizer.path)
+    check_model_fits(config, tokenizer)
+    index, told = _indexes(config, tokenizer)
+    plans = _plans(config, index, told, tokenizer)
+    _compared_line(config, plans, told, _compared_index(config, tokenizer))
+    return plans[TRAIN_STAGE]
+
+
 def planning_takes_long(config: RunConfig) -> bool:
     """Whether a large file would have to be indexed first, which takes minutes."""
     data = config.data
@@ -100,6 +100,15 @@ def planning_takes_long(config: RunConfig) -> bool:
         path is not None and path.stat().st_size > LARGE_BYTES and not index_path_of(path, index_file).exists()
         for path, index_file in files
     )
+
+
+def _indexes(config: RunConfig, tokenizer: CodeTokenizer) -> tuple[RowIndex, RowIndex]:
+    """The index of the training rows, and the same with the tokens of stage 2's prompts."""
+    data = config.data
+    index = _counted_index(config, tokenizer, data.train_file, data.index_file)
+    if data.valid_file is not None:
+        _counted_index(config, tokenizer, data.valid_file, None)
+    return index, told_index(index, told_in_training(data.condition), tokenizer)
 
 
 def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, index_path: Path | None) -> RowIndex:
@@ -172,7 +181,7 @@ def check_weights(directory: Path) -> None:
 
 
 def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTokenizer) -> dict[int, RunPlan]:
-    """Plan the stages; `told` is the index with the tokens of stage 2's prompts."""
+    """Plan the stages and split every step once; `told` is the index with the tokens of stage 2's prompts."""
     plans: dict[int, RunPlan] = {}
     if 1 in config.stages:
         if config.critic_stage.eval_every:
@@ -187,6 +196,13 @@ def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTo
         )
     if 2 in config.stages:
         plans[2] = plan_training(told, config.data, config.train, config.seed)
+    for plan in plans.values():
+        check_packing(
+            plan,
+            told if plan.stage == TRAIN_STAGE else index,
+            num_ranks=config.train.num_workers,
+            micro_batch_tokens=config.train.micro_batch_tokens,
+        )
     return plans
 
 

@@ -8,7 +8,7 @@ members keep what ceil(N / 2) passes over the micro-batch keep at most. The lett
 from dataclasses import dataclass
 
 from wmtp_ray.model.spec import ModelSpec
-from wmtp_ray.training.estimate.memory import FLOAT, HALF, Memory, RankWork, saved_block_bytes
+from wmtp_ray.training.estimate.memory import FLOAT, HALF, Memory, RankWork, saved_block_bytes, window_mask_bytes
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,13 @@ class EnsembleWork:
             head += FLOAT * (5 * channels + 1 + size.dim + channels)
         return self._blocks * body + stream + head + FLOAT * size.head_dim
 
+    def _window_masks(self) -> int:
+        """The mask of an attention window, one of each member's pass."""
+        work = self.work
+        varlen = work.device == "cuda" and work.dtype == "bfloat16"
+        mask = window_mask_bytes(self.size, work.micro_batch_tokens, work.item_bytes, varlen_kernel=varlen)
+        return work.value.members * mask
+
     def _copies(self) -> int:
         """Autocast's bfloat16 weights of all members' blocks."""
         if not self.work.autocasts:
@@ -85,7 +92,7 @@ class EnsembleWork:
         return self._moment(
             "the forward's end",
             gradients=self._gradients if self.work.keeps_gradients else 0,
-            activations=self._read_tokens * self._kept_of_a_token(),
+            activations=self._read_tokens * self._kept_of_a_token() + self._window_masks(),
             bfloat16_copies=self._copies(),
             gathered_weights=self._gathered(),
         )

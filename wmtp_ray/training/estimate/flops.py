@@ -39,15 +39,18 @@ class Tokens:
         )
 
 
-def count_tokens(prompt_tokens_N: Int32 | Int64, response_tokens_N: Int32 | Int64, num_horizons: int) -> Tokens:
-    """Count rows that are one document each."""
+def count_tokens(
+    prompt_tokens_N: Int32 | Int64, response_tokens_N: Int32 | Int64, num_horizons: int, window: int | None = None
+) -> Tokens:
+    """Count rows that are one document each; with a window a query has at most so many keys."""
     prompts_N, responses_N = np.asarray(prompt_tokens_N, np.int64), np.asarray(response_tokens_N, np.int64)
     lengths_N = prompts_N + responses_N
+    seen_N = lengths_N if window is None else np.minimum(lengths_N, window)  # keys of the last query
     # The first target has `prompt` tokens before it, so a longer horizon misses the first targets of a short prompt.
     missed_HN = np.clip(np.arange(1, num_horizons + 1)[:, None] - prompts_N, 0, responses_N)
     return Tokens(
         tokens=int(lengths_N.sum()),
-        causal_pairs=int((lengths_N * (lengths_N + 1) // 2).sum()),
+        causal_pairs=int((seen_N * (seen_N + 1) // 2 + (lengths_N - seen_N) * seen_N).sum()),
         supervised_pairs=int((responses_N - missed_HN).sum()),
     )
 
@@ -173,8 +176,8 @@ def adapter_parameters(size: ModelSpec, rank: int | None, targets: Sequence[Targ
 
 
 def _attention(size: ModelSpec, tokens: Tokens, blocks: int) -> float:
-    """Scores and mixing: 2 D each for every causal pair."""
-    return 4.0 * size.dim * tokens.causal_pairs * blocks
+    """Scores and mixing: 2 for every channel of the queries each, for every causal pair."""
+    return 4.0 * size.query_dim * tokens.causal_pairs * blocks
 
 
 def _value_head(size: ModelSpec, tokens: Tokens, value: ValueSpec) -> float:

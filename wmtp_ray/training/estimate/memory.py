@@ -12,7 +12,7 @@ Not counted: the CUDA context, NCCL's buffers and the caching allocator's fragme
 them). On a CPU `process_memory` adds Python and its libraries, and what glibc's allocator has freed and keeps. LoRA
 counts the activations of full training, which is more than it keeps.
 Letters in comments: T tokens of a micro-batch, D width, F feed-forward width, K key/value width, V vocabulary,
-H horizons; N attention heads.
+H horizons; N attention heads; Q width of all queries together (D in most models).
 """
 
 from collections.abc import Iterator
@@ -119,13 +119,14 @@ def scorer_memory(size: ModelSpec, tokens: int, value: ValueSpec | None, *, auto
     makes_logits = value is None or value.surprisal
     num_trunks = value.members if value is not None and value.trunks == "own" else 1
     copies = HALF * num_trunks * (blocks * size.block_matrix_parameters + makes_logits * size.table_parameters)
-    stream = 4 * FLOAT * size.dim
+    stream = 4 * FLOAT * max(size.dim, size.query_dim)
+    mask = window_mask_bytes(size, tokens, FLOAT, varlen_kernel=autocast)
     middle = 3 * (HALF if autocast else FLOAT) * size.hidden_dim  # of a feed-forward, gone before there are logits
     logits = min(_SCORING_LOGITS_BYTES, FLOAT * size.vocab_size * tokens) if makes_logits else 0
     parts = {
         "parameters": FLOAT * parameters,
         "bfloat16 copies": copies if autocast else 0,
-        "activations": tokens * (stream + FLOAT * size.head_dim),
+        "activations": tokens * (stream + FLOAT * size.head_dim) + mask,
         "feed-forward or logits": max(tokens * middle, logits),
     }
     return Memory("scoring", parts)
@@ -135,17 +136,31 @@ def saved_block_bytes(size: ModelSpec, work: RankWork) -> int:
     """Return what autograd keeps of one block for one token, the block's input included.
 
     float32: input, normed and scaled of both norms, the residual between them (6 D), queries, attention's output and
-    its copy in document order (3 D), keys and values (2 K), four states of the feed-forward (4 F). Under autocast the
-    residual stream stays float32 and each of five products keeps a bfloat16 copy of its input.
+    its copy in document order (3 Q), keys and values (2 K), four states of the feed-forward (4 F). A norm of queries
+    and keys keeps its input, in float32, and the normed (2 (Q + K)). Under autocast the residual stream stays float32
+    and each of five products keeps a bfloat16 copy of its input; norms behind the blocks read bfloat16.
     """
-    dim, kv, wide, heads = size.dim, size.kv_dim, size.hidden_dim, size.n_heads
-    sums = FLOAT * heads + 2 * FLOAT  # attention's log-sum-exp and the two norms' scales
+    dim, queries, kv, wide = size.dim, size.query_dim, size.kv_dim, size.hidden_dim
+    # Attention's log-sum-exp and the two norms' scales, then those of the norms of queries and keys.
+    scales = {None: 0, "head": size.n_heads + size.num_kv_heads, "width": 2}[size.query_key_norm]
+    sums = FLOAT * (size.n_heads + 2 + scales)
+    normed = queries + kv if size.query_key_norm else 0
     if work.dtype == "float32":
-        return FLOAT * (9 * dim + 2 * kv + 4 * wide) + sums
-    copied_D = int(work.device == "cpu")  # the CUDA kernel writes all documents at once
+        return FLOAT * (6 * dim + 3 * queries + 2 * kv + 2 * normed + 4 * wide) + sums
+    copied_Q = int(work.device == "cpu")  # the CUDA kernel writes all documents at once
+    inside = HALF * ((2 + copied_Q) * queries + 2 * kv + 4 * wide) + (FLOAT + HALF) * normed + sums
     if work.autocasts:
-        return FLOAT * 4 * dim + HALF * ((7 + copied_D) * dim + 2 * kv + 4 * wide) + sums
-    return FLOAT * 2 * dim + HALF * ((6 + copied_D) * dim + 2 * kv + 4 * wide) + sums
+        stream = 2 * (FLOAT + HALF) if size.norm_after else 4 * FLOAT
+        return dim * (stream + 5 * HALF) + inside
+    return dim * (2 * FLOAT + 4 * HALF) + inside
+
+
+def window_mask_bytes(size: ModelSpec, tokens: int, item_bytes: int, *, varlen_kernel: bool) -> int:
+    """Return what the mask of an attention window takes, which all blocks share."""
+    window = size.attention_window
+    if window is None or tokens <= window or varlen_kernel:
+        return 0
+    return item_bytes * window * (2 * window - 1)
 
 
 class _Moments:
@@ -226,7 +241,12 @@ class _Moments:
         if channels := work.value.pool_channels:  # queries, keys, values, their mix twice, its sum; the joined inputs
             value += FLOAT * (5 * channels + 1 + size.dim + channels)
         contexts = FLOAT * size.head_dim * (1 + size.num_horizons)
-        return self._tokens * (bodies + stream + heads * normed + value + contexts)
+        return self._window_mask() + self._tokens * (bodies + stream + heads * normed + value + contexts)
+
+    def _window_mask(self) -> int:
+        work = self._work
+        varlen = work.device == "cuda" and work.dtype == "bfloat16"
+        return window_mask_bytes(self._size, self._tokens, work.item_bytes, varlen_kernel=varlen)
 
     def _stream_bytes(self) -> int:
         """One state of the residual stream: float32 under autocast, the weights' precision under FSDP2."""

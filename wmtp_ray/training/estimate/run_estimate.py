@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import RowIndex
+from wmtp_ray.contracts import Int64, RowIndex
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
@@ -205,18 +205,23 @@ def _device(config: RunConfig, card: Card | None) -> Device:
     return Device(name, usable, ranks, min(scorers, beside), is_machine=False)
 
 
+def _count(size: ModelSpec, index: RowIndex, rows: Int64) -> Tokens:
+    prompts_N, responses_N = index.prompt_tokens_R[rows], index.response_tokens_R[rows]
+    return count_tokens(prompts_N, responses_N, size.num_horizons, size.attention_window)
+
+
 def _stage_work(
     config: RunConfig, size: ModelSpec, plan: RunPlan, index: RowIndex | None, peak: float | None
 ) -> StageWork:
     assert index is not None
     rows = plan.row_ids_P
-    tokens = count_tokens(index.prompt_tokens_R[rows], index.response_tokens_R[rows], size.num_horizons)
+    tokens = _count(size, index, rows)
     scorer = _scorer(config) if plan.stage == TRAIN_STAGE else None
     flops = stage_flops(config, size, plan.stage, tokens)
     weighed = tokens
     if plan.finish is not None:  # no step of a finish looks at the policy's losses, or asks for scores nobody reads
         rows = plan.row_ids_P[: plan.step_starts_S[plan.finish.start_step]]
-        weighed = count_tokens(index.prompt_tokens_R[rows], index.response_tokens_R[rows], size.num_horizons)
+        weighed = _count(size, index, rows)
         flops = replace(flops, looking=stage_flops(config, size, plan.stage, weighed).looking)
     scored = tokens if config.reads_values_always else weighed
     hours = None

@@ -21,6 +21,15 @@ CONFIG: dict[str, Any] = {
 }
 
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 1024,
+}
+
+
 def test_a_config_becomes_the_model_it_describes() -> None:
     expected = ModelSpec(
         dim=2048, n_layers=22, n_heads=32, n_kv_heads=4, vocab_size=32000, norm_eps=1e-5, max_seq_len=2048
@@ -46,13 +55,23 @@ def test_what_old_files_leave_out_is_what_transformers_takes() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "qwen2"}, "model_type 'qwen2', not 'llama'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "scaled by 'llama3'"),
-        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "scaled by 'linear'"),
+        ({"model_type": "mixtral"}, "model_type 'mixtral', expected one of llama, qwen2, qwen3, mistral, smollm3"),
+        ({"model_type": "ministral3"}, "model_type 'ministral3'"),
+        ({"model_type": "qwen3_next"}, "model_type 'qwen3_next'"),
+        ({"model_type": None}, "model_type None"),
+        ({"rope_scaling": LLAMA3 | {"factor": None}}, "kind 'llama3' without factor"),
+        ({"rope_scaling": LLAMA3 | {"low_freq_factor": "1"}}, "low_freq_factor is '1', no number"),
+        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "rope_high_freq_factor 1.0 is not above"),
+        ({"rope_scaling": LLAMA3 | {"beta_fast": 32.0}}, r"rotary positions changed by beta_fast = 32\.0"),
+        ({"rope_scaling": {"type": "linear"}}, "kind 'linear' without factor"),
+        ({"rope_scaling": {"type": "linear", "factor": -4.0}}, r"rope_scaling_factor -4\.0 is not above 0"),
+        ({"rope_scaling": {"type": "linear", "rope_type": "llama3", "factor": 4.0}}, "by 'llama3' and by 'linear'"),
+        ({"rope_scaling": LLAMA3, "original_max_position_embeddings": 512}, "written as 512 and as 1024"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "changed by full_attention = "),
         ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn"}}, "scaled by 'yarn'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
-        ({"attention_bias": True, "mlp_bias": True}, "attention_bias; mlp_bias"),
-        ({"head_dim": 128}, "32 heads of 128 channels in a width of 2048"),
+        ({"attention_bias": "yes"}, "attention_bias is 'yes', neither true nor false"),
+        ({"head_dim": 63}, "the head dimension 63 is odd"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"sliding_window": 1024}, "sliding_window = 1024"),
@@ -88,6 +107,88 @@ def test_what_the_layout_cannot_express_is_named(change: dict[str, object], mess
 )
 def test_keys_that_change_no_logit_are_read_over(change: dict[str, object]) -> None:
     assert params_from_config(CONFIG | change) == params_from_config(CONFIG)
+
+
+SCALED = {
+    "rope_scaling_factor": 8.0,
+    "rope_low_freq_factor": 1.0,
+    "rope_high_freq_factor": 4.0,
+    "rope_original_seq_len": 1024,
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({"rope_scaling": LLAMA3, "rope_theta": 500000}, SCALED | {"rope_theta": 500000.0}),
+        ({"rope_parameters": LLAMA3 | {"rope_theta": 5e5}}, SCALED | {"rope_theta": 500000.0}),
+        ({"rope_scaling": LLAMA3 | {"type": "llama3", "factor": 8, "low_freq_factor": 1}}, SCALED),
+        ({"rope_scaling": {"rope_type": "llama3", **{key: LLAMA3[key] for key in LLAMA3}}}, SCALED),
+        (
+            {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": None}},
+            SCALED | {"rope_original_seq_len": 2048},
+        ),
+        (
+            {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": None}, "max_position_embeddings": 4096},
+            SCALED | {"rope_original_seq_len": 4096, "max_seq_len": 4096},
+        ),
+        ({"rope_scaling": {"type": "linear", "factor": 4}}, {"rope_scaling_factor": 4.0}),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.5}}, {"rope_scaling_factor": 2.5}),
+        ({"head_dim": 64, "attention_bias": False, "mlp_bias": None}, {}),
+        ({"head_dim": 128}, {"attention_head_dim": 128}),
+        ({"attention_bias": True}, {"qkv_bias": True, "attention_output_bias": True}),
+        ({"mlp_bias": True}, {"mlp_bias": True}),
+        ({"model_type": "qwen2", "sliding_window": 32768, "max_window_layers": 21}, {"qkv_bias": True}),
+        ({"model_type": "qwen3"}, {"attention_head_dim": 128, "query_key_norm": "head"}),
+        ({"model_type": "mistral"}, {"attention_window": 4096}),
+        ({"model_type": "mistral", "sliding_window": None}, {}),
+        ({"model_type": "mistral", "sliding_window": 7, "layer_types": ["sliding_attention"]}, {"attention_window": 7}),
+        ({"model_type": "smollm3"}, {"rope_theta": 2e6, "blocks_without_rope": (3, 7, 11, 15, 19)}),
+        ({"model_type": "smollm3", "no_rope_layer_interval": 10, "rope_theta": 1e4}, {"blocks_without_rope": (9, 19)}),
+        (
+            {"model_type": "smollm3", "no_rope_layers": [1] * 21 + [0, 1, 0], "rope_theta": 1e4},
+            {"blocks_without_rope": (21,)},
+        ),
+        ({"model_type": "olmo2"}, {"query_key_norm": "width", "norm_after": True}),
+    ],
+)
+def test_what_differs_between_families_becomes_a_field(written: dict[str, Any], expected: dict[str, Any]) -> None:
+    family = {"family": written.get("model_type", "llama")}
+    assert params_from_config(CONFIG | written) == replace(params_from_config(CONFIG), **family, **expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window True"),
+        ({"model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window True"),
+        ({"model_type": "qwen3", "mlp_bias": True}, "mlp_bias = True"),
+        ({"model_type": "mistral", "attention_bias": True}, "attention_bias = True"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window is 0, neither null nor"),
+        ({"model_type": "mistral", "layer_types": ["full_attention"]}, "layer_types"),
+        ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, "no_rope_layers is .* for each of 22 blocks"),
+        ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "no_rope_layer_interval is 0"),
+        ({"model_type": "smollm3", "use_sliding_window": True}, "use_sliding_window True"),
+        ({"model_type": "olmo2", "clip_qkv": 8.0}, r"clip_qkv = 8\.0"),
+        ({"model_type": "qwen2", "architectures": ["LlamaForCausalLM"]}, "architectures"),
+        ({"no_rope_layers": [0] * 22}, "no_rope_layers = "),
+        ({"num_experts": 8}, "num_experts = 8"),
+    ],
+)
+def test_what_a_family_does_not_have_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        params_from_config(CONFIG | change)
+
+
+def test_a_model_that_its_family_cannot_express_is_not_exported() -> None:
+    for changes, message in (
+        ({"family": "qwen2"}, "Qwen2ForCausalLM cannot express: found qkv_bias=False with family='qwen2'"),
+        ({"qkv_bias": True}, "LlamaForCausalLM cannot express: found qkv_bias=True"),
+        ({"family": "mistral", "norm_after": True}, "norm_after=True"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            config_from_params(replace(ARGS, **changes), tied=True, max_positions=64)
 
 
 def test_a_missing_key_is_named() -> None:

@@ -157,6 +157,40 @@ def test_the_prefix_of_a_wrapper_around_a_block_is_taken_off(directory: Path, tm
 
 
 @pytest.mark.parametrize(
+    ("changes", "native", "told"),
+    [
+        ({}, ["mtp.fc.weight", "mtp.layers.0.mlp.up_proj.weight"], "layers: 2 tensors, mtp.fc.weight among them"),
+        ({}, ["model.mtp_layers.0.input_proj.weight"], "1 tensors, model.mtp_layers.0.input_proj.weight"),
+        (
+            {"num_nextn_predict_layers": 1},
+            ["model.layers.3.eh_proj.weight", "model.layers.3.self_attn.q_proj.weight"],
+            "(config.json: num_nextn_predict_layers = 1): 2 tensors, model.layers.3.eh_proj.weight",
+        ),
+        ({"num_nextn_predict_layers": 2}, [], "which the weights do not hold either"),
+        ({"mtp_num_hidden_layers": 1}, ["mtp.norm.weight"], "(config.json: mtp_num_hidden_layers = 1): 1 tensors"),
+    ],
+)
+def test_native_multi_token_layers_are_left_out_and_told(
+    directory: Path, tmp_path: Path, changes: dict[str, object], native: list[str], told: str
+) -> None:
+    _change_config(directory, **changes)
+    save_file(stored(directory) | {name: torch.ones(2, 2) for name in native}, directory / WEIGHTS)
+    imported = import_model(directory, tmp_path / "out", num_horizons=1)
+    assert same(stored(tmp_path / "out"), random_tensors(PLAIN))
+    assert "note: left out: native multi-token layers" in imported.render()
+    assert told in imported.render()
+
+
+def test_a_block_too_many_is_no_native_head_where_config_json_counts_none(directory: Path, tmp_path: Path) -> None:
+    name = "model.layers.3.self_attn.q_proj.weight"
+    save_file(stored(directory) | {name: torch.ones(16, 16)}, directory / WEIGHTS)
+    for changes in ({"num_nextn_predict_layers": 0}, {}):
+        _change_config(directory, **changes)
+        with pytest.raises(ArtifactError, match=r"unexpected: layers\.3\.attention\.wq\.weight"):
+            import_model(directory, tmp_path / "out", num_horizons=1)
+
+
+@pytest.mark.parametrize(
     ("theirs", "message"),
     [
         ("", r"without the prefix 'model\.' \(embed_tokens\.weight\)"),
@@ -265,6 +299,26 @@ def _small_vocabulary(directory: Path) -> None:
     save_file(tensors | cut, directory / "model.safetensors")
 
 
+def _changed_index(directory: Path, part_of: Callable[[str, str], object]) -> None:
+    sharded(directory, "safetensors")
+    index = directory / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": {name: part_of(name, part) for name, part in weight_map.items()}}))
+
+
+def _another_part(directory: Path) -> None:
+    one, two = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    _changed_index(directory, lambda name, part: (two if part == one else one) if "norm" in name else part)
+
+
+def _part_outside(directory: Path) -> None:
+    _changed_index(directory, lambda _name, part: f"../{directory.name}/{part}")
+
+
+def _part_without_a_name(directory: Path) -> None:
+    _changed_index(directory, lambda _name, _part: 3)
+
+
 def _two_of_one_name(directory: Path) -> None:
     sharded(directory, "safetensors")
     part = directory / "model-00002-of-00002.safetensors"
@@ -318,6 +372,9 @@ WEIGHTS = "model.safetensors"
         (_integers, r"norm.weight \(Meta's name\) of torch.int8"),
         (_lost_part, "model-00002-of-00002.safetensors is not beside it"),
         (_empty_index, "names no parts"),
+        (_another_part, r"places \d+ of 30 tensors in another part.*found model\..*norm.*expected it in model-0000"),
+        (_part_outside, r"names '\.\./plain/model-0000.*the name of a file beside it"),
+        (_part_without_a_name, "names 3 as a part"),
         (_torn, "cannot be read as tensors.*cut short"),
         (_no_weights, "neither model.safetensors nor pytorch_model.bin"),
         (_small_vocabulary, "found 340 ids for a model of 300"),

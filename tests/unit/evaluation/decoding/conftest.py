@@ -1,7 +1,8 @@
 """A tokenizer of bytes and a few merges, and a random model over it that ends some of its texts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -53,11 +54,12 @@ class World:
         return World(model.to(dtype), self.tokenizer)
 
 
-def random_model(vocab_size: int, eos_id: int, *, seed: int = 0, end_scale: float = 1.0) -> Transformer:
+def random_model(vocab_size: int, eos_id: int, *, seed: int = 0, end_scale: float = 1.0, **changes: Any) -> Transformer:
     """A model whose logits are far apart; `end_scale` makes the end of a text more likely and more certain."""
-    model = Transformer(
-        ModelArgs(dim=32, n_layers=5, n_heads=4, n_kv_heads=2, vocab_size=vocab_size, n_future_tokens=4, multiple_of=8)
+    args = ModelArgs(
+        dim=32, n_layers=5, n_heads=4, n_kv_heads=2, vocab_size=vocab_size, n_future_tokens=4, multiple_of=8
     )
+    model = Transformer(replace(args, **changes))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

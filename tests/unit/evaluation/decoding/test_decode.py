@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +82,27 @@ def test_drafts_of_the_heads_change_no_token(world: World, dtype: torch.dtype, s
             assert outcomes(drafted) == outcomes(plain)
             num_accepted += sum(sum(each.accepted_H) for each in drafted.values())
     assert num_accepted > 0 or settings == SAMPLED, "the fixture's heads should be right at times"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention_window": 9, "attention_head_dim": 12},
+        {"qkv_bias": True, "query_key_norm": "head", "rope_scaling_factor": 4.0},
+        {"blocks_without_rope": (1, 3, 4), "mlp_bias": True, "attention_output_bias": True},
+        {"query_key_norm": "width", "norm_after": True},
+    ],
+)
+def test_models_of_every_family_decode_and_draft_the_same_tokens(world: World, changes: dict[str, Any]) -> None:
+    """Batched, cached and drafted, against one prompt after the other; texts are longer than the window."""
+    model = random_model(world.tokenizer.vocab_size, world.tokenizer.eos_id, end_scale=1.5, **changes).double()
+    family = World(model, world.tokenizer)
+    prompts = [request.prompt_ids for request in family.requests()]
+    expected = generate(model, prompts, eos_id=world.tokenizer.eos_id, max_new_tokens=23, temperature=0.0)
+    for draft_horizons in (0, 1, 3):
+        found = by_key(family, replace(GREEDY, draft_horizons=draft_horizons))
+        assert [list(found[request.key].ids) for request in family.requests()] == expected
+    assert sum(map(len, expected)) > 60
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.4, 1.0])
