@@ -92,8 +92,11 @@ def test_every_key_that_is_named_exists(path):
 def test_every_metric_that_is_named_is_reported(nano):
     config = nano.load("weighting.type=td")
     frozen = nano.load("critic.source=frozen", "critic.path=elsewhere", "train.value_coef=0.5")
+    ensemble = nano.load(
+        "critic.source=frozen", "critic.path=elsewhere", "critic.ensemble=2", "weighting.max_disagreement=0.1"
+    )
     others = (nano.load(f"weighting.type={name}") for name in ("signed", "oracle"))
-    of_steps = (nano.step(each, [nano.rows(6)]).metrics for each in (config, frozen, *others))
+    of_steps = (nano.step(each, [nano.rows(6)]).metrics for each in (config, frozen, ensemble, *others))
     reported = set().union(*of_steps, WRITTEN_METRIC.findall(SOURCE))
     named = {quote for path in DOCUMENTS for quote in present(path) if METRIC.fullmatch(quote)}
     assert len(named) > 20, "the metrics were not found"

@@ -315,6 +315,18 @@ class RunConfig(Section):
                 "critic.train_trunk=true would move the policy's own trunk in stage 1: set critic.source=frozen, so "
                 "that the critic has a trunk of its own"
             )
+        if self.critic.ensemble > 1 and self.critic.source == "policy":
+            raise ValueError(
+                f"critic.ensemble={self.critic.ensemble} with critic.source=policy: the policy carries one value head, "
+                "and each member of an ensemble learns from its half of the problems in stage 1 alone; set "
+                "critic.source=frozen, or critic.ensemble=1"
+            )
+        if self.weighting.max_disagreement is not None and self.critic.ensemble == 1:
+            raise ValueError(
+                f"weighting.max_disagreement={self.weighting.max_disagreement} with critic.ensemble=1: only the "
+                "members of an ensemble can disagree; set critic.ensemble to 2 or more, or "
+                "weighting.max_disagreement=null"
+            )
         if self.train.batch_rows < self.train.num_workers:
             raise ValueError(
                 f"train.batch_rows={self.train.batch_rows} is below train.num_workers={self.train.num_workers}; "
