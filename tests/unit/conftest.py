@@ -5,11 +5,11 @@ it. No Ray, no files. Shape suffixes: T positions of one row, H horizons.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -175,9 +175,9 @@ class Nano:
             parse_arguments(["recipe=verifiable", *words]), config_dir=CONFIG_DIR, now=datetime(2025, 1, 2)
         )
 
-    def policy(self, config: RunConfig, seed: int = 0, spec: ValueSpec | None = None) -> Policy:
-        """A model whose weights, value head included, are far from their start values."""
-        policy = Policy(Transformer(self.args), spec or ValueSpec.of(config))
+    def policy(self, config: RunConfig, seed: int = 0, spec: ValueSpec | None = None, **changes: Any) -> Policy:
+        """A model whose weights, value head included, are far from their start values; `changes` are of `args`."""
+        policy = Policy(Transformer(replace(self.args, **changes)), spec or ValueSpec.of(config))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in policy.named_parameters():

@@ -27,7 +27,7 @@ TREE = {path.name for path in ROOT.iterdir() if path.is_dir()} | {path.name for 
 OF_A_RUN_TOO = {"storage", "data"}  # folders of the tree whose names also begin paths of what commands leave
 FILE = re.compile(r"[\w.*/<>-]+(\.(py|yaml|toml|md|txt|json|jsonl|parquet|sh|example|model|safetensors)|/)")
 METRIC = re.compile(r"(loss|weight|critic|policy_head|advantage|train|score|perf|held_out)/[a-z_0-9]+")
-WRITTEN_METRIC = re.compile(r'"((?:score|perf|held_out|critic/drift)[/_]\w+|weight/finish)"')
+WRITTEN_METRIC = re.compile(r'"((?:score|perf|held_out|critic/drift)[/_]\w+|weight/finish|train/horizons)"')
 EARLIER = ROOT / "docs" / "earlier-names.md"
 ENGLISH = ROOT / "README.md"
 

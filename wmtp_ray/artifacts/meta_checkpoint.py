@@ -1,5 +1,7 @@
 """Models on disk, in Meta's layout: read strictly, write whole. It trains nothing and downloads nothing.
 
+Of a flat directory (`model_folder.py` has both layouts):
+
     <directory>/params.json              Meta's keys; `ModelSpec` reads them
                 model.safetensors        the weights; preferred when both exist
                 consolidated.pth         the weights as Meta ships them
@@ -28,7 +30,7 @@ from wmtp_ray.model.spec import ModelSpec, params_bytes
 from wmtp_ray.model.value_ensemble import ValueEnsemble, build_critic, ensemble_on
 from wmtp_ray.model.value_model import HeadEnsemble, ValueHead, ValueModel, build_value_head
 from wmtp_ray.model.value_spec import ValueSpec, require_value_path
-from wmtp_ray.model_folder import META_WEIGHTS, PARAMS, VALUE_HEAD, VALUE_SPEC, WEIGHTS, ModelFolder
+from wmtp_ray.model_folder import PARAMS, VALUE_HEAD, VALUE_SPEC, ModelFolder
 from wmtp_ray.saved_records import read_record, write_record
 
 TRANSFORMER, HEAD = "transformer.", "value_head."  # prefixes of a policy's tensors
@@ -51,10 +53,15 @@ def load_transformer(directory: Path, *, dtype: torch.dtype = torch.float32) -> 
 
 def weights_file(directory: Path) -> Path:
     """Return the file that a model's weights are read from; ArtifactError when there is none."""
-    found = ModelFolder(directory).find_weights()
+    folder = ModelFolder(directory)
+    found = folder.find_weights()
     if found is not None:
         return found
-    raise ArtifactError(f"{directory} holds neither {WEIGHTS} nor {META_WEIGHTS}; put one of them beside {PARAMS}.")
+    names = [folder.name_of(path) for path in folder.weights_choices]
+    found_no = f"neither {names[0]} nor {names[1]}" if len(names) > 1 else f"no {names[0]}"
+    raise ArtifactError(
+        f"{directory} holds {found_no}, expected the weights of {folder.name_of(folder.params)}; put them there"
+    )
 
 
 def save_transformer(directory: Path, transformer: Transformer, *, dtype: torch.dtype = torch.float32) -> None:

@@ -106,7 +106,20 @@ class LossConfig(Section):
     horizon_coefs: tuple[Annotated[float, Field(ge=0.0)], ...] | None = setting(
         PLAN | STAGE_2, "Per horizon; None = ones."
     )
+    horizon_schedule: Literal["forward"] | None = setting(
+        PLAN | STAGE_2, "forward: horizons come in one after the other over the run; None: all from the first step."
+    )
     max_logits_mb: Positive = setting(PLAN | TRAINING | ROUNDING, "Memory for logits beside the gradients, MiB.")
+
+    @model_validator(mode="after")
+    def _every_part_trains_a_horizon(self) -> Self:
+        if self.horizon_schedule is not None and self.horizon_coefs and self.horizon_coefs[0] == 0.0:
+            raise ValueError(
+                f"horizon_schedule={self.horizon_schedule} with horizon_coefs={list(self.horizon_coefs)}: the run "
+                "would begin with horizon 1 alone, whose coefficient is 0; give it one above 0, or set "
+                "horizon_schedule=null"
+            )
+        return self
 
 
 class ValueCoefs(Section):

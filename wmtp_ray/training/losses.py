@@ -32,13 +32,15 @@ _MIB = 2**20
 class Denominators:
     """Global counts of a step: supervised pairs per horizon (or their weights), and states with a value loss.
 
-    `of_members_N2` are the states and the documents that each member of an ensemble learns from.
+    The mean over horizons is over the first `num_horizons`; None: over all of the model's. `of_members_N2` are the
+    states and the documents that each member of an ensemble learns from.
     """
 
     pairs_H: Tensor
     unweighted_pairs_H: Tensor
     num_states: float
     num_documents: float
+    num_horizons: int | None = None
     of_members_N2: Tensor | None = None
 
 
@@ -143,10 +145,21 @@ class PolicyLoss(StageLoss):
             targets_HN,
             weights_HN,
             denominators.pairs_H,
-            horizon_coefs_H=torch.tensor(self._horizon_coefs),
+            horizon_coefs_H=self._coefs_H(denominators.num_horizons),
             max_logits_bytes=int(self._loss.max_logits_mb * _MIB),
         )
         return loss, kept_ce_H.cpu().double() * denominators.pairs_H + dropped_ce_H
+
+    def _coefs_H(self, num_trained: int | None) -> Tensor:
+        """Return the coefficients [H] of a mean over all horizons that is one over those trained.
+
+        The others keep their place with the coefficient 0, since DDP wants a gradient for every weight.
+        """
+        coefs_H = torch.tensor(self._horizon_coefs)
+        if num_trained is None or num_trained == self._num_horizons:
+            return coefs_H
+        coefs_H[num_trained:] = 0.0
+        return coefs_H * (self._num_horizons / num_trained)
 
     def _sums_of(self, hidden_HND: Tensor, targets_HN: Tensor, chosen_HN: Tensor) -> Tensor:
         """Sum the cross-entropies of the chosen rows of each horizon, float64 [H], without gradient."""

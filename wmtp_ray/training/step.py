@@ -48,17 +48,22 @@ class TrainingStep:
         self._num_horizons = policy.transformer.args.n_future_tokens
 
     def run(
-        self, micro_batches: Sequence[MicroBatch], learning_rate: float, *, scorer: Scorer | None = None
+        self,
+        micro_batches: Sequence[MicroBatch],
+        learning_rate: float,
+        *,
+        scorer: Scorer | None = None,
+        num_horizons: int | None = None,
     ) -> dict[str, float]:
         """Make one step on this rank's part of the global batch; return metrics, the same on every rank.
 
-        `scorer` weighs this step in place of the stage's own.
+        `scorer` weighs this step in place of the stage's own; only the first `num_horizons` are trained, None: all.
         """
         scorer = scorer or self.scorer
         if scorer.needs_policy_losses:
             micro_batches = [self._with_policy_losses(m) for m in micro_batches]
         weights = scorer.weigh(micro_batches, self._ranks)
-        denominators = self._denominators(micro_batches, weights)
+        denominators = replace(self._denominators(micro_batches, weights), num_horizons=num_horizons)
         sums = self._backward(micro_batches, weights, denominators)
         set_learning_rate(self.optimizer, learning_rate)
         grad_norm = clip_gradients(self.policy.parameters(), self._config.train.max_grad_norm)
@@ -66,6 +71,7 @@ class TrainingStep:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         own = {"train/learning_rate": learning_rate, "train/grad_norm": grad_norm}
+        own |= {} if num_horizons is None else {"train/horizons": float(num_horizons)}
         return derive_metrics(sums) | weights.metrics | own
 
     def _with_policy_losses(self, micro_batch: MicroBatch) -> MicroBatch:

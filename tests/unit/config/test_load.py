@@ -115,7 +115,7 @@ class TestMerging:
 
     def test_interpolations_follow_an_overridden_storage_root(self, tmp_path):
         config = load(f"storage_root={tmp_path}")
-        assert config.model.path == tmp_path / "models_v2" / "7b_1t_4_mtp"
+        assert config.model.path == tmp_path / "models_v2" / "meta-llama-mtp"
 
     @pytest.mark.parametrize(
         ("word", "value"),
@@ -165,7 +165,7 @@ class TestPaths:
         (tmp_path / "models" / "shared" / "tokenizer.model").touch()
         config = load(f"storage_root={tmp_path}")
         assert config.tokenizer.path == tmp_path / "models" / "shared" / "tokenizer.model"
-        assert config.model.path == tmp_path / "models_v2" / "7b_1t_4_mtp"
+        assert config.model.path == tmp_path / "models_v2" / "meta-llama-mtp"
 
     def test_storage_of_this_generation_comes_first(self, tmp_path):
         for generation in ("datasets", "datasets_v2"):

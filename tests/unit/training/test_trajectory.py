@@ -56,6 +56,7 @@ ARMS = {
     "surprisal_head": (2, ("critic.features=surprisal", "critic.head=mlp", "critic.value_layer=0.5")),
     "attention_head": (2, ("critic.head=attention", "critic.value_layer=0.5")),
     "critic": (1, ("critic.objective=pairwise", "critic_stage.eval_every=1")),
+    "another_family": (2, ("critic.anchor_coef=0.1", "model.activation_checkpointing=true")),
     "critic_trunk": (1, ("critic.train_trunk=true", "critic.source=frozen", "critic_stage.eval_every=1")),
     "ensemble": (1, ("critic.ensemble=2", "critic.head=mlp", "critic.source=frozen", "critic_stage.eval_every=1")),
     "ensemble_of_trunks": (
@@ -64,6 +65,16 @@ ARMS = {
     ),
 }
 WITH_DDP = ("td", "td_every_micro_batch")
+MODELS = {  # of an arm whose model is not of Meta's layout: biases and norms are shared out among the ranks as well
+    "another_family": {
+        "attention_head_dim": 6,
+        "attention_window": 5,
+        "qkv_bias": True,
+        "mlp_bias": True,
+        "query_key_norm": "head",
+        "blocks_without_rope": (1,),
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -261,7 +272,7 @@ class Start:
         config = self.nano.load(
             *words, *self.data, *RATES, f"train.parallel={parallel}", f"train.checkpoint_every={SAVED_AT}"
         )
-        policy = self.nano.policy(config)
+        policy = self.nano.policy(config, **MODELS.get(arm, {}))
         if stage == 1:
             freeze_for_critic(policy, config)
         elif config.train.value_coef == config.critic.anchor_coef == 0.0:

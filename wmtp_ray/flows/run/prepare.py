@@ -5,7 +5,7 @@ are made and every step is split once as the run will split it. `--dry-run` ends
 is imported, but for ray when the tokens of a large file are counted for the first time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,7 @@ from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec, require_value_path
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.plan.compared_rows import MAX_COMPARED, ComparedRows, require_others
+from wmtp_ray.plan.horizon_schedule import horizon_starts
 from wmtp_ray.plan.problem_halves import ProblemHalves, require_rows_for_all
 from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
@@ -195,7 +196,7 @@ def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTo
             distances=EditDistances(index, tokenizer) if config.critic.pairs == "edit" else None,
         )
     if 2 in config.stages:
-        plans[2] = plan_training(told, config.data, config.train, config.seed)
+        plans[2] = _with_horizons(plan_training(told, config.data, config.train, config.seed), config)
     for plan in plans.values():
         check_packing(
             plan,
@@ -204,6 +205,14 @@ def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTo
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
     return plans
+
+
+def _with_horizons(plan: RunPlan, config: RunConfig) -> RunPlan:
+    """The plan of stage 2 with the first step of each horizon of the model, where these do not all begin at once."""
+    if config.loss.horizon_schedule is None:
+        return plan
+    num_horizons = ModelSpec.read(config.model.path).num_horizons
+    return replace(plan, horizon_starts=horizon_starts(num_horizons, plan.num_steps))
 
 
 def _compared_index(config: RunConfig, tokenizer: CodeTokenizer) -> RowIndex | None:
