@@ -38,7 +38,7 @@ def loss_of(nano, words, rows, learns_N):
     micro = type(micro)(**{**micro.__dict__, "values_BT": None})
     counts_N2 = loss.counts_of_members(micro).clamp(min=1)
     ones_H = torch.ones(3, dtype=torch.float64)
-    denominators = Denominators(ones_H, ones_H, 1.0, 1.0, counts_N2)
+    denominators = Denominators(ones_H, ones_H, 1.0, 1.0, of_members_N2=counts_N2)
     return policy, loss(micro, torch.ones(1), denominators)
 
 
