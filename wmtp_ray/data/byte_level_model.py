@@ -6,6 +6,9 @@ begins a text, too.
 
 A piece is a run of bytes, written with a visible character for each (GPT-2's alphabet: "Ġ" is the blank). So offsets
 and decoding count bytes, and no piece is empty: an "é" in two pieces has the spans (0, 1), (1, 2).
+
+A normaliser that composes characters (NFC, which Qwen's tokenizers have) is accepted: most texts are composed already.
+A text that it would change is refused, since its pieces would spell another one.
 """
 
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ from wmtp_ray.contracts import Int32
 from wmtp_ray.data.sentencepiece_model import Span
 from wmtp_ray.data.special_split import SpecialToken, SpecialTokens
 from wmtp_ray.data.tokenizer_settings import named_tokens, read_object
-from wmtp_ray.errors import ArtifactError
+from wmtp_ray.errors import ArtifactError, DataError
 from wmtp_ray.model_folder import TokenizerFolder
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ class ByteLevelModel:
         content = read_object(model, path)
         _require_unchanged_text(content, path)
         self._tokenizer = _load_tokenizer(model, path)
+        self._composes = content.get("normalizer") is not None
         self._special = SpecialTokens(
             {
                 each["content"]: SpecialToken(int(each["id"]), each["lstrip"], each["rstrip"])
@@ -61,7 +65,12 @@ class ByteLevelModel:
         self._require_bytes(path)
 
     def encode(self, text: str) -> Int32:
-        """Ids of the text's pieces; nothing is added, and no piece of the text is a special token."""
+        """Ids of the text's pieces; nothing is added, and no piece of the text is a special token.
+
+        DataError for a text that the normaliser would change.
+        """
+        if self._composes and not text.isascii():
+            self._require_composed(text)
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
@@ -76,6 +85,17 @@ class ByteLevelModel:
         spelled = np.append(np.flatnonzero(self._has_piece[encoded]), len(encoded))
         ends_T = spelled[np.cumsum(self._num_bytes_V[ids_T])]
         return ids_T.tolist(), list(pairwise([0, *ends_T.tolist()]))
+
+    def _require_composed(self, text: str) -> None:
+        composed = self._tokenizer.normalizer.normalize_str(text)
+        if composed == text:
+            return
+        place = next((i for i, (one, other) in enumerate(zip(text, composed, strict=False)) if one != other), 0)
+        raise DataError(
+            f"found a text that the tokenizer's normaliser changes, at {text[place : place + 10]!r}, expected one that "
+            "it leaves as it is (NFC): its pieces would spell another text; normalise it, in Python with "
+            'unicodedata.normalize("NFC", text)'
+        )
 
     def encode_with_special_tokens(self, text: str) -> Int32:
         """Ids of a text in which the text of a special token stands for that token."""
@@ -158,7 +178,7 @@ def _require_unchanged_text(content: dict[str, Any], path: Path) -> None:
     """Refuse settings under which the pieces spell another text than the given one."""
     model, steps = content.get("model") or {}, list(_steps(content.get("pre_tokenizer"), "pretokenizers"))
     byte_levels = [step for step in steps if step["type"] == "ByteLevel"]
-    normalizers = [step["type"] for step in _steps(content.get("normalizer"), "normalizers")]
+    normalizers = [step["type"] for step in _steps(content.get("normalizer"), "normalizers") if step["type"] != "NFC"]
     foreign = [step["type"] for step in steps if step["type"] not in ("ByteLevel", "Split", "Digits", "Punctuation")]
     stripping = [token["content"] for token in content.get("added_tokens", []) if _strips(token)]
     problems = {

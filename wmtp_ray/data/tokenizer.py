@@ -25,12 +25,13 @@ from wmtp_ray.data.prompt_label import Label, Told, label_section, told_label
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.sentencepiece_model import SentencePieceModel, Span
 from wmtp_ray.data.tokenizer_settings import ids_that_end, read_if_there
-from wmtp_ray.errors import ArtifactError
+from wmtp_ray.errors import ArtifactError, DataError
 from wmtp_ray.model_folder import TokenizerFolder
 
 # Python lives on newlines, tabs and runs of blanks: a normaliser that folds them trains another language.
 _ROUND_TRIP_PROBE = "def f(x):\n    if x:\n\t\treturn  x\n\n"
 
+_READ_BYTES = 1 << 20
 _PROMPTS_KEPT = 4096  # encoded prompts, some 15 MB in each process that tokenises
 
 
@@ -197,10 +198,23 @@ def read_examples(
 ) -> list[Example]:
     """Read and encode rows at an index's offsets, in the order given; raises DataError like `read_rows`.
 
-    With the index's `is_correct_N`, rows need no labels of their own; without it they do.
+    With the index's `is_correct_N`, rows need no labels of their own; without it they do. A row whose text the
+    tokenizer would change is named by its line.
     """
-    rows = read_rows(path, offset_N, num_bytes_N, is_correct_N)
-    return [encode_row(row, tokenizer, int(row_id), told) for row, row_id in zip(rows, row_ids_N, strict=True)]
+    rows, examples = read_rows(path, offset_N, num_bytes_N, is_correct_N), []
+    for row, row_id, offset in zip(rows, row_ids_N, offset_N, strict=True):
+        try:
+            examples.append(encode_row(row, tokenizer, int(row_id), told))
+        except DataError as error:
+            raise DataError(f"{path}: line {_line_at(path, offset)}: {error}") from error
+    return examples
+
+
+def _line_at(path: Path, offset: int) -> int:
+    """Count the lines up to the one that begins at byte `offset`, from 1."""
+    with path.open("rb") as file:
+        pieces = iter(lambda: file.read(min(_READ_BYTES, offset - file.tell())), b"")
+        return 1 + sum(piece.count(b"\n") for piece in pieces)
 
 
 def read_indexed(
