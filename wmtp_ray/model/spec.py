@@ -15,6 +15,7 @@ from vendor.model_args import ModelArgs
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
 from wmtp_ray.model.known_keys import deciding_keys
+from wmtp_ray.model.meta_adapter import require_same_model
 from wmtp_ray.model_folder import PARAMS, ModelFolder
 
 Target = Literal["wq", "wk", "wv", "wo", "w1", "w2", "w3"]
@@ -32,9 +33,14 @@ class ModelSpec(ModelArgs):
 
     @classmethod
     def read(cls, directory: Path) -> "ModelSpec":
-        """Read the params.json of a model directory; ArtifactError when it describes no model that can be built."""
-        path = ModelFolder(directory).params
-        return cls.from_params(read_json(path), path)
+        """Read the params.json of a model directory.
+
+        ArtifactError when it describes no model that can be built, or another one than meta_adapter.yaml.
+        """
+        folder = ModelFolder(directory)
+        spec = cls.from_params(read_json(folder.params), folder.params)
+        require_same_model(folder.meta_adapter, folder.params, spec)
+        return spec
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], path: Path) -> "ModelSpec":

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from hypothesis import strategies as st
 
 from tests.byte_level_tokenizer import BEGIN, END, write_byte_level
 from wmtp_ray.data.byte_level_model import ALPHABET
-from wmtp_ray.data.index import build_index, count_tokens
 from wmtp_ray.data.rows import Row
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_prompt, encode_row, tokenizer_hash
-from wmtp_ray.errors import ArtifactError, DataError
+from wmtp_ray.errors import ArtifactError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 PIECES = ["\n", "\n\n", " ", "   ", "\t", "Ġ", "\0", END, BEGIN, "é", "日", "😀", "d", ":", "12"]
@@ -167,17 +165,38 @@ def _change(path: Path, change: Callable[[Content], object]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def sequence(*normalizers: Content) -> Content:
+    return {"type": "Sequence", "normalizers": list(normalizers)}
+
+
+PREPEND = {"type": "Prepend", "prepend": "\u2581"}
 SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}
 ADDED = {"id": 400, "content": "<x>", "single_word": False, "lstrip": True, "rstrip": False, "normalized": False}
+LOOSE = ADDED | {"content": "e\u0301", "special": False, "lstrip": False, "normalized": True}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda content: content["model"].update(type="Unigram"), "model of type Unigram"),
-        (lambda content: content.update(normalizer={"type": "NFKC"}), "changed by NFKC"),
+        (lambda content: content["model"].update(dropout=0.1), "merges left out at random"),
+        (lambda content: content["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix"),
+        (lambda content: content["model"].update(continuing_subword_prefix="##"), "continuing_subword_prefix"),
+        (lambda content: content.update(normalizer={"type": "Lowercase"}), "changed by Lowercase"),
+        (lambda content: content.update(normalizer=sequence({"type": "NFC"}, PREPEND)), "changed by Prepend"),
+        (lambda content: content.update(normalizer={"type": "ByteLevel"}), "changed by ByteLevel"),
+        (
+            lambda content: content.update(normalizer={"type": "NFC"}, added_tokens=[*content["added_tokens"], LOOSE]),
+            "added tokens .* which its normaliser",
+        ),
+        (
+            lambda content: content["pre_tokenizer"]["pretokenizers"].append(
+                content["pre_tokenizer"]["pretokenizers"][1]
+            ),
+            "bytes spelled twice",
+        ),
         (lambda content: content.update(pre_tokenizer={"type": "Whitespace"}), "no ByteLevel step; text cut by White"),
-        (lambda content: content["pre_tokenizer"]["pretokenizers"].append(SPLIT), "taken away by a Split"),
+        (lambda content: content["pre_tokenizer"]["pretokenizers"].append(SPLIT), "taken away by a cut"),
         (lambda content: content["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "put in front"),
         (lambda content: content["added_tokens"].append(ADDED | {"special": False}), "swallowed by <x>"),
         (lambda content: content["model"]["vocab"].pop("@"), r"1 bytes that text needs \(0x40\)"),
@@ -191,38 +210,6 @@ def test_a_tokenizer_that_changes_text_is_refused(
     _change(path, change)
     with pytest.raises(ArtifactError, match=message):
         CodeTokenizer(path)
-
-
-@pytest.fixture(scope="session")
-def composing(tmp_path_factory: pytest.TempPathFactory) -> CodeTokenizer:
-    """A tokenizer with the normaliser of Qwen's."""
-    path = write_byte_level(tmp_path_factory.mktemp("composing"))
-    _change(path, lambda content: content.update(normalizer={"type": "NFC"}))
-    return CodeTokenizer(path)
-
-
-@given(text=TEXTS | TRICKY)
-def test_a_composed_text_is_encoded_as_without_the_normaliser_and_another_is_refused(
-    composing: CodeTokenizer, tokenizer: CodeTokenizer, text: str
-) -> None:
-    composed = unicodedata.normalize("NFC", text)
-    assert composing.encode_with_offsets(composed) == tokenizer.encode_with_offsets(composed)
-    if text != composed:
-        with pytest.raises(DataError, match="the tokenizer's normaliser changes"):
-            composing.encode(text)
-
-
-def test_a_row_that_the_normaliser_would_change_is_named_by_its_line(
-    composing: CodeTokenizer, tokenizer: CodeTokenizer, tmp_path: Path, record: Callable[..., dict[str, object]]
-) -> None:
-    rows = [record(output="print('\u00e9')"), record(output="x = 1"), record(output="print('e\u0301')")]
-    for path, written in ((tmp_path / "fits.jsonl", rows[:2]), (tmp_path / "rows.jsonl", rows)):
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written), encoding="utf-8")
-    fits, index = (build_index(tmp_path / f"{name}.jsonl", on_error="fail").index for name in ("fits", "rows"))
-    expected_R = count_tokens(fits, tokenizer).response_tokens_R
-    assert count_tokens(fits, composing).response_tokens_R.tolist() == expected_R.tolist()
-    with pytest.raises(DataError, match=r"rows\.jsonl: line 3: found a text.* at .*unicodedata\.normalize"):
-        count_tokens(index, composing)
 
 
 @pytest.mark.parametrize(
