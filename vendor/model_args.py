@@ -112,6 +112,12 @@ class ModelArgs:
         """Width of all keys together, and of all values."""
         return self.num_kv_heads * self.head_dim
 
+    def biased(self) -> tuple[str, ...]:
+        """Return the matrices of a block that have a bias."""
+        attention = ("wq", "wk", "wv") if self.qkv_bias else ()
+        output = ("wo",) if self.attention_output_bias else ()
+        return (*attention, *output, *(("w1", "w2", "w3") if self.mlp_bias else ()))
+
     @property
     def num_trunk_blocks(self) -> int:
         return self.n_layers - self.n_future_tokens

@@ -72,12 +72,6 @@ class ModelSpec(ModelArgs):
         up, down = (self.dim, self.hidden_dim), (self.hidden_dim, self.dim)
         return attention | {"w1": up, "w2": down, "w3": up}
 
-    def biased(self) -> tuple[Target, ...]:
-        """Return the matrices of a block that have a bias."""
-        attention: tuple[Target, ...] = ("wq", "wk", "wv") if self.qkv_bias else ()
-        output: tuple[Target, ...] = ("wo",) if self.attention_output_bias else ()
-        return attention + output + (("w1", "w2", "w3") if self.mlp_bias else ())
-
     @property
     def block_matrix_parameters(self) -> int:
         return sum(inputs * outputs for inputs, outputs in self.matrices().values())
@@ -89,8 +83,8 @@ class ModelSpec(ModelArgs):
 
     @property
     def block_parameters(self) -> int:
-        matrices = self.matrices()
-        biases = sum(matrices[target][1] for target in self.biased())
+        biased = self.biased()
+        biases = sum(outputs for target, (_, outputs) in self.matrices().items() if target in biased)
         return self.block_matrix_parameters + biases + 2 * self.dim + self.query_key_norm_parameters
 
     @property

@@ -27,9 +27,8 @@ _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
-_QWEN_2 = _LLAMA_3.replace(
-    r"\p{N}{1,3}", r"\p{N}"
-)  # a digit at a time; llama.cpp normalises no text, and neither do we
+_QWEN_2 = _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")  # a digit at a time
+_COMPOSING = ("qwen2",)  # rules of models whose own tokenizer brings texts into NFC, which GGUF does not say
 
 
 def tokenizer_from_metadata(path: Path, metadata: Mapping[str, Any]) -> dict[str, bytes]:
@@ -106,7 +105,7 @@ def _sentencepiece(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
-    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
     tokens = about["tokens"]
     if "eos_token_id" not in about:
@@ -119,6 +118,8 @@ def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
     tokenizer.pre_tokenizer = rule
+    if about.get("pre") in _COMPOSING:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     for token, kind in zip(tokens, about["token_type"], strict=True):
         if kind in (_CONTROL, _USER_DEFINED):

@@ -79,6 +79,7 @@ def test_qwen_2_keeps_no_two_digits_together_and_a_word_with_the_sign_before_it(
     tokenizer = written(tmp_path / "made", metadata_of(path, **changes))
     digits = [tokens.index("1"), tokens.index("2")]
     assert tokenizer.encode(".x12") == [tokens.index(".x"), *digits]
+    assert json.loads((tmp_path / "made" / "tokenizer.json").read_text())["normalizer"] == {"type": "NFC"}
 
 
 def test_the_chat_template_comes_along(tmp_path: Path) -> None:
