@@ -83,6 +83,7 @@ def train(config: RunConfig, stage: int) -> Trained:
         checkpoint=None,
         first_step=0,
         finish_step=None if plan.finish is None else plan.finish.start_step,
+        horizon_starts=plan.horizon_starts,
     )
     sink = _ReportList()
     batches = _Batches(config, plan, _score(config) if stage == TRAIN_STAGE else None)

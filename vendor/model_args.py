@@ -58,7 +58,7 @@ class ModelArgs:
     blocks_without_rope: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks_without_rope", tuple(self.blocks_without_rope))  # JSON has lists
+        object.__setattr__(self, "blocks_without_rope", tuple(sorted(set(self.blocks_without_rope))))  # JSON has lists
         divides = self.attention_head_dim is not None or self.dim % self.n_heads == 0
         problems = {
             f"vocab_size is {self.vocab_size}; write the tokenizer's size": self.vocab_size < 1,

@@ -248,6 +248,13 @@ class TestRefusals:
             ),
             (["train.finish_correct_frac=1"], "train.finish_correct_frac"),
             (["critic.train_trunk=true"], "set critic.source=frozen"),
+            (["critic.ensemble=2"], "set critic.source=frozen, or critic.ensemble=1"),
+            (["weighting.max_disagreement=0.1"], "set critic.ensemble to 2 or more"),
+            (
+                ["recipe=baseline", "critic.source=frozen", "critic.ensemble=2", "weighting.max_disagreement=0.1"],
+                "use max_disagreement=null here, or type=td or drop",
+            ),
+            (["critic.ensemble=0", "critic.source=frozen"], "critic.ensemble"),
             (["train.batch_rows=1", "train.num_workers=2"], "raise batch_rows or lower num_workers"),
             (["train.micro_batch_tokens=8"], "raise micro_batch_tokens"),
             (["train.dtype=bfloat16", "train.device=cpu"], "use float32 there"),

@@ -27,6 +27,9 @@ _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+_QWEN_2 = _LLAMA_3.replace(
+    r"\p{N}{1,3}", r"\p{N}"
+)  # a digit at a time; llama.cpp normalises no text, and neither do we
 
 
 def tokenizer_from_metadata(path: Path, metadata: Mapping[str, Any]) -> dict[str, bytes]:
@@ -147,8 +150,11 @@ def _cutting_rule(path: Path, name: str | None) -> "tuple[PreTokenizer, bool]":
         case "llama-bpe" | "llama3" | "llama-v3":
             cut = Split(Regex(_LLAMA_3), behavior="isolated")
             return Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)]), True
+        case "qwen2":
+            cut = Split(Regex(_QWEN_2), behavior="isolated")
+            return Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)]), False
         case _:
             raise ArtifactError(
-                f"{path}: found a tokenizer that cuts text by the rule {name!r}, expected gpt-2, smollm or llama-bpe; "
-                "import the model's Hugging Face directory instead"
+                f"{path}: found a tokenizer that cuts text by the rule {name!r}, expected gpt-2, smollm, llama-bpe or "
+                "qwen2; import the model's Hugging Face directory instead"
             )
