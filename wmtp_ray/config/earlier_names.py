@@ -8,14 +8,14 @@
     models_v2/ref-sheared-llama-2.7b  models_v2/rho1_reference
     the tokenizer of meta-llama-mtp   models_v2/shared/tokenizer.model
 
-The names compose: datasets_v2/mbpp/valid.jsonl may be found as datasets/mbpp/validation.jsonl. A tokenizer that a flat
-model directory holds beside its weights is found for x/tokenizer/tokenizer.model.
+The names compose: datasets_v2/mbpp/valid.jsonl may be found as datasets/mbpp/validation.jsonl. A model directory may
+be flat or in parts: x/tokenizer.model is found for x/tokenizer/tokenizer.model, and the other way round.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.model_folder import TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 
 FOLDERS = {"models_v2": "models", "datasets_v2": "datasets"}
 FILES = {"valid.jsonl": "validation.jsonl"}
@@ -46,11 +46,21 @@ def _tails(tail: Path) -> Iterator[Path]:
         own = Path(name, *rest)
         yield own
         yield own.with_name(FILES.get(own.name, own.name)) if own.name else own
-        model = Path(name)
-        if own == ModelFolder(model, in_parts=True).tokenizer.model:
-            yield ModelFolder(model, in_parts=False).tokenizer.model
-            if name == _SHARES:  # before the earlier model's own: the earlier defaults named this one
-                yield ModelFolder(Path(_SHARED), in_parts=False).tokenizer.model
+        yield from _in_other_layout(own)
+        if own == ModelFolder(Path(_SHARES), in_parts=True).tokenizer.model:
+            # Before the earlier model's own: the earlier defaults named this one.
+            yield ModelFolder(Path(_SHARED), in_parts=False).tokenizer.model
+
+
+def _in_other_layout(tokenizer: Path) -> Iterator[Path]:
+    """Yield where the file of a tokenizer lies if its model's directory has the other layout; nothing for others."""
+    if tokenizer.name not in (TOKENIZER_MODEL, TOKENIZER_JSON):
+        return
+    in_parts, flat = (ModelFolder(tokenizer.parent.parent, in_parts=each).tokenizer for each in (True, False))
+    if tokenizer.parent == in_parts.path:
+        yield flat.place(tokenizer.name)
+    else:
+        yield ModelFolder(tokenizer.parent, in_parts=True).tokenizer.place(tokenizer.name)
 
 
 def earlier_names_in(path: Path, storage_root: Path) -> list[str]:

@@ -33,6 +33,8 @@ def touch(path: Path) -> Path:
         ("models_v2/meta-llama-mtp/tokenizer/tokenizer.model", "models_v2/shared/tokenizer.model"),
         ("models_v2/meta-llama-mtp/tokenizer/tokenizer.model", "models_v2/7b_1t_4_mtp/tokenizer.model"),
         ("models_v2/x/tokenizer/tokenizer.model", "models_v2/x/tokenizer.model"),
+        ("models_v2/x/tokenizer.model", "models_v2/x/tokenizer/tokenizer.model"),
+        ("models_v2/x/tokenizer.json", "models/x/tokenizer/tokenizer.json"),
     ],
 )
 def test_what_only_exists_under_its_earlier_name_is_found_there(tmp_path, asked, there):
