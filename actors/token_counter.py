@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from wmtp_ray.contracts import Int32, RowIndex
-from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.data.row_counts import count_rows
+from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import DataError, WmtpError
 
 _ROWS_AT_ONCE = 512  # bounds the memory of a task
@@ -64,14 +65,5 @@ def ranges_of(block: pa.Table) -> Iterator[tuple[int, Int32]]:
 
 def _counts(table: pa.Table, path: str, tokenizer: CodeTokenizer) -> Int32:
     """Prompt and response tokens of each row, [2, N]."""
-    examples = read_examples(
-        Path(path),
-        table["offset"].to_pylist(),
-        table["num_bytes"].to_pylist(),
-        table["row_id"].to_pylist(),
-        tokenizer,
-        is_correct_N=table["is_correct"].to_pylist(),
-    )
-    prompt_tokens_N = np.array([example.prompt_tokens for example in examples], np.int32)
-    num_tokens_N = np.array([len(example.tokens_T) for example in examples], np.int32)
-    return np.stack([prompt_tokens_N, num_tokens_N - prompt_tokens_N])
+    offset_N, num_bytes_N, is_correct_N = (table[name].to_pylist() for name in ("offset", "num_bytes", "is_correct"))
+    return count_rows(Path(path), offset_N, num_bytes_N, is_correct_N, tokenizer)

@@ -11,12 +11,13 @@ import torch
 from tokenizers import Tokenizer
 
 from tests.byte_level_tokenizer import BEGIN, END, write_byte_level
-from vendor.meta_llama import ModelArgs, Transformer, generate
+from vendor.meta_llama import Transformer, generate
 from wmtp_ray.artifacts.hf.export_model import export_model
 from wmtp_ray.artifacts.hf.import_model import import_model
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.model.spec import ModelSpec
 
 transformers = pytest.importorskip("transformers")
 
@@ -36,7 +37,7 @@ PROMPTS = ["def add(a, b):", "### Response:\n", "hello", "  x = 1", "for i in ra
 
 def write_llama(directory: Path, num_rows: int, tokenizer: Path) -> None:
     """A LLaMA of Hugging Face's layout with random weights and without tokenizer files."""
-    args = ModelArgs(dim=16, n_layers=2, n_heads=2, vocab_size=num_rows, multiple_of=8, max_seq_len=128)
+    args = ModelSpec(dim=16, n_layers=2, n_heads=2, vocab_size=num_rows, multiple_of=8, max_seq_len=128)
     model = Transformer(args)
     model.init_weights(torch.Generator().manual_seed(3))
     tensors = {name: tensor * 8 for name, tensor in model.state_dict().items()}

@@ -8,7 +8,6 @@ A piece is a run of bytes, written with a visible character for each (GPT-2's al
 and decoding count bytes, and no piece is empty: an "é" in two pieces has the spans (0, 1), (1, 2).
 """
 
-from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wmtp_ray.contracts import Int32
+from wmtp_ray.data.byte_level_settings import EXPECTED, form_of, require_unchanged_text
 from wmtp_ray.data.sentencepiece_model import Span
 from wmtp_ray.data.special_split import SpecialToken, SpecialTokens
+from wmtp_ray.data.text_normaliser import TextNormaliser
 from wmtp_ray.data.tokenizer_settings import named_tokens, read_object
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model_folder import TokenizerFolder
@@ -26,7 +27,6 @@ from wmtp_ray.model_folder import TokenizerFolder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-EXPECTED = "expected a byte-level BPE tokenizer.json; give tokenizer.model where the model has one"
 _VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # bytes that are their own character
 _HIDDEN = [byte for byte in range(0x100) if byte not in _VISIBLE]  # these have characters from U+0100 on
 ALPHABET = {chr(byte): byte for byte in _VISIBLE} | {chr(0x100 + n): byte for n, byte in enumerate(_HIDDEN)}
@@ -37,6 +37,8 @@ _DISPENSABLE = {*range(0x20), 0x7F, 0xC0, 0xC1, *range(0xF1, 0x100)} - set(b"\t\
 class ByteLevelModel:
     """A tokenizer.json's pieces. ArtifactError for a file that is no byte-level BPE or changes the text it is given.
 
+    Where it normalises, a text that it would change has ids and no offsets.
+
     A special token written in a text is text. Bytes that the vocabulary lacks leave no piece, as in transformers; a
     vocabulary that lacks one that programs need is refused.
     """
@@ -45,11 +47,14 @@ class ByteLevelModel:
 
     def __init__(self, model: bytes, path: Path) -> None:
         content = read_object(model, path)
-        _require_unchanged_text(content, path)
+        require_unchanged_text(content, path)
         self._tokenizer = _load_tokenizer(model, path)
+        normalizer = self._tokenizer.normalizer
+        self._normaliser = TextNormaliser(form_of(content), str if normalizer is None else normalizer.normalize_str)
+        _require_unchanged_tokens(content, self._normaliser, path)
         self._special = SpecialTokens(
             {
-                each["content"]: SpecialToken(int(each["id"]), each["lstrip"], each["rstrip"])
+                each["content"]: SpecialToken(int(each["id"]), each["lstrip"], each["rstrip"], each["single_word"])
                 for each in content["added_tokens"]
                 if each["special"]
             }
@@ -61,14 +66,19 @@ class ByteLevelModel:
         self._require_bytes(path)
 
     def encode(self, text: str) -> Int32:
-        """Ids of the text's pieces; nothing is added, and no piece of the text is a special token."""
+        """Ids of the text's pieces, of its normal form where the model normalises.
+
+        Nothing is added, and no piece of the text is a special token.
+        """
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """Ids and the UTF-8 bytes [begin, end) that each stands for; bytes without a piece count to the piece before.
 
-        Where there is none before, they count to the first.
+        Where there is none before, they count to the first. Raises ChangedText where the model normalises and the text
+        is not in its form.
         """
+        self._normaliser.require_unchanged(text)
         ids_T = self.encode(text)
         if not len(ids_T):
             return [], []
@@ -154,34 +164,16 @@ def _load_tokenizer(model: bytes, path: Path) -> "Tokenizer":
     return tokenizer
 
 
-def _require_unchanged_text(content: dict[str, Any], path: Path) -> None:
-    """Refuse settings under which the pieces spell another text than the given one."""
-    model, steps = content.get("model") or {}, list(_steps(content.get("pre_tokenizer"), "pretokenizers"))
-    byte_levels = [step for step in steps if step["type"] == "ByteLevel"]
-    normalizers = [step["type"] for step in _steps(content.get("normalizer"), "normalizers")]
-    foreign = [step["type"] for step in steps if step["type"] not in ("ByteLevel", "Split", "Digits", "Punctuation")]
-    stripping = [token["content"] for token in content.get("added_tokens", []) if _strips(token)]
-    problems = {
-        f"a model of type {model.get('type')}": model.get("type") != "BPE",
-        "no ByteLevel step": not byte_levels,
-        "a blank put in front": any(step.get("add_prefix_space") for step in byte_levels),
-        "text taken away by a Split": any(step.get("behavior") == "Removed" for step in steps),
-        f"text changed by {', '.join(normalizers)}": normalizers,
-        f"text cut by {', '.join(foreign)}": foreign,
-        f"blanks swallowed by {', '.join(stripping[:3])}": stripping,
-    }
-    if found := [text for text, wrong in problems.items() if wrong]:
-        raise ArtifactError(f"{path}: found {'; '.join(found)}; {EXPECTED}")
-
-
-def _steps(step: dict[str, Any] | None, parts: str) -> Iterator[dict[str, Any]]:
-    """Return the steps of a sequence, or the single step."""
-    if step is not None and step["type"] == "Sequence":
-        for part in step[parts]:
-            yield from _steps(part, parts)
-    elif step is not None:
-        yield step
-
-
-def _strips(token: dict[str, Any]) -> bool:
-    return not token["special"] and bool(token["lstrip"] or token["rstrip"])
+def _require_unchanged_tokens(content: dict[str, Any], normaliser: TextNormaliser, path: Path) -> None:
+    """Refuse an added token that is looked for in another spelling than its own: its id would stand for other bytes."""
+    changed = [
+        each["content"]
+        for each in content.get("added_tokens", [])
+        if each.get("normalized") and normaliser.changes(each["content"])
+    ]
+    if changed:
+        raise ArtifactError(
+            f"{path}: found the added tokens {', '.join(map(repr, changed[:3]))}, which its normaliser "
+            f"({normaliser.form}) writes otherwise, expected tokens in that form, or with normalized: false; correct "
+            "them in tokenizer.json"
+        )

@@ -12,13 +12,11 @@ line end out, LF or CRLF alike. Blank lines are passed over. So of
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from wmtp_ray.contracts import RowIndex
+from wmtp_ray.contracts import Int32, RowIndex
 from wmtp_ray.data.index_columns import IndexColumns
 from wmtp_ray.data.index_file import (
     BuiltIndex,
@@ -31,11 +29,13 @@ from wmtp_ray.data.index_file import (
 from wmtp_ray.data.index_processes import scan_file
 from wmtp_ray.data.index_ranges import refuse_other_encoding
 from wmtp_ray.data.legacy_metadata import Labels, labels_path_of, read_labels
-from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.data.row_counts import OnError, count_rows, with_counts
+from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import DataError
 
 __all__ = [
     "BuiltIndex",
+    "OnError",
     "build_index",
     "count_tokens",
     "ensure_index",
@@ -47,7 +47,6 @@ __all__ = [
     "write_index",
 ]
 
-OnError = Literal["fail", "skip"]
 Progress = Callable[[int, int], None]
 
 COUNT_ROWS = 512
@@ -90,38 +89,42 @@ def _read_columns(path: Path, num_processes: int | None) -> tuple[IndexColumns, 
 
 
 def count_tokens(index: RowIndex, tokenizer: CodeTokenizer, progress: Progress | None = None) -> RowIndex:
-    """Fill the token counts by encoding every row as training does; calls `progress(rows_done, num_rows)` if given."""
-    prompt_tokens_R = np.empty(len(index), np.int32)
-    num_tokens_R = np.empty(len(index), np.int32)
+    """Fill the token counts by encoding every row as training does; calls `progress(rows_done, num_rows)` if given.
+
+    Raises DataError where the tokenizer would change rows.
+    """
+    counts_2R = counts_of_rows(index, tokenizer, progress)
+    return with_counts(BuiltIndex(index, len(index), 0, ()), counts_2R, tokenizer, on_error="fail").index
+
+
+def counts_of_rows(index: RowIndex, tokenizer: CodeTokenizer, progress: Progress | None = None) -> Int32:
+    """Return the prompt and response tokens of every row, [2, R], as `count_rows` does."""
+    counts_2R = np.empty((2, len(index)), np.int32)
     for start in range(0, len(index), COUNT_ROWS):
         stop = min(start + COUNT_ROWS, len(index))
-        offset_N, num_bytes_N = index.offset_R[start:stop].tolist(), index.num_bytes_R[start:stop].tolist()
-        examples = read_examples(
+        counts_2R[:, start:stop] = count_rows(
             Path(index.path),
-            offset_N,
-            num_bytes_N,
-            range(start, stop),
+            index.offset_R[start:stop].tolist(),
+            index.num_bytes_R[start:stop].tolist(),
+            index.is_correct_R[start:stop].tolist(),
             tokenizer,
-            is_correct_N=index.is_correct_R[start:stop].tolist(),
         )
-        prompt_tokens_R[start:stop] = [example.prompt_tokens for example in examples]
-        num_tokens_R[start:stop] = [len(example.tokens_T) for example in examples]
         if progress is not None:
             progress(stop, len(index))
-    return replace(
-        index,
-        prompt_tokens_R=prompt_tokens_R,
-        response_tokens_R=num_tokens_R - prompt_tokens_R,
-        tokenizer_hash=tokenizer.sha256,
-    )
+    return counts_2R
 
 
-def load_or_build_index(jsonl: Path, out: Path, *, on_error: OnError) -> BuiltIndex:
+def load_or_build_index(
+    jsonl: Path, out: Path, *, on_error: OnError, tokenizer: CodeTokenizer | None = None
+) -> BuiltIndex:
     """Load the index at `out`, or build what is not there, without writing it; counted or not.
 
+    One that lacks rows which another tokenizer than the given one would change is built anew.
     Raises DataError when it is stale, or left malformed lines out and `on_error` is "fail".
     """
     built = load_built_index(jsonl, out) if out.exists() else build_index(jsonl, on_error=on_error)
+    if tokenizer is not None and built.num_changed and built.index.tokenizer_hash != tokenizer.sha256:
+        built = build_index(jsonl, on_error=on_error)
     if built.num_skipped and on_error == "fail":
         raise _malformed(jsonl, built.num_skipped, built.errors)
     return built
@@ -138,16 +141,18 @@ def ensure_index(
     """Load the index of a JSONL, counted for this tokenizer; build or count, and write, what is missing.
 
     `index_path` is as in `index_path_of`. Raises DataError when the index is stale (it is never rebuilt behind the
-    user's back), when it left malformed lines out and `on_error` is "fail", or when its place cannot be written.
+    user's back), when it left malformed lines out and `on_error` is "fail", when the tokenizer would change rows and
+    `on_error` is "fail", or when its place cannot be written.
     """
     out = index_path_of(jsonl, index_path)
-    built = load_or_build_index(jsonl, out, on_error=on_error)
+    built = load_or_build_index(jsonl, out, on_error=on_error, tokenizer=tokenizer)
     if built.index.tokenizer_hash == tokenizer.sha256:
         return built.index
     write_index(built, out)  # first, so that a place that cannot be written fails before the minutes of counting
-    counted = count_tokens(built.index, tokenizer, progress)
-    write_index(replace(built, index=counted), out)
-    return counted
+    counts_2R = counts_of_rows(built.index, tokenizer, progress)
+    counted = with_counts(built, counts_2R, tokenizer, on_error=on_error)
+    write_index(counted, out)
+    return counted.index
 
 
 def _malformed(path: Path, num_skipped: int, errors: Sequence[str]) -> DataError:

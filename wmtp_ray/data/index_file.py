@@ -64,6 +64,7 @@ _DTYPES = {
 class BuiltIndex:
     """An index and what its build left out: `num_lines` counts lines that are not blank, `errors` lists the first ten
     of the `num_skipped` malformed ones. `labels_fingerprint` is that of the labels beside, "" where no row needed them.
+    `num_changed` of those left out are rows that the tokenizer which counted the others would change.
     """
 
     index: RowIndex
@@ -71,6 +72,7 @@ class BuiltIndex:
     num_skipped: int
     errors: tuple[str, ...]
     labels_fingerprint: str = ""
+    num_changed: int = 0
 
 
 def index_path_of(jsonl: Path, out: Path | None = None) -> Path:
@@ -131,7 +133,9 @@ def load_built_index(jsonl: Path, out: Path | None = None) -> BuiltIndex:
             f"{out}: found a torn or foreign file ({error}), expected the index of {jsonl}; "
             f"run `{_command(jsonl, out)}`"
         ) from error
-    return BuiltIndex(index, facts.num_lines, facts.num_skipped, facts.errors, facts.labels_fingerprint)
+    return BuiltIndex(
+        index, facts.num_lines, facts.num_skipped, facts.errors, facts.labels_fingerprint, facts.num_changed
+    )
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class _Facts:
     num_skipped: int
     errors: tuple[str, ...]
     labels_fingerprint: str
+    num_changed: int
 
 
 def _write_row_groups(built: BuiltIndex, file: BinaryIO) -> None:
@@ -169,7 +174,7 @@ def _metadata_of(built: BuiltIndex) -> dict[str, str]:
         "num_lines": str(built.num_lines),
         "num_skipped": str(built.num_skipped),
         "errors": orjson.dumps(built.errors).decode(),
-    }
+    } | ({"num_changed": str(built.num_changed)} if built.num_changed else {})
 
 
 def _facts_of(parquet: pq.FileMetaData, jsonl: Path, out: Path) -> _Facts:
@@ -186,6 +191,7 @@ def _facts_of(parquet: pq.FileMetaData, jsonl: Path, out: Path) -> _Facts:
         num_skipped=int(found["num_skipped"]),
         errors=tuple(orjson.loads(found["errors"])),
         labels_fingerprint=found.get("labels_fingerprint", ""),  # absent before there were such files
+        num_changed=int(found.get("num_changed", "0")),  # absent where no row would be changed
     )
 
 

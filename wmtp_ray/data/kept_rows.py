@@ -11,11 +11,12 @@ from typing import Literal
 import orjson
 
 from wmtp_ray.data.rows import Row
+from wmtp_ray.data.text_normaliser import ChangedText
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row
 
 LANGUAGES = {"python2": 1, "cpp": 2, "python3": 3, "java": 4}
 
-DropReason = Literal["language", "empty", "too_long"]
+DropReason = Literal["language", "empty", "changed_by_tokenizer", "too_long"]
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,11 @@ def drop_reason(row: Row, tokenizer: CodeTokenizer, limits: RowLimits) -> DropRe
         return "language"
     if not row.output.strip():
         return "empty"
-    if len(encode_row(row, tokenizer, row_id=0).tokens_T) > limits.max_tokens:
-        return "too_long"
-    return None
+    try:
+        num_tokens = len(encode_row(row, tokenizer, row_id=0).tokens_T)
+    except ChangedText:
+        return "changed_by_tokenizer"
+    return "too_long" if num_tokens > limits.max_tokens else None
 
 
 def row_line(row: Row) -> bytes:

@@ -78,7 +78,7 @@ class Labels:
         if not other_R.any():
             return
         with Path(index.path).open("rb") as file:
-            lines = [str(_line_number(file, offset)) for offset in index.offset_R[other_R][:LISTED_LINES].tolist()]
+            lines = [str(line_number(file, offset)) for offset in index.offset_R[other_R][:LISTED_LINES].tolist()]
         raise DataError(
             f"{self.path}: found another {label} than the rows of {index.path} carry themselves in {other_R.sum()} "
             f"lines (the first: {', '.join(lines)}), expected the same; take both files from the same export"
@@ -116,8 +116,8 @@ def _in_order_of_appearance(problem_R: Int32, names: tuple[str, ...]) -> tuple[I
     return renumbered_R, tuple(names[code] for code in codes)
 
 
-def _line_number(file: BinaryIO, offset: int) -> int:
-    """Number of the line that holds the byte at `offset`, from 1."""
+def line_number(file: BinaryIO, offset: int) -> int:
+    """Return the number of the line that holds the byte at `offset` of a file, from 1."""
     file.seek(0)
     num_line_ends = 0
     while left := offset - file.tell():

@@ -12,11 +12,15 @@ from wmtp_ray.contracts import Int32
 
 @dataclass(frozen=True)
 class SpecialToken:
-    """An id, and whether white space to the left and right of the token's text belongs to it and vanishes."""
+    """An id, and whether white space to the left and right of the token's text belongs to it and vanishes.
+
+    A token of `single_word` counts only where no letter, digit or underscore touches it.
+    """
 
     index: int
     lstrip: bool = False
     rstrip: bool = False
+    single_word: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,4 +49,5 @@ class SpecialTokens:
 
 
 def _spelled(text: str, token: SpecialToken) -> str:
-    return (r"\s*" if token.lstrip else "") + re.escape(text) + (r"\s*" if token.rstrip else "")
+    alone = rf"(?<!\w){re.escape(text)}(?!\w)" if token.single_word else re.escape(text)
+    return (r"\s*" if token.lstrip else "") + alone + (r"\s*" if token.rstrip else "")

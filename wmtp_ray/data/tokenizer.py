@@ -24,8 +24,9 @@ from wmtp_ray.data.chat_template import render_chat
 from wmtp_ray.data.prompt_label import Label, Told, label_section, told_label
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.sentencepiece_model import SentencePieceModel, Span
+from wmtp_ray.data.text_normaliser import ChangedText
 from wmtp_ray.data.tokenizer_settings import ids_that_end, read_if_there
-from wmtp_ray.errors import ArtifactError
+from wmtp_ray.errors import ArtifactError, DataError
 from wmtp_ray.model_folder import TokenizerFolder
 
 # Python lives on newlines, tabs and runs of blanks: a normaliser that folds them trains another language.
@@ -85,14 +86,15 @@ class CodeTokenizer:
 
         With SentencePiece two kinds of piece are empty: the blank put before the text, and all but the last byte of a
         character that is spelled in bytes. "aé" with é outside the vocabulary: ids a, <0xC3>, <0xA9>; spans (0, 1),
-        (1, 1), (1, 3).
+        (1, 1), (1, 3). Raises ChangedText where the tokenizer would encode another text.
         """
         return self._model.encode_with_offsets(text)
 
     def encode_pair(self, prompt: str, response: str) -> tuple[Int32, int]:
         """BOS, the pieces of `prompt + response`, EOS; and how many of these tokens stand before the response.
 
-        The response begins at the first piece that reaches past the prompt's end or starts at it.
+        The response begins at the first piece that reaches past the prompt's end or starts at it. Raises ChangedText
+        where the tokenizer would encode another text than these two one behind the other.
         """
         if not (self._model.newline_ends_pieces and prompt.endswith("\n")):
             return self._encode_pair_by_offsets(prompt, response)
@@ -163,7 +165,7 @@ def render_row(row: Row) -> str:
 
 
 def encode_prompt(instruction: str, input: str, tokenizer: CodeTokenizer) -> Int32:
-    """BOS and the prompt's pieces: what generation starts from."""
+    """BOS and the prompt's pieces, in the tokenizer's normal form: what generation starts from."""
     return np.array([tokenizer.bos_id, *tokenizer.encode(render_prompt(instruction, input))], dtype=np.int32)
 
 
@@ -178,7 +180,8 @@ def encode_row(row: Row, tokenizer: CodeTokenizer, row_id: int, told: Told = "no
         pieces  ▁### | ▁Response | : | \\n | x | ▁= | ▁ | 1
         tokens  BOS  ▁### ▁Response : \\n  x ▁= ▁ 1 EOS    prompt_tokens 5, response 5
 
-    `told` says what the prompt tells of the row's label.
+    `told` says what the prompt tells of the row's label. Raises ChangedText for a row that the tokenizer would encode
+    as another text.
     """
     prompt = render_prompt(row.instruction, row.input, told_label(told, is_correct=row.is_correct))
     tokens_T, prompt_tokens = tokenizer.encode_pair(prompt, row.output)
@@ -197,10 +200,17 @@ def read_examples(
 ) -> list[Example]:
     """Read and encode rows at an index's offsets, in the order given; raises DataError like `read_rows`.
 
+    An index that was counted for this tokenizer holds no row that it would change; DataError for one that it does.
     With the index's `is_correct_N`, rows need no labels of their own; without it they do.
     """
     rows = read_rows(path, offset_N, num_bytes_N, is_correct_N)
-    return [encode_row(row, tokenizer, int(row_id), told) for row, row_id in zip(rows, row_ids_N, strict=True)]
+    try:
+        return [encode_row(row, tokenizer, int(row_id), told) for row, row_id in zip(rows, row_ids_N, strict=True)]
+    except ChangedText as error:
+        raise DataError(
+            f"{path}: {error}, expected rows that {tokenizer.model_path} leaves as they are; count the tokens anew: "
+            f"wmtp data index {path} --tokenizer {tokenizer.model_path} --on-error skip"
+        ) from error
 
 
 def read_indexed(

@@ -165,17 +165,38 @@ def _change(path: Path, change: Callable[[Content], object]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def sequence(*normalizers: Content) -> Content:
+    return {"type": "Sequence", "normalizers": list(normalizers)}
+
+
+PREPEND = {"type": "Prepend", "prepend": "\u2581"}
 SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}
 ADDED = {"id": 400, "content": "<x>", "single_word": False, "lstrip": True, "rstrip": False, "normalized": False}
+LOOSE = ADDED | {"content": "e\u0301", "special": False, "lstrip": False, "normalized": True}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda content: content["model"].update(type="Unigram"), "model of type Unigram"),
-        (lambda content: content.update(normalizer={"type": "NFKC"}), "changed by NFKC"),
+        (lambda content: content["model"].update(dropout=0.1), "merges left out at random"),
+        (lambda content: content["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix"),
+        (lambda content: content["model"].update(continuing_subword_prefix="##"), "continuing_subword_prefix"),
+        (lambda content: content.update(normalizer={"type": "Lowercase"}), "changed by Lowercase"),
+        (lambda content: content.update(normalizer=sequence({"type": "NFC"}, PREPEND)), "changed by Prepend"),
+        (lambda content: content.update(normalizer={"type": "ByteLevel"}), "changed by ByteLevel"),
+        (
+            lambda content: content.update(normalizer={"type": "NFC"}, added_tokens=[*content["added_tokens"], LOOSE]),
+            "added tokens .* which its normaliser",
+        ),
+        (
+            lambda content: content["pre_tokenizer"]["pretokenizers"].append(
+                content["pre_tokenizer"]["pretokenizers"][1]
+            ),
+            "bytes spelled twice",
+        ),
         (lambda content: content.update(pre_tokenizer={"type": "Whitespace"}), "no ByteLevel step; text cut by White"),
-        (lambda content: content["pre_tokenizer"]["pretokenizers"].append(SPLIT), "taken away by a Split"),
+        (lambda content: content["pre_tokenizer"]["pretokenizers"].append(SPLIT), "taken away by a cut"),
         (lambda content: content["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "put in front"),
         (lambda content: content["added_tokens"].append(ADDED | {"special": False}), "swallowed by <x>"),
         (lambda content: content["model"]["vocab"].pop("@"), r"1 bytes that text needs \(0x40\)"),

@@ -59,8 +59,9 @@ class ImportedModel:
         """Describe the import in one line, then each note in a line of its own."""
         args = self.args
         facts = (
-            f"{self.num_parameters:,} parameters in {', '.join(self.dtypes)}; {args.num_trunk_blocks} trunk blocks, "
-            f"{args.n_future_tokens} heads, {args.vocab_size:,} tokens; tokenizer: {self.tokenizer or 'none found'}"
+            f"{args.family}: {self.num_parameters:,} parameters in {', '.join(self.dtypes)}; "
+            f"{args.num_trunk_blocks} trunk blocks, {args.n_future_tokens} heads, {args.vocab_size:,} tokens; "
+            f"tokenizer: {self.tokenizer or 'none found'}"
         )
         return "\n".join([facts, *(f"note: {note}" for note in self.notes)])
 

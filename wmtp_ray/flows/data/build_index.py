@@ -21,7 +21,7 @@ def index_file(jsonl: Path, tokenizer_path: Path | None, out: Path | None, on_er
     if tokenizer is None:
         write_index(built, path)
     else:
-        built = write_counted(built, tokenizer, path, num_cpus=None)
+        built = write_counted(built, tokenizer, path, num_cpus=None, on_error=on_error)
     return _described(built, path)
 
 
@@ -35,5 +35,5 @@ def _described(built: BuiltIndex, path: Path) -> str:
     if index.tokenizer_hash:
         lines.append(f"tokens: {int(index.num_tokens_R.sum()):,}, the longest row {int(index.num_tokens_R.max()):,}")
     if built.num_skipped:
-        lines.append(f"left out: {built.num_skipped} malformed lines, for example {built.errors[0]}")
+        lines.append(f"left out: {built.num_skipped} lines, for example {built.errors[0]}")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ only to count a large file.
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,11 +31,12 @@ from wmtp_ray.contracts import Int32, RowIndex
 from wmtp_ray.data.index import (
     BuiltIndex,
     OnError,
-    count_tokens,
+    counts_of_rows,
     index_path_of,
     load_or_build_index,
     write_index,
 )
+from wmtp_ray.data.row_counts import with_counts
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.flows.cluster import joined
@@ -43,6 +44,7 @@ from wmtp_ray.flows.data.block_tasks import run_block_tasks
 
 PARALLEL_ROWS = 20_000  # below it, counting takes less than starting Ray
 RANGE_ROWS = 8192
+_UNCOUNTED = -1
 
 
 def ensure_counted_index(
@@ -50,36 +52,41 @@ def ensure_counted_index(
 ) -> RowIndex:
     """Do what `ensure_index` does, and raise what it raises; a large file is counted through Ray."""
     out = index_path_of(jsonl, index_path)
-    built = load_or_build_index(jsonl, out, on_error=on_error)
+    built = load_or_build_index(jsonl, out, on_error=on_error, tokenizer=tokenizer)
     if built.index.tokenizer_hash == tokenizer.sha256:
         return built.index
-    return write_counted(built, tokenizer, out, num_cpus).index
+    return write_counted(built, tokenizer, out, num_cpus, on_error=on_error).index
 
 
-def write_counted(built: BuiltIndex, tokenizer: CodeTokenizer, out: Path, num_cpus: int | None) -> BuiltIndex:
+def write_counted(
+    built: BuiltIndex, tokenizer: CodeTokenizer, out: Path, num_cpus: int | None, *, on_error: OnError = "fail"
+) -> BuiltIndex:
     """Write an index to `out`, count its tokens and write it again; after a kill the next call continues the count.
 
-    The counts are those of `count_tokens`. Raises DataError when the place cannot be written or a row is not what the
-    index says, ConfigError when the cluster has no CPU.
+    The counts are those of `count_tokens`. Raises DataError when the place cannot be written, a row is not what the
+    index says, or, with `on_error="fail"`, when the tokenizer would change rows; ConfigError when the cluster has no
+    CPU.
     """
     write_index(built, out)  # first, so that a place that cannot be written fails before the minutes of counting
     small = len(built.index) < PARALLEL_ROWS
-    index = count_tokens(built.index, tokenizer) if small else _count_in_parts(built.index, tokenizer, out, num_cpus)
-    counted = replace(built, index=index)
+    counts_2R = (
+        counts_of_rows(built.index, tokenizer) if small else _count_in_parts(built.index, tokenizer, out, num_cpus)
+    )
+    counted = with_counts(built, counts_2R, tokenizer, on_error=on_error)
     write_index(counted, out)
     shutil.rmtree(_parts_folder(out), ignore_errors=True)
     return counted
 
 
-def _count_in_parts(index: RowIndex, tokenizer: CodeTokenizer, out: Path, num_cpus: int | None) -> RowIndex:
+def _count_in_parts(index: RowIndex, tokenizer: CodeTokenizer, out: Path, num_cpus: int | None) -> Int32:
     parts = _Parts(_parts_folder(out), index, tokenizer)
     counts, missing = parts.load()
-    with _progress(len(index), int((counts[0] >= 0).sum())) as counted_rows:
+    with _progress(len(index), int((counts[0] != _UNCOUNTED).sum())) as counted_rows:
         for start, range_counts in _count_ranges(index, missing, tokenizer, num_cpus):
             parts.save(start, range_counts)
             counts[:, start : start + range_counts.shape[1]] = range_counts
             counted_rows(range_counts.shape[1])
-    return replace(index, prompt_tokens_R=counts[0], response_tokens_R=counts[1], tokenizer_hash=tokenizer.sha256)
+    return counts
 
 
 def _parts_folder(out: Path) -> Path:
@@ -96,7 +103,7 @@ class _Parts:
 
     def load(self) -> tuple[Int32, list[tuple[int, int]]]:
         """Return the counts so far, [2, R] (-1 elsewhere), and the ranges that are missing. Other parts are removed."""
-        counts, missing = np.full((2, len(self.index)), -1, np.int32), []
+        counts, missing = np.full((2, len(self.index)), _UNCOUNTED, np.int32), []
         paths = {self._path(start, stop): (start, stop) for start, stop in self._ranges()}
         for stale in set(self.folder.glob("*")) - set(paths):
             stale.unlink()
