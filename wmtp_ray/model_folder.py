@@ -33,6 +33,8 @@ GENERATION_CONFIG = "generation_config.json"
 CHAT_TEMPLATE, MORE_CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 
 HF_CONFIG, HF_ADAPTER_CONFIG = "config.json", "adapter_config.json"
+HF_HEADS, HF_HEADS_SPEC = "mtp_heads.safetensors", "mtp_heads.json"
+HF_CUSTOM_GENERATE, MODEL_CARD = "custom_generate", "README.md"
 HF_WEIGHTS = (WEIGHTS, "pytorch_model.bin")
 _HF_INDEX = ".index.json"
 _HF_ORIGIN = (HF_CONFIG, "*.safetensors", f"*.safetensors{_HF_INDEX}", "*.bin", f"*.bin{_HF_INDEX}")
@@ -228,6 +230,31 @@ class HfFolder:
     def weights(self) -> Path:
         """The weights as this project exports them."""
         return self.path / WEIGHTS
+
+    @property
+    def weights_index(self) -> Path:
+        """The file of each tensor, beside `weights`."""
+        return self.path / f"{WEIGHTS}{_HF_INDEX}"
+
+    @property
+    def heads(self) -> Path:
+        """The prediction heads of the horizons above 1, as this project exports them."""
+        return self.path / HF_HEADS
+
+    @property
+    def heads_spec(self) -> Path:
+        """How many heads there are, and of which model."""
+        return self.path / HF_HEADS_SPEC
+
+    @property
+    def custom_generate(self) -> Path:
+        """The folder of the decoding that transformers runs on request."""
+        return self.path / HF_CUSTOM_GENERATE
+
+    @property
+    def model_card(self) -> Path:
+        """What a repository shows about the model."""
+        return self.path / MODEL_CARD
 
     def weights_choices(self) -> list[tuple[Path, Path]]:
         """Return the files that weights are read from, the preferred ones first: the whole, and the index of parts."""
