@@ -9,6 +9,7 @@ import torch
 
 from tests.byte_level_tokenizer import write_byte_level
 from vendor.meta_llama import ModelArgs, Transformer
+from wmtp_ray.artifacts.hf.import_model import import_model
 from wmtp_ray.artifacts.manifest import tensors_sha256
 from wmtp_ray.artifacts.meta_checkpoint import load_policy, read_tensors
 from wmtp_ray.config.load import dump_config, load_config, parse_arguments
@@ -83,6 +84,15 @@ def test_horizon_1_of_a_step_goes_to_other_engines(run_dir, tmp_path):
     assert "model.layers.1.mlp.up_proj.weight" in tensors
     assert not any(name.startswith(("model.layers.2", "value_head")) for name in tensors)
     assert all(tensor.eq(1.0).all() for tensor in tensors.values())
+
+
+def test_the_heads_of_a_step_go_along_on_request_and_come_back(run_dir, tmp_path):
+    tokenizer = write_byte_level(tmp_path / "tokenizer")
+    export_hf(run_dir, 1, tmp_path / "out", tokenizer=tokenizer, dtype=None, with_heads=True)
+    import_model(tmp_path / "out", tmp_path / "back")
+    found, trained = read_tensors(tmp_path / "back" / "model.safetensors"), policy_of(1).transformer.state_dict()
+    assert found.keys() == trained.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in trained.items())
 
 
 def test_a_model_directory_goes_there_with_its_own_tokenizer(run_dir, tmp_path):

@@ -71,7 +71,7 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A model whose drafts hold now and then, with `drafts` to generate with them."""
+    """A model whose drafts hold now and then."""
     return loaded(exported(model_of("qwen3, all at once"), tmp_path_factory.mktemp("qwen3")))
 
 
@@ -140,7 +140,7 @@ def test_drafts_that_always_hold_give_a_pass_as_many_tokens_as_there_are_heads_a
 
 def test_nothing_follows_an_end_inside_a_draft(constant: Any) -> None:
     class SevenSevens:
-        """Forbid 7 and ask for 9 once seven 7s stand at the end: the end comes in the middle of a pass."""
+        """Ask for 9 once seven 7s stand at the end: the end comes in the middle of a pass."""
 
         def __call__(self, ids_BT: Tensor, scores_BV: Tensor) -> Tensor:
             ends_B = (ids_BT[:, -7:] == 7).all(-1)
