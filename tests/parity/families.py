@@ -59,7 +59,9 @@ def random_model(name: str, **changes: Any) -> Any:
 
     model_type, differences = FAMILIES[name]
     config = transformers.AutoConfig.for_model(model_type, **(BASE | differences | changes))
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
