@@ -102,6 +102,7 @@ def _train(job: RankJob, ranks: Ranks) -> None:
         checkpoint=checkpoint,
         first_step=read_state(checkpoint).step if checkpoint is not None else 0,
         finish_step=None if plan.finish is None else plan.finish.start_step,
+        horizon_starts=plan.horizon_starts,
     )
     if ranks.rank == 0:
         note_place(config.run_dir, place_of_ranks(device, config, number, stage.first_step, ranks))

@@ -16,16 +16,18 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.spec import ModelSpec
-from wmtp_ray.model.value_model import ValueModel
+from wmtp_ray.model.value_ensemble import build_critic
+from wmtp_ray.model.value_model import Critic
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.run_folder import TRAIN_STAGE
+from wmtp_ray.scoring.contract import critic_scores
 from wmtp_ray.tracking.decisions import Place, note_place
 from wmtp_ray.tracking.run_log import log_stage, log_step
 from wmtp_ray.training.parallel import choose_device, device_words, forward_precision, scorer_device
 
 
 class ValueCritic:
-    """Holds the critic's trunk and value head on one device."""
+    """Holds the critic's trunk and value head, or those of all members of an ensemble, on one device."""
 
     def __init__(self, args: ModelSpec, spec: ValueSpec, config: RunConfig, number: int) -> None:
         torch.set_num_threads(config.cluster.threads_per_critic)
@@ -55,14 +57,14 @@ class ValueCritic:
 
     def _values(self, batch: TokenBatch, version: int) -> Scores:
         with torch.no_grad(), forward_precision(self._dtype, self._device):
-            values_BT = self._model.values(BatchTensors.from_batch(batch, self._device))
-        return Scores(version=version, values_BT=values_BT.float().cpu().numpy())
+            found = self._model.scores(BatchTensors.from_batch(batch, self._device))
+        return critic_scores(found, version)
 
 
-def _build_model(args: ModelSpec, spec: ValueSpec, config: RunConfig) -> ValueModel:
+def _build_model(args: ModelSpec, spec: ValueSpec, config: RunConfig) -> Critic:
     """The critic before its first version; of a policy with adapters it holds the base, which versions do not bring."""
     if config.model.lora is None or config.critic.source == "frozen":
-        return ValueModel(args, spec)
+        return build_critic(args, spec)
     model = load_value_model(config.model.path, spec)
     model.add_adapters(config.model.lora)
     return model

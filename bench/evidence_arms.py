@@ -8,6 +8,9 @@ from wmtp_ray.config import arms
 CRITIC_STEPS = 240
 
 
+_OF_MODEL = ("critic.head=", "critic.value_error=", "critic.ensemble=")  # what decides which tensors it has
+
+
 @dataclass(frozen=True)
 class Critic:
     """What a critic changes of that of preset.own-critic.yaml, and whose trunk it starts from."""
@@ -19,7 +22,7 @@ class Critic:
     @property
     def model_words(self) -> tuple[str, ...]:
         """What stage 2 must know of it, to load it."""
-        return tuple(word for word in self.words if word.startswith(("critic.head=", "critic.value_error=")))
+        return tuple(word for word in self.words if word.startswith(_OF_MODEL))
 
 
 AS_SHIPPED = ("critic.train_trunk=false", "critic.value_error=squared", "critic.pairs=length")
@@ -33,6 +36,7 @@ CRITICS: dict[str, Critic] = {
     "attention": Critic("the same, attention head", ("critic.head=attention",)),
     "from_mixed": Critic("the same, trunk of a policy trained on mixed rows", trunk="mixed"),
     "from_scratch": Critic("the same, trunk from scratch", trunk="random"),
+    "ensemble": Critic("the same, 4 of them on halves of the problems", ("critic.ensemble=4",)),
     "long": Critic("the same, 3 times the steps", (f"critic_stage.max_steps={3 * CRITIC_STEPS}",)),
 }
 SEEING = "seeing"  # the critic of the arms

@@ -26,11 +26,13 @@ from wmtp_ray.evaluation.judging import JudgeTask, judge_answer
 from wmtp_ray.evaluation.ledger import DecodedAnswers
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.value_ensemble import ValueEnsemble
 from wmtp_ray.model.value_model import ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.plan.run_plan import PlannedBatch, RunPlan, rank_batches
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
+from wmtp_ray.scoring.contract import critic_scores
 from wmtp_ray.training.block_limit import no_limit
 from wmtp_ray.training.loop import ScoredStep
 from wmtp_ray.training.measure_critic import HealthFindings
@@ -83,6 +85,7 @@ def train(config: RunConfig, stage: int) -> Trained:
         checkpoint=None,
         first_step=0,
         finish_step=None if plan.finish is None else plan.finish.start_step,
+        horizon_starts=plan.horizon_starts,
     )
     sink = _ReportList()
     batches = _Batches(config, plan, _score(config) if stage == TRAIN_STAGE else None)
@@ -184,9 +187,8 @@ def _score(config: RunConfig) -> Score | None:
 
 
 @torch.no_grad()
-def _values(critic: ValueModel, batch: TokenBatch) -> Scores:
-    values_BT = critic.values(BatchTensors.from_batch(batch, torch.device("cpu")))
-    return Scores(version=0, values_BT=values_BT.float().numpy())
+def _values(critic: ValueModel | ValueEnsemble, batch: TokenBatch) -> Scores:
+    return critic_scores(critic.scores(BatchTensors.from_batch(batch, torch.device("cpu"))), version=0)
 
 
 class _ReportList:

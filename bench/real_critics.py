@@ -75,7 +75,7 @@ RUNGS: dict[str, Rung] = {
     "middle": Rung("+ on the state at 2/3 of the depth", AT_MIDDLE),
     "bce": Rung("+ bce", WITH_BCE),
     "edit_pairs": Rung("+ pairs by token edits", WITH_EDITS),
-    "surprisal": Rung("+ surprisal", WITH_SURPRISAL),
+    "with_surprisal": Rung("+ surprisal", WITH_SURPRISAL),
     "attention": Rung("+ attention head", (*WITH_SURPRISAL, "critic.head=attention")),
     "ensemble": Rung("the same, 4 on halves of the problems", (*WITH_SURPRISAL, "critic.head=attention"), members=4),
 }

@@ -6,10 +6,13 @@ from datetime import datetime
 from pathlib import Path
 
 from wmtp_ray.artifacts.convert_checkpoint import open_checkpoint, shipped_tokenizer
-from wmtp_ray.artifacts.model_directory import keep_place, share_tokenizer, write_model
+from wmtp_ray.artifacts.model_directory import keep_place, say_how_to_run, write_model
 from wmtp_ray.artifacts.reference_shards import open_reference
 from wmtp_ray.cli.ends import exit_code_of
 from wmtp_ray.interrupts import end_on_signals
+
+MODELS = Path("storage/models_v2")
+POLICY, REFERENCE, REWARD = (MODELS / each for each in ("meta-llama-mtp", "ref-sheared-llama-2.7b", "starling-rm-7b"))
 
 
 def main() -> int:
@@ -24,8 +27,8 @@ def _convert() -> None:
         tokenizer = None if words.no_tokenizer else words.tokenizer or shipped_tokenizer(words.source)
         policy = open_checkpoint(words.source, tokenizer=tokenizer, version=words.version)
         write_model(words.out, policy, now, print, dry_run=words.dry_run)
-        if tokenizer is not None and not words.dry_run:
-            share_tokenizer(words.out, print)
+        if words.out != POLICY and not words.dry_run:
+            say_how_to_run(words.out, print)
     elif words.model == "reference":
         shared_with, tokenizer = words.tokenizer_shared_with, words.tokenizer
         reference = open_reference(words.source, words.out, shared_with, tokenizer, version=words.version)
@@ -35,20 +38,20 @@ def _convert() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("--out", type=Path, required=True, help="folder, such as storage/models_v2/7b_1t_4_mtp")
-    place.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     origin = argparse.ArgumentParser(add_help=False)
     origin.add_argument("--source", type=Path, required=True, help="folder that the model was downloaded to")
     origin.add_argument("--tokenizer", type=Path, help="tokenizer.model or tokenizer.json, if not in that folder")
     origin.add_argument("--version", help="name of what was downloaded, for metadata.json (the folder's name)")
     parser = argparse.ArgumentParser(description=__doc__)
     models = parser.add_subparsers(dest="model", required=True)
-    policy = models.add_parser("policy", parents=[origin, place], help="Meta's consolidated.pth and params.json")
+    policy = models.add_parser("policy", parents=[origin], help="Meta's consolidated.pth and params.json")
     policy.add_argument("--no-tokenizer", action="store_true", help="it lies elsewhere (tokenizer.path)")
-    reference = models.add_parser("reference", parents=[origin, place], help="a LLaMA of Hugging Face, for Rho-1")
-    reference.add_argument("--tokenizer-shared-with", type=Path, required=True, metavar="DIR", help="converted policy")
-    models.add_parser("reward", parents=[place], help="keep a place for a reward model, which no recipe needs")
+    reference = models.add_parser("reference", parents=[origin], help="a LLaMA of Hugging Face, for Rho-1")
+    reference.add_argument("--tokenizer-shared-with", type=Path, default=POLICY, help=f"converted policy ({POLICY})")
+    reward = models.add_parser("reward", help="keep a place for a reward model, which no recipe needs")
+    for model, out in ((policy, POLICY), (reference, REFERENCE), (reward, REWARD)):
+        model.add_argument("--out", type=Path, default=out, help=f"folder ({out})")
+        model.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     return parser
 
 

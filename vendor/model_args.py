@@ -58,7 +58,7 @@ class ModelArgs:
     blocks_without_rope: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks_without_rope", tuple(self.blocks_without_rope))  # JSON has lists
+        object.__setattr__(self, "blocks_without_rope", tuple(sorted(set(self.blocks_without_rope))))  # JSON has lists
         divides = self.attention_head_dim is not None or self.dim % self.n_heads == 0
         problems = {
             f"vocab_size is {self.vocab_size}; write the tokenizer's size": self.vocab_size < 1,
@@ -111,6 +111,12 @@ class ModelArgs:
     def kv_dim(self) -> int:
         """Width of all keys together, and of all values."""
         return self.num_kv_heads * self.head_dim
+
+    def biased(self) -> tuple[str, ...]:
+        """Return the matrices of a block that have a bias."""
+        attention = ("wq", "wk", "wv") if self.qkv_bias else ()
+        output = ("wo",) if self.attention_output_bias else ()
+        return (*attention, *output, *(("w1", "w2", "w3") if self.mlp_bias else ()))
 
     @property
     def num_trunk_blocks(self) -> int:

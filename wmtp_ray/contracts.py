@@ -127,7 +127,8 @@ class TokenBatch:
 class Scores:
     """A model's scores of one micro-batch: a critic sets the values, a reference the losses.
 
-    `values_BT[t]` = V(x_0..x_t), the critic's value of the state after token t. `losses_BT[t]` = the reference
+    `values_BT[t]` = V(x_0..x_t), the critic's value of the state after token t; where the critic is an ensemble,
+    `disagreements_BT[t]` is the standard deviation of its members' values there. `losses_BT[t]` = the reference
     model's next-token cross-entropy of token t given those before it (0 at a document's first token), and
     `incorrect_losses_BT` a second reference's, that of incorrect rows.
     """
@@ -136,6 +137,7 @@ class Scores:
     values_BT: Float32 | None = None
     losses_BT: Float32 | None = None
     incorrect_losses_BT: Float32 | None = None
+    disagreements_BT: Float32 | None = None
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,21 @@
 """Where each file of a model lies. Names and paths only: it opens no file, and no other module spells these names.
 
-`ModelFolder`      a model in Meta's layout, ours
+`ModelFolder`      a model in Meta's layout, ours: flat or in parts
 `TokenizerFolder`  a tokenizer with the files that describe it, in either kind of model
 `HfFolder`         a model in Hugging Face's layout
 
-A path is where the file lies, or where it belongs when it is written. Where another layout is read beside this one, its
-places are tried in `ModelFolder` and nowhere else.
+A path is where the file lies, or where it belongs when it is written. A model's directory has one of two layouts, which
+`ModelFolder` finds out by looking, and no other module does:
+
+    flat      params.json  model.safetensors or consolidated.pth  tokenizer.model ...  meta_adapter.yaml  metadata.json
+    in parts  configs/params.json  configs/meta_adapter.yaml  safetensors/model.safetensors
+              tokenizer/tokenizer.model  tokenizer/tokenizer_config.json ...  metadata.json
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from wmtp_ray.errors import ArtifactError
 
 PARAMS = "params.json"
 WEIGHTS = "model.safetensors"
@@ -27,9 +33,14 @@ GENERATION_CONFIG = "generation_config.json"
 CHAT_TEMPLATE, MORE_CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 
 HF_CONFIG, HF_ADAPTER_CONFIG = "config.json", "adapter_config.json"
+HF_HEADS, HF_HEADS_SPEC = "mtp_heads.safetensors", "mtp_heads.json"
+HF_CUSTOM_GENERATE, MODEL_CARD = "custom_generate", "README.md"
 HF_WEIGHTS = (WEIGHTS, "pytorch_model.bin")
 _HF_INDEX = ".index.json"
 _HF_ORIGIN = (HF_CONFIG, "*.safetensors", f"*.safetensors{_HF_INDEX}", "*.bin", f"*.bin{_HF_INDEX}")
+
+
+_CONFIGS, _SAFETENSORS, _TOKENIZER = "configs", "safetensors", "tokenizer"  # folders of a model in parts
 
 
 @dataclass(frozen=True)
@@ -89,29 +100,58 @@ class TokenizerFolder:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model directory in Meta's layout; a policy's also holds its value head and how it was trained."""
+    """A model directory in Meta's layout; a policy's also holds its value head and how it was trained.
+
+    `in_parts`: its files lie in folders of their own (see the module). Unless it is given, what is on the disk decides;
+    a directory that holds no model yet is flat. ArtifactError, when a path is asked for that depends on it, for a
+    directory that holds a model in both layouts.
+    """
 
     path: Path
+    in_parts: bool | None = field(default=None, compare=False)
+
+    @property
+    def is_in_parts(self) -> bool:
+        """Which layout the directory has."""
+        if self.in_parts is not None:
+            return self.in_parts
+        flat, parts = (
+            [folder / name for folder, name in places if (folder / name).is_file()]
+            for places in (
+                [(self.path, PARAMS), (self.path, WEIGHTS), (self.path, META_WEIGHTS)],
+                [(self.path / _CONFIGS, PARAMS), (self.path / _SAFETENSORS, WEIGHTS)],
+            )
+        )
+        if flat and parts:
+            raise ArtifactError(
+                f"{self.path} holds a model in two layouts: found {self.name_of(flat[0])} and "
+                f"{self.name_of(parts[0])}, expected all files side by side, or all in {_CONFIGS}/, {_SAFETENSORS}/ "
+                f"and {_TOKENIZER}/; keep the one that is meant and move the other away"
+            )
+        return bool(parts)
+
+    def _part(self, folder: str) -> Path:
+        return self.path / folder if self.is_in_parts else self.path
 
     @property
     def params(self) -> Path:
         """What the model is: `wmtp_ray.model.spec.ModelSpec` reads it."""
-        return self.path / PARAMS
+        return self._part(_CONFIGS) / PARAMS
 
     @property
     def weights(self) -> Path:
         """The weights as this project writes them."""
-        return self.path / WEIGHTS
+        return self._part(_SAFETENSORS) / WEIGHTS
 
     @property
     def meta_weights(self) -> Path:
-        """The weights as Meta ships them, whole."""
+        """The weights as Meta ships them, whole; only of a flat directory."""
         return self.path / META_WEIGHTS
 
     @property
-    def weights_choices(self) -> tuple[Path, Path]:
+    def weights_choices(self) -> tuple[Path, ...]:
         """The files that weights are read from, the preferred one first."""
-        return self.weights, self.meta_weights
+        return (self.weights,) if self.is_in_parts else (self.weights, self.meta_weights)
 
     def find_weights(self) -> Path | None:
         """Return the file that weights are read from, None where there is none."""
@@ -123,12 +163,17 @@ class ModelFolder:
 
     @property
     def tokenizer(self) -> TokenizerFolder:
-        return TokenizerFolder(self.path)
+        return TokenizerFolder(self._part(_TOKENIZER))
 
     @property
     def meta_adapter(self) -> Path:
-        """How params.json is understood, spelled out."""
-        return self.path / META_ADAPTER
+        """How params.json is understood, spelled out; `wmtp_ray.model.meta_adapter` compares the two."""
+        return self._part(_CONFIGS) / META_ADAPTER
+
+    @property
+    def hf_config(self) -> Path:
+        """The config.json of the model that this one was converted from, kept."""
+        return self._part(_CONFIGS) / HF_CONFIG
 
     @property
     def metadata(self) -> Path:
@@ -185,6 +230,31 @@ class HfFolder:
     def weights(self) -> Path:
         """The weights as this project exports them."""
         return self.path / WEIGHTS
+
+    @property
+    def weights_index(self) -> Path:
+        """The file of each tensor, beside `weights`."""
+        return self.path / f"{WEIGHTS}{_HF_INDEX}"
+
+    @property
+    def heads(self) -> Path:
+        """The prediction heads of the horizons above 1, as this project exports them."""
+        return self.path / HF_HEADS
+
+    @property
+    def heads_spec(self) -> Path:
+        """How many heads there are, and of which model."""
+        return self.path / HF_HEADS_SPEC
+
+    @property
+    def custom_generate(self) -> Path:
+        """The folder of the decoding that transformers runs on request."""
+        return self.path / HF_CUSTOM_GENERATE
+
+    @property
+    def model_card(self) -> Path:
+        """What a repository shows about the model."""
+        return self.path / MODEL_CARD
 
     def weights_choices(self) -> list[tuple[Path, Path]]:
         """Return the files that weights are read from, the preferred ones first: the whole, and the index of parts."""

@@ -8,6 +8,7 @@ from wmtp_ray import model_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 OWNER = Path(model_folder.__file__)
+SHIPPED = ROOT / "wmtp_ray/artifacts/hf/custom_generate/generate.py"  # runs in an export, without this project
 SOURCES = sorted(
     path for folder in ("wmtp_ray", "actors", "scripts", "vendor") for path in (ROOT / folder).rglob("*.py")
 )
@@ -45,7 +46,7 @@ def test_names_in_a_model_directory_are_spelled_by_their_owner_alone():
     found = {
         f"{path.relative_to(ROOT)}:{line}: {text}"
         for path in SOURCES
-        if path != OWNER
+        if path not in (OWNER, SHIPPED)
         for line, text in spelled(path.read_text(encoding="utf-8"), names)
     }
     assert found == set()

@@ -113,6 +113,7 @@ READS_JSON_OF_OTHERS = {
     "wmtp_ray/data/validation/checksums.py": "manifests of any tool, of which it looks for a hash",
     "wmtp_ray/data/tokenizer_settings.py": "tokenizer_config.json and the like",
     "wmtp_ray/artifacts/hf/export_tokenizer.py": "tokenizer.json",
+    "wmtp_ray/artifacts/hf/custom_generate/generate.py": "mtp_heads.json, in an export, with nothing of ours",
     "wmtp_ray/model/json_object.py": "params.json and what lies beside it in a model directory",
     "wmtp_ray/flows/data/convert_parts.py": "messages of Ray Data's tasks",
     "actors/row_converter.py": "likewise",

@@ -61,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, place)
     models = storage / "models_v2"
     model = models / "nano_mtp"
-    for name in ("micro-mtp", "micro-ref", "rho1_reference"):
+    for name in ("micro-mtp", "micro-ref", "ref-sheared-llama-2.7b"):
         shutil.copytree(model, models / name)
     shutil.copytree(model, place / "MODEL_DIR")
     write_derived(storage / "datasets_v2" / "codecontests", [rows.train], tokenizer=None, max_tokens=None)
@@ -81,8 +81,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_the_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same folder as the current one, after the guide's first command that makes something."""
     monkeypatch.chdir(place)
-    if not (place / "storage" / "models_v2" / "7b_1t_4_mtp").exists():
-        convert = ("policy", "--source", "7B_1T_4", "--out", "storage/models_v2/7b_1t_4_mtp")
+    if not (place / "storage" / "models_v2" / "meta-llama-mtp").exists():
+        convert = ("policy", "--source", "7B_1T_4")
         assert typed(["python", "scripts/setup_models.py", *convert], monkeypatch) == DONE
     return place
 

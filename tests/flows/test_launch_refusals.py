@@ -68,6 +68,23 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
         ["train.batch_rows=5000"],
         ["train.batch_rows=5000 but only", "a step needs 5000", "lower train.batch_rows"],
     ),
+    "critic of other members": (
+        ["critic.source=frozen", "critic.ensemble=2", "critic.path={bad}/one_critic"],
+        [
+            "one_critic holds a value head",
+            "wants (head linear",
+            "2 members)",
+            "Set critic.ensemble=1, or train a critic",
+        ],
+    ),
+    "critic with another head": (
+        ["stages=[2]", "critic.head=mlp", "critic.path={bad}/one_critic"],
+        ["one_critic holds a value head (head linear", "wants (head mlp", "Set critic.head"],
+    ),
+    "more members than problems": (
+        ["critic.source=frozen", "critic.ensemble=2", "data.max_tokens=256", "data.valid_problems_frac=0.9"],
+        ["critic.ensemble=2", "would learn from", "give more problems", "set critic.ensemble=1"],
+    ),
     "critic batch above data": (
         ["critic_stage.batch_rows=5000"],
         ["critic_stage.batch_rows=5000 but only", "lower critic_stage.batch_rows"],
@@ -332,6 +349,9 @@ def write_bad_models(bad: Path) -> None:
     write_model(bad / "no_trunk", PARAMS | {"n_future_tokens": 4})
     write_model(bad / "no_params", PARAMS)
     (bad / "no_params" / "params.json").unlink()
+    write_model(bad / "one_critic", PARAMS)
+    spec = {"head": "linear", "value_layer": 1.0, "features": "none", "output": "value", "num_bins": 0}
+    (bad / "one_critic" / "value_head.json").write_text(json.dumps(spec), encoding="utf-8")
     write_model(bad / "torn_weights", PARAMS)
     weights = bad / "torn_weights" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])

@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.flows.world import configured, metrics_of, run
@@ -22,7 +24,9 @@ from wmtp_ray.tracking.mlflow_run import default_uri
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.tracking.token_evidence import read_token_evidence
 from wmtp_ray.tracking.training_record import record_of_run, training_of
+from wmtp_ray.training.export_weights import Wanted, export_weights
 from wmtp_ray.training.stages import read_stage_result, write_stage_result
+from wmtp_ray.training.weighing_models import PlannedRun
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -71,6 +75,19 @@ def test_the_oracle_knows_the_bugs_of_rows_whose_correct_twins_stand_in_another_
     jumps = [weight != 1.0 for pair in evidence.pairs for weight in pair.incorrect.weights["oracle"]]
     assert sum(jumps) == len(evidence.pairs), "one token of each"
     assert read_decisions(config.run_dir).compared_with == load_index(whole).file_fingerprint
+    _assert_exported_weights_are_those_of_the_run(config, world / "oracle-weights")
+
+
+def _assert_exported_weights_are_those_of_the_run(config: RunConfig, out: Path) -> None:
+    """In one process, without Ray: the weights that the ranks, or the scoring actors, have made of each step."""
+    manifest = export_weights(PlannedRun.of_folder(config.run_dir), out, Wanted())
+    assert (manifest.weighting, manifest.notes) == (config.weighting.type, ())
+    rows = pq.read_table(out / "weights.parquet").to_pylist()
+    for line in (line for line in metrics_of(config.run_dir) if line["stage"] == 2):
+        of_step = [row for row in rows if row["step"] == line["step"]]
+        pairs = [zip(row["weights"], row["labels"], strict=True) for row in of_step]
+        weights = [weight for each in pairs for weight, label in each if label >= 0]
+        assert (np.mean(weights), np.std(weights)) == pytest.approx((line["weight/mean"], line["weight/std"]))
 
 
 def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, cluster: ClusterConfig) -> None:
@@ -171,6 +188,7 @@ def test_critic_of_another_run_is_judged_by_what_it_recorded_and_does_not_age(
     assert lines[0]["weight/other_std"] > 0.0, "a trained critic weighs from the first step"
     assert all("critic/explained_variance" in line for line in lines), "of the critic that scores"
     assert not any(name.startswith(("policy_head/", "loss/value")) for name in lines[0]), "no head learns unasked"
+    _assert_exported_weights_are_those_of_the_run(config, world / "frozen-weights")
 
 
 def _assert_only_the_critic_moved_in_stage_1(final: Path, start: Path) -> None:

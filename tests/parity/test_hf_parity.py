@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.byte_level_tokenizer import write_byte_level
+from tests.parity.families import random_model
 from vendor.meta_llama import generate
 from wmtp_ray.artifacts.hf.export_model import export_model
 from wmtp_ray.artifacts.hf.import_model import import_model
@@ -129,6 +130,8 @@ GGUF_NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
     "lm_head": "output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
@@ -149,7 +152,7 @@ def permuted(weight: np.ndarray, num_heads: int) -> np.ndarray:
 
 def write_gguf(path: Path, llama: Any, quantisation: gguf.GGMLQuantizationType, **metadata: Any) -> None:
     config = llama.config
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, config.model_type)
     writer.add_vocab_size(config.vocab_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -159,6 +162,15 @@ def write_gguf(path: Path, llama: Any, quantisation: gguf.GGMLQuantizationType, 
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if getattr(config, "head_dim", 16) * config.num_attention_heads != config.hidden_size:
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+    match config.rope_parameters["rope_type"]:
+        case "linear":
+            writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+            writer.add_rope_scaling_factor(config.rope_parameters["factor"])
+        case "llama3":
+            writer.add_tensor("rope_freqs.weight", rope_divisors(config))
     for key, value in metadata.items():
         getattr(writer, f"add_{key}")(value)
     for name, tensor in llama.state_dict().items():
@@ -171,20 +183,36 @@ def write_gguf(path: Path, llama: Any, quantisation: gguf.GGMLQuantizationType, 
     writer.close()
 
 
+def rope_divisors(config: Any) -> np.ndarray:
+    """What llama.cpp's converter writes for `llama3`: what each frequency is divided by, one after the other."""
+    rope, channels = config.rope_parameters, range(0, config.head_dim, 2)
+    original, low, high = (rope[key] for key in ("original_max_position_embeddings", *BANDS))
+    divisors = []
+    for wavelength in (2 * np.pi * rope["rope_theta"] ** (channel / config.head_dim) for channel in channels):
+        smooth = min(max((original / wavelength - low) / (high - low), 0.0), 1.0)
+        divisors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
+    return np.array(divisors, dtype=np.float32)
+
+
+BANDS = ("low_freq_factor", "high_freq_factor")
+
+
 def add_tensor(
     writer: gguf.GGUFWriter, name: str, values: np.ndarray, config: Any, quantisation: gguf.GGMLQuantizationType
 ) -> None:
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    if config.model_type != "llama":
+        heads = {}
     for part, num_heads in heads.items():
         if part in name:
             values = permuted(values, num_heads)
-    theirs = name.removesuffix(".weight").replace("model.layers", "blk")
+    theirs = name.replace("model.layers", "blk")
     for hugging_face, ggml in GGUF_NAMES.items():
         theirs = theirs.replace(hugging_face, ggml)
     if values.ndim == 1:
-        writer.add_tensor(f"{theirs}.weight", values)
+        writer.add_tensor(theirs, values)
     else:
-        writer.add_tensor(f"{theirs}.weight", gguf.quantize(values, quantisation), raw_dtype=quantisation)
+        writer.add_tensor(theirs, gguf.quantize(values, quantisation), raw_dtype=quantisation)
 
 
 def gguf_tokenizer(directory: Path) -> dict[str, Any]:
@@ -218,6 +246,34 @@ def test_a_gguf_of_floats_is_imported_bit_by_bit(tmp_path: Path, variant: str) -
     ours, expected = (read_tensors(tmp_path / name / "model.safetensors") for name in ("ours", "from_directory"))
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 8192}
+GGUF_FAMILIES = {
+    "llama, llama3": ("llama, llama3", {"rope_parameters": LLAMA3, "head_dim": 32}),
+    "llama, llama3 of 3.2": ("llama, llama3", {"rope_parameters": LLAMA3 | {"factor": 32.0}}),
+    "llama, linear": ("llama, linear", {}),
+    "llama, biases": ("llama, biases", {}),
+    "qwen2": ("qwen2", {}),
+    "qwen2, linear": ("qwen2, linear", {}),
+    "qwen3": ("qwen3", {}),
+}
+
+
+@pytest.mark.parametrize("case", GGUF_FAMILIES)
+def test_a_gguf_of_another_family_is_imported_as_its_directory(tmp_path: Path, case: str) -> None:
+    name, changes = GGUF_FAMILIES[case]
+    model = random_model(name, max_position_embeddings=131072, **changes)
+    write_gguf(tmp_path / "m.gguf", model, gguf.GGMLQuantizationType.F32, **gguf_tokenizer(tmp_path))
+    model.save_pretrained(tmp_path / "theirs")
+    import_model(tmp_path / "m.gguf", tmp_path / "ours", num_horizons=2)
+    import_model(tmp_path / "theirs", tmp_path / "from_directory", num_horizons=2)
+    assert ModelSpec.read(tmp_path / "ours") == ModelSpec.read(tmp_path / "from_directory")
+    ours, expected = (read_tensors(tmp_path / name / "model.safetensors") for name in ("ours", "from_directory"))
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    assert_equal(logits_of(tmp_path / "ours"), their_logits(model))
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ it. No Ray, no files. Shape suffixes: T positions of one row, H horizons.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,9 @@ from vendor.meta_llama import ModelArgs, Transformer
 from wmtp_ray.config.layers import CONFIG_DIR
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.contracts import Example, RowEdits, ScoredBatch, Scores
+from wmtp_ray.contracts import Example, RowEdits, RowIndex, ScoredBatch, Scores
 from wmtp_ray.data.collate import collate
+from wmtp_ray.data.index_file import BuiltIndex, file_fingerprint, index_path_of, write_index
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.ranks import OneRank, Ranks
@@ -34,8 +36,23 @@ T = TypeVar("T")
 CPU = torch.device("cpu")
 LEARNING_RATE = 1e-3
 
+_COLUMNS = {  # of an index, those that say nothing here
+    "offset_R": np.int64,
+    "num_bytes_R": np.int32,
+    "difficulty_R": np.int16,
+    "language_R": np.int8,
+    "cf_rating_R": np.int16,
+    "source_R": np.int16,
+    "prompt_tokens_R": np.int32,
+    "response_tokens_R": np.int32,
+}
+
 CONTRAST = (
     "weighting.type=contrast", "train.value_coef=0", "reference.path=plus", "reference.incorrect_path=minus"
+)  # fmt: skip
+
+ENSEMBLE = (
+    "critic.source=frozen", "critic.path=elsewhere", "critic.ensemble=2", "weighting.max_disagreement=0.1"
 )  # fmt: skip
 
 ARMS = {
@@ -46,6 +63,9 @@ ARMS = {
     "td_ema": ("weighting.type=td", "weighting.advantage_norm=ema"),
     "td_horizon": ("weighting.type=td", "weighting.terminal=horizon", "weighting.beta=0.3"),
     "td_unweighed_terminal": ("weighting.type=td", "weighting.weigh_terminal=false"),
+    "td_agreed": ("weighting.type=td", *ENSEMBLE, "weighting.beta=0.2"),
+    "td_agreed_horizon": ("weighting.type=td", "weighting.terminal=horizon", *ENSEMBLE),
+    "sequence_reward_agreed": ("weighting.type=sequence_reward", *ENSEMBLE),
     "drop": ("weighting.type=drop",),
     "drop_unweighed_terminal": ("weighting.type=drop", "weighting.drop_below=0.3", "weighting.weigh_terminal=false"),
     "signed": ("weighting.type=signed",),
@@ -80,6 +100,11 @@ class Row:
     def incorrect_losses_T(self) -> npt.NDArray[np.float32]:
         """A second reference's: now above, now below those of the first."""
         return self.reference_losses_T[::-1] * np.float32(1.1)
+
+    @property
+    def disagreements_T(self) -> npt.NDArray[np.float32]:
+        """An ensemble's, from 0 to 0.25, each row's its own."""
+        return np.abs(np.modf(self.values_T * 7)[0] / 4).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.example.tokens_T)
@@ -150,9 +175,9 @@ class Nano:
             parse_arguments(["recipe=verifiable", *words]), config_dir=CONFIG_DIR, now=datetime(2025, 1, 2)
         )
 
-    def policy(self, config: RunConfig, seed: int = 0) -> Policy:
-        """A model whose weights, value head included, are far from their start values."""
-        policy = Policy(Transformer(self.args), ValueSpec.of(config))
+    def policy(self, config: RunConfig, seed: int = 0, spec: ValueSpec | None = None, **changes: Any) -> Policy:
+        """A model whose weights, value head included, are far from their start values; `changes` are of `args`."""
+        policy = Policy(Transformer(replace(self.args, **changes)), spec or ValueSpec.of(config))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in policy.named_parameters():
@@ -185,22 +210,48 @@ class Nano:
         differs_T = (random.random(length) < 0.5) & (np.arange(length) >= first) & (first >= 0)
         return RowEdits(differs_T, first, float(random.choice([0.25, 0.5, 0.75])))
 
-    def scored_batch(self, rows: Sequence[Row], *, step: int = 0) -> ScoredBatch:
-        """The rows as one micro-batch, with values and reference losses."""
+    def indexed(self, directory: Path, num_rows: int = 60) -> tuple[str, ...]:
+        """Words of a data file whose index knows the rows' ids: four rows a problem, as they are numbered."""
+        file, ids = directory / "rows.jsonl", 100 + 7 * num_rows
+        file.write_text("{}\n")
+        numbers = np.maximum(np.arange(ids) - 100, 0) // 7
+        zeros = {name: np.zeros(ids, dtype) for name, dtype in _COLUMNS.items()}
+        index = RowIndex(
+            path=str(file),
+            **zeros,
+            is_correct_R=np.zeros(ids, np.bool_),
+            problem_R=(numbers // 4).astype(np.int32),
+            problem_names=tuple(f"problem {number}" for number in range(num_rows // 4 + 1)),
+            source_names=("generated",),
+            file_fingerprint=file_fingerprint(file),
+            tokenizer_hash="",
+        )
+        write_index(BuiltIndex(index, ids, 0, ()), index_path_of(file))
+        return (f"data.train_file={file}",)
+
+    def scored_batch(self, rows: Sequence[Row], *, step: int = 0, by_ensemble: bool = False) -> ScoredBatch:
+        """The rows as one micro-batch, with values, of an ensemble with its disagreement, and reference losses."""
         batch = collate([row.example for row in rows], step=step, micro_step=0)
         scores = Scores(
             version=0,
             values_BT=np.concatenate([row.values_T for row in rows])[None],
             losses_BT=np.concatenate([row.reference_losses_T for row in rows])[None],
             incorrect_losses_BT=np.concatenate([row.incorrect_losses_T for row in rows])[None],
+            disagreements_BT=np.concatenate([row.disagreements_T for row in rows])[None] if by_ensemble else None,
         )
         return ScoredBatch(batch, scores, 0, 0.0)
 
     def micro_batch(
-        self, rows: Sequence[Row], *, step: int = 0, seed: int = 42, with_policy_losses: bool = False
+        self,
+        rows: Sequence[Row],
+        *,
+        step: int = 0,
+        seed: int = 42,
+        with_policy_losses: bool = False,
+        by_ensemble: bool = False,
     ) -> MicroBatch:
         """The scored batch as the training step sees it; policy losses only where asked for."""
-        micro = to_micro_batch(self.scored_batch(rows, step=step), step, seed, CPU)
+        micro = to_micro_batch(self.scored_batch(rows, step=step, by_ensemble=by_ensemble), step, seed, CPU)
         if not with_policy_losses:
             return micro
         losses_BTH = torch.zeros(*micro.tensors.tokens_BT.shape, self.num_horizons)
@@ -232,12 +283,14 @@ class Nano:
         self, config: RunConfig, split: Sequence[Sequence[Row]], ranks: Ranks | None = None, *, stage: int = 2
     ) -> Outcome:
         """One step from the same start every time; `split` holds this rank's micro-batches."""
-        policy = self.policy(config)
+        spec = ValueSpec.of(config)
+        policy = self.policy(config, spec=spec if stage == 1 else spec.member)
         if stage == 1:
             freeze_for_critic(policy, config)
         recorder = GradientRecorder(policy)
         training = self.training(config, policy, recorder, ranks, stage=stage)
-        metrics = training.run([self.micro_batch(rows) for rows in split], LEARNING_RATE)
+        micro_batches = [self.micro_batch(rows, by_ensemble=config.critic.ensemble > 1) for rows in split]
+        metrics = training.run(micro_batches, LEARNING_RATE)
         return Outcome(metrics, recorder.gradients, policy)
 
     def step_on_ranks(

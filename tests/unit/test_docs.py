@@ -27,7 +27,7 @@ TREE = {path.name for path in ROOT.iterdir() if path.is_dir()} | {path.name for 
 OF_A_RUN_TOO = {"storage", "data"}  # folders of the tree whose names also begin paths of what commands leave
 FILE = re.compile(r"[\w.*/<>-]+(\.(py|yaml|toml|md|txt|json|jsonl|parquet|sh|example|model|safetensors)|/)")
 METRIC = re.compile(r"(loss|weight|critic|policy_head|advantage|train|score|perf|held_out)/[a-z_0-9]+")
-WRITTEN_METRIC = re.compile(r'"((?:score|perf|held_out|critic/drift)[/_]\w+|weight/finish)"')
+WRITTEN_METRIC = re.compile(r'"((?:score|perf|held_out|critic/drift)[/_]\w+|weight/finish|train/horizons)"')
 EARLIER = ROOT / "docs" / "earlier-names.md"
 ENGLISH = ROOT / "README.md"
 
@@ -92,8 +92,11 @@ def test_every_key_that_is_named_exists(path):
 def test_every_metric_that_is_named_is_reported(nano):
     config = nano.load("weighting.type=td")
     frozen = nano.load("critic.source=frozen", "critic.path=elsewhere", "train.value_coef=0.5")
+    ensemble = nano.load(
+        "critic.source=frozen", "critic.path=elsewhere", "critic.ensemble=2", "weighting.max_disagreement=0.1"
+    )
     others = (nano.load(f"weighting.type={name}") for name in ("signed", "oracle"))
-    of_steps = (nano.step(each, [nano.rows(6)]).metrics for each in (config, frozen, *others))
+    of_steps = (nano.step(each, [nano.rows(6)]).metrics for each in (config, frozen, ensemble, *others))
     reported = set().union(*of_steps, WRITTEN_METRIC.findall(SOURCE))
     named = {quote for path in DOCUMENTS for quote in present(path) if METRIC.fullmatch(quote)}
     assert len(named) > 20, "the metrics were not found"

@@ -1,7 +1,11 @@
 """Where the files of a model lie: the names that others rely on, and which of several files is read."""
 
+import re
 from pathlib import Path
 
+import pytest
+
+from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model_folder import HfFolder, ModelFolder, TokenizerFolder
 
 
@@ -56,3 +60,41 @@ def test_the_default_chat_template_comes_before_the_named_ones(tmp_path):
         tmp_path, "additional_chat_templates/tools.jinja", "additional_chat_templates/rag.jinja", "chat_template.jinja"
     )
     assert [path.name for path in folder.chat_templates()] == ["chat_template.jinja", "rag.jinja", "tools.jinja"]
+
+
+PARTS = ("configs/params.json", "safetensors/model.safetensors", "tokenizer/tokenizer.model")
+
+
+def test_a_model_in_parts_is_read_and_written_where_its_parts_lie(tmp_path):
+    touch(tmp_path, *PARTS)
+    model = ModelFolder(tmp_path)
+    found = (model.params, model.weights, model.tokenizer.model, model.tokenizer.config, model.meta_adapter)
+    assert [model.name_of(path) for path in (*found, model.hf_config, model.metadata, model.value_head)] == [
+        *PARTS,
+        *("tokenizer/tokenizer_config.json", "configs/meta_adapter.yaml", "configs/config.json"),
+        *("metadata.json", "value_head.safetensors"),
+    ]
+    assert (model.find_weights(), model.weights_choices) == (model.weights, (model.weights,))
+
+
+@pytest.mark.parametrize("name", PARTS[:2])
+def test_one_part_alone_shows_the_layout(tmp_path, name):
+    touch(tmp_path, name)
+    model = ModelFolder(tmp_path)
+    assert [model.name_of(path) for path in (model.params, model.weights)] == list(PARTS[:2])
+
+
+@pytest.mark.parametrize("part", PARTS[:2])
+@pytest.mark.parametrize("flat", ["params.json", "model.safetensors", "consolidated.pth"])
+def test_a_directory_with_both_layouts_is_refused_with_a_file_of_each(tmp_path, flat, part):
+    touch(tmp_path, flat, part)
+    for path_of in (lambda m: m.params, lambda m: m.find_weights(), lambda m: m.tokenizer, lambda m: m.meta_adapter):
+        with pytest.raises(ArtifactError, match=rf"a model in two layouts: found {re.escape(flat)} and {part}"):
+            path_of(ModelFolder(tmp_path))
+
+
+def test_a_directory_without_a_model_is_flat_unless_it_is_said_otherwise(tmp_path):
+    touch(tmp_path, "tokenizer/notes.txt", "configs/recipe.yaml")
+    assert ModelFolder(tmp_path).params == tmp_path / "params.json"
+    assert ModelFolder(tmp_path, in_parts=True).params == tmp_path / "configs" / "params.json"
+    assert ModelFolder(tmp_path, in_parts=True).tokenizer.path == tmp_path / "tokenizer"

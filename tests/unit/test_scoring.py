@@ -41,7 +41,7 @@ def words_of(arm):
 
 def weigh(nano, words, split, ranks=None, *, step=0, scorer=None):
     scorer = scorer or build_scorer(nano.load(*words), nano.num_horizons)
-    micro_batches = [nano.micro_batch(rows, step=step, with_policy_losses=True) for rows in split]
+    micro_batches = [nano.micro_batch(rows, step=step, with_policy_losses=True, by_ensemble=True) for rows in split]
     return scorer.weigh(micro_batches, ranks or OneRank())
 
 
@@ -391,6 +391,95 @@ class TestDrop:
         row = replace_values(nano.rows(8)[1], prompt_tokens=1, values=[0.5, math.nan, 0.5], correct=False)
         weights_BTH = weigh(nano, ("weighting.type=drop",), [[row]]).pair_weights_BTH[0]
         assert weights_BTH[0, :2, 0].isnan().all()
+
+
+ENSEMBLE = ("critic.source=frozen", "critic.path=elsewhere", "critic.ensemble=2", "weighting.max_disagreement=0.25")
+
+
+class TestDisagreement:
+    """Rule: a token weighs 1 where the members of an ensemble disagree about a value that its weight rests on."""
+
+    def weigh_doubted(self, nano, arm, row, disagreements, *words):
+        """Weights of a row about whose states the members disagree by so much, and the metrics."""
+        micro = nano.micro_batch([row], with_policy_losses=True)
+        doubts_BT = torch.tensor([disagreements], dtype=torch.float32)
+        scorer = build_scorer(nano.load(f"weighting.type={arm}", *ENSEMBLE, *words), nano.num_horizons)
+        result = scorer.weigh([replace(micro, disagreements_BT=doubts_BT)], OneRank())
+        return by_name(nano, [[row]], result), result
+
+    def row(self, nano, *, correct=False):
+        """V is .5 after the prompt, then .75, .25; R is 0: td +.25, -.5, -.25."""
+        return replace_values(nano.rows(8)[1], prompt_tokens=1, values=[0.5, 0.75, 0.25, 0.9], correct=correct)
+
+    def test_three_tokens_by_hand(self, nano):
+        """Disagreements .2 .0 .3 at the states before the tokens: the second and the last one are doubtful."""
+        row = self.row(nano)
+        named, result = self.weigh_doubted(nano, "td", row, [0.2, 0.0, 0.3, 9.0], "weighting.beta=0.5")
+        expected = {1: math.exp(0.5), 2: 1.0, 3: 1.0}
+        assert named == pytest.approx({name: expected[name[1]] for name in named})
+        assert result.metrics["weight/doubtful_frac"] == pytest.approx(2 / 3)
+        assert result.metrics["weight/mean"] == pytest.approx((math.exp(0.5) + 2) / 3)
+        assert result.metrics["advantage/mean"] == pytest.approx(-0.5 / 3), "of all tokens"
+        assert result.denominators_H.tolist() == [3.0, 2.0, 1.0]
+
+    @pytest.mark.parametrize("disagreement", [0.25, 0.0])
+    def test_at_the_limit_members_still_agree(self, nano, disagreement):
+        named, result = self.weigh_doubted(nano, "td", self.row(nano), [disagreement] * 4)
+        assert result.metrics["weight/doubtful_frac"] == 0.0
+        assert 1.0 not in named.values()
+
+    def test_the_clips_do_not_touch_a_doubtful_token(self, nano):
+        words = ("weighting.clip_min=2", "weighting.clip_max=4")
+        named, _ = self.weigh_doubted(nano, "td", self.row(nano), [0.0, 0.0, 0.3, 0.0], *words)
+        assert {j: weight for (_, j, _), weight in named.items()} == {1: 2.0, 2: 1.0, 3: 1.0}
+
+    def test_a_doubtful_token_is_not_dropped(self, nano):
+        """td -.5 at the second and -.25 at the last token would drop both."""
+        named, result = self.weigh_doubted(nano, "drop", self.row(nano), [0.0, 0.3, 0.0, 0.0])
+        assert {j: weight for (_, j, _), weight in named.items()} == {1: 1.0, 2: 1.0, 3: 0.0}
+        assert result.denominators_H.tolist() == [2.0, 1.0, 0.0], "horizon 3 predicts the last token alone"
+
+    def test_a_doubtful_token_is_not_pushed_down(self, nano):
+        named, result = self.weigh_doubted(nano, "signed", self.row(nano), [0.0, 0.3, 0.0, 0.0])
+        assert {j: weight > 0 for (_, j, _), weight in named.items()} == {1: True, 2: True, 3: False}
+        assert {weight for (_, j, _), weight in named.items() if j < 3} == {1.0}
+        assert result.metrics["weight/negative_frac"] == pytest.approx(1 / 3)
+
+    def test_in_the_horizon_reading_a_window_ends_in_the_reward(self, nano):
+        """Pairs of horizon 3 rest on the state before their target alone."""
+        row = self.row(nano)
+        row = replace_values(row, prompt_tokens=3, values=[0.1, 0.2, 0.5, 0.75, 0.25, 0.9], correct=False)
+        words = ("weighting.terminal=horizon",)
+        named, result = self.weigh_doubted(nano, "td", row, [9.0, 9.0, 0.0, 0.3, 0.0, 9.0], *words)
+        is_neutral = {name[1:]: weight == 1.0 for name, weight in named.items()}
+        assert is_neutral == {(j, k): j == 4 or (j == 3 and k < 3) for j, k in is_neutral}
+        assert result.metrics["weight/doubtful_frac"] == pytest.approx(5 / 9)
+
+    def test_a_reward_of_the_sequence_rests_on_the_prompts_value_alone(self, nano):
+        row = self.row(nano)
+        for doubts, neutral in (([0.0, 0.3, 0.3, 0.3], False), ([0.3, 0.0, 0.0, 0.0], True)):
+            named, _ = self.weigh_doubted(nano, "sequence_reward", row, doubts)
+            assert {weight == 1.0 for weight in named.values()} == {neutral}
+
+    def test_a_control_permutes_the_weights_that_td_has(self, nano):
+        row = self.row(nano)
+        doubts = [0.2, 0.0, 0.3, 0.0]
+        td, _ = self.weigh_doubted(nano, "td", row, doubts)
+        shuffled, _ = self.weigh_doubted(nano, "shuffled", row, doubts)
+        of_tokens = [sorted(w for (_, _, k), w in named.items() if k == 1) for named in (td, shuffled)]
+        assert of_tokens[0] == pytest.approx(of_tokens[1])
+
+    def test_a_value_that_is_no_number_is_not_hidden(self, nano):
+        row = replace_values(self.row(nano), prompt_tokens=1, values=[0.5, math.nan, 0.5], correct=False)
+        _, result = self.weigh_doubted(nano, "td", row, [0.0, math.nan, 0.9])
+        assert result.pair_weights_BTH[0][0, :2, 0].isnan().all()
+
+    def test_without_a_limit_nothing_is_doubtful_and_the_weights_are_those_of_one_critic(self, nano):
+        rows = nano.rows(6)
+        one = weigh(nano, ("weighting.type=td",), [rows])
+        several = weigh(nano, ("weighting.type=td", *ENSEMBLE[:-1]), [rows])
+        assert by_name(nano, [rows], one) == by_name(nano, [rows], several)
+        assert several.metrics == one.metrics
 
 
 class TestSigned:

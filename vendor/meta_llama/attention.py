@@ -144,9 +144,10 @@ class Window:
 
 @lru_cache(maxsize=1)  # all blocks of all passes share it
 def _window_mask_TK(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    rows_T1, columns_K = torch.arange(size, device=device)[:, None], torch.arange(2 * size - 1, device=device)
-    hidden_TK = (columns_K < rows_T1) | (columns_K >= rows_T1 + size)
-    return torch.zeros(hidden_TK.shape, dtype=dtype, device=device).masked_fill_(hidden_TK, -torch.inf)
+    with torch.inference_mode(False):  # a later pass may save it for its backward
+        rows_T1, columns_K = torch.arange(size, device=device)[:, None], torch.arange(2 * size - 1, device=device)
+        hidden_TK = (columns_K < rows_T1) | (columns_K >= rows_T1 + size)
+        return torch.zeros(hidden_TK.shape, dtype=dtype, device=device).masked_fill_(hidden_TK, -torch.inf)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Models on disk, in Meta's layout: read strictly, write whole. It trains nothing and downloads nothing.
 
+Of a flat directory (`model_folder.py` has both layouts):
+
     <directory>/params.json              Meta's keys; `ModelSpec` reads them
                 model.safetensors        the weights; preferred when both exist
                 consolidated.pth         the weights as Meta ships them
-                value_head.safetensors   a policy's value head, if it has one
+                value_head.safetensors   the value head, if any; of an ensemble all heads, and trunks of their own
                 value_head.json          its `ValueSpec`
 
 Each file is replaced atomically. A directory that must be whole or absent (a checkpoint, a snapshot) is written inside
@@ -25,9 +27,10 @@ from wmtp_ray.durable_files import atomic_file, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.spec import ModelSpec, params_bytes
-from wmtp_ray.model.value_model import ValueHead, ValueModel
-from wmtp_ray.model.value_spec import ValueSpec
-from wmtp_ray.model_folder import META_WEIGHTS, PARAMS, VALUE_HEAD, VALUE_SPEC, WEIGHTS, ModelFolder
+from wmtp_ray.model.value_ensemble import ValueEnsemble, build_critic, ensemble_on
+from wmtp_ray.model.value_model import HeadEnsemble, ValueHead, ValueModel, build_value_head
+from wmtp_ray.model.value_spec import ValueSpec, require_value_path
+from wmtp_ray.model_folder import PARAMS, VALUE_HEAD, VALUE_SPEC, ModelFolder
 from wmtp_ray.saved_records import read_record, write_record
 
 TRANSFORMER, HEAD = "transformer.", "value_head."  # prefixes of a policy's tensors
@@ -50,10 +53,15 @@ def load_transformer(directory: Path, *, dtype: torch.dtype = torch.float32) -> 
 
 def weights_file(directory: Path) -> Path:
     """Return the file that a model's weights are read from; ArtifactError when there is none."""
-    found = ModelFolder(directory).find_weights()
+    folder = ModelFolder(directory)
+    found = folder.find_weights()
     if found is not None:
         return found
-    raise ArtifactError(f"{directory} holds neither {WEIGHTS} nor {META_WEIGHTS}; put one of them beside {PARAMS}.")
+    names = [folder.name_of(path) for path in folder.weights_choices]
+    found_no = f"neither {names[0]} nor {names[1]}" if len(names) > 1 else f"no {names[0]}"
+    raise ArtifactError(
+        f"{directory} holds {found_no}, expected the weights of {folder.name_of(folder.params)}; put them there"
+    )
 
 
 def save_transformer(directory: Path, transformer: Transformer, *, dtype: torch.dtype = torch.float32) -> None:
@@ -85,7 +93,7 @@ def write_policy(
 def describe_policy(directory: Path, args: ModelArgs, spec: ValueSpec) -> None:
     """Write a policy's description without its tensors: params.json and value_head.json."""
     write_params(directory, args)
-    write_record(ModelFolder(directory).value_spec, spec)
+    write_record(ModelFolder(directory).value_spec, spec.record())
 
 
 def policy_tensors(directory: Path) -> dict[str, Tensor]:
@@ -95,28 +103,48 @@ def policy_tensors(directory: Path) -> dict[str, Tensor]:
 
 
 def load_value_model(directory: Path, spec: ValueSpec) -> ValueModel:
-    """Load the part of a model that values need, float32 on the CPU, with a fresh value head (V = 0)."""
+    """Load the part of a model that values need, float32 on the CPU, with fresh value heads (V = 0)."""
     with torch.device("meta"):
         model = ValueModel(ModelSpec.read(directory), spec)
-    fresh = ValueHead(model.args.dim, spec).state_dict(prefix=HEAD)
+    fresh = build_value_head(model.args.dim, spec).state_dict(prefix=HEAD)
     path = weights_file(directory)
     available = read_tensors(path) | fresh
     _assign(model, {name: available[name] for name in model.state_dict() if name in available}, path, torch.float32)
     return model
 
 
-def load_value_head(directory: Path, spec: ValueSpec) -> ValueHead:
-    """Load the value head of a stored policy and nothing else of it; ArtifactError as `load_policy`."""
-    head = ValueHead(ModelSpec.read(directory).dim, spec)
-    if _stored_spec(directory, spec) is not None:
+def load_value_head(directory: Path, spec: ValueSpec) -> ValueHead | HeadEnsemble | ValueEnsemble:
+    """Load the value head of a stored policy and nothing else of it; ArtifactError as `load_policy`.
+
+    It is that of all members, with their trunks where these are their own: see `Policy.value_head`.
+    """
+    stored = stored_value_spec(directory, spec)
+    if (stored or spec).trunks == "own":
+        return _load_ensemble(directory, stored or spec, is_stored=stored is not None)
+    head = build_value_head(ModelSpec.read(directory).dim, stored or spec)
+    if stored is not None:
         _assign_head(head, directory)
     return head
 
 
-def load_value_path(directory: Path, spec: ValueSpec) -> ValueModel:
+def _load_ensemble(directory: Path, spec: ValueSpec, *, is_stored: bool) -> ValueEnsemble:
+    """Load members with trunks of their own; where none are stored they begin with the model's trunk."""
+    if not is_stored:
+        return ensemble_on(load_transformer(directory), spec)
+    with torch.device("meta"):
+        ensemble = ValueEnsemble(ModelSpec.read(directory), spec)
+    _assign_head(ensemble, directory)
+    return ensemble
+
+
+def load_value_path(directory: Path, spec: ValueSpec) -> ValueModel | ValueEnsemble:
     """Load a critic: the value path of a stored policy, float32 on the CPU; ArtifactError as `load_policy`."""
+    spec = stored_value_spec(directory, spec) or spec
+    head = load_value_head(directory, spec)
+    if isinstance(head, ValueEnsemble):
+        return head
     model = load_value_model(directory, spec)
-    model.value_head.load_state_dict(load_value_head(directory, spec).state_dict())
+    model.value_head.load_state_dict(head.state_dict())
     return model
 
 
@@ -126,9 +154,13 @@ def open_value_path(directory: Path, spec: ValueSpec) -> tuple[dict[str, TensorF
     The reader maps the weights anew for each tensor, so that the pages of those read before do not stay in memory.
     ArtifactError as `load_policy`.
     """
+    spec = stored_value_spec(directory, spec) or spec
     with torch.device("meta"):
-        expected = ValueModel(ModelSpec.read(directory), spec).state_dict()
-    head, path = load_value_head(directory, spec).state_dict(prefix=HEAD), weights_file(directory)
+        expected = build_critic(ModelSpec.read(directory), spec).state_dict()
+    if spec.trunks == "own":  # the trunks lie with the heads
+        head, path = {}, ModelFolder(directory).value_head
+    else:
+        head, path = load_value_head(directory, spec).state_dict(prefix=HEAD), weights_file(directory)
     stored = _shapes(read_tensors(path) | head)
     _require_shapes({name: shape for name, shape in stored.items() if name in expected}, _shapes(expected), path)
     forms = {name: TensorForm(torch.float32, tuple(tensor.shape)) for name, tensor in expected.items()}
@@ -147,35 +179,29 @@ def load_policy(
     `generator` draws a fresh head's hidden layer. ArtifactError when the stored specification is not `spec`, when
     there is neither, or when head and specification do not lie together.
     """
-    stored = _stored_spec(directory, spec)
+    stored = stored_value_spec(directory, spec)
     chosen = stored or spec
     assert chosen is not None
     policy = Policy(load_transformer(directory, dtype=dtype), chosen)
-    if stored is None:
-        policy.value_head.init_weights(generator)
-    else:
+    if stored is not None:
         _assign_head(policy.value_head, directory)
+        return policy
+    for head in policy.value_heads:
+        head.init_weights(generator)
     return policy
 
 
-def _stored_spec(directory: Path, spec: ValueSpec | None) -> ValueSpec | None:
-    """Return the stored specification, None where there is none; ArtifactError where it is not the one asked for."""
+def stored_value_spec(directory: Path, spec: ValueSpec | None) -> ValueSpec | None:
+    """Return the stored value path, None where there is none; ArtifactError where it is not the one asked for.
+
+    Of an ensemble, whose trunks the members read is known from here alone.
+    """
     stored = _read_value_spec(directory)
     if stored is None and spec is None:
         raise ArtifactError(f"{directory} has no value head ({VALUE_SPEC}); run stage 1, or say which head to attach.")
-    if stored is not None and spec is not None and stored != spec:
-        raise ArtifactError(
-            f"{directory} holds a value head {_described(stored)}, the configuration wants {_described(spec)}. "
-            "Set critic.head, critic.value_layer, critic.features and critic.value_error to the stored ones, or train "
-            "another head."
-        )
+    if stored is not None and spec is not None:
+        require_value_path(directory, stored, spec)
     return stored
-
-
-def _described(spec: ValueSpec) -> str:
-    bins = f" of {spec.num_bins}" if spec.num_bins else ""
-    output = f"{spec.output}{bins}"
-    return f"(head {spec.head}, value_layer {spec.value_layer}, features {spec.features}, output {output})"
 
 
 def _read_value_spec(directory: Path) -> ValueSpec | None:
@@ -230,7 +256,7 @@ def _require_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], p
         raise ArtifactError(f"{path} does not fit {PARAMS} beside it. {differences}. Use the two files of one model.")
 
 
-def _assign_head(head: ValueHead, directory: Path) -> None:
+def _assign_head(head: nn.Module, directory: Path) -> None:
     path = ModelFolder(directory).value_head
     _assign(head, read_tensors(path), path, torch.float32)
 

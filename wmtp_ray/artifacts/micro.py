@@ -27,6 +27,7 @@ from wmtp_ray.model_folder import TOKENIZER_MODEL, ModelFolder
 
 DTYPE = torch.float16
 MAX_BYTES = 50_000_000
+TARGET_DEVICE = "cpu"  # what metadata.json says a miniature is made for; it runs anywhere
 
 Part = slice | Tensor
 
@@ -177,7 +178,8 @@ def _micro(
         "vocab_size": args.vocab_size,
     }
     forms = {name: TensorForm(DTYPE, shape) for name, shape in _shapes(args).items()}
-    return ModelToWrite("micro", version, args, forms, read, tokenizer, source, shape | settings)
+    whole = shape | settings
+    return ModelToWrite("micro", version, args, forms, read, tokenizer, source, whole, target_device=TARGET_DEVICE)
 
 
 def _shapes(args: ModelSpec) -> dict[str, tuple[int, ...]]:

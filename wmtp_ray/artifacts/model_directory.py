@@ -1,6 +1,8 @@
 """A model directory written whole: weights tensor by tensor, then compared with their source, then renamed into place.
 
-    params.json  model.safetensors  tokenizer.model or tokenizer.json  meta_adapter.yaml  metadata.json
+    configs/params.json  configs/meta_adapter.yaml  safetensors/model.safetensors
+    tokenizer/tokenizer.model (or tokenizer.json)  tokenizer/tokenizer_config.json  metadata.json
+    configs/config.json, of a model that Hugging Face's layout describes so
 
 Where tensors come from is the caller's part (`convert_checkpoint`, `reference_shards`, `micro`). A directory that holds
 another model is never touched. A writer that is killed leaves a hidden folder that the next one removes.
@@ -18,7 +20,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from wmtp_ray.artifacts.hf.plain_model import require_forms
-from wmtp_ray.artifacts.hf.tokenizer_files import files_of_tokenizer, write_tokenizer
+from wmtp_ray.artifacts.hf.tokenizer_files import find_tokenizer, write_tokenizer
+from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.artifacts.meta_checkpoint import write_params
 from wmtp_ray.artifacts.model_record import (
     Kind,
@@ -30,15 +33,15 @@ from wmtp_ray.artifacts.model_record import (
     read_model_record,
 )
 from wmtp_ray.artifacts.streamed_tensors import TensorForm, write_streamed
+from wmtp_ray.artifacts.tokenizer_description import described_tokenizer
 from wmtp_ray.data.dataset_manifest import FileDigest
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_directory, atomic_write
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
-from wmtp_ray.model_folder import WEIGHTS, ModelFolder, TokenizerFolder
+from wmtp_ray.model_folder import WEIGHTS, ModelFolder
 from wmtp_ray.saved_records import write_record
 
-_SHARED = "shared"  # a tokenizer's home beside the models that it serves
 _TEMPORARY = re.compile(r"[0-9a-f]{32}")
 
 Say = Callable[[str], None]
@@ -49,7 +52,8 @@ class ModelToWrite:
     """A model that exists elsewhere: `read` returns the tensor of a name, in the form that `forms` declares.
 
     `source` holds the files that it is made of by name, `settings` all else that its bytes depend on. `tokenizer` is
-    None for a model that is kept without one.
+    None for a model that is kept without one, `hf_config` the config.json to keep beside params.json. `target_device`
+    is for whoever reads metadata.json.
     """
 
     kind: Kind
@@ -61,6 +65,8 @@ class ModelToWrite:
     source: Mapping[str, Path]
     settings: Mapping[str, int | str]
     tokenizer_shared_with: SharedTokenizer | None = None
+    hf_config: Path | None = None
+    target_device: str | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -111,21 +117,16 @@ def keep_place(out: Path, now: datetime, say: Say, *, dry_run: bool) -> None:
         )
     say(f"{out}: a place for a reward model, optional")
     if not dry_run:
-        record = ModelRecord("reward", "optional", "none", "none", 0, now.isoformat("T", "seconds"), {}, {}, {}, None)
+        date = now.isoformat("T", "seconds")
+        record = ModelRecord("reward", "optional", "none", "none", 0, {}, {}, {}, None, date=date)
         write_record(ModelFolder(out).metadata, record)
 
 
-def share_tokenizer(directory: Path, say: Say) -> None:
-    """Put a model's tokenizer where configurations look for it, `shared/` beside the model, unless one is there."""
-    folder, shared = ModelFolder(directory).tokenizer, TokenizerFolder(directory.parent / _SHARED).model
-    tokenizer = folder.model
-    if not tokenizer.exists():
-        say(f"run this model with tokenizer.path={folder.json}")
-    elif not shared.exists():
-        atomic_write(shared, tokenizer.read_bytes())
-        say(f"{shared}: copied from {tokenizer}")
-    elif digest_of(shared) != digest_of(tokenizer):
-        say(f"{shared}: left as it is, another tokenizer; run this model with tokenizer.path={tokenizer}")
+def say_how_to_run(directory: Path, say: Say) -> None:
+    """Name the settings with which a run starts from a model that was written."""
+    tokenizer = find_tokenizer(ModelFolder(directory).tokenizer)
+    own = "" if tokenizer is None else f" tokenizer.path={tokenizer}"
+    say(f"run it with model.path={directory}{own}")
 
 
 def narrowed(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -191,7 +192,7 @@ def _remove_left_over(out: Path) -> None:
 
 def _write_weights(staged: Path, model: ModelToWrite) -> None:
     """Write the tensors, then read each back and compare it, bit by bit, with what it was made from."""
-    write_streamed(ModelFolder(staged).weights, model.forms, model.read)
+    write_streamed(ModelFolder(staged, in_parts=True).weights, model.forms, model.read)
     different = [name for name in model.forms if not _same_bits(_read_back(staged, name), model.read(name))]
     if different:
         raise ArtifactError(f"{WEIGHTS} does not hold what was written: {', '.join(different)}; check the disk")
@@ -217,7 +218,9 @@ def _describe(staged: Path, model: ModelToWrite, source: dict[str, FileDigest], 
     write_params(staged, model.args)
     assert ModelSpec.read(staged) == model.args
     if model.tokenizer is not None:
-        write_tokenizer(folder.tokenizer, files_of_tokenizer(model.tokenizer))
+        write_tokenizer(folder.tokenizer, described_tokenizer(model.tokenizer))
+    if model.hf_config is not None:
+        atomic_write(folder.hf_config, model.hf_config.read_bytes())
     atomic_write(folder.meta_adapter, adapter_text(folder, model.args, model.dtype).encode())
     record = ModelRecord(
         kind=model.kind,
@@ -225,10 +228,12 @@ def _describe(staged: Path, model: ModelToWrite, source: dict[str, FileDigest], 
         version=model.version,
         dtype=model.dtype,
         num_parameters=model.num_parameters,
-        created=now.isoformat("T", "seconds"),
         source=source,
         settings=dict(model.settings),
         files={folder.name_of(path): digest_of(path) for path in sorted(staged.rglob("*")) if path.is_file()},
         tokenizer_shared_with=model.tokenizer_shared_with,
+        date=now.isoformat("T", "seconds"),
+        sha256=file_sha256(folder.weights),
+        target_device=model.target_device,
     )
     write_record(folder.metadata, record)

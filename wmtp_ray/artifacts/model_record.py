@@ -1,7 +1,7 @@
 """The records in a model directory besides params.json and the weights. It reads no weights.
 
 metadata.json       `ModelRecord`: where the weights come from, what was written and when, each file's SHA-256
-meta_adapter.yaml   how params.json is understood, spelled out: derived sizes, which block predicts which horizon
+meta_adapter.yaml   how params.json is understood, spelled out: sizes, which block predicts which horizon
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.saved_records import read_record
 
-FORMAT = 1  # raised whenever the same source and settings give other files
+FORMAT = 2  # raised whenever the same source and settings give other files
 
 Kind = Literal["policy", "reference", "micro", "reward"]
 
@@ -34,7 +34,8 @@ class ModelRecord:
     """The content of metadata.json.
 
     `status` is "optional" for a directory that only keeps a place: no run needs it. `version` is the source's, in its
-    own words; `created` an ISO date and time; `source` and `files` by name.
+    own words; `date` is ISO, with the time; `sha256` that of the file of weights; `source` and `files` by name. Both,
+    and `target_device`, which a miniature was made for, are younger than format 1.
     """
 
     kind: Kind
@@ -42,11 +43,13 @@ class ModelRecord:
     version: str
     dtype: str
     num_parameters: int
-    created: str
     source: dict[str, FileDigest]
     settings: dict[str, int | str]
     files: dict[str, FileDigest]
     tokenizer_shared_with: SharedTokenizer | None
+    date: str = ""
+    sha256: str | None = None
+    target_device: str | None = None
     format: int = FORMAT
 
 
@@ -73,7 +76,7 @@ def damaged_files(directory: Path, record: ModelRecord) -> list[str]:
 
 
 def adapter_text(folder: ModelFolder, args: ModelSpec, dtype: str) -> str:
-    """Return the text of meta_adapter.yaml for a folder that already holds its other files."""
+    """Return the text of meta_adapter.yaml for a folder that already holds its other files, by their paths in it."""
     tokenizer = folder.tokenizer.json if folder.tokenizer.json.exists() else folder.tokenizer.model
     heads = [f"layers.{args.num_trunk_blocks}", *(f"extra_heads.{i}" for i in range(args.n_future_tokens - 1))]
     content = {
@@ -83,6 +86,8 @@ def adapter_text(folder: ModelFolder, args: ModelSpec, dtype: str) -> str:
         "tokenizer": folder.name_of(tokenizer),
         "dtype": dtype,
         "dim": args.dim,
+        "n_layers": args.n_layers,
+        "n_future_tokens": args.n_future_tokens,
         "hidden_dim": args.hidden_dim,
         "vocab_size": args.vocab_size,
         "attention": {"n_heads": args.n_heads, "n_kv_heads": args.num_kv_heads, "head_dim": args.head_dim},

@@ -54,6 +54,7 @@ def open_reference(
         source={path.name: path for path in HfFolder(source).origin_files()} | {TOKENIZER_MODEL: tokenizer},
         settings={"dtype": "float16"},
         tokenizer_shared_with=shared,
+        hf_config=HfFolder(source).config,
     )
 
 

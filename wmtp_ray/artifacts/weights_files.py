@@ -102,7 +102,8 @@ class WeightsManifest:
 
     `weighting` is the arm's name; `asked_weighting` what config.yaml says, another one where critic.gate fell back.
     `config_sha256` is that of the text of config.yaml, `plan_sha256` the plan's digest. Rows are uses of rows; targets
-    are labels that are trained, or would be if the weighting had not dropped them. `whole_steps` of `num_steps` are
+    are labels that are trained, or would be if the weighting had not dropped them. `horizon_starts` is the first step
+    of each horizon, empty where all are trained from the first. `whole_steps` of `num_steps` are
     here with all of their rows. `denominator` says what a step's weighted cross-entropies are divided by.
     """
 
@@ -123,6 +124,7 @@ class WeightsManifest:
     denominator: str
     num_horizons: int
     horizon_coefs: tuple[float, ...]
+    horizon_starts: tuple[int, ...]
     differs_by_horizon: bool
     first_step: int
     num_steps: int = 0

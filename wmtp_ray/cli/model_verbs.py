@@ -20,7 +20,9 @@ def add_verbs(verbs: Verbs) -> None:
 def _add_import(parser: CommandParser) -> None:
     parser.add_argument("model", type=Path, help="directory with config.json, or a .gguf file")
     parser.add_argument("--out", type=Path, required=True, help="new folder for params.json, weights and tokenizer")
-    parser.add_argument("--heads", type=int, default=4, help="horizons; each starts as the last block (4)")
+    parser.add_argument(
+        "--heads", type=int, help="horizons; each starts as the last block (4, or those that MODEL was exported with)"
+    )
     parser.add_argument("--dtype", choices=DTYPES, help="dtype of all tensors (each keeps its own)")
     parser.set_defaults(run=_import)
 
@@ -37,6 +39,9 @@ def _add_export(parser: CommandParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model")
     parser.add_argument("--tokenizer", type=Path, help="for hf: its tokenizer (the run's, or the one in DIR)")
     parser.add_argument("--dtype", choices=DTYPES, help="for hf: dtype of all tensors (each keeps its own)")
+    parser.add_argument(
+        "--with-heads", action="store_true", help="for hf: the prediction heads, and custom_generate to draft with them"
+    )
     parser.set_defaults(run=_export)
 
 
@@ -81,10 +86,16 @@ def _export(arguments: argparse.Namespace) -> None:
     source, step, out = arguments.source.absolute(), arguments.step, arguments.out
     if arguments.format == "hf":
         dtype = arguments.dtype and getattr(torch, arguments.dtype)
-        print(f"{out}: {export_hf(source, step, out, tokenizer=arguments.tokenizer, dtype=dtype)}")
+        tokenizer, with_heads = arguments.tokenizer, arguments.with_heads
+        name = export_hf(source, step, out, tokenizer=tokenizer, dtype=dtype, with_heads=with_heads)
+        print(f"{out}: {name}")
     elif arguments.dtype or arguments.tokenizer:
         raise ArtifactError(
             "found --dtype or --tokenizer without --format hf, expected them with it; Meta's has neither"
+        )
+    elif arguments.with_heads:
+        raise ArtifactError(
+            "found --with-heads without --format hf, expected it with it; Meta's layout holds the heads anyway"
         )
     else:
         print(f"{out}: policy {export_policy(source, step, out)}")

@@ -40,6 +40,10 @@ class CriticConfig(Section):
     )
     features: Literal["none", "surprisal"] = setting(PLAN | TRAINING, "Extra inputs of the head, detached.")
     train_trunk: bool = setting(PLAN | STAGE_1, "Stage 1 also trains the trunk below the head.")
+    ensemble: Count = setting(
+        PLAN | TRAINING,
+        "Members whose mean is V, each trained on one half of the problems; 1: all problems, one critic.",
+    )
     objective: Literal["value", "pairwise"] = setting(PLAN | STAGE_1, "Stage 1's loss.")
     pairs: Literal["length", "edit"] = setting(
         PLAN | STAGE_1, "Which rows of a problem stage 1 pairs: of about equal length, or the fewest token edits apart."

@@ -153,7 +153,7 @@ def _presets(arguments: Arguments) -> list[str]:
 
 def _micro_model() -> Layer:
     models = Path("${storage_root}/models_v2")
-    policy = ModelFolder(models / "micro-mtp")
+    policy = ModelFolder(models / "micro-mtp", in_parts=True)  # a flat one is found by `existing_path`
     return Layer(
         COMMAND_LINE,
         {

@@ -106,7 +106,20 @@ class LossConfig(Section):
     horizon_coefs: tuple[Annotated[float, Field(ge=0.0)], ...] | None = setting(
         PLAN | STAGE_2, "Per horizon; None = ones."
     )
+    horizon_schedule: Literal["forward"] | None = setting(
+        PLAN | STAGE_2, "forward: horizons come in one after the other over the run; None: all from the first step."
+    )
     max_logits_mb: Positive = setting(PLAN | TRAINING | ROUNDING, "Memory for logits beside the gradients, MiB.")
+
+    @model_validator(mode="after")
+    def _every_part_trains_a_horizon(self) -> Self:
+        if self.horizon_schedule is not None and self.horizon_coefs and self.horizon_coefs[0] == 0.0:
+            raise ValueError(
+                f"horizon_schedule={self.horizon_schedule} with horizon_coefs={list(self.horizon_coefs)}: the run "
+                "would begin with horizon 1 alone, whose coefficient is 0; give it one above 0, or set "
+                "horizon_schedule=null"
+            )
+        return self
 
 
 class ValueCoefs(Section):
@@ -301,6 +314,18 @@ class RunConfig(Section):
             raise ValueError(
                 "critic.train_trunk=true would move the policy's own trunk in stage 1: set critic.source=frozen, so "
                 "that the critic has a trunk of its own"
+            )
+        if self.critic.ensemble > 1 and self.critic.source == "policy":
+            raise ValueError(
+                f"critic.ensemble={self.critic.ensemble} with critic.source=policy: the policy carries one value head, "
+                "and each member of an ensemble learns from its half of the problems in stage 1 alone; set "
+                "critic.source=frozen, or critic.ensemble=1"
+            )
+        if self.weighting.max_disagreement is not None and self.critic.ensemble == 1:
+            raise ValueError(
+                f"weighting.max_disagreement={self.weighting.max_disagreement} with critic.ensemble=1: only the "
+                "members of an ensemble can disagree; set critic.ensemble to 2 or more, or "
+                "weighting.max_disagreement=null"
             )
         if self.train.batch_rows < self.train.num_workers:
             raise ValueError(

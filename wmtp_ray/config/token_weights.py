@@ -39,6 +39,11 @@ class WeightingConfig(Section):
     advantage_norm: Literal["none", "batch", "ema"] = setting(STAGE_2, "Whitening over the global batch.")
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(STAGE_2, "Decay of `advantage_norm: ema`.")
     weigh_terminal: bool = setting(STAGE_2, "False: the terminal token's weight is 1.")
+    max_disagreement: Annotated[float, Field(ge=0.0)] | None = setting(
+        STAGE_2,
+        "A token whose TD error rests on a V that critic.ensemble disagrees about by more than this weighs 1; in units "
+        "of V; None: no token does.",
+    )
 
     @property
     def arm(self) -> WeightingArm:
@@ -90,6 +95,16 @@ class WeightingConfig(Section):
                 f"advantage_norm={self.advantage_norm} with type={self.type}: a token is pushed down where its TD "
                 f"error is below -push_below={-self.push_below}, in units of V, which whitening takes away; use "
                 "advantage_norm=none here"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _disagreement_is_a_critics(self) -> Self:
+        if self.max_disagreement is not None and not self.needs_values:
+            reading = " or ".join(arm.name for arm in ARMS.values() if arm.source == "critic")
+            raise ValueError(
+                f"max_disagreement={self.max_disagreement} with type={self.type}: this arm reads no critic, so no "
+                f"weight rests on a disagreement; use max_disagreement=null here, or type={reading}"
             )
         return self
 

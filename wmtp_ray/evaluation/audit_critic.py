@@ -28,7 +28,7 @@ from wmtp_ray.evaluation.evaluation_progress import EvaluationProgress
 from wmtp_ray.evaluation.problems import ProblemSet
 from wmtp_ray.evaluation.rollouts import JudgedProblem, Outcome, roll_out
 from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.model.value_model import ValueModel
+from wmtp_ray.model.value_model import Critic
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective.true_values import AuditedPrefix, value_agreement
 from wmtp_ray.tracking.critic_audit import STRATA, AuditSettings, CriticAudit
@@ -114,7 +114,7 @@ def likeliest_other(policy: Transformer, tokenizer: CodeTokenizer) -> OtherToken
 
 
 @torch.no_grad()
-def values_at(critic: ValueModel, prefixes: Sequence[Prefix], micro_batch_tokens: int) -> list[float]:
+def values_at(critic: Critic, prefixes: Sequence[Prefix], micro_batch_tokens: int) -> list[float]:
     """Return V of the state after each prefix, in order, by a critic on the CPU."""
     values: list[float] = []
     waiting: list[Prefix] = []
@@ -126,7 +126,7 @@ def values_at(critic: ValueModel, prefixes: Sequence[Prefix], micro_batch_tokens
     return values + _values(critic, waiting)
 
 
-def _values(critic: ValueModel, prefixes: Sequence[Prefix]) -> list[float]:
+def _values(critic: Critic, prefixes: Sequence[Prefix]) -> list[float]:
     """A document needs a token behind its prompt; what it is does not reach the state before it."""
     examples = [
         Example(each.row_id, np.array([*each.tokens, 0], np.int32), each.prompt_tokens, is_correct=False)

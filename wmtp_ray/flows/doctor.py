@@ -88,7 +88,7 @@ def _look_at_files(config: RunConfig) -> list[Finding]:
     """Check that the files exist, then read them as a run would."""
     findings = [_tried(_FILES, lambda: check_files(config), "all present")]
     findings += [Finding("warning", "earlier name", said, "read as it is; rename it") for said in earlier_names(config)]
-    if config.tokenizer.path.is_file() and ModelFolder(config.model.path).params.is_file():
+    if config.tokenizer.path.is_file() and _has_params(config.model.path):
         findings.append(
             _tried(
                 _MODEL,
@@ -103,6 +103,14 @@ def _look_at_files(config: RunConfig) -> list[Finding]:
         other = config.compared_file
         findings += [_look_at_index(config, "compared index", other, None)] if other and other.exists() else []
     return findings
+
+
+def _has_params(model: Path) -> bool:
+    """Whether there is a model to look at; what hinders that, `check_files` has said."""
+    try:
+        return ModelFolder(model).params.is_file()
+    except WmtpError:
+        return False
 
 
 def _look_at_index(config: RunConfig, subject: str, jsonl: Path, out: Path | None) -> Finding:

@@ -130,8 +130,11 @@ def write_inputs(storage_root: Path, tasks: ListTasks = TASKS) -> ListTasksFiles
 
 
 def quickstart_base(storage_root: Path, now: datetime) -> RunConfig:
-    """Return the run that all arms start from: ordinary training on correct programs, which is not compared."""
-    words = (f"train.max_steps={BASE_STEPS}", "stages=[0,2]")
+    """Return the run that all arms start from: ordinary training on correct programs, which is not compared.
+
+    It is the longest, so two ranks share its steps; their sum of gradients is that of one.
+    """
+    words = (f"train.max_steps={BASE_STEPS}", "train.num_workers=2", "stages=[0,2]")
     return _configured("base", BASELINE, storage_root, now, *words)
 
 

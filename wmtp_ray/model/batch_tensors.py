@@ -1,9 +1,9 @@
 """A `TokenBatch` as torch tensors on one device. Nothing is computed and nothing is padded here.
 
-Shape suffixes: B sequences (always 1: the batch is flat), T positions, M documents.
+Shape suffixes: B sequences (always 1: the batch is flat), T positions, M documents, K kept tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -35,3 +35,22 @@ class BatchTensors:
             rewards_M=torch.tensor(batch.rewards_M, dtype=torch.float32, device=device),
             document_lengths=tuple(int(length) for length in batch.document_lengths_M),
         )
+
+    def part(self, is_kept_M: Tensor) -> tuple[Self, Tensor]:
+        """Return the batch of some of the documents, and the places [K] of their tokens in this one.
+
+        Documents of 3, 2 and 4 tokens, of which the first and the last are kept: places 0 1 2 5 6 7 8.
+        """
+        places_K = is_kept_M[self.document_ids_BT[0]].nonzero()[:, 0]
+        numbers_M = is_kept_M.cumsum(0) - 1
+        kept = is_kept_M.tolist()
+        part = replace(
+            self,
+            tokens_BT=self.tokens_BT[:, places_K],
+            positions_BT=self.positions_BT[:, places_K],
+            document_ids_BT=numbers_M[self.document_ids_BT[:, places_K]],
+            supervised_mask_BT=self.supervised_mask_BT[:, places_K],
+            rewards_M=self.rewards_M[is_kept_M],
+            document_lengths=tuple(n for n, is_kept in zip(self.document_lengths, kept, strict=True) if is_kept),
+        )
+        return part, places_K

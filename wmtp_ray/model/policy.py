@@ -24,7 +24,8 @@ from wmtp_ray.model.lora import (
     is_adapter,
     merge_adapters,
 )
-from wmtp_ray.model.value_model import ValueHead, ValueModel, next_token_losses
+from wmtp_ray.model.value_ensemble import ValueEnsemble, build_critic, build_value_path
+from wmtp_ray.model.value_model import ValueHead, next_token_losses, trunk_below
 from wmtp_ray.model.value_outputs import values_of
 from wmtp_ray.model.value_spec import ValueSpec
 
@@ -44,7 +45,11 @@ class PolicyStates:
 
 
 class Policy(nn.Module):
-    """What Stage 2 trains, and what is saved: `transformer` in Meta's names, `value_head` beside it."""
+    """What Stage 2 trains, and what is saved: `transformer` in Meta's names, `value_head` beside it.
+
+    The value head of an ensemble is that of all members; where each has a trunk of its own, the trunks are part of it
+    and the values do not read the transformer.
+    """
 
     def __init__(self, transformer: Transformer, spec: ValueSpec):
         super().__init__()
@@ -52,7 +57,7 @@ class Policy(nn.Module):
         self.transformer = transformer
         self.spec = spec
         self.adapters: AdapterSpec | None = None
-        self.value_head = ValueHead(transformer.args.dim, spec)
+        self.value_head = build_value_path(transformer, spec)
 
     def add_adapters(self, lora: LoraConfig, *, base_sha256: str, seed: int) -> None:
         """Freeze the transformer and train adapters in its place; the value head is left as it is."""
@@ -77,12 +82,22 @@ class Policy(nn.Module):
         """Run the trunk once. Gradient flows from the values into the trunk, never through the surprisal."""
         h_value_BTD = self._below_value(batch)
         h_trunk_BTD = self._above_value(h_value_BTD, batch)
+        if isinstance(self.value_head, ValueEnsemble):
+            outputs_BTO = self.value_head.outputs(batch)
+            return PolicyStates(h_trunk_BTD, values_of(outputs_BTO, self.spec), outputs_BTO)
         features_BTF = self._surprisal(h_trunk_BTD, batch)[..., None] if self.spec.num_features else None
         outputs_BTO = self.value_head(self.transformer.norm(h_value_BTD), features_BTF, batch.document_lengths)
         return PolicyStates(h_trunk_BTD, values_of(outputs_BTO, self.spec), outputs_BTO)
 
+    def value_outputs(self, batch: BatchTensors, learns_NM: Tensor | None = None) -> Tensor:
+        """Return what the heads give, [B, T, N O]; with trunks of their own members read the documents they learn."""
+        if isinstance(self.value_head, ValueEnsemble):
+            return self.value_head.outputs(batch, learns_NM)
+        return self.states(batch).value_outputs_BTO
+
     def value_states(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
         """Return values_BT and the normed states [B, T, D] that they are read from; runs no block that they skip."""
+        assert not isinstance(self.value_head, ValueEnsemble), "several trunks have no state in common"
         h_value_BTD = self._below_value(batch)
         features_BTF = None
         if self.spec.num_features:
@@ -121,18 +136,24 @@ class Policy(nn.Module):
             states.h_trunk_BTD, horizon, positions_BT=batch.positions_BT, document_lengths=batch.document_lengths
         )
 
+    @property
+    def value_heads(self) -> list[ValueHead]:
+        """The head of each member."""
+        return [module for module in self.value_head.modules() if isinstance(module, ValueHead)]
+
     def train_value_path_only(self, *, train_trunk: bool) -> list[nn.Parameter]:
         """Freeze all that Stage 1 leaves alone and return what it trains: the value head, and the trunk below it.
 
         Undo with `policy.requires_grad_(True)`. The surprisal's block and `output` carry no gradient and stay frozen.
         """
         self.requires_grad_(False)
-        self.value_head.requires_grad_(True)
-        if train_trunk:
-            num_blocks = self.spec.num_blocks(self.transformer.num_trunk_blocks)
-            for module in (self.transformer.tok_embeddings, *list(self.transformer.layers)[:num_blocks]):
+        if isinstance(self.value_head, ValueEnsemble):
+            for member in self.value_head.models:
+                member.train_value_path_only(train_trunk=train_trunk)
+        else:
+            self.value_head.requires_grad_(True)
+            for module in trunk_below(self.transformer, self.spec) if train_trunk else ():
                 module.requires_grad_(True)
-            self.transformer.norm.requires_grad_(True)
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     @torch.no_grad()
@@ -146,7 +167,7 @@ class Policy(nn.Module):
 def value_path_names(args: ModelArgs, spec: ValueSpec) -> list[str]:
     """Return the names of a critic's tensors, in its own order, without allocating one."""
     with torch.device("meta"):
-        return list(ValueModel(args, spec).state_dict())
+        return list(build_critic(args, spec).state_dict())
 
 
 def value_path_state(policy: Policy) -> dict[str, Tensor]:
@@ -155,6 +176,8 @@ def value_path_state(policy: Policy) -> dict[str, Tensor]:
     They share the policy's memory: copy before the next optimizer step if they are to outlive it. A critic without
     adapters loads them strictly, one with adapters has the base already (`ValueModel.load_learned`).
     """
+    if isinstance(policy.value_head, ValueEnsemble):
+        return policy.value_head.state_dict()
     available = policy.transformer.state_dict() | policy.value_head.state_dict(prefix="value_head.")
     names = value_path_names(policy.transformer.args, policy.spec)
     if policy.adapters is None:

@@ -15,6 +15,7 @@ from vendor.model_args import ModelArgs
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.json_object import read_json
 from wmtp_ray.model.known_keys import deciding_keys
+from wmtp_ray.model.meta_adapter import require_same_model
 from wmtp_ray.model_folder import PARAMS, ModelFolder
 
 Target = Literal["wq", "wk", "wv", "wo", "w1", "w2", "w3"]
@@ -32,9 +33,14 @@ class ModelSpec(ModelArgs):
 
     @classmethod
     def read(cls, directory: Path) -> "ModelSpec":
-        """Read the params.json of a model directory; ArtifactError when it describes no model that can be built."""
-        path = ModelFolder(directory).params
-        return cls.from_params(read_json(path), path)
+        """Read the params.json of a model directory.
+
+        ArtifactError when it describes no model that can be built, or another one than meta_adapter.yaml.
+        """
+        folder = ModelFolder(directory)
+        spec = cls.from_params(read_json(folder.params), folder.params)
+        require_same_model(folder.meta_adapter, folder.params, spec)
+        return spec
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], path: Path) -> "ModelSpec":
@@ -66,12 +72,6 @@ class ModelSpec(ModelArgs):
         up, down = (self.dim, self.hidden_dim), (self.hidden_dim, self.dim)
         return attention | {"w1": up, "w2": down, "w3": up}
 
-    def biased(self) -> tuple[Target, ...]:
-        """Return the matrices of a block that have a bias."""
-        attention: tuple[Target, ...] = ("wq", "wk", "wv") if self.qkv_bias else ()
-        output: tuple[Target, ...] = ("wo",) if self.attention_output_bias else ()
-        return attention + output + (("w1", "w2", "w3") if self.mlp_bias else ())
-
     @property
     def block_matrix_parameters(self) -> int:
         return sum(inputs * outputs for inputs, outputs in self.matrices().values())
@@ -83,8 +83,8 @@ class ModelSpec(ModelArgs):
 
     @property
     def block_parameters(self) -> int:
-        matrices = self.matrices()
-        biases = sum(matrices[target][1] for target in self.biased())
+        biased = self.biased()
+        biases = sum(outputs for target, (_, outputs) in self.matrices().items() if target in biased)
         return self.block_matrix_parameters + biases + 2 * self.dim + self.query_key_norm_parameters
 
     @property

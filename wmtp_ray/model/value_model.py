@@ -24,7 +24,7 @@ from vendor.model_args import ModelArgs
 from wmtp_ray.config.schema import LoraConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.lora import attach_adapters, is_adapter
-from wmtp_ray.model.value_outputs import values_of
+from wmtp_ray.model.value_outputs import ValueScores, scores_of, values_of
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective.fused import token_cross_entropies
 
@@ -98,7 +98,59 @@ class ValueHead(nn.Module):
             return self.output(inputs)  # type: ignore[no-any-return]
 
 
-class ValueModel(nn.Module):
+class HeadEnsemble(nn.Module):
+    """The heads of an ensemble over one trunk; gives the outputs of all, as `value_outputs.py` shows them."""
+
+    def __init__(self, dim: int, spec: ValueSpec):
+        super().__init__()
+        self.members = nn.ModuleList(ValueHead(dim, spec.member) for _ in range(spec.members))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw each member anew, one after the other."""
+        for member in self.members:
+            assert isinstance(member, ValueHead)
+            member.init_weights(generator)
+
+    def forward(
+        self, state_BTD: Tensor, features_BTF: Tensor | None = None, document_lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return outputs [B, T, N O] of normed states, as `ValueHead` of each member."""
+        return torch.cat([member(state_BTD, features_BTF, document_lengths) for member in self.members], dim=-1)
+
+
+def build_value_head(dim: int, spec: ValueSpec) -> ValueHead | HeadEnsemble:
+    """Return a fresh head for each member of the value path; all draw from torch's generator."""
+    return ValueHead(dim, spec) if spec.members == 1 else HeadEnsemble(dim, spec)
+
+
+class Critic(nn.Module):
+    """What gives V of a batch's states: a `ValueModel`, or a `ValueEnsemble` of several with trunks of their own."""
+
+    spec: ValueSpec
+
+    def outputs(self, batch: BatchTensors) -> Tensor:
+        """Return what the heads give, [B, T, N O]."""
+        raise NotImplementedError
+
+    def values(self, batch: BatchTensors) -> Tensor:
+        """Return values_BT: `values[t]` = V of the state after token t. Gradient flows down to the embedding."""
+        return values_of(self.outputs(batch), self.spec)
+
+    def scores(self, batch: BatchTensors) -> ValueScores:
+        """Return `values` and, of an ensemble, its disagreement."""
+        return scores_of(self.outputs(batch), self.spec)
+
+    def forward(self, batch: BatchTensors) -> Tensor:
+        """Return `values(batch)`."""
+        return self.values(batch)
+
+    def load_learned(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load a version; RuntimeError when it is of another critic."""
+        self.load_state_dict(dict(tensors))
+
+
+class ValueModel(Critic):
     """The critic: the part of a policy that values need, under the policy's own names.
 
     It is loaded, never trained from scratch: `policy.value_path_state` gives what `load_learned` takes.
@@ -108,6 +160,7 @@ class ValueModel(nn.Module):
     def __init__(self, args: ModelArgs, spec: ValueSpec):
         super().__init__()
         assert args.num_trunk_blocks >= 1, "a value needs a trunk"
+        assert spec.trunks == "shared", "members with trunks of their own are a ValueEnsemble"
         self.args = args
         self.spec = spec
         self.activation_checkpointing = False
@@ -116,7 +169,7 @@ class ValueModel(nn.Module):
         self.layers = transformer_blocks(args, 0, spec.critic_blocks(args.num_trunk_blocks))
         self.norm = RMSNorm(args.dim, args.norm_eps)
         self.output = nn.Linear(args.dim, args.vocab_size, bias=False) if spec.surprisal else None
-        self.value_head = ValueHead(args.dim, spec)
+        self.value_head = build_value_head(args.dim, spec)
 
     def add_adapters(self, lora: LoraConfig) -> None:
         """Keep the weights as the base of adapters that `load_learned` brings; until then these change nothing."""
@@ -132,8 +185,8 @@ class ValueModel(nn.Module):
         }
         self.load_state_dict(base | dict(tensors))
 
-    def values(self, batch: BatchTensors) -> Tensor:
-        """Return values_BT: `values[t]` = V of the state after token t. Gradient flows down to the embedding."""
+    def outputs(self, batch: BatchTensors) -> Tensor:
+        """Return what the head gives of every state. Gradient flows down to the embedding."""
         h_BTD = self.tok_embeddings(batch.tokens_BT)
         context = sequence_context(
             h_BTD,
@@ -153,11 +206,20 @@ class ValueModel(nn.Module):
             with torch.no_grad():
                 h_next_BTD = run_blocks(blocks[num_blocks:], h_BTD, context)
                 features_BTF = next_token_losses(self.norm(h_next_BTD), self.output.weight, batch)[..., None]
-        return values_of(self.value_head(self.norm(h_BTD), features_BTF, batch.document_lengths), self.spec)
+        return self.value_head(self.norm(h_BTD), features_BTF, batch.document_lengths)  # type: ignore[no-any-return]
 
-    def forward(self, batch: BatchTensors) -> Tensor:
-        """Return `values(batch)`."""
-        return self.values(batch)
+    def train_value_path_only(self, *, train_trunk: bool) -> None:
+        """Freeze all but the head and, if asked for, the trunk below it."""
+        self.requires_grad_(False)
+        trained = [self.value_head, *(trunk_below(self, self.spec) if train_trunk else ())]
+        for module in trained:
+            module.requires_grad_(True)
+
+
+def trunk_below(model: "Transformer | ValueModel", spec: ValueSpec) -> list[nn.Module]:
+    """Return the modules of a trunk that a value is read through."""
+    num_blocks = spec.num_blocks(model.args.num_trunk_blocks)
+    return [model.tok_embeddings, *list(model.layers)[:num_blocks], model.norm]
 
 
 @torch.no_grad()

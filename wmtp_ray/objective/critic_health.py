@@ -33,7 +33,7 @@ class JudgedResponse:
     `tokens` are the n supervised tokens, end of sequence included. `values` has n + 1 entries: V(prompt), then V after
     each token. The last one, after the end of sequence, enters no TD error and is trained by nothing; only
     `auc_after_end` reads it. Optional: `log_likelihoods`, the policy's, per token; `anchor_values`, what the critic
-    said before training, as long as `values`.
+    said before training, and `disagreements`, of an ensemble's members, both as long as `values`.
     """
 
     problem: str | int
@@ -42,10 +42,11 @@ class JudgedResponse:
     tokens: npt.NDArray[np.integer]
     log_likelihoods: npt.NDArray[np.floating] | None = None
     anchor_values: npt.NDArray[np.floating] | None = None
+    disagreements: npt.NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         assert len(self.tokens) > 0, "a response has at least its end-of-sequence token"
-        for values in (self.values, self.anchor_values):
+        for values in (self.values, self.anchor_values, self.disagreements):
             assert values is None or len(values) == len(self.tokens) + 1, "values: V(prompt), then one per token"
 
     @property
@@ -61,7 +62,8 @@ class CriticHealth:
     `explained_variance_ceiling` = what a predictor reaches that knows every problem and every prefix seen among the
     judged responses; `explained_variance_problem` = what the problems' base rates alone reach. `auc_<p>` and
     `brier_<p>`: V after p % of the response's tokens. `value_between_problem_share` = the part of the variance of the
-    mean V that only tells problems apart.
+    mean V that only tells problems apart. `disagreement` = mean over states of the standard deviation of the V of an
+    ensemble's members; None for one critic.
     """
 
     num_responses: int
@@ -85,6 +87,7 @@ class CriticHealth:
     anchor_distance: float | None
     minimal_pairs: MinimalPairHealth
     baselines: tuple[BaselineHealth, ...]
+    disagreement: float | None = None
 
     def metrics(self) -> dict[str, float]:
         """Return every number that exists under `critic/...`, the baselines' under `critic/baseline_<name>_...`."""
@@ -142,6 +145,7 @@ def critic_health(
         **_drift(responses, value_clip),
         minimal_pairs=_minimal_pairs(responses, correct_R, problems_R, max_edit_frac),
         baselines=_baselines(responses, correct_R, problems_R, lengths_R),
+        disagreement=_disagreement(responses),
     )
 
 
@@ -240,6 +244,12 @@ def _drift(responses: Sequence[JudgedResponse], value_clip: float) -> dict[str, 
     distance_S = np.concatenate(known) if known else np.zeros(0)
     clipped = _mean_or_none([float(distance > value_clip) for distance in distance_S])
     return {"value_clip_frac": clipped, "anchor_distance": _mean_or_none(distance_S.tolist())}
+
+
+def _disagreement(responses: Sequence[JudgedResponse]) -> float | None:
+    """Return the mean over the states that a TD error reads."""
+    known = [response.disagreements[:-1] for response in responses if response.disagreements is not None]
+    return float(np.concatenate(known).astype(np.float64).mean()) if known else None
 
 
 def _minimal_pairs(

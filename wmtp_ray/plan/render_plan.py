@@ -61,6 +61,9 @@ def _size(plan: RunPlan, index: RowIndex, staleness_bound: int | None) -> list[l
         rows.append(["staleness", f"scores come from a critic at most {staleness_bound} steps old"])
     if plan.finish is not None:
         rows.append(["finish", _finish(plan, plan.finish)])
+    if plan.horizon_starts:
+        further = ", ".join(f"{k} from step {start:,}" for k, start in enumerate(plan.horizon_starts, start=1) if k > 1)
+        rows.append(["horizons", f"1 from the first step{f', {further}' if further else ''} on"])
     rows.append(["seeds", f"{plan.seed} (held-out problems), {plan.sampling_seed} (rows and order)"])
     rows.append(["digest", plan.digest[:16]])
     return rows

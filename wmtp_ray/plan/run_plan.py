@@ -75,7 +75,8 @@ class RunPlan:
     `row_ids_P[sequence_starts_Q[q]:sequence_starts_Q[q + 1]]` and is a micro-batch of at most `sequence_tokens` tokens;
     else a step is `batch_rows` rows and `sequence_starts_Q` is empty. `difficulty_source` says what the plan's
     difficulties count in. `seed` chose the held-out problems, `sampling_seed` the rows. The steps of the `finish` weigh
-    every token alike; None where the arm weighs every step.
+    every token alike; None where the arm weighs every step. `horizon_starts` is the first step of each horizon, empty
+    where all are trained from the first step.
     """
 
     stage: int
@@ -96,6 +97,7 @@ class RunPlan:
     seed: int
     sampling_seed: int
     finish: PlannedFinish | None = None
+    horizon_starts: tuple[int, ...] = ()
 
     @property
     def num_steps(self) -> int:
@@ -352,7 +354,7 @@ def load_plan(directory: Path, stage: int) -> RunPlan:
 def _facts(plan: RunPlan) -> dict[str, Any]:
     """Everything but the arrays, as JSON values."""
     facts = {name: getattr(plan, name) for name in _fact_names()}
-    facts |= _finish_facts(facts.pop("finish"))
+    facts |= _later_facts(facts.pop("finish"), facts.pop("horizon_starts"))
     facts["phases"] = [asdict(phase) for phase in plan.phases]
     facts["counts"] = asdict(plan.counts)
     facts["counts"]["outside_bins"] = {str(key): rows for key, rows in plan.counts.outside_bins.items()}
@@ -360,9 +362,10 @@ def _facts(plan: RunPlan) -> dict[str, Any]:
     return {"plan_version": PLAN_VERSION, **facts}
 
 
-def _finish_facts(finish: PlannedFinish | None) -> dict[str, Any]:
-    """A plan without a finish says nothing of one: it is the plan that it was before there were finishes."""
-    return {} if finish is None else {"finish": asdict(finish)}
+def _later_facts(finish: PlannedFinish | None, horizon_starts: tuple[int, ...]) -> dict[str, Any]:
+    """A plan without a finish says nothing of one: it is the plan that it was before there were any. So of horizons."""
+    later = {"finish": finish and asdict(finish), "horizon_starts": list(horizon_starts)}
+    return {name: fact for name, fact in later.items() if fact}
 
 
 def _fact_names() -> list[str]:
@@ -375,8 +378,9 @@ _PLAN_FILE = msgspec.defstruct(
     "PlanFile",
     [
         ("digest", str),
-        *((name, get_type_hints(RunPlan)[name]) for name in _fact_names() if name != "finish"),
+        *((name, get_type_hints(RunPlan)[name]) for name in _fact_names() if name not in ("finish", "horizon_starts")),
         ("finish", PlannedFinish | None, None),
+        ("horizon_starts", tuple[int, ...], ()),
     ],
 )
 
@@ -392,5 +396,6 @@ def _plan_of_facts(facts: dict[str, Any], arrays: dict[str, Int64]) -> RunPlan:
             "counts": PlanCounts(**counts),
             "warnings": tuple(facts["warnings"]),
             "finish": PlannedFinish(**facts["finish"]) if "finish" in facts else None,
+            "horizon_starts": tuple(facts.get("horizon_starts", ())),
         }
     )

@@ -48,6 +48,11 @@ class TokenView:
         assert self.micro_batch.values_BT is not None, "this weighting needs the critic's values"
         return self.micro_batch.values_BT
 
+    @property
+    def disagreements_BT(self) -> Tensor:
+        assert self.micro_batch.disagreements_BT is not None, "this weighting needs the disagreement of an ensemble"
+        return self.micro_batch.disagreements_BT
+
 
 def td_advantage(view: TokenView) -> Tensor:
     """TD errors of the sequence reading, or their lambda-sums: [B, T]."""

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmtp_ray.contracts import BatchEdits, Float32, Int64, ScoredBatch
+from wmtp_ray.contracts import BatchEdits, Float32, Int64, ScoredBatch, Scores
 from wmtp_ray.model.batch_tensors import BatchTensors
+from wmtp_ray.model.value_outputs import ValueScores
 from wmtp_ray.ranks import Ranks
 
 
@@ -44,7 +45,7 @@ class MicroBatch:
 
     `seeds_M` keys the random controls by (seed, step, row), so that they do not depend on ranks or packing.
     `policy_losses_BTH` is the policy's own detached cross-entropy of every pair, where the scorer asked for it;
-    `edits` are there where the weighting asks for them.
+    `edits` are there where the weighting asks for them, `disagreements_BT` where an ensemble has scored.
     """
 
     tensors: BatchTensors
@@ -55,6 +56,7 @@ class MicroBatch:
     incorrect_losses_BT: Tensor | None = None
     policy_losses_BTH: Tensor | None = None
     edits: EditTensors | None = None
+    disagreements_BT: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,19 @@ def to_micro_batch(scored: ScoredBatch, step: int, seed: int, device: torch.devi
         reference_losses_BT=_on_device(scores.losses_BT if scores else None, device),
         incorrect_losses_BT=_on_device(scores.incorrect_losses_BT if scores else None, device),
         edits=None if scored.batch.edits is None else EditTensors.from_edits(scored.batch.edits, device),
+        disagreements_BT=_on_device(scores.disagreements_BT if scores else None, device),
     )
+
+
+def critic_scores(found: ValueScores, version: int) -> Scores:
+    """Return what a critic has found about a batch as it travels."""
+    disagreements_BT = None if found.disagreements_BT is None else _array(found.disagreements_BT)
+    return Scores(version=version, values_BT=_array(found.values_BT), disagreements_BT=disagreements_BT)
+
+
+def _array(tensor: Tensor) -> Float32:
+    array: Float32 = tensor.float().cpu().numpy()
+    return array
 
 
 def _on_device(array: Float32 | None, device: torch.device) -> Tensor | None:

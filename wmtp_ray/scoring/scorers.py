@@ -31,6 +31,16 @@ from wmtp_ray.scoring.advantages import (
 )
 from wmtp_ray.scoring.contract import MicroBatch, Scorer, StepWeights
 from wmtp_ray.scoring.controls import Control, draw_matched_weights, keep_weights, shuffle_weights
+from wmtp_ray.scoring.doubtful_tokens import (
+    RestsOn,
+    disagreement_metrics,
+    doubtful_targets,
+    neutral_where,
+    of_horizon_td_errors,
+    of_prompt,
+    of_td_errors,
+    without_doubtful,
+)
 from wmtp_ray.scoring.push import push_down
 from wmtp_ray.scoring.shapes import BETA, DIFFERENCE, MASK, PROBABILITY, THRESHOLD, WeightShape
 
@@ -75,6 +85,7 @@ class AdvantageScorer:
         advantage: Callable[[TokenView], Tensor],
         shape: WeightShape = BETA,
         control: Control = keep_weights,
+        rests_on: RestsOn = of_td_errors,
     ) -> None:
         self.needs_policy_losses = config.arm.needs_policy_losses
         self._config = config
@@ -82,6 +93,7 @@ class AdvantageScorer:
         self._advantage = advantage
         self._shape = shape
         self._control = control
+        self._rests_on = rests_on
         self._whitening = build_whitening(config) if shape.whitens else NoWhitening()
 
     def weigh(self, micro_batches: Sequence[MicroBatch], ranks: Ranks) -> StepWeights:
@@ -89,8 +101,10 @@ class AdvantageScorer:
         raw = [self._advantage(view) for view in views]
         masks = [_target_mask(a, view) for a, view in zip(raw, views, strict=True)]
         moments = global_moments(raw, masks, ranks)
-        whitened = self._whitening(raw, masks, ranks)
+        doubtful = doubtful_targets(views, self._rests_on)
+        whitened = without_doubtful(self._whitening(raw, masks, ranks), doubtful)
         weights = [self._weights(a, mask, m) for a, mask, m in zip(whitened, masks, micro_batches, strict=True)]
+        weights = neutral_where(weights, doubtful)
         weights = self._control(weights, micro_batches, ranks)
         clips = self._shape.clips(self._config)
         step = _spread_over_horizons(weights, micro_batches, ranks, self._num_horizons, clips)
@@ -99,6 +113,7 @@ class AdvantageScorer:
         if self._config.arm.pushes_down:
             step = push_down(step, whitened, micro_batches, ranks, self._config)
         metrics = step.metrics | {"advantage/mean": moments.mean, "advantage/std": moments.std}
+        metrics |= disagreement_metrics(doubtful, masks, ranks)
         if self._config.arm.needs_edits:
             metrics |= edit_metrics(micro_batches, ranks)
         return replace(step, metrics=metrics)
@@ -179,17 +194,22 @@ Formula = Callable[[RunConfig, int], Scorer]  # configuration, number of horizon
 
 
 def _from(
-    advantage: Callable[[TokenView], Tensor], control: Control = keep_weights, *, shape: WeightShape = BETA
+    advantage: Callable[[TokenView], Tensor],
+    control: Control = keep_weights,
+    *,
+    shape: WeightShape = BETA,
+    rests_on: RestsOn = of_td_errors,
 ) -> Formula:
-    """clip(exp(advantage / beta)), or another shape, then the control."""
+    """clip(exp(advantage / beta)), or another shape, then the control; `rests_on` says whose V the advantage is of."""
     return lambda config, num_horizons: AdvantageScorer(
-        config.weighting, num_horizons, advantage=advantage, shape=shape, control=control
+        config.weighting, num_horizons, advantage=advantage, shape=shape, control=control, rests_on=rests_on
     )
 
 
 def _from_td_errors(config: RunConfig, num_horizons: int) -> Scorer:
-    reading = td_advantage if config.weighting.terminal == "sequence" else horizon_td_advantage
-    return _from(reading)(config, num_horizons)
+    if config.weighting.terminal == "sequence":
+        return _from(td_advantage)(config, num_horizons)
+    return _from(horizon_td_advantage, rests_on=of_horizon_td_errors)(config, num_horizons)
 
 
 # What makes each arm's weights; `config/arms.py` says what else is known of it.
@@ -204,7 +224,7 @@ FORMULAS: dict[str, Formula] = {
     "diff": _from(edit_marks, shape=DIFFERENCE),
     "oracle": _from(oracle_advantage),
     "oracle_drop": _from(edit_marks, shape=MASK),
-    "sequence_reward": _from(sequence_reward_advantage),
+    "sequence_reward": _from(sequence_reward_advantage, rests_on=of_prompt),
     "surprisal": _from(surprisal_advantage),
     "shuffled": _from(td_advantage, shuffle_weights),
     "matched_random": _from(td_advantage, draw_matched_weights),

@@ -27,6 +27,7 @@ from wmtp_ray.data.row_edits import edits_of
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_prompt, render_row
+from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective import td
 from wmtp_ray.objective.critic_health import JudgedResponse
 from wmtp_ray.objective.minimal_pairs import edited_spans
@@ -144,7 +145,7 @@ def _scores(loss: StageLoss, config: RunConfig, own_critic: Path | None) -> RowS
     directories, cpu = [reference.path for reference in config.references], torch.device("cpu")
     values_of = values_of_policy(loss)
     if own_critic is not None and config.uses_critic:
-        values_of = values_of_critic(load_value_path(own_critic, loss.policy.spec), cpu)
+        values_of = values_of_critic(load_value_path(own_critic, ValueSpec.of(config)), cpu)
     return RowScores(
         device=next(loss.parameters()).device,
         values_of=values_of if config.uses_critic else None,

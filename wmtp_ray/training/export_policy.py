@@ -52,8 +52,18 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     return tensors_sha256(tensors)
 
 
-def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | None, dtype: torch.dtype | None) -> str:
+def export_hf(
+    source: Path,
+    step: int | None,
+    out: Path,
+    *,
+    tokenizer: Path | None,
+    dtype: torch.dtype | None,
+    with_heads: bool = False,
+) -> str:
     """Write horizon 1 of a run's policy, or of a model directory, for transformers (see `export_model`).
+
+    `with_heads` adds the heads of the other horizons.
 
     Returns the name of the class that loads it.
     `step` chooses a checkpoint of a run as in `export_policy`. `tokenizer` None: the run's, or the one beside the
@@ -67,7 +77,7 @@ def export_hf(source: Path, step: int | None, out: Path, *, tokenizer: Path | No
     chosen = tokenizer or own_tokenizer
     if chosen is None:
         raise ArtifactError(f"{source} holds no {TOKENIZER_MODEL} or {TOKENIZER_JSON}; give one with --tokenizer")
-    export_model(args, tensors, chosen, out, dtype=dtype)
+    export_model(args, tensors, chosen, out, dtype=dtype, with_heads=with_heads)
     return architecture_of(args)
 
 

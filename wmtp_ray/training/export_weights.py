@@ -88,6 +88,7 @@ def export_weights(run: PlannedRun, out: Path, wanted: Wanted) -> WeightsManifes
         denominator=_DENOMINATOR[config.loss.normalizer],
         num_horizons=num_horizons,
         horizon_coefs=config.loss.horizon_coefs or (1.0,) * num_horizons,
+        horizon_starts=run.plan.horizon_starts,
         differs_by_horizon=config.weighting.differs_by_horizon and num_horizons > 1,
         first_step=steps.start,
         notes=(*notes, *_notes(config, models)),

@@ -20,6 +20,7 @@ import torch
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import ScoredBatch
+from wmtp_ray.plan.horizon_schedule import horizons_at
 from wmtp_ray.ranks import Ranks
 from wmtp_ray.scoring.contract import MicroBatch, Scorer, to_micro_batch
 from wmtp_ray.tracking.run_log import log_step
@@ -130,7 +131,7 @@ class Finish:
 
 
 class StageLoop:
-    """Trains the steps `steps` of a plan whose number of steps is `steps.stop`."""
+    """Trains the steps `steps` of a plan whose number of steps is `steps.stop`; `horizon_starts` as in the plan."""
 
     def __init__(
         self,
@@ -142,6 +143,7 @@ class StageLoop:
         steps: range,
         peak_learning_rate: float,
         finish: Finish | None = None,
+        horizon_starts: tuple[int, ...] = (),
     ) -> None:
         self._training = training
         self._config = config
@@ -150,6 +152,7 @@ class StageLoop:
         self._steps = steps
         self._peak_learning_rate = peak_learning_rate
         self._finish = finish
+        self._horizon_starts = horizon_starts
         self.done = steps.start
         self._device = next(training.policy.parameters()).device
 
@@ -170,7 +173,10 @@ class StageLoop:
             scored = ports.batches.next(step)
             seed_step(self._config.seed, step, self._ranks.rank)
             metrics = self._training.run(
-                self._micro_batches(step, scored), self._learning_rate(step), scorer=self._scorer_of(step)
+                self._micro_batches(step, scored),
+                self._learning_rate(step),
+                scorer=self._scorer_of(step),
+                num_horizons=horizons_at(self._horizon_starts, step) if self._horizon_starts else None,
             )
             step_s = time.perf_counter() - started
             losses.append(metrics["loss/total"])

@@ -18,23 +18,30 @@ from wmtp_ray.config.critic import CriticConfig
 from wmtp_ray.config.schema import LossConfig, RunConfig
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.policy import Policy, PolicyStates
+from wmtp_ray.model.value_outputs import ValueScores, ValueStates, scores_of
 from wmtp_ray.objective import td, value_losses
 from wmtp_ray.objective.fused import fused_signed_loss, token_cross_entropies
 from wmtp_ray.objective.horizon import at_horizons, supervised_pairs
 from wmtp_ray.scoring.contract import MicroBatch
-from wmtp_ray.training.value_reports import Head, distance_sums, loss_parts, value_sums
+from wmtp_ray.training.value_reports import Head, disagreement_sums, distance_sums, loss_parts, value_sums
 
 _MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Denominators:
-    """Global counts of a step: supervised pairs per horizon (or their weights), and states with a value loss."""
+    """Global counts of a step: supervised pairs per horizon (or their weights), and states with a value loss.
+
+    The mean over horizons is over the first `num_horizons`; None: over all of the model's. `of_members_N2` are the
+    states and the documents that each member of an ensemble learns from.
+    """
 
     pairs_H: Tensor
     unweighted_pairs_H: Tensor
     num_states: float
     num_documents: float
+    num_horizons: int | None = None
+    of_members_N2: Tensor | None = None
 
 
 class MicroLoss(NamedTuple):
@@ -50,12 +57,16 @@ class MicroLoss(NamedTuple):
 class StageLoss(nn.Module):
     """A loss over a policy, and the passes over the same policy without gradient: `passes` names them, for FSDP2."""
 
-    passes: tuple[str, ...] = ("pair_losses", "values", "value_states")
+    passes: tuple[str, ...] = ("pair_losses", "value_scores", "value_states")
 
     def __init__(self, policy: Policy, config: RunConfig) -> None:
         super().__init__()
         self.policy = policy
         self._loss = config.loss
+
+    def counts_of_members(self, micro_batch: MicroBatch) -> Tensor | None:
+        """Return this micro-batch's part of `Denominators.of_members_N2`, float64; None where one critic learns all."""
+        return None
 
     @torch.no_grad()
     def pair_losses(self, tensors: BatchTensors, num_horizons: int) -> Tensor:
@@ -64,10 +75,10 @@ class StageLoss(nn.Module):
             return policy_pair_losses(self.policy, tensors, num_horizons, self._loss.max_logits_mb)
 
     @torch.no_grad()
-    def values(self, tensors: BatchTensors) -> Tensor:
-        """Return values_BT without gradient and without dropout."""
+    def value_scores(self, tensors: BatchTensors) -> ValueScores:
+        """Return values_BT and, of an ensemble, its disagreement, without gradient and without dropout."""
         with _without_dropout(self):
-            return self.policy.states(tensors).values_BT
+            return scores_of(self.policy.states(tensors).value_outputs_BTO, self.policy.spec)
 
     @torch.no_grad()
     def value_states(self, tensors: BatchTensors) -> tuple[Tensor, Tensor]:
@@ -134,10 +145,21 @@ class PolicyLoss(StageLoss):
             targets_HN,
             weights_HN,
             denominators.pairs_H,
-            horizon_coefs_H=torch.tensor(self._horizon_coefs),
+            horizon_coefs_H=self._coefs_H(denominators.num_horizons),
             max_logits_bytes=int(self._loss.max_logits_mb * _MIB),
         )
         return loss, kept_ce_H.cpu().double() * denominators.pairs_H + dropped_ce_H
+
+    def _coefs_H(self, num_trained: int | None) -> Tensor:
+        """Return the coefficients [H] of a mean over all horizons that is one over those trained.
+
+        The others keep their place with the coefficient 0, since DDP wants a gradient for every weight.
+        """
+        coefs_H = torch.tensor(self._horizon_coefs)
+        if num_trained is None or num_trained == self._num_horizons:
+            return coefs_H
+        coefs_H[num_trained:] = 0.0
+        return coefs_H * (self._num_horizons / num_trained)
 
     def _sums_of(self, hidden_HND: Tensor, targets_HN: Tensor, chosen_HN: Tensor) -> Tensor:
         """Sum the cross-entropies of the chosen rows of each horizon, float64 [H], without gradient."""
@@ -176,19 +198,27 @@ class CriticLoss(StageLoss):
             return self._loss_of(micro_batch, denominators, against_reward).total
 
     def _loss_of(self, micro_batch: MicroBatch, denominators: Denominators, critic: CriticConfig) -> MicroLoss:
-        states = self.policy.states(micro_batch.tensors)
+        states = self._value_states(micro_batch.tensors)
         value = value_terms(states, micro_batch, critic, self._gamma, denominators.num_states)
         total = value.loss
         if self._critic.objective == "pairwise":
             total = self._pairwise(states.values_BT, micro_batch, denominators.num_documents / 2)
         return MicroLoss(total, value.parts | {"loss/total": total.detach()})
 
-    def _pairwise(self, values_BT: Tensor, micro_batch: MicroBatch, num_pairs: float) -> Tensor:
+    def _value_states(self, tensors: BatchTensors) -> PolicyStates | ValueStates:
+        return self.policy.states(tensors)
+
+    def _pairwise(
+        self, values_BT: Tensor, micro_batch: MicroBatch, num_pairs: float, learns_M: Tensor | None = None
+    ) -> Tensor:
         """Pairs stand next to each other in the plan: documents 2i and 2i + 1 answer the same problem."""
         tensors = micro_batch.tensors
         states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
         means_M = value_losses.mean_response_value(values_BT, states_BT, document_ids_BT=tensors.document_ids_BT)
-        return value_losses.pairwise_loss(*_correct_and_incorrect(means_M, tensors.rewards_M), denominator=num_pairs)
+        rewards_M = tensors.rewards_M
+        if learns_M is not None:
+            means_M, rewards_M = means_M[learns_M], rewards_M[learns_M]
+        return value_losses.pairwise_loss(*_correct_and_incorrect(means_M, rewards_M), denominator=num_pairs)
 
 
 @dataclass(frozen=True)
@@ -201,22 +231,24 @@ class ValueTerms:
 
 
 def value_terms(
-    states: PolicyStates,
+    states: PolicyStates | ValueStates,
     micro_batch: MicroBatch,
     critic: CriticConfig,
     gamma: float,
     num_states: float,
     *,
     head: Head = "critic",
+    within_BT: Tensor | None = None,
 ) -> ValueTerms:
     """Return value loss and anchor of one micro-batch over the global number of states, reported as those of `head`.
 
     `old` is the value that the scoring critic gave; where none scored, the policy's own detached value, which makes
-    the clip and the anchor vanish.
+    the clip and the anchor vanish. States outside `within_BT` do not count.
     """
     tensors, values_BT = micro_batch.tensors, states.values_BT
     old_BT = values_BT.detach() if micro_batch.values_BT is None else micro_batch.values_BT
     states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
+    states_BT = states_BT if within_BT is None else states_BT & within_BT
     targets_BT = _value_targets(old_BT, tensors, critic, gamma)
     loss = _value_loss(states, old_BT, targets_BT, states_BT, critic, num_states)
     anchor = value_losses.anchor_loss(values_BT, old_BT, states_BT, denominator=num_states)
@@ -279,7 +311,12 @@ def _horizon_coefs(loss: LossConfig, num_horizons: int) -> tuple[float, ...]:
 
 
 def _value_loss(
-    states: PolicyStates, old_BT: Tensor, targets_BT: Tensor, mask_BT: Tensor, critic: CriticConfig, num_states: float
+    states: PolicyStates | ValueStates,
+    old_BT: Tensor,
+    targets_BT: Tensor,
+    mask_BT: Tensor,
+    critic: CriticConfig,
+    num_states: float,
 ) -> Tensor:
     """The value loss that `critic.value_error` names."""
     rest, clip = (old_BT, targets_BT, mask_BT), critic.value_clip
@@ -319,7 +356,10 @@ def _scored_parts(micro_batch: MicroBatch) -> dict[str, Tensor]:
         values_BT, tensors.rewards_M, tensors.supervised_mask_BT, document_ids_BT=tensors.document_ids_BT
     )
     states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
-    return value_sums("critic", values_BT, targets_BT, states_BT)
+    found = value_sums("critic", values_BT, targets_BT, states_BT)
+    if micro_batch.disagreements_BT is not None:
+        found |= disagreement_sums("critic", micro_batch.disagreements_BT, states_BT)
+    return found
 
 
 def _correct_and_incorrect(means_M: Tensor, rewards_M: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,9 @@ def health_of(responses: Sequence[JudgedResponse], config: RunConfig) -> HealthF
 def _judge(loss: StageLoss, batch: TokenBatch, index: RowIndex, device: torch.device) -> list[JudgedResponse]:
     """Values and log-likelihoods of every document, cut to its response."""
     tensors = BatchTensors.from_batch(batch, device)
-    values_T = loss.values(tensors)[0].cpu().numpy()
+    scores = loss.value_scores(tensors)
+    values_T = scores.values_BT[0].cpu().numpy()
+    disagreements_T = None if scores.disagreements_BT is None else scores.disagreements_BT[0].cpu().numpy()
     losses_T = loss.pair_losses(tensors, 1)[0, :, 0].cpu().numpy()
     judged = []
     for document, row in zip(documents_of(batch), batch.row_ids_M, strict=True):
@@ -74,6 +76,7 @@ def _judge(loss: StageLoss, batch: TokenBatch, index: RowIndex, device: torch.de
                 tokens=batch.tokens_BT[0, last_prompt + 1 : document.stop],
                 # The pair (t, 1) predicts token t + 1, so the response's losses stand one position earlier.
                 log_likelihoods=-losses_T[last_prompt : document.stop - 1],
+                disagreements=None if disagreements_T is None else disagreements_T[last_prompt : document.stop],
             )
         )
     return judged

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from wmtp_ray.contracts import ScoredBatch, Scores, TokenBatch
 from wmtp_ray.model.batch_tensors import BatchTensors
-from wmtp_ray.model.value_model import ValueModel
-from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
+from wmtp_ray.model.value_model import Critic
+from wmtp_ray.model.value_outputs import ValueScores
+from wmtp_ray.scoring.contract import MicroBatch, critic_scores, to_micro_batch
 from wmtp_ray.training.losses import StageLoss
 from wmtp_ray.training.references import References
 
-ValuesOf = Callable[[TokenBatch], Tensor]  # values_BT
+ValuesOf = Callable[[TokenBatch], ValueScores]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class RowScores:
         """Return one forward's worth with its scores; `with_policy_losses` also with the policy's own of every pair."""
         scores = Scores(0) if self.references is None else self.references.scores(batch)
         if self.values_of is not None:
-            scores = replace(scores, values_BT=self.values_of(batch).float().cpu().numpy())
+            found = critic_scores(self.values_of(batch), version=0)
+            scores = replace(scores, values_BT=found.values_BT, disagreements_BT=found.disagreements_BT)
         micro = to_micro_batch(ScoredBatch(batch, scores, 0, 0.0), step, seed, self.device)
         if not with_policy_losses:
             return micro
@@ -45,15 +46,15 @@ class RowScores:
 def values_of_policy(loss: StageLoss) -> ValuesOf:
     """Return V by the policy's own value path, on its device."""
     device = next(loss.parameters()).device
-    return lambda batch: loss.values(BatchTensors.from_batch(batch, device))
+    return lambda batch: loss.value_scores(BatchTensors.from_batch(batch, device))
 
 
-def values_of_critic(critic: ValueModel, device: torch.device) -> ValuesOf:
+def values_of_critic(critic: Critic, device: torch.device) -> ValuesOf:
     """Return V by a critic, which is moved to `device` and no longer trained."""
     frozen = critic.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def values_of(batch: TokenBatch) -> Tensor:
-        return frozen.values(BatchTensors.from_batch(batch, device))
+    def values_of(batch: TokenBatch) -> ValueScores:
+        return frozen.scores(BatchTensors.from_batch(batch, device))
 
     return values_of

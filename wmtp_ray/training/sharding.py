@@ -1,8 +1,8 @@
 """FSDP2: every rank holds a share of weights, gradients and optimizer, and makes a block whole while it computes it.
 
     loss module (root)     embedding, norm, output: whole from the root's entry to the end of its backward
-      transformer blocks   one group each, trunk and prediction heads: whole while they run
-      value head           a group of its own, because it stays float32
+      transformer blocks   one group each, trunks and prediction heads: whole while they run
+      value heads          a group each, because they stay float32
 
 The root must be entered through its own methods: `forward`, and those that `register_fsdp_forward_method` names below.
 Mixed precision is FSDP's own instead of autocast: bfloat16 copies are gathered, gradients are reduced in float32. The
@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from vendor.meta_llama.model import TransformerBlock
 from wmtp_ray.ranks import Ranks
 from wmtp_ray.training.losses import StageLoss
 
@@ -32,10 +33,11 @@ def shard(loss: StageLoss, ranks: Ranks, device: torch.device, dtype: Literal["f
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     if dtype == "bfloat16":
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    transformer = loss.policy.transformer
-    for block in [*transformer.layers, *transformer.extra_heads]:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(loss.policy.value_head, mesh=mesh)
+    for block in loss.policy.modules():
+        if isinstance(block, TransformerBlock):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+    for head in loss.policy.value_heads:
+        fully_shard(head, mesh=mesh)
     fully_shard(loss, mesh=mesh, mp_policy=policy)
     for method in loss.passes:
         register_fsdp_forward_method(loss, method)

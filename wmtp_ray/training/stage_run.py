@@ -74,6 +74,7 @@ def run_stage(stage: RankStage, outside: Outside) -> None:
         steps=steps,
         peak_learning_rate=peak,
         finish=finish_of(stage, start.training),
+        horizon_starts=stage.horizon_starts,
     )
     if loop.run():
         kept = best.restore(loop.done, stage.num_steps) if best is not None else None

@@ -23,7 +23,7 @@ class RankStage:
 
     `directory` is the stage's folder, `num_steps` and `plan_digest` are the plan's. The stage continues from
     `checkpoint`, after `first_step` steps; None and 0 where it begins. The steps from `finish_step` on weigh every
-    token alike, None where the plan has no finish.
+    token alike, None where the plan has no finish; `horizon_starts` is the plan's.
     """
 
     config: RunConfig
@@ -36,6 +36,7 @@ class RankStage:
     checkpoint: Path | None
     first_step: int
     finish_step: int | None = None
+    horizon_starts: tuple[int, ...] = ()
 
     @property
     def role(self) -> str:

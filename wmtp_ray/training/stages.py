@@ -5,16 +5,21 @@ held-out problems. Stage 2 trains the policy. `stage_run.py` runs either without
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vendor.meta_llama.model import Transformer
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_head, weights_file
+from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_head, stored_value_spec, weights_file
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.prompt_label import told_when_asked
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.model.policy import Policy
+from wmtp_ray.model.value_ensemble import ValueEnsemble
+from wmtp_ray.model.value_model import ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.plan.problem_halves import ProblemHalves
 from wmtp_ray.ranks import current_ranks
 from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.saved_records import read_record, write_exact_record
@@ -24,6 +29,7 @@ from wmtp_ray.tracking.kept_critic import KeptCritic
 from wmtp_ray.tracking.token_evidence import TokenEvidence, write_token_evidence
 from wmtp_ray.training.collect_evidence import collect_token_evidence, held_out_loss
 from wmtp_ray.training.drift_watch import CriticDrift, build_critic_drift
+from wmtp_ray.training.ensemble_loss import EnsembleLoss
 from wmtp_ray.training.losses import CriticLoss, PolicyLoss, StageLoss
 from wmtp_ray.training.measure_critic import HealthFindings, health_of, held_out_rows, judge_held_out, measure_health
 
@@ -56,7 +62,7 @@ class StageRecipe:
 def critic_stage(config: RunConfig) -> StageRecipe:
     """Stage 1."""
     rate = config.critic_stage.learning_rate
-    return StageRecipe(1, _critic_start, CriticLoss, _no_weighting, _no_drift, measure_health, rate)
+    return StageRecipe(1, _critic_start, _critic_loss, _no_weighting, _no_drift, measure_health, rate)
 
 
 def policy_stage(config: RunConfig) -> StageRecipe:
@@ -84,7 +90,8 @@ def freeze_for_critic(policy: Policy, config: RunConfig) -> None:
     """
     policy.train_value_path_only(train_trunk=config.critic.train_trunk)
     if config.critic.objective == "pairwise":
-        policy.value_head.output.bias.requires_grad_(False)
+        for head in policy.value_heads:
+            head.output.bias.requires_grad_(False)
 
 
 def write_stage_result(directory: Path, result: StageResult) -> None:
@@ -119,7 +126,7 @@ def clear_failure(directory: Path) -> None:
 def _critic_start(config: RunConfig) -> Policy:
     """The model with a value head, of which only the value path learns; `critic.path` gives a head to go on from."""
     own_trunk = config.critic.path if config.critic.source == "frozen" else None
-    policy = policy_from(own_trunk or config.model.path, config.critic.path, config)
+    policy = policy_from(own_trunk or config.model.path, config.critic.path, config, ValueSpec.of(config))
     freeze_for_critic(policy, config)
     return policy
 
@@ -127,10 +134,11 @@ def _critic_start(config: RunConfig) -> Policy:
 def _policy_start(config: RunConfig) -> Policy:
     """The model, with the value head of the critic bundle where the critic is the policy's own, and its adapters.
 
-    The value head leaves the optimizer when no loss reaches it: DDP needs every parameter to be used.
+    The policy's own head is a single one, whatever ensemble scores. It leaves the optimizer when no loss reaches it:
+    DDP needs every parameter to be used.
     """
     bundle = critic_bundle(config) if config.critic.source == "policy" else None
-    policy = policy_from(config.model.path, bundle, config)
+    policy = policy_from(config.model.path, bundle, config, ValueSpec.of(config).member)
     if config.model.lora is not None:
         base_sha256 = file_sha256(weights_file(config.model.path))
         policy.add_adapters(config.model.lora, base_sha256=base_sha256, seed=config.seed)
@@ -139,13 +147,29 @@ def _policy_start(config: RunConfig) -> Policy:
     return policy
 
 
-def policy_from(model: Path, bundle: Path | None, config: RunConfig) -> Policy:
+def policy_from(model: Path, bundle: Path | None, config: RunConfig, spec: ValueSpec) -> Policy:
     """Join the transformer of one directory with the value head of another, or with a fresh one."""
-    policy = Policy(load_transformer(model), ValueSpec.of(config))
-    policy.transformer.activation_checkpointing = config.model.activation_checkpointing
-    if bundle is not None:
-        policy.value_head.load_state_dict(load_value_head(bundle, ValueSpec.of(config)).state_dict())
+    stored = None if bundle is None else stored_value_spec(bundle, spec)
+    has_trunks = stored is not None and stored.trunks == "own"
+    policy = Policy(load_transformer(model), replace(spec, trunks="own") if has_trunks else spec)
+    for module in policy.modules():
+        if isinstance(module, Transformer | ValueModel):
+            module.activation_checkpointing = config.model.activation_checkpointing
+    if bundle is None:
+        return policy
+    if isinstance(policy.value_head, ValueEnsemble) and not has_trunks:
+        if stored is not None:  # heads over one trunk, of which each gets its copy
+            policy.value_head.load_heads(load_value_head(bundle, spec).state_dict())
+        return policy
+    policy.value_head.load_state_dict(load_value_head(bundle, spec).state_dict())
     return policy
+
+
+def _critic_loss(policy: Policy, config: RunConfig) -> CriticLoss:
+    if config.critic.ensemble == 1:
+        return CriticLoss(policy, config)
+    index = load_index(config.data.train_file, config.data.index_file)
+    return EnsembleLoss(policy, config, ProblemHalves.of(index, config))
 
 
 def _policy_loss(policy: Policy, config: RunConfig) -> PolicyLoss:

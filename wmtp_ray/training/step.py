@@ -48,17 +48,22 @@ class TrainingStep:
         self._num_horizons = policy.transformer.args.n_future_tokens
 
     def run(
-        self, micro_batches: Sequence[MicroBatch], learning_rate: float, *, scorer: Scorer | None = None
+        self,
+        micro_batches: Sequence[MicroBatch],
+        learning_rate: float,
+        *,
+        scorer: Scorer | None = None,
+        num_horizons: int | None = None,
     ) -> dict[str, float]:
         """Make one step on this rank's part of the global batch; return metrics, the same on every rank.
 
-        `scorer` weighs this step in place of the stage's own.
+        `scorer` weighs this step in place of the stage's own; only the first `num_horizons` are trained, None: all.
         """
         scorer = scorer or self.scorer
         if scorer.needs_policy_losses:
             micro_batches = [self._with_policy_losses(m) for m in micro_batches]
         weights = scorer.weigh(micro_batches, self._ranks)
-        denominators = self._denominators(micro_batches, weights)
+        denominators = replace(self._denominators(micro_batches, weights), num_horizons=num_horizons)
         sums = self._backward(micro_batches, weights, denominators)
         set_learning_rate(self.optimizer, learning_rate)
         grad_norm = clip_gradients(self.policy.parameters(), self._config.train.max_grad_norm)
@@ -66,6 +71,7 @@ class TrainingStep:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         own = {"train/learning_rate": learning_rate, "train/grad_norm": grad_norm}
+        own |= {} if num_horizons is None else {"train/horizons": float(num_horizons)}
         return derive_metrics(sums) | weights.metrics | own
 
     def _with_policy_losses(self, micro_batch: MicroBatch) -> MicroBatch:
@@ -79,14 +85,17 @@ class TrainingStep:
 
     def _denominators(self, micro_batches: Sequence[MicroBatch], weights: StepWeights) -> Denominators:
         """Count the global batch's pairs, states and documents in one reduction."""
-        counts = torch.stack([_counts(m, self._num_horizons) for m in micro_batches]).sum(dim=0)
-        totals = self._ranks.sum(counts)
+        num_horizons = self._num_horizons
+        of_members = [self.loss.counts_of_members(m) for m in micro_batches]
+        counts = [_counts(m, num_horizons, extra) for m, extra in zip(micro_batches, of_members, strict=True)]
+        totals = self._ranks.sum(torch.stack(counts).sum(dim=0))
         at_least_one = totals.clamp(min=1.0)
         return Denominators(
             pairs_H=loss_denominators(weights, self._config.loss, self._ranks),
-            unweighted_pairs_H=at_least_one[: self._num_horizons],
-            num_states=float(at_least_one[-2]),
-            num_documents=float(at_least_one[-1]),
+            unweighted_pairs_H=at_least_one[:num_horizons],
+            num_states=float(at_least_one[num_horizons]),
+            num_documents=float(at_least_one[num_horizons + 1]),
+            of_members_N2=None if of_members[0] is None else at_least_one[num_horizons + 2 :].reshape(-1, 2),
         )
 
     def _backward(
@@ -120,13 +129,14 @@ def _require_finite(loss: float, grad_norm: float) -> None:
         )
 
 
-def _counts(micro_batch: MicroBatch, num_horizons: int) -> Tensor:
-    """[pairs of horizon 1, ..., pairs of horizon H, states with a value loss, documents], float64."""
+def _counts(micro_batch: MicroBatch, num_horizons: int, of_members_N2: Tensor | None) -> Tensor:
+    """[pairs of horizon 1, ..., pairs of horizon H, states with a value loss, documents, those of members], float64."""
     tensors = micro_batch.tensors
     pairs_BTH = supervised_pairs(tensors.supervised_mask_BT, num_horizons, tensors.document_ids_BT)
     states_BT = td.value_state_mask(tensors.supervised_mask_BT, tensors.document_ids_BT)
     documents = torch.tensor([len(tensors.document_lengths)], dtype=torch.float64)
-    return torch.cat([pairs_BTH.sum(dim=(0, 1)).cpu().double(), states_BT.sum().cpu().double()[None], documents])
+    counts = [pairs_BTH.sum(dim=(0, 1)).cpu().double(), states_BT.sum().cpu().double()[None], documents]
+    return torch.cat(counts if of_members_N2 is None else [*counts, of_members_N2.flatten()])
 
 
 def _sum_over_ranks(parts: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:

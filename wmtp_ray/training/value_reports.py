@@ -56,6 +56,11 @@ def distance_sums(
     }
 
 
+def disagreement_sums(head: Head, disagreements_BT: Tensor, states_BT: Tensor) -> dict[str, Tensor]:
+    """Return what the mean disagreement of an ensemble's members is made from."""
+    return {f"sum/{head}/disagreement": disagreements_BT.detach()[states_BT].cpu().double().sum()}
+
+
 def derive_metrics(sums: dict[str, float]) -> dict[str, float]:
     """Turn the sums over all ranks into explained variance and fractions; everything else passes through."""
     metrics = {name: value for name, value in sums.items() if not name.startswith("sum/")}
@@ -77,5 +82,7 @@ def _of_head(sums: dict[str, float]) -> dict[str, float]:
     if "anchor_distance" in sums:
         metrics["anchor_distance"] = sums["anchor_distance"] / n
         metrics["value_clip_frac"] = sums["value_clipped"] / n
+    if "disagreement" in sums:
+        metrics["disagreement"] = sums["disagreement"] / n
     metrics["outside_unit_frac"] = sums["value_outside"] / n
     return metrics

@@ -112,7 +112,7 @@ def _policy(run: PlannedRun, config: RunConfig, steps: int, bundle: Path | None)
     build_loss = policy_stage(config).build_loss
     if steps == 0:
         torch.manual_seed(config.seed)
-        policy = policy_from(config.model.path, bundle, config)
+        policy = policy_from(config.model.path, bundle, config, ValueSpec.of(config).member)
         return build_loss(policy, config), replace(_file_used(config.model.path), value_head_sha256=_head(bundle))
     if run.folder is None:
         raise ConfigError(f"found --policy-steps {steps}, expected none: {run.source} is no run, which has checkpoints")

@@ -23,6 +23,7 @@ from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import ModelFolder
 
 ARGS = ModelSpec(
     dim=16, n_layers=4, n_heads=4, n_kv_heads=2, vocab_size=304, n_future_tokens=2, multiple_of=8, rope_theta=5e5
@@ -66,7 +67,7 @@ def change_params(directory: Path, **changes: object) -> None:
 def test_tensors_keep_their_values_and_their_own_dtypes(source, tmp_path, tokenizer, said):
     directory, tensors = source
     convert(directory, tmp_path / "out", tokenizer, said)
-    written = load_file(tmp_path / "out" / "model.safetensors")
+    written = load_file(tmp_path / "out" / "safetensors" / "model.safetensors")
     assert written.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert written[name].dtype == tensor.dtype
@@ -79,18 +80,20 @@ def test_the_directory_loads_strictly_and_describes_itself(source, tmp_path, tok
     convert(source[0], out, tokenizer, said)
     assert ModelSpec.read(out) == ARGS
     assert load_transformer(out).args == ARGS
-    adapter = yaml.safe_load((out / "meta_adapter.yaml").read_text())
+    adapter = yaml.safe_load((out / "configs" / "meta_adapter.yaml").read_text())
     assert adapter["prediction_heads"] == {1: "layers.2", 2: "extra_heads.0"}
     assert adapter["attention"] == {"n_heads": 4, "n_kv_heads": 2, "head_dim": 4}
     assert adapter["rope"]["theta"] == 5e5
     record = read_model_record(out)
     assert record is not None
     assert (record.kind, record.version, record.dtype) == ("policy", "7B_1T_4", "bfloat16+float32")
-    assert record.created == "2026-01-02T00:00:00"
+    assert record.date == "2026-01-02T00:00:00"
     assert record.num_parameters == sum(parameter.numel() for parameter in Transformer(ARGS).parameters())
     assert record.source["consolidated.pth"].sha256 == file_sha256(source[0] / "consolidated.pth")
     assert {name: digest.sha256 for name, digest in record.files.items()} == {
-        path.name: file_sha256(path) for path in out.iterdir() if path.name != "metadata.json"
+        path.relative_to(out).as_posix(): file_sha256(path)
+        for path in out.rglob("*")
+        if path.is_file() and path.name != "metadata.json"
     }
 
 
@@ -172,7 +175,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(source, tmp_path
     with pytest.raises(ArtifactError, match="has 300 tokens, the model has rows for 299"):
         convert(source[0], tmp_path / "out", tokenizer, said)
     convert(source[0], tmp_path / "out", None, said)
-    assert not (tmp_path / "out" / "tokenizer.model").exists()
+    assert not (tmp_path / "out" / "tokenizer").exists()
 
 
 def test_tensors_that_are_no_floats_are_refused(source, tmp_path, tokenizer, said):
@@ -197,13 +200,13 @@ def test_missing_and_divided_checkpoints_are_told(source, tmp_path, tokenizer, s
 def test_a_byte_level_tokenizer_keeps_its_name_and_brings_its_settings(source, tmp_path, said):
     path = write_byte_level(tmp_path / "byte_level", vocab_size=300)
     convert(source[0], tmp_path / "out", path, said)
-    assert not (tmp_path / "out" / "tokenizer.model").exists()
-    written = CodeTokenizer(tmp_path / "out" / "tokenizer.json")
-    assert written.sha256 == CodeTokenizer(path).sha256
-    assert yaml.safe_load((tmp_path / "out" / "meta_adapter.yaml").read_text())["tokenizer"] == "tokenizer.json"
+    folder = ModelFolder(tmp_path / "out")
+    assert not folder.tokenizer.model.exists()
+    assert CodeTokenizer(folder.tokenizer.json).sha256 == CodeTokenizer(path).sha256
+    assert yaml.safe_load(folder.meta_adapter.read_text())["tokenizer"] == "tokenizer/tokenizer.json"
     record = read_model_record(tmp_path / "out")
     assert record is not None
-    assert {"tokenizer.json", "tokenizer_config.json"} <= record.files.keys()
+    assert {"tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"} <= record.files.keys()
 
 
 def test_a_checkpoint_in_a_wrapper_or_of_another_library_says_so(source, tmp_path, tokenizer, said):

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from wmtp_ray.artifacts.meta_checkpoint import (
     load_value_head,
     load_value_path,
     open_value_path,
+    read_tensors,
     save_policy,
     save_transformer,
 )
@@ -190,6 +192,48 @@ def test_head_and_value_path_are_those_of_the_stored_policy_and_refuse_as_it_doe
     for load in (load_value_head, load_value_path, open_value_path):
         with pytest.raises(ArtifactError, match=r"wants .*head linear, value_layer 1.0"):
             load(tmp_path, ValueSpec("linear", 1.0, "none"))
+
+
+def _ensemble(trunks: str) -> Policy:
+    policy = Policy(Transformer(ARGS), replace(SPEC, members=3, trunks=trunks))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in policy.value_head.parameters():
+            parameter.normal_()
+    return policy
+
+
+@pytest.mark.parametrize("trunks", ["shared", "own"])
+def test_an_ensemble_comes_back_whole_whichever_trunks_are_asked_for(tmp_path: Path, trunks: str) -> None:
+    policy = _ensemble(trunks)
+    save_policy(tmp_path, policy)
+    assert _same(load_policy(tmp_path).state_dict(), policy.state_dict())
+    for asked in (replace(SPEC, members=3), replace(SPEC, members=3, trunks="own")):
+        critic = load_value_path(tmp_path, asked)
+        assert critic.spec == policy.spec
+        assert _same(critic.state_dict(), value_path_state(policy))
+        forms, read = open_value_path(tmp_path, asked)
+        assert _same({name: read(name) for name in forms}, value_path_state(policy))
+    names = set(read_tensors(tmp_path / "value_head.safetensors"))
+    assert {name.split(".")[1] for name in names} == {"0", "1", "2"}
+    assert any("layers" in name for name in names) == (trunks == "own")
+    assert _same(read_tensors(tmp_path / "model.safetensors"), policy.transformer.state_dict())
+
+
+@pytest.mark.parametrize(("stored", "asked"), [(1, 3), (3, 1), (3, 2)])
+def test_an_ensemble_of_another_size_is_refused(tmp_path: Path, stored: int, asked: int) -> None:
+    save_policy(tmp_path, _ensemble("shared") if stored == 3 else Policy(Transformer(ARGS), SPEC))
+    for load in (load_value_head, load_value_path, open_value_path):
+        with pytest.raises(ArtifactError, match=rf"Set critic\.ensemble={stored}, or train a critic of {asked} "):
+            load(tmp_path, replace(SPEC, members=asked))
+
+
+def test_the_record_of_one_critic_says_nothing_of_ensembles(tmp_path: Path) -> None:
+    save_policy(tmp_path, Policy(Transformer(ARGS), SPEC))
+    fields = ['"head": "mlp"', '"value_layer": 0.67', '"features": "surprisal"', '"output": "value"', '"num_bins": 0']
+    assert (tmp_path / "value_head.json").read_text() == "{\n  " + ",\n  ".join(fields) + "\n}\n"
+    save_policy(tmp_path, _ensemble("own"))
+    fields += ['"members": 3', '"trunks": "own"']
+    assert (tmp_path / "value_head.json").read_text() == "{\n  " + ",\n  ".join(fields) + "\n}\n"
 
 
 def test_half_a_value_head_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from wmtp_ray.artifacts.model_directory import write_model
 from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model_folder import ModelFolder
 
 SMALL = ModelSpec(dim=16, n_layers=4, n_heads=2, vocab_size=11, n_future_tokens=2, multiple_of=8)
 
@@ -65,7 +66,7 @@ def cut(base: Path, out: Path, asked: MicroShape) -> dict[str, Tensor]:
     model = open_slice(base, micro_args(asked, ModelSpec.read(base)), None)
     write_model(out, model, datetime(2026, 1, 1), print, dry_run=False)
     load_transformer(out)
-    return load_file(out / "model.safetensors")
+    return load_file(out / "safetensors" / "model.safetensors")
 
 
 def test_every_tensor_of_a_slice_is_the_part_of_its_role_in_the_base(base, tmp_path):
@@ -192,8 +193,9 @@ def test_a_random_miniature_is_the_seeds_and_records_it(tmp_path, tokenizer):
     args = micro_args(MicroShape(4, 16, 2, None, None, 300, 2), SMALL)
     for name, seed in (("one", 3), ("same", 3), ("other", 4)):
         write_model(tmp_path / name, open_random(args, seed, tokenizer), datetime(2026, 1, 1), print, dry_run=False)
-    one, same, other = (file_sha256(tmp_path / name / "model.safetensors") for name in ("one", "same", "other"))
+    one, same, other = (file_sha256(ModelFolder(tmp_path / name).weights) for name in ("one", "same", "other"))
     assert one == same != other
     record = read_model_record(tmp_path / "one")
     assert record is not None
     assert (record.dtype, record.settings["seed"], record.settings["n_layers"]) == ("float16", 3, 4)
+    assert (record.target_device, record.sha256) == ("cpu", one)

@@ -1,5 +1,6 @@
 """How a model directory comes to be: whole or absent, once, never in the place of another model."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -7,16 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from vendor.meta_llama import Transformer
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.model_directory import ModelToWrite, keep_place, narrowed, share_tokenizer, write_model
+from wmtp_ray.artifacts.model_directory import ModelToWrite, keep_place, narrowed, say_how_to_run, write_model
 from wmtp_ray.artifacts.model_record import read_model_record
 from wmtp_ray.artifacts.streamed_tensors import TensorForm
+from wmtp_ray.artifacts.tokenizer_description import described_tokenizer
+from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
 
+PARAMS, WEIGHTS = "configs/params.json", "safetensors/model.safetensors"
 ARGS = ModelSpec(dim=16, n_layers=3, n_heads=2, vocab_size=304, n_future_tokens=2, multiple_of=8)
 
 
@@ -56,16 +61,16 @@ def failing_at(tensors: dict[str, Tensor], name: str) -> Callable[[str], Tensor]
 
 def test_a_whole_directory_of_the_same_source_is_left_alone(write, said):
     before = content(write())
-    inode = (write() / "model.safetensors").stat().st_ino
+    inode = (write() / WEIGHTS).stat().st_ino
     assert "nothing to do" in said[-1]
     assert content(write()) == before
-    assert (write() / "model.safetensors").stat().st_ino == inode
+    assert (write() / WEIGHTS).stat().st_ino == inode
 
 
 def test_another_model_is_never_overwritten(write, model, tokenizer):
     out = write()
     before = content(out)
-    other_source = {"tokenizer.model": tokenizer, "params.json": out / "params.json"}
+    other_source = {"tokenizer.model": tokenizer, "params.json": out / PARAMS}
     for other in ({"settings": {"seed": 2}}, {"kind": "policy"}, {"source": other_source}):
         with pytest.raises(ArtifactError, match=r"another model \(micro v1\), which is never overwritten"):
             write(replace(model, **other))
@@ -78,10 +83,10 @@ def test_another_model_is_never_overwritten(write, model, tokenizer):
 def test_damaged_files_are_written_anew(write, said):
     out = write()
     before = content(out)
-    (out / "params.json").unlink()
-    (out / "model.safetensors").write_bytes(b"torn")
+    (out / PARAMS).unlink()
+    (out / WEIGHTS).write_bytes(b"torn")
     write()
-    assert "written anew, damaged: model.safetensors, params.json" in "\n".join(said)
+    assert f"written anew, damaged: {PARAMS}, {WEIGHTS}" in "\n".join(said)
     assert content(out) == before
 
 
@@ -144,18 +149,66 @@ def test_a_place_for_a_reward_model_is_optional_and_takes_no_models_place(write,
         keep_place(write(), now, said.append, dry_run=False)
 
 
-def test_the_shared_tokenizer_is_the_first_models(write, said, tokenizer):
+def test_who_wrote_a_model_is_told_how_to_run_it(write, model, said, tmp_path):
     out = write()
-    shared = out.parent / "shared" / "tokenizer.model"
-    share_tokenizer(out, said.append)
-    assert file_sha256(shared) == file_sha256(tokenizer)
     said.clear()
-    share_tokenizer(out, said.append)
-    assert said == []
-    shared.write_bytes(b"another")
-    share_tokenizer(out, said.append)
-    assert "left as it is, another tokenizer" in said[0]
-    assert shared.read_bytes() == b"another"
+    say_how_to_run(out, said.append)
+    assert said == [f"run it with model.path={out} tokenizer.path={out}/tokenizer/tokenizer.model"]
+    bare = tmp_path / "bare"
+    write_model(bare, replace(model, tokenizer=None), datetime(2026, 1, 1), print, dry_run=False)
+    say_how_to_run(bare, said.append)
+    assert said[-1] == f"run it with model.path={bare}"
+
+
+def test_the_files_of_a_model_lie_in_parts_and_metadata_says_what_they_are(write, model, tokenizer, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "llama"}')
+    out = write(replace(model, hf_config=config, target_device="cpu"))
+    assert set(content(out)) == {
+        *("safetensors/model.safetensors", "configs/params.json", "configs/meta_adapter.yaml", "configs/config.json"),
+        *("tokenizer/tokenizer.model", "tokenizer/tokenizer_config.json", "metadata.json"),
+    }
+    assert (out / "configs" / "config.json").read_bytes() == config.read_bytes()
+    metadata = json.loads((out / "metadata.json").read_bytes())
+    assert (metadata["version"], metadata["dtype"], metadata["date"]) == ("v1", "float32", "2026-01-02T03:04:05")
+    assert metadata["sha256"] == file_sha256(out / "safetensors" / "model.safetensors")
+    assert (metadata["status"], metadata["target_device"]) == ("ready", "cpu")
+    adapter = yaml.safe_load((out / "configs" / "meta_adapter.yaml").read_text())
+    assert (adapter["arguments"], adapter["weights"]) == ("configs/params.json", "safetensors/model.safetensors")
+    assert (adapter["n_layers"], adapter["n_future_tokens"]) == (3, 2)
+
+
+def test_a_sentencepiece_model_gets_the_description_that_it_lacks_and_keeps_the_one_that_it_has(write, tokenizer):
+    out = write()
+    described = json.loads((out / "tokenizer" / "tokenizer_config.json").read_bytes())
+    assert (described["bos_token"], described["eos_token"]) == ("<s>", "</s>")
+    ours, theirs = CodeTokenizer(out / "tokenizer" / "tokenizer.model"), CodeTokenizer(tokenizer)
+    assert (ours.sha256, ours.encode("a  b\n")) == (theirs.sha256, theirs.encode("a  b\n"))
+    own = out.parent / "own"
+    own.mkdir()
+    (own / "tokenizer.model").write_bytes(tokenizer.read_bytes())
+    (own / "tokenizer_config.json").write_text('{"chat_template": "{{ 1 }}"}')
+    files = described_tokenizer(own / "tokenizer.model")
+    assert files["tokenizer_config.json"] == b'{"chat_template": "{{ 1 }}"}'
+
+
+def test_a_flat_directory_of_the_same_source_is_left_as_it_is(write, said):
+    """What an earlier version wrote: all files side by side, a record of format 1."""
+    out = write()
+    record = json.loads((out / "metadata.json").read_bytes())
+    for name in list(record["files"]):
+        (out / name).rename(out / Path(name).name)
+    record["files"] = {Path(name).name: digest for name, digest in record["files"].items()}
+    record |= {"created": record.pop("date"), "format": 1}
+    for younger in ("sha256", "target_device"):
+        del record[younger]
+    (out / "metadata.json").write_text(json.dumps(record))
+    for folder in ("configs", "safetensors", "tokenizer"):
+        (out / folder).rmdir()
+    before = content(out)
+    write()
+    assert "nothing to do" in said[-1]
+    assert content(out) == before
 
 
 def test_narrowing_refuses_to_make_numbers_infinite():

@@ -65,7 +65,8 @@ def test_parts_become_one_float16_file_in_metas_layout(reference, policy, tokeni
     source, out = tmp_path / "rho-1b", tmp_path / "models" / "rho"
     write_shards(source, reference, tokenizer, suffix=suffix)
     convert(source, out, policy)
-    written = load_file(out / "model.safetensors")
+    written = load_file(out / "safetensors" / "model.safetensors")
+    assert (out / "configs" / "config.json").read_bytes() == (source / "config.json").read_bytes()
     expected = reference.state_dict()
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[name], tensor.half()) for name, tensor in expected.items())

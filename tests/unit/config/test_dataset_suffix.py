@@ -84,7 +84,7 @@ def test_the_micro_model_is_policy_tokenizer_and_reference(tmp_path):
     config = load(tmp_path, "--use-micro-model")
     models = tmp_path / "models_v2"
     assert config.model.path == models / "micro-mtp"
-    assert config.tokenizer.path == models / "micro-mtp" / "tokenizer.model"
+    assert config.tokenizer.path == models / "micro-mtp" / "tokenizer" / "tokenizer.model"
     rho1 = load_config(
         parse_arguments(["recipe=rho1_weighted", f"storage_root={tmp_path}", "--use-micro-model"]),
         now=datetime(2026, 1, 1),
@@ -101,6 +101,13 @@ def test_a_micro_model_of_the_earlier_name_is_found_whole(tmp_path):
     config = load(tmp_path, "--use-micro-model")
     assert config.model.path == tmp_path / "models_v2" / "micro_mtp"
     assert config.tokenizer.path == tmp_path / "models_v2" / "micro_mtp" / "tokenizer.model"
+
+
+@pytest.mark.parametrize("words", [("--use-micro-model",), ("preset=local-light",), ("preset=local",)])
+def test_a_flat_micro_model_is_found_with_its_tokenizer(tmp_path, words):
+    touch(tmp_path / "models_v2" / "micro-mtp" / "tokenizer.model")
+    config = load(tmp_path, *words)
+    assert config.tokenizer.path == config.model.path / "tokenizer.model"
 
 
 def test_a_flag_without_its_name_is_refused():

@@ -25,6 +25,16 @@ def touch(path: Path) -> Path:
         ("datasets_v2/mbpp/valid.jsonl", "datasets/mbpp/valid.jsonl"),
         ("datasets_v2/mbpp/valid.jsonl", "datasets/mbpp/validation.jsonl"),
         ("datasets_local_small/valid.jsonl", "datasets_local_small/validation.jsonl"),
+        ("models_v2/meta-llama-mtp", "models_v2/7b_1t_4_mtp"),
+        ("models_v2/ref-sheared-llama-2.7b", "models_v2/rho1_reference"),
+        ("models_v2/micro-mtp", "models/micro_mtp"),
+        ("models_v2/micro-mtp/tokenizer/tokenizer.model", "models_v2/micro-mtp/tokenizer.model"),
+        ("models_v2/micro-mtp/tokenizer/tokenizer.model", "models_v2/micro_mtp/tokenizer.model"),
+        ("models_v2/meta-llama-mtp/tokenizer/tokenizer.model", "models_v2/shared/tokenizer.model"),
+        ("models_v2/meta-llama-mtp/tokenizer/tokenizer.model", "models_v2/7b_1t_4_mtp/tokenizer.model"),
+        ("models_v2/x/tokenizer/tokenizer.model", "models_v2/x/tokenizer.model"),
+        ("models_v2/x/tokenizer.model", "models_v2/x/tokenizer/tokenizer.model"),
+        ("models_v2/x/tokenizer.json", "models/x/tokenizer/tokenizer.json"),
     ],
 )
 def test_what_only_exists_under_its_earlier_name_is_found_there(tmp_path, asked, there):
@@ -41,6 +51,16 @@ def test_this_generations_name_goes_first_and_stays_when_there_is_neither(tmp_pa
     assert existing_path(path, tmp_path) == path
 
 
+def test_a_run_that_began_with_the_shared_tokenizer_goes_on_with_it(tmp_path):
+    """It lay beside a flat model that had one too; a resumed run compares its settings with those of its start."""
+    asked = tmp_path / "models_v2" / "meta-llama-mtp" / "tokenizer" / "tokenizer.model"
+    shared = touch(tmp_path / "models_v2" / "shared" / "tokenizer.model")
+    touch(tmp_path / "models_v2" / "7b_1t_4_mtp" / "tokenizer.model")
+    assert existing_path(asked, tmp_path) == shared
+    touch(asked)
+    assert existing_path(asked, tmp_path) == asked
+
+
 def test_nothing_outside_the_storage_is_looked_for(tmp_path):
     touch(tmp_path / "elsewhere" / "models" / "micro")
     path = tmp_path / "elsewhere" / "models_v2" / "micro"
@@ -52,6 +72,8 @@ def test_earlier_names_are_said_with_those_of_now(tmp_path):
     said = earlier_names_in(tmp_path / "datasets" / "mbpp" / "validation.jsonl", tmp_path)
     assert said == ["datasets (now datasets_v2)", "validation.jsonl (now valid.jsonl)"]
     assert earlier_names_in(tmp_path / "models_v2" / "datasets" / "valid.jsonl", tmp_path) == []
+    said = earlier_names_in(tmp_path / "models_v2" / "7b_1t_4_mtp" / "tokenizer.model", tmp_path)
+    assert said == ["7b_1t_4_mtp (now meta-llama-mtp)"]
 
 
 def test_a_configuration_says_which_of_its_paths_are_meant(tmp_path):

@@ -131,7 +131,9 @@ def test_trials_share_the_critic_whatever_these_are(key):
         | (keys_of("data.") - {"data.condition", "data.policy_rows"} - {key for key in KEYS if key.endswith(".bins")})
         | keys_of("critic.source", "critic.path", "critic.head", "critic.value_layer", "critic.features")
         | keys_of("critic.value_target", "critic.value_lambda", "critic.value_error", "critic.value_clip")
-        | keys_of("critic.train_trunk", "critic.objective", "critic.health_rows", "model.path", "seed")
+        | keys_of(
+            "critic.train_trunk", "critic.ensemble", "critic.objective", "critic.health_rows", "model.path", "seed"
+        )
         | keys_of("train.warmup_frac", "train.weight_decay", "train.adam_betas", "train.max_grad_norm")
         | keys_of("train.min_learning_rate_frac", "train.dtype", "train.device", "train.num_workers")
     ),

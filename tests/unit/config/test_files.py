@@ -29,9 +29,10 @@ def write_model(directory: Path) -> None:
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     """Everything that the verifiable recipe needs."""
-    write_model(tmp_path / "models_v2" / "7b_1t_4_mtp")
-    (tmp_path / "models_v2" / "shared").mkdir()
-    (tmp_path / "models_v2" / "shared" / "tokenizer.model").touch()
+    model = tmp_path / "models_v2" / "meta-llama-mtp"
+    for name in ("configs/params.json", "safetensors/model.safetensors", "tokenizer/tokenizer.model"):
+        (model / name).parent.mkdir(parents=True)
+        (model / name).touch()
     (tmp_path / "datasets_v2" / "codecontests" / "processed").mkdir(parents=True)
     (tmp_path / "datasets_v2" / "codecontests" / "processed" / "train.jsonl").touch()
     return tmp_path
@@ -47,10 +48,18 @@ def test_all_missing_paths_are_in_one_message(tmp_path):
     assert "set data.train_file=FILE.jsonl" in message
 
 
-@pytest.mark.parametrize("name", ["params.json", "consolidated.pth"])
+@pytest.mark.parametrize("name", ["configs/params.json", "safetensors/model.safetensors"])
 def test_incomplete_model_directory_names_the_file(storage, name):
-    (storage / "models_v2" / "7b_1t_4_mtp" / name).unlink()
+    (storage / "models_v2" / "meta-llama-mtp" / name).unlink()
     message = missing(load(storage))
+    assert f"model.path: {storage}/models_v2/meta-llama-mtp/{name} does not exist" in message
+
+
+@pytest.mark.parametrize("name", ["params.json", "consolidated.pth"])
+def test_an_incomplete_flat_directory_names_the_file(storage, name):
+    write_model(storage / "flat")
+    (storage / "flat" / name).unlink()
+    message = missing(load(storage, f"model.path={storage}/flat"))
     assert name in message
     assert "model.path" in message
 

@@ -115,7 +115,7 @@ class TestMerging:
 
     def test_interpolations_follow_an_overridden_storage_root(self, tmp_path):
         config = load(f"storage_root={tmp_path}")
-        assert config.model.path == tmp_path / "models_v2" / "7b_1t_4_mtp"
+        assert config.model.path == tmp_path / "models_v2" / "meta-llama-mtp"
 
     @pytest.mark.parametrize(
         ("word", "value"),
@@ -165,7 +165,7 @@ class TestPaths:
         (tmp_path / "models" / "shared" / "tokenizer.model").touch()
         config = load(f"storage_root={tmp_path}")
         assert config.tokenizer.path == tmp_path / "models" / "shared" / "tokenizer.model"
-        assert config.model.path == tmp_path / "models_v2" / "7b_1t_4_mtp"
+        assert config.model.path == tmp_path / "models_v2" / "meta-llama-mtp"
 
     def test_storage_of_this_generation_comes_first(self, tmp_path):
         for generation in ("datasets", "datasets_v2"):
@@ -249,6 +249,13 @@ class TestRefusals:
             ),
             (["train.finish_correct_frac=1"], "train.finish_correct_frac"),
             (["critic.train_trunk=true"], "set critic.source=frozen"),
+            (["critic.ensemble=2"], "set critic.source=frozen, or critic.ensemble=1"),
+            (["weighting.max_disagreement=0.1"], "set critic.ensemble to 2 or more"),
+            (
+                ["recipe=baseline", "critic.source=frozen", "critic.ensemble=2", "weighting.max_disagreement=0.1"],
+                "use max_disagreement=null here, or type=td or drop",
+            ),
+            (["critic.ensemble=0", "critic.source=frozen"], "critic.ensemble"),
             (["train.batch_rows=1", "train.num_workers=2"], "raise batch_rows or lower num_workers"),
             (["train.micro_batch_tokens=8"], "raise micro_batch_tokens"),
             (["train.dtype=bfloat16", "train.device=cpu"], "use float32 there"),

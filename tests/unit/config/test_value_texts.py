@@ -82,7 +82,7 @@ def test_a_path_may_begin_with_the_storage_root(here):
 
 
 def test_what_stands_below_a_storage_root_with_a_dollar_follows_it(here):
-    assert load("storage_root=${x} #2").model.path == here / "${x} #2" / "models_v2" / "7b_1t_4_mtp"
+    assert load("storage_root=${x} #2").model.path == here / "${x} #2" / "models_v2" / "meta-llama-mtp"
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,16 @@ def test_an_audit_compares_the_prefixes_of_held_out_problems_and_says_the_same_a
     assert other.prefixes != found.prefixes
 
 
-def test_v_of_a_prefix_is_v_of_that_state_in_the_whole_program(storage: Path) -> None:
-    config = configured(storage, "run_name=r")
+ENSEMBLE = ("critic.source=frozen", "critic.path=elsewhere", "critic.train_trunk=true", "critic.ensemble=2")
+
+
+@pytest.mark.parametrize("words", [(), ENSEMBLE], ids=["one critic", "ensemble"])
+def test_v_of_a_prefix_is_v_of_that_state_in_the_whole_program(
+    storage: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    config = configured(storage, "run_name=r", *words)
     run_policy = policy_of(config)
-    directory = storage / "critic"
+    directory = tmp_path / "critic"
     directory.mkdir()
     save_policy(directory, run_policy)
     index, rows_N = held_out_rows(config)

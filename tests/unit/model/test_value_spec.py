@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.unit.model.shapes import model_specs
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.model.spec import ModelSpec
-from wmtp_ray.model.value_model import ValueHead, ValueModel
+from wmtp_ray.model.value_ensemble import ValueEnsemble, build_critic
+from wmtp_ray.model.value_model import build_value_head
 from wmtp_ray.model.value_spec import ValueSpec
 
 
@@ -25,6 +26,9 @@ from wmtp_ray.model.value_spec import ValueSpec
         ("mlp", 1.0, "none", "bins"),
         ("mlp", 1.0, "none", "bins", 1),
         ("mlp", 1.0, "none", "logit", 5),
+        ("mlp", 1.0, "none", "logit", 0, 0),
+        ("mlp", 1.0, "none", "logit", 0, 1, "own"),
+        ("mlp", 1.0, "none", "logit", 0, 2, "none"),
     ],
 )
 def test_a_value_path_that_means_nothing_is_refused(asked):
@@ -42,6 +46,15 @@ def test_the_value_path_of_a_configuration_is_the_one_it_asks_for():
     assert ValueSpec.of(bins) == ValueSpec("mlp", 0.67, "surprisal", "bins", bins.critic.value_bins)
 
 
+def test_an_ensemble_has_trunks_of_its_own_where_stage_1_trains_them():
+    words = ["recipe=verifiable", "critic.source=frozen", "critic.ensemble=4"]
+    config = load_config(parse_arguments(words), now=datetime(2025, 1, 2))
+    assert ValueSpec.of(config) == ValueSpec("linear", 1.0, "none", members=4)
+    config = load_config(parse_arguments([*words, "critic.train_trunk=true"]), now=datetime(2025, 1, 2))
+    assert ValueSpec.of(config) == ValueSpec("linear", 1.0, "none", members=4, trunks="own")
+    assert ValueSpec.of(config).member == ValueSpec("linear", 1.0, "none")
+
+
 OUTPUTS = [("value", 0), ("logit", 0), ("bins", 7)]
 
 
@@ -51,15 +64,17 @@ OUTPUTS = [("value", 0), ("logit", 0), ("bins", 7)]
     st.floats(0.1, 1.0),
     st.sampled_from(["none", "surprisal"]),
     st.sampled_from(OUTPUTS),
+    st.sampled_from([(1, "shared"), (3, "shared"), (2, "own")]),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_critic_has_the_parameters_of_its_value_path(model: ModelSpec, head, value_layer, features, output):
-    value = ValueSpec(head, value_layer, features, *output)
+def test_a_critic_has_the_parameters_of_its_value_path(model: ModelSpec, head, value_layer, features, output, members):
+    value = ValueSpec(head, value_layer, features, *output, *members)
     with torch.device("meta"):
-        critic = ValueModel(model, value)
-        value_head = ValueHead(model.dim, value)
+        critic = build_critic(model, value)
+        value_head = build_value_head(model.dim, value)
     weights = [parameter for name, parameter in value_head.named_parameters() if not name.endswith("bias")]
     assert value.critic_parameters(model) == sum(parameter.numel() for parameter in critic.parameters())
     assert value.head_parameters(model.dim) == sum(parameter.numel() for parameter in value_head.parameters())
     assert value.head_weights(model.dim) == sum(weight.numel() for weight in weights)
-    assert value.critic_blocks(model.num_trunk_blocks) == len(critic.layers)
+    one = critic.models[0] if isinstance(critic, ValueEnsemble) else critic
+    assert value.critic_blocks(model.num_trunk_blocks) == len(one.layers)

@@ -231,6 +231,19 @@ def test_drift_from_the_anchor_ignores_the_untrained_end() -> None:
     assert health.value_clip_frac == pytest.approx(1 / 3)
 
 
+def test_the_disagreement_of_an_ensemble_is_its_mean_over_the_states_that_are_trained() -> None:
+    """Two responses of one and two tokens: (.1) and (.2, .3); what stands after the last token does not count."""
+    values = np.array([0.4, 0.5, 0.6])
+    responses = [
+        JudgedResponse("p", True, values[:2], np.array([1]), disagreements=np.array([0.1, 9.0])),
+        JudgedResponse("p", False, values, np.array([1, 2]), disagreements=np.array([0.2, 0.3, 9.0])),
+    ]
+    health = critic_health(responses, value_clip=0.2)
+    assert health.metrics()["critic/disagreement"] == pytest.approx(0.2)
+    alone = critic_health([replace(each, disagreements=None) for each in responses], value_clip=0.2)
+    assert "critic/disagreement" not in alone.metrics()
+
+
 def test_values_that_do_not_match_the_tokens_are_refused() -> None:
     with pytest.raises(AssertionError, match="one per token"):
         JudgedResponse("p", True, np.zeros(3), np.zeros(3, dtype=np.int64))

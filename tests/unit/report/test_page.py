@@ -164,6 +164,17 @@ def test_a_token_is_coloured_by_the_ratio_of_its_weight_to_one(weight: float, cl
     assert strength(weight, 0.1, 5.0) == how_strong
 
 
+def test_a_run_whose_horizons_come_in_shows_how_many_it_trains(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a", passed=[1, 0])
+    title = "Horizons that are trained"
+    assert title not in rendered(read_run(run))
+    sink = JsonlSink(run)
+    for step in (30, 31):
+        sink.log(StepReport(2, step, {"loss/ce_h1": 1.0, "train/horizons": step - 29.0}))
+    sink.close()
+    assert title in rendered(read_run(run))
+
+
 @pytest.mark.parametrize(
     ("weighting", "metric", "column"),
     [

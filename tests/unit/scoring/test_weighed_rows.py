@@ -39,7 +39,8 @@ def weighed(nano, words):
     training = nano.training(config, policy, torch.optim.SGD(policy.parameters(), lr=0.0))
     scorer = build_scorer(config, nano.num_horizons)
     batches = [nano.scored_batch([rows[place] for place in split]).batch for split in SPLITS]
-    micros = [nano.micro_batch([rows[place] for place in split]) for split in SPLITS]
+    by_ensemble = config.critic.ensemble > 1
+    micros = [nano.micro_batch([rows[place] for place in split], by_ensemble=by_ensemble) for split in SPLITS]
     if scorer.needs_policy_losses:
         losses = [training.loss.pair_losses(micro.tensors, nano.num_horizons) for micro in micros]
         micros = [replace(micro, policy_losses_BTH=each) for micro, each in zip(micros, losses, strict=True)]

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,14 @@ from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.layout import hf_name, to_hf_rows
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.cli import main
+from wmtp_ray.config.load import load_config, parse_arguments
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 MAX_LINES = 60
+MODEL = {"configs/params.json", "configs/meta_adapter.yaml", "safetensors/model.safetensors"}
+MODEL |= {"tokenizer/tokenizer.model", "tokenizer/tokenizer_config.json"}
+OUTCOME = {"meta-llama-mtp": MODEL, "ref-sheared-llama-2.7b": MODEL | {"configs/config.json"}}
+OUTCOME |= {"starling-rm-7b": set(), "micro-mtp": MODEL}
 Run = Callable[..., int]
 
 
@@ -71,19 +77,18 @@ def test_models_are_set_up_cut_and_sent_with_the_commands_of_the_guide(run, tmp_
     write_metas(tmp_path / "7B_1T_4", tokenizer)
     write_hugging_faces(tmp_path / "rho-1b", tokenizer)
     models = Path("storage/models_v2")
-    policy = ("policy", "--source", "7B_1T_4", "--out", models / "policy")
+    policy = ("policy", "--source", "7B_1T_4")
     assert run("setup_models", *policy, "--dry-run") == 0
     assert not models.exists()
     assert run("setup_models", *policy) == 0
     assert run("setup_models", *policy) == 0
     assert "nothing to do" in capsys.readouterr().out
-    reference = ("--source", "rho-1b", "--out", models / "rho", "--tokenizer-shared-with", models / "policy")
-    assert run("setup_models", "reference", *reference) == 0
-    assert run("setup_models", "reward", "--out", models / "reward") == 0
-    assert run("setup_models", "policy", "--source", "7B_1T_4", "--out", models / "rho") == 2
+    assert run("setup_models", "reference", "--source", "rho-1b") == 0
+    assert run("setup_models", "reward") == 0
+    assert run("setup_models", "policy", "--source", "7B_1T_4", "--out", models / "ref-sheared-llama-2.7b") == 2
     assert "another model (reference rho-1b)" in capsys.readouterr().err
     sizes = ("--dim", 8, "--heads", 1, "--layers", 3)
-    assert run("prepare_local_small_model", "--base", models / "policy", "--out", models / "micro", *sizes) == 0
+    assert run("prepare_local_small_model", "--base", models / "meta-llama-mtp", *sizes) == 0
     assert run("prepare_local_small_model", "--tokenizer", tokenizer, "--out", models / "random", *sizes) == 2
     assert "n_future_tokens 4 is not in 1..n_layers (3)" in capsys.readouterr().err
     assert run("sync_to_vessl_storage", "--to", "mounted", "--folders", "models_v2", "--dry-run") == 0
@@ -92,7 +97,20 @@ def test_models_are_set_up_cut_and_sent_with_the_commands_of_the_guide(run, tmp_
     assert "0 there already" in capsys.readouterr().out
     sent = {path.relative_to("mounted") for path in Path("mounted").rglob("*") if path.name != "SHA256SUMS"}
     assert sent == {path.relative_to("storage") for path in Path("storage").rglob("*")}
-    assert {path.name for path in models.iterdir()} == {"policy", "shared", "rho", "reward", "micro"}
+    assert {path.name for path in models.iterdir()} == OUTCOME.keys()
+    for name, files in OUTCOME.items():
+        found = {path.relative_to(models / name).as_posix() for path in (models / name).rglob("*") if path.is_file()}
+        assert found == files | {"metadata.json"}
+    records = {name: json.loads((models / name / "metadata.json").read_bytes()) for name in OUTCOME}
+    shared_with = records["ref-sheared-llama-2.7b"]["tokenizer_shared_with"]
+    assert shared_with["model"] == "../meta-llama-mtp"
+    assert (records["starling-rm-7b"]["status"], records["micro-mtp"]["target_device"]) == ("optional", "cpu")
+    config = load_config(parse_arguments(["recipe=rho1_weighted"]), now=datetime(2026, 1, 1))
+    paths = (config.model.path, config.tokenizer.path, config.reference.path)
+    assert paths == tuple(
+        models.absolute() / name
+        for name in ("meta-llama-mtp", "meta-llama-mtp/tokenizer/tokenizer.model", "ref-sheared-llama-2.7b")
+    )
 
 
 def test_a_policy_whose_tokenizer_lies_elsewhere_is_set_up_without_one(run, tmp_path, tokenizer, capsys):
@@ -102,8 +120,8 @@ def test_a_policy_whose_tokenizer_lies_elsewhere_is_set_up_without_one(run, tmp_
     assert run("setup_models", *words) == 2
     assert "tokenizer.model" in capsys.readouterr().err
     assert run("setup_models", *words, "--no-tokenizer") == 0
-    assert {path.name for path in Path("policy").iterdir()} == {
-        *("params.json", "model.safetensors", "meta_adapter.yaml", "metadata.json")
+    assert {path.relative_to("policy").as_posix() for path in Path("policy").rglob("*.*")} == {
+        *("configs/params.json", "safetensors/model.safetensors", "configs/meta_adapter.yaml", "metadata.json")
     }
 
 

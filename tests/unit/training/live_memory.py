@@ -6,7 +6,7 @@ is freed; what a kernel allocates for itself stays unseen.
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -23,11 +23,13 @@ from wmtp_ray.data.collate import collate
 from wmtp_ray.model.policy import Policy
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.plan.problem_halves import ProblemHalves, learned_problems
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.scoring.contract import MicroBatch, to_micro_batch
+from wmtp_ray.training.ensemble_loss import EnsembleLoss
 from wmtp_ray.training.estimate.memory import RankWork
 from wmtp_ray.training.stage_start import build_training
-from wmtp_ray.training.stages import policy_stage
+from wmtp_ray.training.stages import critic_stage, freeze_for_critic, policy_stage
 
 CPU = torch.device("cpu")
 
@@ -114,3 +116,24 @@ def _micro_batch(lengths: Sequence[int], vocab_size: int, number: int) -> MicroB
     batch = collate([Example(i, each, 1, True) for i, each in enumerate(tokens)], step=0, micro_step=number)
     values_BT = random.random((1, sum(lengths))).astype(np.float32)
     return to_micro_batch(ScoredBatch(batch, Scores(0, values_BT=values_BT), 0, 0.0), 0, 0, CPU)
+
+
+def measured_ensemble_peak_bytes(case: Case) -> int:
+    """Return the peak of the second step of stage 1, whose members share out the documents of each micro-batch."""
+    config = case.config()
+    with LiveMemory() as memory:
+        policy = Policy(Transformer(case.args), ValueSpec.of(config))
+        freeze_for_critic(policy, config)
+        for model in policy.value_head.models:
+            model.activation_checkpointing = case.activation_checkpointing
+        documents = np.arange(len(case.document_lengths), dtype=np.int32)
+        names = [f"problem {number}" for number in documents]
+        halves = ProblemHalves(documents, learned_problems(names, config.critic.ensemble, config.seed))
+        recipe = replace(critic_stage(config), build_loss=lambda policy, config: EnsembleLoss(policy, config, halves))
+        training = build_training(recipe, policy, config, OneRank(), CPU)
+        batches = [_micro_batch(case.document_lengths, case.args.vocab_size, n) for n in range(case.num_micro_batches)]
+        batches = [replace(batch, values_BT=None) for batch in batches]
+        training.run(batches, 1e-3)
+        memory.peak = memory.now
+        training.run(batches, 1e-3)
+    return memory.peak

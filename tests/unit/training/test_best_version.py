@@ -204,7 +204,7 @@ def test_a_reading_is_the_mean_error_over_all_states_against_the_reward(nano, tm
     best = BestVersion(training, batches, SnapshotDirectory(tmp_path), config, OneRank(), no_limit)
     errors = []
     for batch in batches:
-        values_T = training.loss.values(BatchTensors.from_batch(batch, CPU))[0].double()
+        values_T = training.loss.value_scores(BatchTensors.from_batch(batch, CPU)).values_BT[0].double()
         for number, document in enumerate(documents_of(batch)):
             reward = float(batch.rewards_M[number])
             for t in range(document.start, document.stop - 1):
@@ -237,3 +237,38 @@ def test_what_was_kept_is_said_in_words():
         "kept after 10 of 100 steps, held-out loss 0.2500; the stage ended after 40"
     )
     assert KeptCritic(10, 0.25, 100, 100, readings).words == "kept after 10 of 100 steps, held-out loss 0.2500"
+
+
+@pytest.mark.parametrize("trunk", ["critic.train_trunk=false", "critic.train_trunk=true"])
+@pytest.mark.parametrize("killed_at", [1, 4])
+def test_an_ensemble_goes_on_exactly_after_a_kill(nano, tmp_path, trunk, killed_at):
+    """Its checkpoint holds all members and their moments, its best version all that learns."""
+    config = nano.load(*WORDS, trunk, "critic.ensemble=3", "critic.head=mlp", *nano.indexed(tmp_path))
+    whole = attempt(nano, config, tmp_path / "whole")
+    assert whole.kept is not None
+    attempt(nano, config, tmp_path / "killed", killed_at=killed_at)
+    resumed = attempt(nano, config, tmp_path / "killed")
+    assert (resumed.kept, resumed.weights) == (whole.kept, whole.weights)
+
+
+@pytest.mark.parametrize("error", ["squared", "bce"])
+def test_a_reading_of_an_ensemble_is_the_error_of_its_mean_v(nano, tmp_path, error):
+    words = ("critic.ensemble=2", "critic.head=mlp", f"critic.value_error={error}", *nano.indexed(tmp_path))
+    config = nano.load(*WORDS, *words)
+    policy = nano.policy(config)
+    freeze_for_critic(policy, config)
+    training = build_training(critic_stage(config), policy, config, OneRank(), CPU)
+    batch = nano.scored_batch(nano.rows(6, seed=92)).batch
+    best = BestVersion(training, [batch], SnapshotDirectory(tmp_path), config, OneRank(), no_limit)
+    tensors = BatchTensors.from_batch(batch, CPU)
+    members = [member.outputs(tensors)[0, :, 0].detach() for member in policy.value_head.models]
+    values = [member.sigmoid() if error == "bce" else member for member in members]
+    values_T = torch.stack(values).mean(dim=0).double()
+    errors = []
+    for number, document in enumerate(documents_of(batch)):
+        reward = float(batch.rewards_M[number])
+        for t in range(document.start, document.stop - 1):
+            if batch.supervised_mask_BT[0, t + 1]:
+                value = float(values_T[t])
+                errors.append((value - reward) ** 2 if error == "squared" else -math.log(abs(1 - reward - value)))
+    assert best.metrics_after(2, 9)["held_out/critic_loss"] == pytest.approx(sum(errors) / len(errors), rel=1e-4)

@@ -88,7 +88,7 @@ def test_a_trace_says_what_the_policy_and_its_critic_say_of_the_program_alone(st
             assert "".join(trace.tokens) == row.output + END
             tensors = alone(trace.row_id, config)
             first = encode_row(row, tokenizer, 0).prompt_tokens
-            values_T = loss.values(tensors)[0].numpy()
+            values_T = loss.value_scores(tensors).values_BT[0].numpy()
             losses_T = loss.pair_losses(tensors, 1)[0, :, 0].numpy()
             assert trace.prompt_value == pytest.approx(values_T[first - 1], rel=1e-3)
             assert trace.values == pytest.approx(values_T[first:], rel=1e-3)

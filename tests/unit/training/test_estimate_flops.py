@@ -120,6 +120,26 @@ def test_the_critic_stage_goes_back_through_what_it_trains() -> None:
     assert trained.backward == 2 * trained.forward
 
 
+def test_members_with_trunks_of_their_own_each_read_half_of_the_rows_of_stage_1() -> None:
+    """Four members: twice the passes of one critic; three of the trunk's blocks below their heads."""
+    tokens = count_tokens(np.array([3]), np.array([9]), 2)
+    value = replace(LINEAR, members=4, trunks="own")
+    one = critic_stage_flops(SIZE, tokens, LINEAR, train_trunk=True)
+    four = critic_stage_flops(SIZE, tokens, value, train_trunk=True)
+    assert (four.forward, four.backward) == (2 * one.forward, 2 * one.backward)
+    assert critic_stage_flops(SIZE, tokens, value, train_trunk=False).backward == 2 * four.value_head
+
+
+def test_heads_over_one_trunk_cost_a_head_each_and_scores_of_trunks_of_their_own_a_trunk_each() -> None:
+    tokens = Tokens(10, 0, 0)
+    shared, own = (replace(LINEAR, members=3, trunks=trunks) for trunks in ("shared", "own"))
+    one, head = scorer_flops(SIZE, tokens, LINEAR), 2 * 10 * 32
+    assert scorer_flops(SIZE, tokens, shared) == one + 2 * head
+    assert scorer_flops(SIZE, tokens, own) == 3 * one
+    frozen = critic_stage_flops(SIZE, tokens, shared, train_trunk=False)
+    assert (frozen.value_head, frozen.backward) == (3 * head, 2 * 3 * head)
+
+
 def test_a_critic_skips_the_prediction_heads_and_a_reference_runs_one() -> None:
     tokens = Tokens(10, 0, 0)
     assert scorer_flops(SIZE, tokens, LINEAR) == 2 * 10 * (3 * SIZE.block_matrix_parameters + 32)

@@ -22,9 +22,10 @@ from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.spec import TARGETS, ModelSpec
 from wmtp_ray.model.value_model import ValueModel, reference_losses
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.training.estimate.ensemble_memory import EnsembleWork
 from wmtp_ray.training.estimate.memory import Lora, RankWork, rank_memory, saved_block_bytes, scorer_memory
 
-from .live_memory import Case, LiveMemory, measured_peak_bytes
+from .live_memory import Case, LiveMemory, measured_ensemble_peak_bytes, measured_peak_bytes
 
 SEVEN_B = ModelSpec(dim=4096, n_layers=32, n_heads=32, n_future_tokens=4, vocab_size=32000)
 NANO = ModelArgs(dim=64, n_layers=5, n_heads=4, n_kv_heads=2, vocab_size=300, n_future_tokens=2, multiple_of=32)
@@ -122,6 +123,33 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_the_peak_of_a_real_step_is_within_15_percent(case: Case) -> None:
     estimated, measured = rank_memory(case.size, case.work()).total, measured_peak_bytes(case)
+    assert estimated == pytest.approx(measured, rel=0.15)
+
+
+OWN_TRUNKS = ("critic.source=frozen", "critic.train_trunk=true")
+ENSEMBLES = {
+    "two members": Case(NANO, (40,) * 20, 1, False, (*OWN_TRUNKS, "critic.ensemble=2")),
+    "four members, accumulating": Case(NANO, (40,) * 20, 2, False, (*OWN_TRUNKS, "critic.ensemble=4")),
+    "two members, checkpointed": Case(
+        ModelArgs(dim=64, n_layers=12, n_heads=4, vocab_size=500, n_future_tokens=1, multiple_of=32),
+        (40,) * 20,
+        1,
+        True,
+        (*OWN_TRUNKS, "critic.ensemble=2", "critic.head=mlp", "critic.value_error=bce"),
+    ),
+    "a large vocabulary, half the trunk": Case(
+        ModelArgs(dim=96, n_layers=6, n_heads=6, vocab_size=8000, n_future_tokens=2, multiple_of=32),
+        (40,) * 4,
+        1,
+        False,
+        (*OWN_TRUNKS, "critic.ensemble=2", "critic.value_layer=0.5"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENSEMBLES.values(), ids=ENSEMBLES.keys())
+def test_stage_1_of_an_ensemble_with_trunks_of_its_own_is_within_15_percent(case: Case) -> None:
+    estimated, measured = EnsembleWork(case.size, case.work()).memory().total, measured_ensemble_peak_bytes(case)
     assert estimated == pytest.approx(measured, rel=0.15)
 
 

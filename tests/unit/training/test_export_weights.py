@@ -211,7 +211,7 @@ def own_weights(config: RunConfig, loss: StageLoss, *, step: int) -> tuple[torch
     scores = Scores(0)
     if config.references:
         scores = References([each.path for each in config.references], cpu, "float32").scores(batch)
-    scores = replace(scores, values_BT=loss.values(tensors).numpy())
+    scores = replace(scores, values_BT=loss.value_scores(tensors).values_BT.numpy())
     micro = to_micro_batch(ScoredBatch(batch, scores, 0, 0.0), step, config.seed, cpu)
     micro = replace(micro, policy_losses_BTH=loss.pair_losses(tensors, 2))
     weights = build_scorer(config, 2).weigh([micro], OneRank())

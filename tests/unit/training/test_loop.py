@@ -83,13 +83,24 @@ def attempt(
     *,
     stop_after: int | None = None,
     finish_step: int | None = None,
+    horizon_starts: tuple[int, ...] = (),
     unscored_from: int | None = None,
 ) -> Attempt:
     """Train on a policy of its own, as `stage_run.py` does, but for rows and weights that are generated."""
     checkpoint, ranks = latest_checkpoint(StageFolder(directory).checkpoints), OneRank()
     first_step = step_of(checkpoint) if checkpoint is not None else 0
     stage = RankStage(
-        config, policy_stage(config), directory, ranks, CPU, NUM_STEPS, "ab12", checkpoint, first_step, finish_step
+        config,
+        policy_stage(config),
+        directory,
+        ranks,
+        CPU,
+        NUM_STEPS,
+        "ab12",
+        checkpoint,
+        first_step,
+        finish_step,
+        horizon_starts,
     )
     policy = nano.policy(config)
     training = build_training(stage.recipe, policy, config, ranks, CPU)
@@ -110,7 +121,16 @@ def attempt(
     )
     steps = range(stage.first_step, NUM_STEPS)
     finish = finish_of(stage, training)
-    loop = StageLoop(training, config, ports, ranks, steps=steps, peak_learning_rate=1e-2, finish=finish)
+    loop = StageLoop(
+        training,
+        config,
+        ports,
+        ranks,
+        steps=steps,
+        peak_learning_rate=1e-2,
+        finish=finish,
+        horizon_starts=stage.horizon_starts,
+    )
     return Attempt(stage, policy, snapshots, loop.run())
 
 
@@ -224,6 +244,19 @@ class TestFinish:
         uniform = self.config(nano, folder, "weighting.type=uniform", "train.value_coef=0")
         expected = attempt(nano, uniform, folder / "uniform", RecordedReports())
         assert tensors_sha256(found.policy.state_dict()) == tensors_sha256(expected.policy.state_dict())
+
+
+def test_horizons_come_in_with_their_steps_also_after_a_stop(nano, tmp_path):
+    config = nano.load(*WORDS).model_copy(update={"storage_root": tmp_path})
+    starts, whole, sink = (0, 2, 5), RecordedReports(), RecordedReports()
+    expected = attempt(nano, config, tmp_path / "whole", whole, horizon_starts=starts)
+    attempt(nano, config, tmp_path / "cut", sink, stop_after=STOPPED_AFTER, horizon_starts=starts)
+    second = attempt(nano, config, tmp_path / "cut", sink, horizon_starts=starts)
+    assert tensors_sha256(second.policy.state_dict()) == tensors_sha256(expected.policy.state_dict())
+    for reports in (whole.reports, sink.reports):
+        assert [report.metrics["train/horizons"] for report in reports] == [1, 1, 2, 2, 2, 3, 3]
+    at_once = attempt(nano, config, tmp_path / "at_once", RecordedReports())
+    assert tensors_sha256(at_once.policy.state_dict()) != tensors_sha256(expected.policy.state_dict())
 
 
 def test_the_log_has_the_step_of_every_event_and_no_line_for_a_step(nano, tmp_path):

@@ -1,6 +1,7 @@
 """The losses of both stages against loops over full logits and single rows."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -118,6 +119,22 @@ class TestPolicyLoss:
         expected = (1.0 * sums[1] / 11.0 + 0.5 * sums[2] / 7.0 + 0.0 * sums[3] / 5.0) / 3
         assert loss.total.item() == pytest.approx(expected, rel=1e-5)
         assert loss.parts["loss/policy"] == loss.parts["loss/total"] == loss.total
+
+    def test_horizons_that_have_not_come_in_count_for_nothing(self, nano):
+        config = nano.load(*POLICY_ONLY, "loss.horizon_coefs=[0.5,2,1]")
+        rows = nano.rows(2)
+        policy = nano.policy(config)
+        micro = nano.micro_batch(rows)
+        loss = PolicyLoss(policy, config, nano.num_horizons)
+        full = counts(nano, rows)
+        found = loss(micro, uniform_weights(nano, rows), replace(full, num_horizons=2))
+        every = loss(micro, uniform_weights(nano, rows), full).parts
+        expected = (0.5 * every["loss/ce_h1"] + 2 * every["loss/ce_h2"]) / 2
+        assert found.total.item() == pytest.approx(float(expected), rel=1e-5)
+        found.total.backward()
+        gradients = {name: each.grad for name, each in policy.transformer.named_parameters()}
+        assert all(float(gradients[name].abs().max()) == 0.0 for name in gradients if "extra_heads.1." in name)
+        assert all(float(gradients[name].abs().max()) > 0.0 for name in gradients if "extra_heads.0." in name)
 
     def test_the_unweighted_cross_entropy_counts_all_pairs_alike(self, nano):
         config = nano.load(*POLICY_ONLY)

@@ -35,6 +35,8 @@ DDP_ARMS = {
     "checkpointed": (2, ("model.activation_checkpointing=true",)),
     "critic": (1, ("critic.objective=pairwise",)),
     "critic_trunk": (1, ("critic.train_trunk=true", "critic.source=frozen")),
+    "ensemble": (1, ("critic.ensemble=3", "critic.source=frozen")),
+    "ensemble_of_trunks": (1, ("critic.ensemble=3", "critic.train_trunk=true", "critic.source=frozen")),
 }
 
 
@@ -116,9 +118,9 @@ def _make_step(job: Job, ranks: Ranks, reductions: list[None] | None = None) -> 
     return training.run(job.micro_batches[ranks.rank], 1.0)
 
 
-def _job(nano, name: str, splits) -> Job:
+def _job(nano, name: str, splits, data: tuple[str, ...]) -> Job:
     stage, words = DDP_ARMS[name]
-    config = nano.load(*words, "train.max_grad_norm=0.5")
+    config = nano.load(*words, *data, "train.max_grad_norm=0.5")
     policy = nano.policy(config)
     if stage == 1:
         freeze_for_critic(policy, config)
@@ -135,10 +137,15 @@ def _ordered_rows(nano):
 
 
 @pytest.fixture(scope="module")
-def two_processes(nano, tmp_path_factory) -> list[Left]:
+def data(nano, tmp_path_factory) -> tuple[str, ...]:
+    return nano.indexed(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="module")
+def two_processes(nano, data, tmp_path_factory) -> list[Left]:
     directory = tmp_path_factory.mktemp("two_processes")
     rows = _ordered_rows(nano)
-    jobs = [_job(nano, name, [[rows[:2], rows[2:6]], [rows[6:8], rows[8:]]]) for name in DDP_ARMS]
+    jobs = [_job(nano, name, [[rows[:2], rows[2:6]], [rows[6:8], rows[8:]]], data) for name in DDP_ARMS]
     torch.save(jobs, directory / "jobs")
     path_before = list(sys.path)
     sys.path.insert(0, str(REPOSITORY))  # the child processes import this module by its name
@@ -152,8 +159,8 @@ def two_processes(nano, tmp_path_factory) -> list[Left]:
 @pytest.mark.timeout(120)
 class TestTwoProcesses:
     @pytest.mark.parametrize("name", DDP_ARMS)
-    def test_two_ranks_make_the_step_of_one(self, nano, two_processes, name):
-        job = _job(nano, name, [[_ordered_rows(nano)]])
+    def test_two_ranks_make_the_step_of_one(self, nano, data, two_processes, name):
+        job = _job(nano, name, [[_ordered_rows(nano)]], data)
         before = {key: tensor.clone() for key, tensor in job.policy.state_dict().items()}
         metrics = _make_step(job, OneRank())
         learned = {key for key, p in job.policy.named_parameters() if p.requires_grad}

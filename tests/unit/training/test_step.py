@@ -236,6 +236,18 @@ class TestReports:
             0.3 * found["yes"]["policy_head/value_loss"] + 0.1 * own["policy_head/anchor_loss"], rel=1e-4
         )
 
+    def test_the_disagreement_of_an_ensemble_is_its_mean_over_the_states_that_a_td_error_reads(self, nano):
+        """On any split; one critic has none."""
+        words = ("critic.source=frozen", "critic.path=elsewhere")
+        rows, config = nano.rows(6), nano.load(*words, "critic.ensemble=2")
+        expected = [float(row.disagreements_T[j - 1]) for row in rows for j in row.targets]
+        for split in ([rows], [rows[:2], rows[2:]]):
+            metrics = nano.step(config, split).metrics
+            assert metrics["critic/disagreement"] == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+        (_, second) = nano.step_on_ranks(config, [[rows[:1]], [rows[1:]]])
+        assert second.metrics["critic/disagreement"] == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+        assert "critic/disagreement" not in nano.step(nano.load(*words), [rows]).metrics
+
     def test_without_a_value_loss_the_critic_is_measured_by_the_values_that_scored(self, nano):
         config, rows = nano.load("train.value_coef=0"), nano.rows(8)
         _, o, g = _values_old_and_targets(nano, nano.policy(config), rows)

@@ -56,9 +56,25 @@ ARMS = {
     "surprisal_head": (2, ("critic.features=surprisal", "critic.head=mlp", "critic.value_layer=0.5")),
     "attention_head": (2, ("critic.head=attention", "critic.value_layer=0.5")),
     "critic": (1, ("critic.objective=pairwise", "critic_stage.eval_every=1")),
+    "another_family": (2, ("critic.anchor_coef=0.1", "model.activation_checkpointing=true")),
     "critic_trunk": (1, ("critic.train_trunk=true", "critic.source=frozen", "critic_stage.eval_every=1")),
+    "ensemble": (1, ("critic.ensemble=2", "critic.head=mlp", "critic.source=frozen", "critic_stage.eval_every=1")),
+    "ensemble_of_trunks": (
+        1,
+        ("critic.ensemble=3", "critic.train_trunk=true", "critic.source=frozen", "critic_stage.eval_every=1"),
+    ),
 }
 WITH_DDP = ("td", "td_every_micro_batch")
+MODELS = {  # of an arm whose model is not of Meta's layout: biases and norms are shared out among the ranks as well
+    "another_family": {
+        "attention_head_dim": 6,
+        "attention_window": 5,
+        "qkv_bias": True,
+        "mlp_bias": True,
+        "query_key_norm": "head",
+        "blocks_without_rope": (1,),
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ def train(job: Job, ranks: Ranks) -> Seen:
     recipe = {1: critic_stage, 2: policy_stage}[job.stage](job.config)
     training = build_training(recipe, policy, job.config, ranks, CPU)
     assert job.fixed_rows is not None
-    drift = CriticDrift(training.loss, job.config, [job.fixed_rows])
+    drift = CriticDrift(training.loss, job.config, [job.fixed_rows]) if job.stage == 2 else None
     if job.load_from is not None:
         assert restore(job.load_from, policy, training.optimizer).step == job.first_step
 
@@ -125,10 +141,10 @@ def train(job: Job, ranks: Ranks) -> Seen:
     steps, peak = range(job.first_step, job.num_steps), recipe.peak_learning_rate
     assert StageLoop(training, job.config, ports, ranks, steps=steps, peak_learning_rate=peak).run()
     seen.losses, seen.grad_norms = reports.metric("loss/total"), reports.metric("train/grad_norm")
-    seen.drift = drift.metrics_after(job.num_steps, job.num_steps)
-    del seen.drift["perf/drift_s"]
+    seen.drift = drift.metrics_after(job.num_steps, job.num_steps) if drift is not None else {}
+    seen.drift.pop("perf/drift_s", None)
     first = BatchTensors.from_batch(job.batches[0][0][0].batch, CPU)
-    seen.held_out = (training.loss.values(first), training.loss.pair_losses(first, 1))
+    seen.held_out = (training.loss.value_scores(first).values_BT, training.loss.pair_losses(first, 1))
     seen.local_numel = sum(local(tensor).numel() for tensor in policy.state_dict().values())
     seen.policy = cloned(whole_tensors(policy.state_dict(), ranks))
     seen.value_path = cloned(whole_tensors(value_path_state(policy), ranks))
@@ -178,7 +194,7 @@ def bfloat16_pass(job: Job, ranks: Ranks) -> dict[str, torch.dtype]:
     """Dtypes around one backward of a policy sharded for mixed precision."""
     loss = shard(policy_stage(job.config).build_loss(job.policy, job.config), ranks, CPU, "bfloat16")
     micro_batches = [to_micro_batch(each, 0, job.config.seed, CPU) for each in job.batches[ranks.rank][0]]
-    values_BT = loss.values(micro_batches[0].tensors)
+    values_BT = loss.value_scores(micro_batches[0].tensors).values_BT
     training = TrainingStep(
         loss,
         job.policy,
@@ -244,7 +260,8 @@ class TwoRanks:
 class Start:
     """The same rows and the same weights for every layout of ranks."""
 
-    def __init__(self, nano) -> None:
+    def __init__(self, nano, directory: Path) -> None:
+        self.data = nano.indexed(directory)
         rows = nano.rows(60)
         classes = ([row for row in rows if row.example.is_correct is wanted] for wanted in (True, False))
         self.rows = [row for pair in zip(*classes, strict=False) for row in pair]
@@ -252,8 +269,10 @@ class Start:
 
     def job(self, arm: str, parallel: str, *, num_ranks: int = 2, **fields) -> Job:
         stage, words = ARMS[arm]
-        config = self.nano.load(*words, *RATES, f"train.parallel={parallel}", f"train.checkpoint_every={SAVED_AT}")
-        policy = self.nano.policy(config)
+        config = self.nano.load(
+            *words, *self.data, *RATES, f"train.parallel={parallel}", f"train.checkpoint_every={SAVED_AT}"
+        )
+        policy = self.nano.policy(config, **MODELS.get(arm, {}))
         if stage == 1:
             freeze_for_critic(policy, config)
         elif config.train.value_coef == config.critic.anchor_coef == 0.0:
@@ -275,8 +294,8 @@ class Start:
 
 
 @pytest.fixture(scope="module")
-def start(nano) -> Start:
-    return Start(nano)
+def start(nano, tmp_path_factory) -> Start:
+    return Start(nano, tmp_path_factory.mktemp("rows"))
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +347,7 @@ class TestTwoRanks:
             assert seen.losses == pytest.approx(one.losses, abs=ALIKE)
             assert seen.grad_norms == pytest.approx(one.grad_norms, rel=1e-4)
 
-    @pytest.mark.parametrize("arm", ["critic", "critic_trunk"])
+    @pytest.mark.parametrize("arm", ["critic", "critic_trunk", "ensemble", "ensemble_of_trunks"])
     def test_a_sharded_critic_reads_its_held_out_loss_and_gets_its_best_version_back(
         self, start, two_ranks, arm, tmp_path
     ):

@@ -172,6 +172,14 @@ def test_gradients_pass_activation_checkpoints_and_windows() -> None:
         assert float(gradient.abs().max()) > 0, name
 
 
+def test_a_window_that_was_first_used_for_inference_has_a_gradient_later() -> None:
+    model, tokens_BT = random_model(replace(ARGS, attention_window=4)), random_tokens(ARGS, 1, 9)
+    with torch.inference_mode():
+        model.trunk(tokens_BT)
+    model.requires_grad_(True).trunk(tokens_BT).sum().backward()
+    assert model.layers[0].attention.wq.weight.grad is not None
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_the_variable_length_kernel_has_the_same_window() -> None:

@@ -70,6 +70,7 @@ _NEUTRAL: Neutral = {
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "sliding_window": (),
+    "use_mrope": (False,),
     "use_qk_norm": (False,),
     "qk_norm": (False,),
     "qk_layernorm": (False,),
@@ -168,7 +169,7 @@ def architecture_of(args: ModelSpec) -> str:
 
 def _family(config: Config) -> Family:
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ArtifactError(
             f"config.json describes a model that cannot be imported: found model_type {model_type!r}, expected one of "
             f"{', '.join(FAMILIES)}; choose another checkpoint"

@@ -4,6 +4,7 @@ config.json
 model.safetensors, or model.safetensors.index.json and its parts      preferred
 pytorch_model.bin, or pytorch_model.bin.index.json and its parts      plain tensors only, no other pickles
 tokenizer.model, or tokenizer.json with tokenizer_config.json
+mtp_heads.safetensors and mtp_heads.json                              heads of an export of ours (`exported_heads`)
 
 Names of tensors may carry the prefix of a wrapper around the model (`tensor_names`). Where the file has an output
 matrix of its own, that is the output matrix, whatever `tie_word_embeddings` says, as in transformers 5.
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from wmtp_ray.artifacts.hf.config_file import architecture_of, is_tied, native_heads, params_from_config
+from wmtp_ray.artifacts.hf.exported_heads import read_heads
 from wmtp_ray.artifacts.hf.layout import block_names, meta_name, to_meta_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT, PlainModel, require_forms
 from wmtp_ray.artifacts.hf.tensor_names import without_native_heads, without_wrappers
@@ -41,13 +43,15 @@ def open_directory(directory: Path) -> PlainModel:
     notes += _complete_output(tensors, config, directory)
     forms = forms_of(tensors)
     require_forms(directory, args, forms)
+    heads, read_head = read_heads(directory, args, forms)
     tokenizer_files, told = imported_tokenizer(directory, config)
     return PlainModel(
         args,
         forms,
-        read=lambda name: to_meta_rows(name, tensors[name], args),
+        read=lambda name: read_head(name) if name in heads else to_meta_rows(name, tensors[name], args),
         tokenizer_files=tokenizer_files,
         notes=(*notes, *told),
+        heads=heads,
     )
 
 

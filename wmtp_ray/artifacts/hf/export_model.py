@@ -1,7 +1,7 @@
 """Horizon 1 of a multi-token model as a standard model of its family in transformers, for every engine that serves one.
 
-The heads of the other horizons and the value head are not exported. Where embedding and output matrix are the same
-bits, the matrix is written once and tied, as the model it came from had it.
+The heads of the other horizons go beside it on request (`exported_heads`), the value head is not exported. Where
+embedding and output matrix are the same bits, the matrix is written once and tied, as the model it came from had it.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wmtp_ray.artifacts.hf.config_file import config_from_params
 from wmtp_ray.artifacts.hf.export_tokenizer import exported_tokenizer
+from wmtp_ray.artifacts.hf.exported_heads import require_heads, write_heads
 from wmtp_ray.artifacts.hf.layout import block_names, hf_name, to_hf_rows
 from wmtp_ray.artifacts.hf.plain_model import EMBEDDING, OUTPUT
 from wmtp_ray.artifacts.hf.tokenizer_files import as_json, require_row_for_each_id, write_tokenizer
@@ -26,15 +27,24 @@ UNSTATED_POSITIONS = 4096  # the context of Meta's multi-token models, whose par
 
 
 def export_model(
-    args: ModelSpec, tensors: Mapping[str, Tensor], tokenizer_path: Path, out: Path, *, dtype: torch.dtype | None = None
+    args: ModelSpec,
+    tensors: Mapping[str, Tensor],
+    tokenizer_path: Path,
+    out: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    with_heads: bool = False,
 ) -> None:
     """Write config.json, generation_config.json, model.safetensors and the tokenizer's files to `out`, all or none.
 
-    `tensors` bear Meta's names; `dtype` None keeps each tensor's own. ArtifactError for an `out` that exists, and for a
-    tokenizer with more ids than the model has rows.
+    `tensors` bear Meta's names; `dtype` None keeps each tensor's own; `with_heads` adds the other horizons' heads.
+    ArtifactError for an `out` that exists, for a tokenizer with more ids than the model has rows, and with heads for a
+    model that has none.
     """
     if out.exists():
         raise ArtifactError(f"{out} exists already; give a directory that does not")
+    if with_heads:
+        require_heads(args)
     tokenizer = CodeTokenizer(tokenizer_path)
     require_row_for_each_id(tokenizer, args)
     tied = torch.equal(tensors[EMBEDDING], tensors[OUTPUT])
@@ -56,3 +66,5 @@ def export_model(
         write_tokenizer(folder.tokenizer, exported_tokenizer(tokenizer))
         folder.tokenizer.generation_config.write_bytes(as_json(ends))
         write_streamed(folder.weights, forms, lambda theirs: to_hf_rows(ours[theirs], tensors[ours[theirs]], args))
+        if with_heads:
+            write_heads(args, tensors, forms, folder, dtype=dtype)

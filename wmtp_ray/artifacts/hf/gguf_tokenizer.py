@@ -27,6 +27,8 @@ _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+_QWEN_2 = _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")  # a digit at a time
+_COMPOSING = ("qwen2",)  # rules of models whose own tokenizer brings texts into NFC, which GGUF does not say
 
 
 def tokenizer_from_metadata(path: Path, metadata: Mapping[str, Any]) -> dict[str, bytes]:
@@ -103,7 +105,7 @@ def _sentencepiece(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
-    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
     tokens = about["tokens"]
     if "eos_token_id" not in about:
@@ -116,6 +118,8 @@ def _byte_level(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
     tokenizer.pre_tokenizer = rule
+    if about.get("pre") in _COMPOSING:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     for token, kind in zip(tokens, about["token_type"], strict=True):
         if kind in (_CONTROL, _USER_DEFINED):
@@ -147,8 +151,11 @@ def _cutting_rule(path: Path, name: str | None) -> "tuple[PreTokenizer, bool]":
         case "llama-bpe" | "llama3" | "llama-v3":
             cut = Split(Regex(_LLAMA_3), behavior="isolated")
             return Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)]), True
+        case "qwen2":
+            cut = Split(Regex(_QWEN_2), behavior="isolated")
+            return Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)]), False
         case _:
             raise ArtifactError(
-                f"{path}: found a tokenizer that cuts text by the rule {name!r}, expected gpt-2, smollm or llama-bpe; "
-                "import the model's Hugging Face directory instead"
+                f"{path}: found a tokenizer that cuts text by the rule {name!r}, expected gpt-2, smollm, llama-bpe or "
+                "qwen2; import the model's Hugging Face directory instead"
             )

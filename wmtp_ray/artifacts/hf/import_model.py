@@ -1,7 +1,8 @@
 """Convert a model of one horizon (`families.py`) to a multi-token model directory in Meta's layout, tensor by tensor.
 
 The lower blocks become the trunk, the last one the head of horizon 1, and the heads of the other horizons copies of it:
-every horizon starts as the pretrained model's guess at the next token, and horizon 1 gives its logits unchanged.
+every horizon starts as the pretrained model's guess at the next token, and horizon 1 gives its logits unchanged. Heads
+that a directory holds itself (`exported_heads`) are taken as they are.
 
     a LLaMA of 30 blocks, num_horizons = 4
     layers.0 .. layers.28  |  layers.29  extra_heads.0  extra_heads.1  extra_heads.2
@@ -35,8 +36,9 @@ from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_directory
 from wmtp_ray.errors import ArtifactError
 from wmtp_ray.model.spec import ModelSpec
-from wmtp_ray.model_folder import HF_CONFIG, ModelFolder
+from wmtp_ray.model_folder import HF_CONFIG, HF_HEADS, ModelFolder
 
+DEFAULT_HORIZONS = 4
 _WEIGHTS_ALONE = (SAFETENSORS, ZIP, PICKLE, JSON)  # parts of a Hugging Face directory
 
 
@@ -57,14 +59,20 @@ class ImportedModel:
         """Describe the import in one line, then each note in a line of its own."""
         args = self.args
         facts = (
-            f"{self.num_parameters:,} parameters in {', '.join(self.dtypes)}; {args.num_trunk_blocks} trunk blocks, "
-            f"{args.n_future_tokens} heads, {args.vocab_size:,} tokens; tokenizer: {self.tokenizer or 'none found'}"
+            f"{args.family}: {self.num_parameters:,} parameters in {', '.join(self.dtypes)}; "
+            f"{args.num_trunk_blocks} trunk blocks, {args.n_future_tokens} heads, {args.vocab_size:,} tokens; "
+            f"tokenizer: {self.tokenizer or 'none found'}"
         )
         return "\n".join([facts, *(f"note: {note}" for note in self.notes)])
 
 
-def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dtype | None = None) -> ImportedModel:
+def import_model(
+    source: Path, out: Path, *, num_horizons: int | None = None, dtype: torch.dtype | None = None
+) -> ImportedModel:
     """Write the model of a Hugging Face directory or a GGUF file to `out`; `dtype` None keeps each tensor's own.
+
+    `num_horizons` None: as many as the source has heads for, or 4 where it has none. Fewer leave out the farthest, more
+    are copies of the last block.
 
     `out` gets params.json, model.safetensors and the tokenizer's files, all or none. ArtifactError for a source that
     Meta's layout cannot express (see `layout.params_from_config`), a tokenizer with more ids than the model has rows,
@@ -72,11 +80,14 @@ def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dty
     """
     if out.exists():
         raise ArtifactError(f"{out} exists already; give a directory that does not")
-    if num_horizons < 1:
+    if num_horizons is not None and num_horizons < 1:
         raise ArtifactError(f"found {num_horizons} heads, expected at least 1, the head of the next token")
     model = open_model(source)
+    if num_horizons is None:
+        num_horizons = model.num_heads + 1 if model.heads else DEFAULT_HORIZONS
     origins = _origins(model, num_horizons)
-    forms = {name: _converted(model.forms[origin], dtype) for name, origin in origins.items()}
+    found = {**model.forms, **model.heads}
+    forms = {name: _converted(found[origin], dtype) for name, origin in origins.items()}
     args = with_horizons(model.args, num_horizons)
     with atomic_directory(out) as temporary:
         folder = ModelFolder(temporary)
@@ -93,8 +104,16 @@ def import_model(source: Path, out: Path, *, num_horizons: int, dtype: torch.dty
         num_parameters=sum(torch.Size(form.shape).numel() for form in forms.values()),
         dtypes=tuple(sorted({str(form.dtype).removeprefix("torch.") for form in forms.values()})),
         tokenizer=None if tokenizer is None else out / tokenizer,
-        notes=model.notes,
+        notes=(*model.notes, *_told_of_heads(model.num_heads, num_horizons - 1)),
     )
+
+
+def _told_of_heads(found: int, wanted: int) -> list[str]:
+    """Return what became of the heads that the source holds, and of those that it lacks."""
+    if not found:
+        return []
+    kept = f"{min(found, wanted)} of {found} heads behind horizon 1 were read from {HF_HEADS}"
+    return [f"{kept}; {wanted - found} more start as copies of the last block" if wanted > found else kept]
 
 
 def with_horizons(args: ModelSpec, num_horizons: int) -> ModelSpec:
@@ -129,15 +148,16 @@ def open_model(source: Path) -> PlainModel:
 
 
 def _origins(model: PlainModel, num_horizons: int) -> dict[str, str]:
-    """Name, for each tensor of the multi-token model, the plain model's tensor that it is a copy of."""
+    """Name, for each tensor of the multi-token model, the source's tensor that it is a copy of."""
     last_block = f"layers.{model.args.n_layers - 1}."
     in_last_block = [name for name in model.forms if name.startswith(last_block)]
     copies = {
         f"extra_heads.{head}.{name.removeprefix(last_block)}": name
-        for head in range(num_horizons - 1)
+        for head in range(model.num_heads, num_horizons - 1)
         for name in in_last_block
     }
-    return {name: name for name in model.forms} | copies
+    kept = {name: name for name in model.heads if int(name.split(".")[1]) < num_horizons - 1}
+    return {name: name for name in model.forms} | kept | copies
 
 
 def _converted(form: TensorForm, dtype: torch.dtype | None) -> TensorForm:

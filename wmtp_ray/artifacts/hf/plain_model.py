@@ -1,7 +1,10 @@
-"""A LLaMA with one horizon as a file of any format offers it: described at once, its tensors read when asked for."""
+"""A LLaMA with one horizon as a file of any format offers it: described at once, its tensors read when asked for.
+
+An export of ours may hold the heads of further horizons beside it.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,6 +25,7 @@ class PlainModel:
 
     `tokenizer_files` are the files that belong beside the model, by name: none where the source has no tokenizer.
     `notes` are sentences for the user: what was decided that the source left open.
+    `heads` are the tensors of further horizons that the source holds, `extra_heads.0` on; `read` returns them, too.
     """
 
     args: ModelSpec
@@ -29,6 +33,12 @@ class PlainModel:
     read: Callable[[str], Tensor]
     tokenizer_files: Mapping[str, bytes]
     notes: tuple[str, ...] = ()
+    heads: Mapping[str, TensorForm] = field(default_factory=dict)
+
+    @property
+    def num_heads(self) -> int:
+        """How many heads of horizons above 1 there are."""
+        return len({name.split(".")[1] for name in self.heads})
 
 
 def require_forms(source: Path, args: ModelSpec, forms: Mapping[str, TensorForm]) -> None:

@@ -51,8 +51,8 @@ def rope_fields(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     fields: dict[str, Any] = {"rope_theta": _number(rope, "rope_theta")}
     if kind == "default":
         return fields
-    fields["rope_scaling_factor"] = _number(rope, "factor")
-    if kind == "linear":
+    fields["rope_scaling_factor"] = factor = _number(rope, "factor")
+    if kind == "linear" or factor == 1.0:
         return fields
     original = rope.get("original_max_position_embeddings", defaults["max_position_embeddings"])
     if type(original) not in (int, float) or original != int(original):

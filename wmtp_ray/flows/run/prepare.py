@@ -5,7 +5,7 @@ are made and every step is split once as the run will split it. `--dry-run` ends
 is imported, but for ray when the tokens of a large file are counted for the first time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -25,12 +25,16 @@ from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
 from wmtp_ray.model.spec import ModelSpec
+from wmtp_ray.model.value_spec import ValueSpec, require_value_path
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.plan.compared_rows import MAX_COMPARED, ComparedRows, require_others
+from wmtp_ray.plan.horizon_schedule import horizon_starts
+from wmtp_ray.plan.problem_halves import ProblemHalves, require_rows_for_all
 from wmtp_ray.plan.render_plan import render
 from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, plan_training
 from wmtp_ray.plan.versions import VersionSchedule, version_schedule
-from wmtp_ray.run_folder import TRAIN_STAGE
+from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
+from wmtp_ray.saved_records import read_record
 from wmtp_ray.tracking.training_record import condition_of, template_of
 from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
@@ -73,7 +77,8 @@ def prepare(config: RunConfig) -> Prepared:
     estimate = estimate_run(config, plans, told)
     require_fit(estimate)
     left_out = tuple(_left_out_lines(config))
-    sections += [*evaluation_lines, *compared, *left_out, *earlier_names(config), render_estimate(estimate)]
+    ensemble = _ensemble_line(config, plans, index)
+    sections += [*evaluation_lines, *ensemble, *compared, *left_out, *earlier_names(config), render_estimate(estimate)]
     return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
 
 
@@ -148,6 +153,7 @@ def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:
     check_weights(config.model.path)
     for reference in config.references:
         _check_reference(config, reference, model)
+    _check_critic(config)
 
 
 def _model_with_trunk(directory: Path) -> ModelSpec:
@@ -192,7 +198,7 @@ def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTo
             distances=EditDistances(index, tokenizer) if config.critic.pairs == "edit" else None,
         )
     if 2 in config.stages:
-        plans[2] = plan_training(told, config.data, config.train, config.seed)
+        plans[2] = _with_horizons(plan_training(told, config.data, config.train, config.seed), config)
     for plan in plans.values():
         check_packing(
             plan,
@@ -201,6 +207,14 @@ def _plans(config: RunConfig, index: RowIndex, told: RowIndex, tokenizer: CodeTo
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
     return plans
+
+
+def _with_horizons(plan: RunPlan, config: RunConfig) -> RunPlan:
+    """The plan of stage 2 with the first step of each horizon of the model, where these do not all begin at once."""
+    if config.loss.horizon_schedule is None:
+        return plan
+    num_horizons = ModelSpec.read(config.model.path).num_horizons
+    return replace(plan, horizon_starts=horizon_starts(num_horizons, plan.num_steps))
 
 
 def _compared_index(config: RunConfig, tokenizer: CodeTokenizer) -> RowIndex | None:
@@ -236,6 +250,24 @@ def _left_out_lines(config: RunConfig) -> list[str]:
         for path, built in indexes.items()
         if built.num_skipped
     ]
+
+
+def _check_critic(config: RunConfig) -> None:
+    """Require that the value path in critic.path, if there is one, is the one asked for: head, outputs and members."""
+    path = config.critic.path
+    is_read = CRITIC_STAGE in config.stages or (TRAIN_STAGE in config.stages and config.uses_critic)
+    if path is None or not is_read or not ModelFolder(path).value_spec.is_file():
+        return
+    remedy = "restore it from the run that trained the head, or run stage 1 again"
+    stored = read_record(ModelFolder(path).value_spec, ValueSpec, remedy)
+    require_value_path(path, stored, ValueSpec.of(config))
+
+
+def _ensemble_line(config: RunConfig, plans: dict[int, RunPlan], index: RowIndex) -> list[str]:
+    """Say from how many rows each member of an ensemble learns; PlanError where one would learn nothing."""
+    if config.critic.ensemble == 1 or CRITIC_STAGE not in plans:
+        return []
+    return [require_rows_for_all(ProblemHalves.of(index, config), index, plans[CRITIC_STAGE].row_ids_P)]
 
 
 def _check_reference(config: RunConfig, reference: ReferenceModel, ours: ModelSpec) -> None:

@@ -24,7 +24,7 @@ from actors.policy_worker import RankJob
 from actors.reference_scorer import ReferenceScorer
 from actors.stalls import ScorerWatch, enter_run, report_stall
 from actors.value_critic import ValueCritic
-from wmtp_ray.artifacts.meta_checkpoint import open_value_path
+from wmtp_ray.artifacts.meta_checkpoint import open_value_path, stored_value_spec
 from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
@@ -274,7 +274,7 @@ class _Run:
         if config.critic.source == "frozen":
             bundle = critic_bundle(config)
             assert bundle is not None, "the schema asks for critic.path, or for stage 1"
-            args = ModelSpec.read(bundle)
+            args, spec = ModelSpec.read(bundle), stored_value_spec(bundle, spec) or spec
             snapshots = SnapshotDirectory(config.folder.frozen_critic)
             snapshots.put_streamed(0, *open_value_path(bundle, spec))
         scorers = self._start("critic", self._critic_class, args, spec, config)

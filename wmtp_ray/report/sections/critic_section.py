@@ -55,6 +55,7 @@ _ROWS = (
     ("minimal_largest_drop_in_edit", "… largest drop lies in the edit"),
     ("minimal_largest_drop_in_edit_chance", "… by chance"),
     ("std_within_response", "std of V within a program"),
+    ("disagreement", "disagreement of an ensemble's critics"),
     ("outside_unit_frac", "fraction of V outside [0, 1]"),
     ("correlation_length", "correlation of V with length"),
     ("correlation_position", "correlation of V with position"),
@@ -68,6 +69,12 @@ _CURVES = (  # metric, title, y axis, caption
         "explained variance",
         "Of the critic that scores, on each training batch before it is learned. Far below its ceiling is usual; below "
         "0 is collapse.",
+    ),
+    (
+        "critic/disagreement",
+        "Disagreement of the critics of an ensemble",
+        "standard deviation of V",
+        "Between the members of critic.ensemble, mean over the states of each training batch.",
     ),
     (
         "critic/anchor_distance",

@@ -27,6 +27,13 @@ def learning_section(arms: Sequence[Arm]) -> Section:
         blocks += [figure] if figure is not None else []
     if not blocks:
         return Section("learning", "Learning curves", (Missing(_NO_STEPS, "train the run", _launch(arms)),))
+    trained = curve_figure(
+        arms,
+        "train/horizons",
+        title="Horizons that are trained",
+        y_title="horizons",
+        caption="By loss.horizon_schedule the further ones come in over the run; until then only the trunk moves them.",
+    )
     minimised = curve_figure(
         arms,
         "loss/policy",
@@ -49,7 +56,7 @@ def learning_section(arms: Sequence[Arm]) -> Section:
         caption="A frozen critic scores; this head scores nothing and was asked for by train.value_coef.",
     )
     no_value = Missing("A value loss: no arm trains one beside its policy", "set train.value_coef above 0")
-    blocks += [minimised] if minimised is not None else []
+    blocks += [figure for figure in (trained, minimised) if figure is not None]
     blocks += [figure for figure in (value, own_head) if figure is not None] or [no_value]
     stage_1 = curve_figure(
         arms, "loss/value", stage=1, title="Stage 1: the critic's own training", y_title="squared error",

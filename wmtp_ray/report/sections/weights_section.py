@@ -23,10 +23,12 @@ _COLUMNS = (
     ("weight/clip_max_frac", "at upper clip"),
     ("weight/dropped_frac", "dropped"),
     ("weight/negative_frac", "pushed down"),
+    ("weight/doubtful_frac", "doubtful"),
     ("edits/partner_frac", "rows compared"),
     ("edits/differing_frac", "tokens that differ"),
 )
-_OF_SOME_ARMS = {"weight/negative_frac", "edits/partner_frac", "edits/differing_frac"}  # columns where an arm has them
+# Columns where an arm has them.
+_OF_SOME_ARMS = {"weight/negative_frac", "weight/doubtful_frac", "edits/partner_frac", "edits/differing_frac"}
 _SHARES = {name for name, _ in _COLUMNS if name.endswith(("_share", "_frac"))}
 
 

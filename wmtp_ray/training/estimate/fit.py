@@ -7,6 +7,7 @@ from typing import Any
 
 from wmtp_ray.model.spec import TARGETS, ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
+from wmtp_ray.training.estimate.ensemble_memory import EnsembleWork
 from wmtp_ray.training.estimate.flops import Tokens, scorer_flops
 from wmtp_ray.training.estimate.hardware import GIB
 from wmtp_ray.training.estimate.memory import (
@@ -75,12 +76,17 @@ class Load:
     shortest_micro_batch: int  # data.max_tokens: a micro-batch holds the longest row
     weights_bytes: int = 0  # of the model's file
     others_bytes: int = 0  # of a machine: the processes beside ranks and scoring actors
+    ensemble: EnsembleWork | None = None  # of stage 1, where its members train trunks of their own
 
     def rank(self) -> Memory:
-        """What a rank holds: of a GPU its tensors, of a machine the whole process."""
-        live = rank_memory(self.size, self.work)
-        lora = self.work.lora is not None
-        return _process(live, RANK_MIB, self.weights_bytes, lora=lora) if self.device.is_machine else live
+        """What a rank holds, in the stage that needs most: of a GPU its tensors, of a machine the whole process."""
+        live, lora = rank_memory(self.size, self.work), self.work.lora is not None
+        stages = [_process(live, RANK_MIB, self.weights_bytes, lora=lora) if self.device.is_machine else live]
+        if self.ensemble is not None:
+            live = self.ensemble.memory()
+            of_machine = self.device.is_machine
+            stages.append(_process(live, RANK_MIB, self.weights_bytes, lora=False) if of_machine else live)
+        return max(stages, key=lambda memory: memory.total)
 
     def scoring(self) -> Memory | None:
         if self.scorer is None or self.device.scorers == 0:
@@ -209,4 +215,13 @@ def _changed(load: Load, changes: list[Change]) -> tuple[tuple[str, ...], Load]:
     fields: dict[str, Any] = {}
     for change in changes:
         fields |= change.fields
-    return words, replace(load, work=replace(load.work, **fields))
+    return words, replace(load, work=replace(load.work, **fields), ensemble=_changed_ensemble(load.ensemble, fields))
+
+
+def _changed_ensemble(ensemble: EnsembleWork | None, fields: Mapping[str, Any]) -> EnsembleWork | None:
+    """Stage 1 has no adapters, and micro-batches that may be smaller than those of stage 2."""
+    if ensemble is None:
+        return None
+    work = replace(ensemble.work, **(dict(fields) | {"lora": None}))
+    tokens = min(work.micro_batch_tokens, ensemble.work.micro_batch_tokens)
+    return replace(ensemble, work=replace(work, micro_batch_tokens=tokens))

@@ -117,8 +117,11 @@ def step_flops(size: ModelSpec, tokens: Tokens, work: StepWork) -> StepFlops:
 def critic_stage_flops(size: ModelSpec, tokens: Tokens, value: ValueSpec, *, train_trunk: bool) -> StepFlops:
     """Return the FLOPs of stage 1: the policy's whole trunk forward, backward through what is trained.
 
-    A frozen trunk has no backward at all.
+    A frozen trunk has no backward at all. Members with trunks of their own each read half of the rows, through no block
+    but those below their head.
     """
+    if value.trunks == "own":
+        return _own_trunks_flops(size, tokens, value, train_trunk=train_trunk)
     blocks = 2.0 * size.num_trunk_blocks * size.block_matrix_parameters * tokens.tokens
     attention = _attention(size, tokens, size.num_trunk_blocks)
     value_head = _value_head(size, tokens, value)
@@ -134,8 +137,30 @@ def critic_stage_flops(size: ModelSpec, tokens: Tokens, value: ValueSpec, *, tra
     )
 
 
+def _own_trunks_flops(size: ModelSpec, tokens: Tokens, value: ValueSpec, *, train_trunk: bool) -> StepFlops:
+    passes, member = value.members / 2, value.member
+    num_blocks = value.num_blocks(size.num_trunk_blocks)
+    more_blocks = value.critic_blocks(size.num_trunk_blocks) - num_blocks  # for the surprisal
+    blocks = passes * 2.0 * num_blocks * size.block_matrix_parameters * tokens.tokens
+    attention = passes * _attention(size, tokens, num_blocks)
+    value_head = passes * _value_head(size, tokens, member)
+    looking = 2.0 * more_blocks * size.block_matrix_parameters * tokens.tokens + _attention(size, tokens, more_blocks)
+    looking += 2.0 * size.table_parameters * tokens.tokens
+    return StepFlops(
+        blocks=blocks,
+        attention=attention,
+        unembedding=0.0,
+        value_head=value_head,
+        backward=2 * (train_trunk * (blocks + attention) + value_head),
+        recompute=0.0,
+        looking=passes * looking if value.surprisal else 0.0,
+    )
+
+
 def scorer_flops(size: ModelSpec, tokens: Tokens, value: ValueSpec | None) -> float:
     """Return the FLOPs of scoring: a critic's forward (`value` given), or a reference's (None) with its losses."""
+    if value is not None and value.trunks == "own":
+        return value.members * scorer_flops(size, tokens, value.member)
     if value is None:
         blocks, unembedded = size.num_trunk_blocks + 1, True
     else:
@@ -156,8 +181,9 @@ def _attention(size: ModelSpec, tokens: Tokens, blocks: int) -> float:
 
 
 def _value_head(size: ModelSpec, tokens: Tokens, value: ValueSpec) -> float:
-    """Its matrix products, and the scores and the mixing of a head that reads the states before its own."""
-    return 2.0 * value.head_weights(size.dim) * tokens.tokens + 4.0 * value.pool_channels * tokens.causal_pairs
+    """Products of all heads, and the scores and the mixing of those that read the states before their own."""
+    pools = value.members * value.pool_channels
+    return 2.0 * value.head_weights(size.dim) * tokens.tokens + 4.0 * pools * tokens.causal_pairs
 
 
 def _surprisal(size: ModelSpec, tokens: Tokens) -> float:

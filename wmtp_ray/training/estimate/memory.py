@@ -117,7 +117,8 @@ def scorer_memory(size: ModelSpec, tokens: int, value: ValueSpec | None, *, auto
     else:
         parameters, blocks = value.critic_parameters(size), value.critic_blocks(size.num_trunk_blocks)
     makes_logits = value is None or value.surprisal
-    copies = HALF * (blocks * size.block_matrix_parameters + makes_logits * size.table_parameters)
+    num_trunks = value.members if value is not None and value.trunks == "own" else 1
+    copies = HALF * num_trunks * (blocks * size.block_matrix_parameters + makes_logits * size.table_parameters)
     stream = 4 * FLOAT * max(size.dim, size.query_dim)
     mask = window_mask_bytes(size, tokens, FLOAT, varlen_kernel=autocast)
     middle = 3 * (HALF if autocast else FLOAT) * size.hidden_dim  # of a feed-forward, gone before there are logits

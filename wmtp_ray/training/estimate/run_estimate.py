@@ -1,7 +1,8 @@
 """A configuration and its plans to what they need: memory of a device, tokens, FLOPs, hours.
 
 Reads params.json and nothing else; asks the machine for its memory only where the run stays on it (no RAY_ADDRESS).
-Memory is stage 2's: stage 1 holds the same weights and keeps no more than stage 2 for any of them.
+Memory is stage 2's: stage 1 holds the same weights and keeps no more than stage 2 for any of them. Where an ensemble
+trains trunks of its own there, memory is that of the stage that needs more.
 """
 
 import os
@@ -19,6 +20,8 @@ from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.plan.run_plan import RunPlan
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
+from wmtp_ray.saved_records import read_record
+from wmtp_ray.training.estimate.ensemble_memory import EnsembleWork
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
 from wmtp_ray.training.estimate.flops import (
     StepFlops,
@@ -67,12 +70,13 @@ def estimate_run(
     device = _device(config, card)
     load = Load(
         size=size,
-        work=_rank_work(config, plans, index),
+        work=_rank_work(config, plans.get(TRAIN_STAGE), index, ValueSpec.of(config).member),
         scorer=_scorer(config),
         device=device,
         shortest_micro_batch=config.data.max_tokens,
         weights_bytes=_weights_bytes(config.model.path),
         others_bytes=machine_bytes(mlflow=config.tracking.mlflow) if device.is_machine else 0,
+        ensemble=_ensemble(config, plans, index),
     )
     peak = card.peak_flops(config.train.dtype) if card is not None and on_gpu(config) else None
     stages = [_stage_work(config, size, plan, index, peak) for plan in plans.values() if index is not None]
@@ -116,7 +120,7 @@ def stage_flops(config: RunConfig, size: ModelSpec, stage: int, tokens: Tokens) 
         return critic_stage_flops(size, tokens, ValueSpec.of(config), train_trunk=config.critic.train_trunk)
     lora = config.model.lora
     work = StepWork(
-        value=ValueSpec.of(config),
+        value=ValueSpec.of(config).member,
         trains_value=config.train.value_coef > 0.0 or config.critic.anchor_coef > 0.0,
         activation_checkpointing=config.model.activation_checkpointing,
         adapter_parameters=0 if lora is None else adapter_parameters(size, lora.rank, lora.targets),
@@ -125,10 +129,9 @@ def stage_flops(config: RunConfig, size: ModelSpec, stage: int, tokens: Tokens) 
     return step_flops(size, tokens, work)
 
 
-def _rank_work(config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex | None) -> RankWork:
+def _rank_work(config: RunConfig, plan: RunPlan | None, index: RowIndex | None, value: ValueSpec) -> RankWork:
     train, lora = config.train, config.model.lora
     tokens, num_micro_batches = train.micro_batch_tokens, 2
-    plan = plans.get(TRAIN_STAGE)
     if plan is not None and index is not None:
         step_tokens = int(np.add.reduceat(index.num_tokens_R[plan.row_ids_P], plan.step_starts_S[:-1]).max())
         tokens = min(tokens, step_tokens)
@@ -144,8 +147,24 @@ def _rank_work(config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex 
         num_ranks=train.num_workers,
         lora=None if lora is None else Lora(lora.rank, lora.targets),
         max_logits_mb=config.loss.max_logits_mb,
-        value=ValueSpec.of(config),
+        value=value,
     )
+
+
+def _ensemble(config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex | None) -> EnsembleWork | None:
+    """Return stage 1's work where its members train trunks of their own."""
+    value = ValueSpec.of(config)
+    if value.trunks == "shared" or CRITIC_STAGE not in config.stages:
+        return None
+    work = _rank_work(config, plans.get(CRITIC_STAGE), index, value)
+    return EnsembleWork(_critic_size(config), replace(work, lora=None))
+
+
+def _critic_size(config: RunConfig) -> ModelSpec:
+    """Return the model that a critic with a trunk of its own is, or begins with."""
+    path = config.critic.path
+    has_own = config.critic.source == "frozen" and path is not None and ModelFolder(path).params.exists()
+    return ModelSpec.read(path if has_own and path is not None else config.model.path)
 
 
 def _scorer(config: RunConfig) -> ScorerWork | None:
@@ -157,11 +176,17 @@ def _scorer(config: RunConfig) -> ScorerWork | None:
         return ScorerWork(first, None, autocast, others=tuple(others))
     if not config.uses_critic:
         return None
-    frozen = config.critic.path if config.critic.source == "frozen" else None
-    own = frozen is not None and ModelFolder(frozen).params.exists()
-    size = ModelSpec.read(frozen if own and frozen else config.model.path)
     has_adapters = config.model.lora is not None and config.critic.source == "policy"
-    return ScorerWork(size, ValueSpec.of(config), autocast, has_adapters)
+    return ScorerWork(_critic_size(config), _scoring_value(config), autocast, has_adapters)
+
+
+def _scoring_value(config: RunConfig) -> ValueSpec:
+    """Return the value path that scores: of an ensemble of another run, with the trunks that are stored."""
+    asked, path = ValueSpec.of(config), config.critic.path
+    if asked.members == 1 or CRITIC_STAGE in config.stages or path is None:
+        return asked
+    file = ModelFolder(path).value_spec
+    return read_record(file, ValueSpec, "restore it, or run stage 1 again") if file.is_file() else asked
 
 
 def _device(config: RunConfig, card: Card | None) -> Device:

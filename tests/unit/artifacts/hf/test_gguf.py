@@ -1,6 +1,7 @@
 """What is refused in a GGUF file, and its byte-level tokenizers; `test_hf_parity.py` imports whole files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,17 @@ def test_llama_3_keeps_up_to_three_digits_together(tmp_path: Path) -> None:
     assert tokenizer.encode("1234") == [tokens.index("123"), tokens.index("4")]
 
 
+def test_qwen_2_keeps_no_two_digits_together_and_a_word_with_the_sign_before_it(tmp_path: Path) -> None:
+    path = write_byte_level(tmp_path / "original")
+    tokens = [*metadata_of(path)["tokenizer.ggml.tokens"], "12", ".x", ".x1"]
+    merges = [*metadata_of(path)["tokenizer.ggml.merges"], "1 2", ". x", ".x 1"]
+    changes = {"pre": "qwen2", "tokens": tokens, "token_type": [3, 3, *[1] * (len(tokens) - 2)], "merges": merges}
+    tokenizer = written(tmp_path / "made", metadata_of(path, **changes))
+    digits = [tokens.index("1"), tokens.index("2")]
+    assert tokenizer.encode(".x12") == [tokens.index(".x"), *digits]
+    assert json.loads((tmp_path / "made" / "tokenizer.json").read_text())["normalizer"] == {"type": "NFC"}
+
+
 def test_the_chat_template_comes_along(tmp_path: Path) -> None:
     metadata = metadata_of(write_byte_level(tmp_path / "original"))
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
@@ -82,7 +94,7 @@ def test_the_chat_template_comes_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pre": "qwen2"}, "the rule 'qwen2'"),
+        ({"pre": "qwen35"}, "the rule 'qwen35'"),
         ({"model": "bert"}, "of kind 'bert'"),
         ({"merges": None}, "no merges"),
         ({"token_type": [1]}, "token_type of another length"),
@@ -151,9 +163,9 @@ SCALED = "rotary positions scaled by"
 
 
 def write_model(
-    path: Path, changes: dict[str, Any], *, architecture: str = "llama", tensor: str = "token_embd.weight"
+    path: Path, changes: dict[str, Any], *, architecture: str = "llama", tensors: Sequence[str] = ("token_embd.weight",)
 ) -> Path:
-    """A GGUF file with the metadata of a LLaMA and one tensor."""
+    """A GGUF file with the metadata of a LLaMA and few tensors."""
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in (ABOUT | {"attention.layer_norm_rms_epsilon": 1e-5} | changes).items():
         full_key = key if key.startswith(("general.", "split.", "tokenizer.", "note.")) else f"llama.{key}"
@@ -167,7 +179,8 @@ def write_model(
             writer.add_array(full_key, value)
         elif value is not None:
             writer.add_uint32(full_key, value)
-    writer.add_tensor(tensor, np.zeros((11, 16), dtype=np.float32))
+    for tensor in tensors:
+        writer.add_tensor(tensor, np.zeros((11, 16), dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -180,12 +193,10 @@ def write_model(
     [
         ({"expert_count": 8}, "found 8 experts"),
         ({"rope.dimension_count": 4}, "positions on 4 of 8 channels"),
-        ({"attention.key_length": 16}, "keys of 16 channels a head, not 8"),
-        ({"attention.value_length": 16}, "values of 16 channels a head, not 8"),
+        ({"attention.key_length": 16}, "values of 8 channels a head for keys of 16"),
+        ({"attention.value_length": 16}, "values of 16 channels a head for keys of 8"),
         ({"rope.scaling.type": "yarn"}, f"{SCALED} 'yarn'"),
-        ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, f"{SCALED} 'linear' with the factor 4"),
-        ({"rope.scaling.factor": 4.0}, f"{SCALED} 'linear' with the factor 4"),
-        ({"rope.scale_linear": 2.0}, f"{SCALED} 'linear' with the factor 2"),
+        ({"rope.scaling.type": "longrope", "rope.scaling.factor": 4.0}, f"{SCALED} 'longrope' with the factor 4"),
         ({"rope.scaling.attn_factor": 1.2}, r"llama\.rope\.scaling\.attn_factor = 1\.2"),
         ({"attention.sliding_window": 16}, r"llama\.attention\.sliding_window = 16"),
         ({"logit_scale": 0.25, "residual_scale": 0.5}, r"logit_scale = 0\.25; llama\.residual_scale = 0\.5"),
@@ -214,9 +225,31 @@ def test_what_the_layout_cannot_express_and_what_nobody_reads_is_named(
 def test_another_architecture_and_a_foreign_tensor_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="architecture 'gemma', expected llama"):
         open_gguf(write_model(tmp_path / "one.gguf", {}, architecture="gemma"))
-    for tensor, about in (("rope_freqs.weight", r"\(scaled rotary"), ("blk.0.attn_q.bias", r"\(a bias\)")):
+    for tensor, about in (
+        ("rope_freqs.weight", r"\(scaled rotary positions\) of other numbers than LLaMA 3"),
+        ("blk.0.attn_k.bias", r"\(a bias\)"),
+        ("blk.0.attn_q_norm.weight", r"\(a norm that this architecture does not have\)"),
+        ("blk.0.ffn_gate_exps.weight", r"\(a mixture of experts\)"),
+    ):
         with pytest.raises(ArtifactError, match=f"found the tensor {tensor} {about}"):
-            open_gguf(write_model(tmp_path / f"{tensor}.gguf", {}, tensor=tensor))
+            open_gguf(write_model(tmp_path / f"{tensor}.gguf", {}, tensors=("token_embd.weight", tensor)))
+    with pytest.raises(ArtifactError, match=r"found 1 tensors and no token_embd\.weight"):
+        open_gguf(write_model(tmp_path / "two.gguf", {}, tensors=("output.weight",)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "factor"),
+    [
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, 4.0),
+        ({"rope.scaling.factor": 4.0}, 4.0),
+        ({"rope.scale_linear": 2.5}, 2.5),
+        ({"rope.scaling.type": "none", "rope.scale_linear": 2.5}, 1.0),
+    ],
+)
+def test_a_linear_scaling_is_read_from_either_key(tmp_path: Path, changes: dict[str, Any], factor: float) -> None:
+    path = write_model(tmp_path / "model.gguf", changes)
+    metadata = {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items()}
+    assert params_from_metadata(path, metadata, num_rows=11).rope_scaling_factor == factor
 
 
 @pytest.mark.parametrize(
