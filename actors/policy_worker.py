@@ -135,6 +135,7 @@ def _stream(stage: RankStage, plan: RunPlan) -> RankStream:
         deadline_s=config.deadlines.data_s,
         run_dir=config.run_dir,
         told=rows.told,
+        template=config.data.template,
         compared=rows.compared,
     )
 

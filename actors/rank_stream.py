@@ -27,6 +27,7 @@ import pyarrow as pa
 import ray
 
 from actors.stalls import enter_run, report_stall
+from wmtp_ray.config.data import Template
 from wmtp_ray.contracts import Example, RowEdits, RowIndex, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.data.index_file import file_fingerprint
@@ -57,7 +58,8 @@ class RankStream:
 
     `planned` is read as it is needed. The labels are the index's; rows need not carry their own. `waited_s` adds up how
     long the rank has waited for its steps. Processes that read are recorded in `run_dir`; None: not part of a run. With
-    `compared` every row carries its edits. `told` says what prompts tell of the rows' labels.
+    `compared` every row carries its edits. `told` says what prompts tell of the rows' labels; `template` is that of the
+    rows.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class RankStream:
         run_dir: Path | None,
         compared: ComparedRows | None = None,
         told: Told = "nothing",
+        template: Template = "plain",
     ) -> None:
         self._planned = planned
         self._index = index
@@ -80,6 +83,7 @@ class RankStream:
         self._run_dir = run_dir
         self._compared = compared
         self._told = told
+        self._template = template
         self._steps_given = 0
         self.waited_s = 0.0
         self._ready: queue.Queue[list[TokenBatch] | Exception | None] = queue.Queue(maxsize=_STEPS_READY)
@@ -132,7 +136,14 @@ class RankStream:
         tables = [_offset_table(row_ids[start : start + size], self._index, self._compared) for start in starts]
         source = (self._index.path, self._index.file_fingerprint)
         others = self._compared.source if self._compared is not None else self._index
-        reading = (str(self._tokenizer_path), self._run_dir, self._told, others.path, others.file_fingerprint)
+        reading = (
+            str(self._tokenizer_path),
+            self._run_dir,
+            self._told,
+            others.path,
+            others.file_fingerprint,
+            self._template,
+        )
         for block in _tokenised(tables, (*source, *reading)):
             yield from _rows_of(block)
 
@@ -205,6 +216,7 @@ def _read_and_tokenise(
     told: Told = "nothing",
     compared_path: str = "",
     compared_fingerprint: str = "",
+    template: Template = "plain",
 ) -> pa.Table:
     """Ray Data task: the rows of one block, read at their offsets and tokenised, in the same order.
 
@@ -214,7 +226,7 @@ def _read_and_tokenise(
     if run_dir is not None:
         _enter_as_reader(run_dir)
     try:
-        tokenizer = _tokenizer(tokenizer_path)
+        tokenizer = _tokenizer(tokenizer_path, template)
         if _COMPARED in table.column_names:
             examples = _compared_examples(table, Path(path), Path(compared_path), tokenizer, told)
             _require_unchanged(compared_path, compared_fingerprint)
@@ -299,9 +311,9 @@ def _enter_as_reader(run_dir: Path) -> None:
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(path: str) -> CodeTokenizer:
+def _tokenizer(path: str, template: Template) -> CodeTokenizer:
     """Load the tokenizer once a process."""
-    return CodeTokenizer(Path(path))
+    return CodeTokenizer(Path(path), template)
 
 
 def _rows_of(block: pa.Table) -> Iterator[Example]:

@@ -32,8 +32,9 @@ class RowIndex:
 
     `problem_R` holds codes into `problem_names` (task_id without its solution suffix), `source_R` codes into
     `source_names` (where the problem comes from: difficulties of different sources do not compare).
-    `prompt_tokens_R` and `response_tokens_R` are -1 until counted for the tokenizer `tokenizer_hash`; the prompt
-    count includes BOS, the response count includes EOS, and their sum is the length of the example.
+    `prompt_tokens_R` and `response_tokens_R` are -1 until counted for `tokenizer_hash`, which names a tokenizer and,
+    where rows are chats, the chat template (`CodeTokenizer.counts_hash`); the prompt count includes BOS, the response
+    count includes EOS, and their sum is the length of the example.
     """
 
     path: str

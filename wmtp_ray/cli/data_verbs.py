@@ -23,6 +23,7 @@ def add_verbs(verbs: Verbs) -> None:
 def _add_index(parser: CommandParser) -> None:
     parser.add_argument("file", type=Path, help="JSONL in the row schema")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.model to count tokens for")
+    parser.add_argument("--template", choices=("plain", "chat"), default="plain", help="data.template to count for")
     parser.add_argument("--out", type=Path, help="index file, or a folder for it (beside the JSONL)")
     parser.add_argument("--on-error", choices=("fail", "skip"), default="fail", help="what to do with malformed lines")
     _add_suffix(parser)
@@ -76,7 +77,7 @@ def _index(arguments: argparse.Namespace) -> None:
     from wmtp_ray.flows.data.build_index import index_file
 
     file = _sibling(arguments.file, arguments.dataset_suffix)
-    print(index_file(file, arguments.tokenizer, arguments.out, arguments.on_error))
+    print(index_file(file, arguments.tokenizer, arguments.out, arguments.on_error, arguments.template))
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

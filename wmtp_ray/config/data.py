@@ -12,6 +12,7 @@ from wmtp_ray.config.section import Count, Fraction, Section
 SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
 
 Condition = Literal["none", "label"]
+Template = Literal["plain", "chat"]
 
 
 class DataConfig(Section):
@@ -31,6 +32,10 @@ class DataConfig(Section):
         expected="letters, digits and dashes, such as small, or null",
     )
     policy_rows: Literal["correct_only", "mixed"] = setting(PLAN | STAGE_2, "Rows that stage 2 draws from.")
+    template: Template = setting(
+        PLAN | TRAINING | EVALUATION,
+        "chat: rows are chats in the model's own template, and a policy trained on them is asked in it.",
+    )
     condition: Condition = setting(
         PLAN | STAGE_2 | EVALUATION,
         "label: a line of stage 2's prompts says whether the program is correct, and prompts of the evaluation ask for "
@@ -46,6 +51,15 @@ class DataConfig(Section):
     )
     on_error: Literal["fail", "skip"] = setting(PLAN | TRAINING, "What the index does with a malformed line.")
     read_ahead_rows: Count = setting(TRAINING | PACE, "Rows in one block of the stream; bounds the memory of a rank.")
+
+    @model_validator(mode="after")
+    def _chats_tell_no_labels(self) -> Self:
+        if self.template == "chat" and self.condition == "label":
+            raise ValueError(
+                "template=chat with condition=label: how many tokens a label's line adds to a chat depends on the text "
+                "around it, and plans count with one number; give template=plain, or condition=none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _languages_leave_rows(self) -> Self:

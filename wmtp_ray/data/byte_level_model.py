@@ -87,6 +87,19 @@ class ByteLevelModel:
         ends_T = spelled[np.cumsum(self._num_bytes_V[ids_T])]
         return ids_T.tolist(), list(pairwise([0, *ends_T.tolist()]))
 
+    @property
+    def special(self) -> SpecialTokens:
+        """The tokens that chats are made of."""
+        return self._special
+
+    def encode_part(self, text: str, *, begins_text: bool) -> tuple[list[int], list[Span]]:
+        """Do what `encode_with_offsets` does: a text between special tokens is like any other."""
+        return self.encode_with_offsets(text)
+
+    def encode_normalised(self, text: str, *, begins_text: bool) -> Int32:
+        """Do what `encode` does."""
+        return self.encode(text)
+
     def encode_with_special_tokens(self, text: str) -> Int32:
         """Ids of a text in which the text of a special token stands for that token."""
         return self._special.encode(text, lambda part, _: self.encode(part))

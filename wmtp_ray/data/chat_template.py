@@ -7,6 +7,7 @@ out as of `tokenizer.apply_chat_template(messages, add_generation_prompt=True)`.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -28,21 +29,35 @@ def render_chat(directory: Path, instruction: str) -> str | None:
 
     ArtifactError for a template that fails or refuses.
     """
+    return render_messages(directory, [{"role": "user", "content": instruction}])
+
+
+def render_messages(
+    directory: Path,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    now: datetime | None = None,
+    add_generation_prompt: bool = True,
+) -> str | None:
+    """Return messages as text; `now` is the time that the template sees, None for the clock's; as `render_chat`."""
     source = chat_template(directory)
     if source is None:
         return None
+    time = {} if now is None else {"strftime_now": now.strftime}
     try:
         return _compiled(source).render(
-            messages=[{"role": "user", "content": instruction}],
+            messages=messages,
             tools=None,
             documents=None,
-            add_generation_prompt=True,
+            add_generation_prompt=add_generation_prompt,
             **named_tokens(directory),
+            **time,
         )
     except Exception as error:  # a template is a program of somebody else: it may fail with anything
         raise ArtifactError(
             f"{directory}: the chat template fails ({type(error).__name__}: {error}), expected one that renders "
-            "a single message of a user; use another prompt format, or correct the template"
+            "a single message of a user; use another prompt format (evaluation.formats, data.template), or correct the "
+            "template"
         ) from error
 
 

@@ -123,7 +123,7 @@ def load_or_build_index(
     Raises DataError when it is stale, or left malformed lines out and `on_error` is "fail".
     """
     built = load_built_index(jsonl, out) if out.exists() else build_index(jsonl, on_error=on_error)
-    if tokenizer is not None and built.num_changed and built.index.tokenizer_hash != tokenizer.sha256:
+    if tokenizer is not None and built.num_changed and built.index.tokenizer_hash != tokenizer.counts_hash:
         built = build_index(jsonl, on_error=on_error)
     if built.num_skipped and on_error == "fail":
         raise _malformed(jsonl, built.num_skipped, built.errors)
@@ -146,7 +146,7 @@ def ensure_index(
     """
     out = index_path_of(jsonl, index_path)
     built = load_or_build_index(jsonl, out, on_error=on_error, tokenizer=tokenizer)
-    if built.index.tokenizer_hash == tokenizer.sha256:
+    if built.index.tokenizer_hash == tokenizer.counts_hash:
         return built.index
     write_index(built, out)  # first, so that a place that cannot be written fails before the minutes of counting
     counts_2R = counts_of_rows(built.index, tokenizer, progress)

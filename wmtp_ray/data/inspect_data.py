@@ -19,7 +19,7 @@ from wmtp_ray.data.overview import overview_of
 from wmtp_ray.data.overview_json import overview_json
 from wmtp_ray.data.overview_text import render_overview
 from wmtp_ray.data.prompt_label import told_in_training
-from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.told_index import told_index
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import WmtpError
@@ -111,7 +111,7 @@ def _plan_critic_stage(index: RowIndex, config: RunConfig) -> RunPlan:
 def _plan_training(index: RowIndex, config: RunConfig) -> RunPlan:
     told = told_in_training(config.data.condition)
     if told != "nothing":
-        index = told_index(index, told, CodeTokenizer(config.tokenizer.path))
+        index = told_index(index, told, run_tokenizer(config))
     return plan_training(index, config.data, config.train, config.seed)
 
 

@@ -17,7 +17,7 @@ from wmtp_ray.data.index_ranges import LISTED_ERRORS
 from wmtp_ray.data.legacy_metadata import line_number
 from wmtp_ray.data.rows import Row, read_rows
 from wmtp_ray.data.text_normaliser import ChangedText
-from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row
+from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, index_command
 from wmtp_ray.errors import DataError
 
 OnError = Literal["fail", "skip"]
@@ -52,7 +52,7 @@ def with_counts(built: BuiltIndex, counts_2R: Int32, tokenizer: CodeTokenizer, *
         _rows_where(built.index, ~changed_R) if reasons else built.index,
         prompt_tokens_R=counts_2R[0][~changed_R],
         response_tokens_R=counts_2R[1][~changed_R],
-        tokenizer_hash=tokenizer.sha256,
+        tokenizer_hash=tokenizer.counts_hash,
     )
     return replace(
         built,
@@ -115,6 +115,5 @@ def _changed(path: str, num_changed: int, reasons: Sequence[str], tokenizer: Cod
     return DataError(
         f"{path}: found {num_changed} rows that {tokenizer.model_path} would encode as another text, expected rows in "
         f"the form of Unicode that it brings texts into; the first {len(reasons)}:\n{listed}\nwrite them in that form "
-        "(unicodedata.normalize), or leave them out with data.on_error=skip (`wmtp data index "
-        f"{path} --tokenizer {tokenizer.model_path} --on-error skip`)"
+        f"(unicodedata.normalize), or leave them out with data.on_error=skip (`{index_command(path, tokenizer)}`)"
     )

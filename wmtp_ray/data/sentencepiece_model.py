@@ -48,11 +48,15 @@ class SentencePieceModel:
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """Ids and the UTF-8 bytes [begin, end) that each stands for."""
+        return self.encode_part(text, begins_text=True)
+
+    def encode_part(self, text: str, *, begins_text: bool) -> tuple[list[int], list[Span]]:
+        """Do what `encode_with_offsets` does; the blank that a model puts before a text stands where one begins."""
         ids: list[int] = []
         spans: list[Span] = []
         start, mark = 0, [(0, 0)] * (len(self._mark_ids) - 1) + [(0, len(BLANK_MARK.encode()))]
         for number, part in enumerate(text.split(BLANK_MARK)):
-            processor = self._processor if number == 0 else self._without_prefix
+            processor = self._processor if number == 0 and begins_text else self._without_prefix
             found = processor.encode(part, return_type="offset_mapping", return_bytes=True)
             if number > 0:
                 found = {
@@ -64,6 +68,15 @@ class SentencePieceModel:
             start += len(part.encode()) + (mark[-1][1] if number else 0)
         return ids, spans
 
+    def encode_normalised(self, text: str, *, begins_text: bool) -> Int32:
+        """Return the ids of `encode_part`."""
+        return self.encode(text) if begins_text else self._encode_around_marks(text, has_prefix=False)
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The tokens that chats are made of."""
+        return self._special
+
     def encode_with_special_tokens(self, text: str, *, blank_behind_special: bool) -> Int32:
         """Ids of a text in which the text of a control token stands for that token.
 
@@ -71,9 +84,7 @@ class SentencePieceModel:
         """
 
         def encode_part(part: str, is_first: bool) -> Int32:
-            if is_first or blank_behind_special:
-                return self.encode(part)
-            return self._encode_around_marks(part, has_prefix=False)
+            return self.encode_normalised(part, begins_text=is_first or blank_behind_special)
 
         return self._special.encode(text, encode_part)
 

@@ -29,18 +29,36 @@ class SpecialTokens:
 
     by_text: Mapping[str, SpecialToken]
 
-    def encode(self, text: str, encode_part: Callable[[str, bool], Int32]) -> Int32:
+    def encode(self, text: str, encode_part: Callable[[str, bool], Int32], literal: range = range(0)) -> Int32:
         """Ids of a text; `encode_part(part, is_first)` encodes what stands between special tokens.
 
-        `is_first` says that nothing stands before the part, no special token either.
+        `is_first` says that nothing stands before the part, no special token either. `literal` is as in `parts`.
         """
         ids = []
-        for number, part in enumerate(self._pattern.split(text) if self.by_text else [text]):
-            if number % 2:
-                ids.append(np.array([self.by_text[part.strip()].index], dtype=np.int32))
+        for number, part in enumerate(self.parts(text, literal)):
+            if isinstance(part, int):
+                ids.append(np.array([part], dtype=np.int32))
             elif part:
                 ids.append(encode_part(part, number == 0))
         return np.concatenate([*ids, np.array([], dtype=np.int32)]).astype(np.int32)
+
+    def parts(self, text: str, literal: range) -> list[str | int]:
+        """Return texts and ids of special tokens in turn, a text first and last, which may be empty.
+
+        Characters in `literal` are text, whatever they spell: "a<s>b<s>" with literal 0..4 gives ["a<s>b", 1, ""].
+        """
+        found: list[str | int] = []
+        begin = 0
+        for match in self._pattern.finditer(text) if self.by_text else ():
+            if match.start() < literal.stop and match.end() > literal.start:
+                continue
+            found += [text[begin : match.start()], self.by_text[match.group().strip()].index]
+            begin = match.end()
+        return [*found, text[begin:]]
+
+    def occur_in(self, text: str) -> bool:
+        """Whether the text of a special token stands in a text."""
+        return bool(self.by_text) and self._pattern.search(text) is not None
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

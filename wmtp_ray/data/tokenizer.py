@@ -18,8 +18,10 @@ from typing import Protocol
 
 import numpy as np
 
+from wmtp_ray.config.data import Template
 from wmtp_ray.contracts import Example, Int32, Int64, RowIndex
 from wmtp_ray.data.byte_level_model import ByteLevelModel, read_end_tokens
+from wmtp_ray.data.chat_rows import ChatRows, chat_message
 from wmtp_ray.data.chat_template import render_chat
 from wmtp_ray.data.prompt_label import Label, Told, label_section, told_label
 from wmtp_ray.data.rows import Row, read_rows
@@ -60,10 +62,13 @@ class CodeTokenizer:
     `model_path` is a tokenizer.model (SentencePiece) or a tokenizer.json (byte-level BPE) beside its
     tokenizer_config.json. Raises ArtifactError for a missing file, one of another kind, or one without EOS. Warns when
     the model does not give code back unchanged. Pickles as path and hash: another process loads the file itself.
+    With the `template` chat, rows are encoded as chats of the model (`chat_rows.py`); ConfigError where it has no chat
+    template.
     """
 
-    def __init__(self, model_path: Path) -> None:
+    def __init__(self, model_path: Path, template: Template = "plain") -> None:
         self.model_path = Path(model_path)
+        self.template = template
         content = _read_model(self.model_path)
         self.sha256 = _content_hash(content, self.model_path)
         self._model = _open_model(content, self.model_path)
@@ -72,9 +77,10 @@ class CodeTokenizer:
         self.eos_id = self._model.eos_id
         _check_fitness(self)
         self._encode_head = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode_prompt)
+        self.counts_hash = self.sha256 if template == "plain" else _joined_hash(self.sha256, self.chat_rows.hash)
 
-    def __reduce__(self) -> tuple[Callable[[Path, str], "CodeTokenizer"], tuple[Path, str]]:
-        return _reload, (self.model_path, self.sha256)
+    def __reduce__(self) -> tuple[Callable[[Path, str, Template], "CodeTokenizer"], tuple[Path, str, Template]]:
+        return _reload, (self.model_path, self.counts_hash, self.template)
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text's pieces, without BOS and EOS; a literal "</s>" in the text is text, not EOS."""
@@ -135,14 +141,41 @@ class CodeTokenizer:
         if isinstance(self._model, ByteLevelModel):
             return self._model.encode_with_special_tokens(rendered)
         assert isinstance(self._model, SentencePieceModel)
-        legacy = read_if_there(TokenizerFolder.of(self.model_path).config).get("legacy") is True
-        return self._model.encode_with_special_tokens(rendered, blank_behind_special=legacy)
+        return self._model.encode_with_special_tokens(rendered, blank_behind_special=self._blank_behind_special)
+
+    @cached_property
+    def chat_rows(self) -> ChatRows:
+        """Training rows as chats; ConfigError where the model has no chat template, ArtifactError for a wrong one."""
+        assert isinstance(self._model, ByteLevelModel | SentencePieceModel)
+        return ChatRows(
+            self._model,
+            self.model_path,
+            eos_id=self.eos_id,
+            end_ids=self.end_ids,
+            blank_behind_special=self._blank_behind_special,
+        )
+
+    @cached_property
+    def _blank_behind_special(self) -> bool:
+        settings = read_if_there(TokenizerFolder.of(self.model_path).config)
+        return isinstance(self._model, SentencePieceModel) and settings.get("legacy") is True
+
+    @property
+    def row_ends(self) -> tuple[int, ...]:
+        """Ids behind a training row's response: EOS, or those of a chat (`chat_rows.py`)."""
+        return self.chat_rows.ends if self.template == "chat" else (self.eos_id,)
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
         """Ids that end an answer: `eos_id`, and those of the generation_config.json beside the tokenizer."""
         others = ids_that_end(self.model_path.parent)
         return frozenset([self.eos_id, *(index for index in others if 0 <= index < self.vocab_size)])
+
+
+def index_command(jsonl: Path | str, tokenizer: CodeTokenizer) -> str:
+    """Return the command that indexes a file for a tokenizer and leaves out the rows that it would change."""
+    template = "" if tokenizer.template == "plain" else f" --template {tokenizer.template}"
+    return f"wmtp data index {jsonl} --tokenizer {tokenizer.model_path}{template} --on-error skip"
 
 
 def tokenizer_hash(model_path: Path) -> str:
@@ -170,7 +203,7 @@ def encode_prompt(instruction: str, input: str, tokenizer: CodeTokenizer) -> Int
 
 
 def encode_row(row: Row, tokenizer: CodeTokenizer, row_id: int, told: Told = "nothing") -> Example:
-    """BOS, prompt, response, EOS; supervised are the tokens from `prompt_tokens` on.
+    """BOS, prompt, response, EOS, or a chat (`chat_rows.py`); supervised are the tokens from `prompt_tokens` on.
 
     The response begins at the first piece that reaches past the boundary or starts at it. So every byte of the output
     is supervised and no piece of the prompt alone is: a piece that straddles the boundary ("\\nd") is supervised, and
@@ -183,6 +216,10 @@ def encode_row(row: Row, tokenizer: CodeTokenizer, row_id: int, told: Told = "no
     `told` says what the prompt tells of the row's label. Raises ChangedText for a row that the tokenizer would encode
     as another text.
     """
+    if tokenizer.template == "chat":
+        assert told == "nothing", "the configuration refuses labels in chats"
+        tokens_T, prompt_tokens = tokenizer.chat_rows.encode(chat_message(row.instruction, row.input), row.output)
+        return Example(row_id, tokens_T, prompt_tokens, is_correct=row.is_correct)
     prompt = render_prompt(row.instruction, row.input, told_label(told, is_correct=row.is_correct))
     tokens_T, prompt_tokens = tokenizer.encode_pair(prompt, row.output)
     return Example(row_id, tokens_T, prompt_tokens, is_correct=row.is_correct)
@@ -209,7 +246,7 @@ def read_examples(
     except ChangedText as error:
         raise DataError(
             f"{path}: {error}, expected rows that {tokenizer.model_path} leaves as they are; count the tokens anew: "
-            f"wmtp data index {path} --tokenizer {tokenizer.model_path} --on-error skip"
+            f"{index_command(path, tokenizer)}"
         ) from error
 
 
@@ -226,6 +263,10 @@ def read_indexed(
         is_correct_N=index.is_correct_R[row_ids_N].tolist(),
         told=told,
     )
+
+
+def _joined_hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _is_byte_level(model_path: Path) -> bool:
@@ -265,11 +306,11 @@ def _check_fitness(tokenizer: CodeTokenizer) -> None:
 
 
 @lru_cache(maxsize=2)  # a process that unpickles one tokenizer per task loads it once
-def _reload(model_path: Path, sha256: str) -> CodeTokenizer:
-    tokenizer = CodeTokenizer(model_path)
-    if tokenizer.sha256 != sha256:
+def _reload(model_path: Path, counts_hash: str, template: Template) -> CodeTokenizer:
+    tokenizer = CodeTokenizer(model_path, template)
+    if tokenizer.counts_hash != counts_hash:
         raise ArtifactError(
-            f"{model_path}: found a tokenizer with sha256 {tokenizer.sha256}, expected {sha256} as in the process that "
-            "sent it; make the file the same on every node and start again"
+            f"{model_path}: found a tokenizer with sha256 {tokenizer.counts_hash}, expected {counts_hash} as in the "
+            "process that sent it; make the file the same on every node and start again"
         )
     return tokenizer

@@ -12,6 +12,7 @@ from wmtp_ray.contracts import Example, Int64, RowIndex
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.prompt_label import Told, told_in_training
 from wmtp_ray.data.row_edits import read_with_edits
+from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_indexed
 from wmtp_ray.data.told_index import told_index
 from wmtp_ray.plan.compared_rows import ComparedRows
@@ -45,4 +46,4 @@ class TrainedRows:
 
 def _told_index(config: RunConfig, told: Told, file: Path, index_file: Path | None = None) -> RowIndex:
     index = load_index(file, index_file)
-    return index if told == "nothing" else told_index(index, told, CodeTokenizer(config.tokenizer.path))
+    return index if told == "nothing" else told_index(index, told, run_tokenizer(config))

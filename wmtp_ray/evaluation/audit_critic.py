@@ -20,6 +20,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Example, Int64, RowIndex
 from wmtp_ray.data.collate import collate, examples_of
 from wmtp_ray.data.held_out_rows import held_out_rows
+from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import DataError
 from wmtp_ray.evaluation.audited_prefixes import AuditedProblem, OtherToken, Prefix, audited_problems, prefixes_of
@@ -57,7 +58,7 @@ def audit_critic(
     examples = _examples(config, index, rows_N, tests)
     chosen = audited_problems(examples, settings.problems, settings.seed)
     policy = _policy(models.policy, config)
-    other = likeliest_other(policy, CodeTokenizer(config.tokenizer.path))
+    other = likeliest_other(policy, run_tokenizer(config))
     prefixes = [prefix for each in chosen for prefix in prefixes_of(each, other, settings.seed)]
     critic = load_value_path(models.critic, ValueSpec.of(config)).eval().requires_grad_(False)
     values = values_at(critic, prefixes, config.train.micro_batch_tokens)
@@ -106,7 +107,7 @@ def likeliest_other(policy: Transformer, tokenizer: CodeTokenizer) -> OtherToken
     def other_token(tokens: tuple[int, ...], but: int) -> int:
         tokens_BT = torch.tensor([tokens], device=policy.tok_embeddings.weight.device)
         logits_V = policy.output(policy.head_hidden(policy.trunk(tokens_BT), 1)[0, -1])[: tokenizer.vocab_size]
-        logits_V[[but, tokenizer.bos_id, *tokenizer.end_ids]] = -torch.inf
+        logits_V[[but, tokenizer.bos_id, *tokenizer.end_ids, *tokenizer.row_ends]] = -torch.inf
         return int(logits_V.argmax())
 
     return other_token

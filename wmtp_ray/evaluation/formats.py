@@ -3,23 +3,24 @@
 | policy | humaneval | mbpp | others |
 |---|---|---|---|
 | imported, with a chat template | chat | chat | chat |
+| trained on chats (`data.template`) | chat | chat | chat |
 | any other | completion or completion-stripped, by its tokens | mbpp-3shot, or mbpp-0shot | instruct |
 
 mbpp-0shot is for files without the examples that the other shows, and for those that ask them too (MBPP+).
-A policy that was trained here has learnt the template of training rows, whatever the model it started from. The
-chosen format and the reason are printed and saved with the results.
+Any other policy that was trained here has learnt the plain template, whatever the model it started from. The chosen
+format and the reason are printed and saved with the results.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from wmtp_ray.config.data import Condition
+from wmtp_ray.config.data import Condition, Template
 from wmtp_ray.config.evaluation import FormatName, ProblemKind
 from wmtp_ray.data.chat_template import chat_template
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.problems import MBPP_EXAMPLES, ProblemSet
-from wmtp_ray.evaluation.prompts import FORMATS, PromptFormat
+from wmtp_ray.evaluation.prompts import FORMATS, PromptFormat, as_chat_row
 
 _PROMPTS_CHECKED = 50
 _BODY = "    return"  # where no solution is known
@@ -27,13 +28,14 @@ _BODY = "    return"  # where no solution is known
 
 @dataclass(frozen=True)
 class Asked:
-    """The evaluated policy: its tokenizer, whether it was trained here, on rows in the training template, and what
-    it was told of their labels.
+    """The evaluated policy: its tokenizer, whether it was trained here, what it was told of the rows' labels, and the
+    template of its rows.
     """
 
     tokenizer: CodeTokenizer
     is_trained: bool
     condition: Condition = "none"
+    template: Template = "plain"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def choose_format(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName
     `asked` is None where the answers exist already.
     """
     chosen = _choose(problems, formats, asked)
+    if asked is not None and asked.template == "chat" and chosen.format.name == "chat":
+        return ChosenFormat(replace(chosen.format, encode=as_chat_row), chosen.reason)
     if asked is None or asked.condition == "none":
         return chosen
     reason = f"{chosen.reason}; it asks for correct programs (data.condition=label)"
@@ -92,6 +96,8 @@ def without_shown(problems: ProblemSet, chosen: PromptFormat) -> ProblemSet:
 
 
 def _automatic(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
+    if asked is not None and asked.template == "chat" and _has_template(asked.tokenizer):
+        return ChosenFormat(FORMATS["chat"], "auto: the policy was trained on chats (data.template=chat)")
     if asked is not None and not asked.is_trained and _has_template(asked.tokenizer):
         return ChosenFormat(FORMATS["chat"], "auto: an imported model with a chat template of its own")
     if problems.kind == "humaneval":

@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wmtp_ray.config.evaluation import FormatName, ProblemKind
+from wmtp_ray.data.chat_rows import chat_message
 from wmtp_ray.data.prompt_label import Label, label_section
+from wmtp_ray.data.text_normaliser import ChangedText
 from wmtp_ray.data.tokenizer import CodeTokenizer, render_prompt
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.continuation import FunctionEnd, continuation_of
@@ -121,7 +123,7 @@ def _instruct(problem: Problem, problems: ProblemSet) -> str:
 
 
 def _chat(problem: Problem, problems: ProblemSet) -> str:
-    return "\n\n".join(part for part in (_instruction(problem, problems), problem.shown) if part)
+    return chat_message(_instruction(problem, problems), problem.shown)
 
 
 def _instruction(problem: Problem, problems: ProblemSet) -> str:
@@ -161,6 +163,14 @@ def _as_chat(prompt: str, tokenizer: CodeTokenizer) -> tuple[int, ...]:
     if ids_T is None:
         raise ConfigError(f"{tokenizer.model_path} has no chat template; choose another format than chat")
     return tuple(map(int, ids_T))
+
+
+def as_chat_row(prompt: str, tokenizer: CodeTokenizer) -> tuple[int, ...]:
+    """Encode a chat as training rows are with data.template=chat: another date, special tokens in it are text."""
+    try:
+        return tuple(map(int, tokenizer.chat_rows.prompt_ids(prompt)))
+    except ChangedText as error:
+        raise ConfigError(f"{tokenizer.model_path}: {error}; choose another format than chat") from error
 
 
 FORMATS: dict[FormatName, PromptFormat] = {

@@ -13,6 +13,7 @@ from typing import Self
 from vendor.meta_llama.model import Transformer
 from wmtp_ray.config.evaluation import ProblemKind
 from wmtp_ray.config.schema import RunConfig
+from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.audited_prefixes import Prefix
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings, decode, request_seed
@@ -21,9 +22,7 @@ from wmtp_ray.evaluation.evaluation_progress import EvaluationProgress
 from wmtp_ray.evaluation.judge import Judge
 from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement, JudgeTask, judge_answer
 from wmtp_ray.evaluation.problems import Problem
-from wmtp_ray.evaluation.prompts import FORMATS, goal_of, program_of, sanitise
-
-FORMAT = FORMATS["instruct"]  # prefixes are those of training rows
+from wmtp_ray.evaluation.prompts import FORMATS, PromptFormat, goal_of, program_of, sanitise
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,13 @@ def roll_out(
 
     `tests` are by the rows' name of a problem. A continuation depends on its prefix, its number and the seed alone.
     """
-    tokenizer, settings = CodeTokenizer(config.tokenizer.path), config.evaluation
+    tokenizer, settings = run_tokenizer(config), config.evaluation
     requests = [
         DecodingRequest(f"{number}", each.tokens, request_seed(seed, f"{each.problem}\x1f{number}", rollout))
         for number, each in enumerate(prefixes)
         for rollout in range(rollouts)
     ]
-    decoding = DecodingSettings(settings.max_new_tokens, 1.0, 1.0, FORMAT.stop, settings.draft_horizons)
+    decoding = DecodingSettings(settings.max_new_tokens, 1.0, 1.0, _format_of(tokenizer).stop, settings.draft_horizons)
     with (
         Judge(
             settings.isolation,
@@ -84,9 +83,15 @@ def continued(prefix: Prefix, decoded: Decoded, tested: JudgedProblem, tokenizer
     """Return the program that a prefix and its continuation are together, with its tests."""
     prompt_ids = prefix.tokens[: prefix.prompt_tokens]
     text = tokenizer.decode_continuation(prompt_ids, (*prefix.response, *decoded.ids))
-    answer = sanitise(cut_at_stop(text, FORMAT.stop), FORMAT.sanitiser, goal_of(tested.problem))
+    form = _format_of(tokenizer)
+    answer = sanitise(cut_at_stop(text, form.stop), form.sanitiser, goal_of(tested.problem))
     program = program_of(tested.problem, tested.kind, answer)
     return JudgeTask(tested.problem.task_id, 0, program, tested.problem.tests, not answer.strip())
+
+
+def _format_of(tokenizer: CodeTokenizer) -> PromptFormat:
+    """Return the format whose prompts are those of training rows."""
+    return FORMATS["chat" if tokenizer.template == "chat" else "instruct"]
 
 
 class _Verdicts:

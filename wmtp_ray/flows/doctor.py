@@ -14,7 +14,7 @@ from wmtp_ray.config.load import check_files, earlier_names, load_config, parse_
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.index import build_index
 from wmtp_ray.data.index_file import index_path_of, load_index
-from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.errors import ArtifactError, WmtpError
 from wmtp_ray.flows.run.prepare import LARGE_BYTES, check_model_fits, prepare
 from wmtp_ray.model_folder import ModelFolder
@@ -92,7 +92,7 @@ def _look_at_files(config: RunConfig) -> list[Finding]:
         findings.append(
             _tried(
                 _MODEL,
-                lambda: check_model_fits(config, CodeTokenizer(config.tokenizer.path)),
+                lambda: check_model_fits(config, run_tokenizer(config)),
                 "readable, and made for each other",
             )
         )
@@ -119,12 +119,14 @@ def _look_at_index(config: RunConfig, subject: str, jsonl: Path, out: Path | Non
         return _look_at_rows(config, subject, jsonl, index_path)
     try:
         index = load_index(jsonl, out)
-        tokenizer_hash = CodeTokenizer(config.tokenizer.path).sha256 if config.tokenizer.path.is_file() else ""
+        tokenizer_hash = run_tokenizer(config).counts_hash if config.tokenizer.path.is_file() else ""
     except WmtpError as error:
         return Finding("problem", subject, str(error))
     found = f"{len(index):,} rows, fresh"
     if index.tokenizer_hash != tokenizer_hash:
-        return Finding("warning", subject, f"{found}, tokens of another tokenizer", "the first run counts them anew")
+        return Finding(
+            "warning", subject, f"{found}, tokens of another tokenizer or template", "the first run counts them anew"
+        )
     return Finding("ok", subject, found)
 
 
@@ -187,7 +189,7 @@ def _has_fresh_indexes(config: RunConfig) -> bool:
     """Whether planning would only read."""
     if config.stages == (3,):
         return True
-    tokenizer_hash = CodeTokenizer(config.tokenizer.path).sha256
+    tokenizer_hash = run_tokenizer(config).counts_hash
     files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]
     files.append((config.compared_file, None))
     try:

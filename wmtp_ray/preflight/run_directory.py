@@ -61,7 +61,7 @@ def _what_moved(before: RunPlan, now: RunPlan) -> str:
     if before.dataset_fingerprint != now.dataset_fingerprint:
         return "the content of data.train_file has changed"
     if before.tokenizer_hash != now.tokenizer_hash:
-        return "the tokenizer at tokenizer.path has changed"
+        return "the tokenizer at tokenizer.path, or the chat template beside it, has changed"
     if before.sequence_tokens != now.sequence_tokens:
         return "train.micro_batch_tokens has changed, which is the size of the packed sequences"
     return "the code that plans has changed"

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.config.data import Condition
+from wmtp_ray.config.data import Condition, Template
 from wmtp_ray.config.dotted_leaves import dotted_leaves
 from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.errors import ArtifactError
@@ -148,6 +148,13 @@ def condition_of(config: RunConfig, model: Path) -> Condition:
     record = training_of(model, None)
     told = None if record is None else record.settings.get("data.condition", "none")
     return "label" if told == "label" or (record is None and config.data.condition == "label") else "none"
+
+
+def template_of(config: RunConfig, model: Path) -> Template:
+    """Return the template of the rows that a model was trained on, by its record; without one, what is configured."""
+    record = training_of(model, None)
+    found = config.data.template if record is None else record.settings.get("data.template", "plain")
+    return "chat" if found == "chat" else "plain"
 
 
 def record_of_run(run_dir: Path, step: int | None = None) -> TrainingRecord:

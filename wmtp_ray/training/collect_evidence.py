@@ -20,10 +20,12 @@ from wmtp_ray.artifacts.meta_checkpoint import load_value_path
 from wmtp_ray.config.arms import ARMS
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Float32, Int64, RowIndex, TokenBatch
+from wmtp_ray.data.chat_rows import chat_message
 from wmtp_ray.data.collate import documents_of, examples_of, with_edits
 from wmtp_ray.data.prompt_label import told_when_asked
 from wmtp_ray.data.row_edits import edits_of
 from wmtp_ray.data.rows import Row, read_rows
+from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row, render_prompt, render_row
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective import td
@@ -77,7 +79,7 @@ def collect_token_evidence(
     `own_critic` holds the critic where it is not the policy's own value head; it and the reference are loaded on the
     CPU. Where ranks share the policy's weights, every rank calls it.
     """
-    tokenizer = CodeTokenizer(config.tokenizer.path)
+    tokenizer = run_tokenizer(config)
     chosen, rows_C = _choose(index, rows_N, tokenizer)
     if not chosen:
         return ()
@@ -217,15 +219,24 @@ def _program_pair(pair: _ChosenPair, right: TokenTrace, wrong: TokenTrace, token
         replace(trace, tokens=response_texts(row, tokenizer)[: len(trace.losses)], edit=(edit.start, edit.stop))
         for trace, row, edit in zip((right, wrong), pair.rows, pair.edits, strict=True)
     ]
-    prompt = render_prompt(pair.rows[0].instruction, pair.rows[0].input)
+    prompt = prompt_text(pair.rows[0], tokenizer)
     return ProgramPair(pair.problem, prompt[:MAX_PROMPT_CHARS], pair.is_minimal, *traces)
 
 
+def prompt_text(row: Row, tokenizer: CodeTokenizer) -> str:
+    """Return the text before a row's response, in the tokenizer's template."""
+    if tokenizer.template == "chat":
+        return tokenizer.chat_rows.prompt(chat_message(row.instruction, row.input))
+    return render_prompt(row.instruction, row.input)
+
+
 def response_texts(row: Row, tokenizer: CodeTokenizer) -> tuple[str, ...]:
-    """Return the text of each supervised token, END for the end of sequence; joined they are the response.
+    """Return the text of each supervised token, END for the end of sequence or turn; joined they are the response.
 
     A byte of a character that several tokens spell shows up with the last of them; the others are empty.
     """
+    if tokenizer.template == "chat":
+        return tokenizer.chat_rows.response_texts(chat_message(row.instruction, row.input), row.output, END)
     text = render_row(row).encode("utf-8")
     prompt_tokens = encode_row(row, tokenizer, 0).prompt_tokens
     _, spans = tokenizer.encode_with_offsets(text.decode("utf-8"))

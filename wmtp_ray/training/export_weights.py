@@ -15,7 +15,7 @@ import numpy as np
 from wmtp_ray.artifacts.weights_files import UsedRow, WeightsManifest, require_new, write_weights
 from wmtp_ray.config.load import dump_config
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.trained_rows import TrainedRows
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.model.spec import ModelSpec
@@ -66,7 +66,7 @@ def export_weights(run: PlannedRun, out: Path, wanted: Wanted) -> WeightsManifes
     require_new(out)
     steps = wanted.range_of(run.plan)
     config, notes = _as_weighted(run)
-    tokenizer, num_horizons = CodeTokenizer(config.tokenizer.path), ModelSpec.read(config.model.path).num_horizons
+    tokenizer, num_horizons = run_tokenizer(config), ModelSpec.read(config.model.path).num_horizons
     rows = TrainedRows.of_stage(config, TRAIN_STAGE)
     models = load_weighing_models(run, config, steps, policy_steps=wanted.policy_steps, device=wanted.device)
     to_weigh = PlanToWeigh(config, run.plan, rows, tokenizer, models.scores, num_horizons)

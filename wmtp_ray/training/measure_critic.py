@@ -13,7 +13,8 @@ from wmtp_ray.data.collate import collate, documents_of
 from wmtp_ray.data.held_out_rows import held_out_rows as held_out_rows
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.data.prompt_label import Told
-from wmtp_ray.data.tokenizer import CodeTokenizer, read_examples
+from wmtp_ray.data.run_tokenizer import run_tokenizer
+from wmtp_ray.data.tokenizer import read_examples
 from wmtp_ray.data.told_index import told_index
 from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.objective.baseline_standing import standing_words
@@ -95,7 +96,7 @@ def batches_of_rows(
 
     `told` says what prompts tell of the rows' labels. `rows_together` consecutive rows share a batch.
     """
-    tokenizer = CodeTokenizer(config.tokenizer.path)
+    tokenizer = run_tokenizer(config)
     index = told_index(index, told, tokenizer)
     start, tokens = 0, 0
     bounds = []

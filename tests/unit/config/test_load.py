@@ -241,6 +241,7 @@ class TestRefusals:
             (["critic.source=frozen", "stages=[0,2]"], "give critic.path=DIR"),
             (["recipe=rho1_weighted", "train.value_coef=0.5"], "set train.value_coef=0"),
             (["data.condition=label"], "and a weighting.type that reads no critic, such as uniform"),
+            (["recipe=baseline", "data.condition=label", "data.template=chat"], "template=chat with condition=label"),
             (["recipe=baseline", "data.condition=label", "train.value_coef=0.5"], "Set train.value_coef=0"),
             (
                 ["recipe=baseline", "train.sampling.correct_share=0.5"],

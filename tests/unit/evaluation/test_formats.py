@@ -14,7 +14,8 @@ from tests.unit.evaluation.examples import (
     write_lines,
 )
 from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
-from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.data.rows import Row
+from wmtp_ray.data.tokenizer import CodeTokenizer, encode_row
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.formats import Asked, choose_format, without_shown
 from wmtp_ray.evaluation.problems import ProblemSet, read_problems
@@ -55,6 +56,20 @@ def test_a_policy_that_was_told_labels_is_asked_for_correct_programs(tmp_path, s
     plain = choose_format(problems, formats, Asked(sentencepiece, is_trained=True))
     assert (told.format.name, told.format.label, plain.format.label) == (plain.format.name, "correct", None)
     assert told.reason == f"{plain.reason}; it asks for correct programs (data.condition=label)"
+
+
+def test_a_policy_that_was_trained_on_chats_is_asked_in_the_chats_of_its_rows(tmp_path, byte_level):
+    problems, tokenizer = read_problems(humaneval_file(tmp_path)), with_template(byte_level)
+    asked = Asked(tokenizer, is_trained=True, template="chat")
+    found = choose_format(problems, {"humaneval": "auto"}, asked)
+    assert (found.format.name, "data.template=chat" in found.reason) == ("chat", True)
+    problem = problems.problems[0]
+    ids = found.format.prompt_ids(problem, problems, tokenizer)
+    assert ids == tuple(tokenizer.chat_rows.prompt_ids(found.format.text(problem, problems)).tolist())
+    row = Row(found.format.text(problem, problems), "", "x = 1", "a_correct_0", True, "", 1, True, 3, 0, "")
+    example = encode_row(row, CodeTokenizer(tokenizer.model_path, "chat"), 0)
+    assert ids == tuple(example.tokens_T[: example.prompt_tokens].tolist()), "asked as it was trained"
+    assert choose_format(problems, {"humaneval": "instruct"}, asked).format.name == "instruct", "unless told otherwise"
 
 
 def test_a_tokenizer_that_cuts_at_newlines_continues_the_head_as_published(tmp_path, sentencepiece):

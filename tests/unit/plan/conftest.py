@@ -125,6 +125,7 @@ def _make_data(**changes: object) -> DataConfig:
         "valid_problems_frac": 0.1,
         "suffix": None,
         "policy_rows": "mixed",
+        "template": "plain",
         "condition": "none",
         "languages": None,
         "difficulty_source": "raw",

@@ -424,3 +424,23 @@ def test_a_data_file_that_has_changed_is_refused(run_of: RunOf, storage: Path, t
     with pytest.raises(DataError, match=r"train\.jsonl"):
         exported(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_as_chats_go_out_as_chats(storage: Path, run_of: RunOf, tmp_path: Path) -> None:
+    tokenizer = tmp_path / "chats" / "tokenizer.model"
+    tokenizer.parent.mkdir()
+    tokenizer.write_bytes((storage / "models_v2" / "nano_mtp" / "tokenizer.model").read_bytes())
+    turns = "{% for m in messages %}{{ bos_token }}{{ m.role }}\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+    (tokenizer.parent / "chat_template.jinja").write_text(turns + "{{ bos_token }}assistant\n")
+    (tokenizer.parent / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}')
+    train = storage / "datasets_local_small" / "list_tasks" / "train.jsonl"
+    chats, out = CodeTokenizer(tokenizer, "chat"), tmp_path / "chats.index.parquet"
+    ensure_index(train, chats, on_error="fail", index_path=out)
+    words = (f"tokenizer.path={tokenizer}", "data.template=chat", f"data.index_file={out}")
+    config = run_of(*words, has_critic=False, recipe="baseline")
+    assert load_plan(config.run_dir, 2).tokenizer_hash == chats.counts_hash
+    for row in exported(config, tmp_path / "out").rows:
+        assert row["input_ids"].count(chats.bos_id) == 2
+        labels = [label for label in row["labels"] if label >= 0]
+        assert labels[-1] == chats.eos_id
+        assert chats.decode(labels) in train.read_text().encode().decode("unicode_escape")

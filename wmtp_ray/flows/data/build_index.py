@@ -5,17 +5,34 @@ from typing import Literal
 
 import numpy as np
 
+from wmtp_ray.config.data import Template
 from wmtp_ray.data.index import BuiltIndex, build_index, index_path_of, write_index
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.errors import ConfigError
 from wmtp_ray.flows.data.count_tokens import write_counted
 
 
-def index_file(jsonl: Path, tokenizer_path: Path | None, out: Path | None, on_error: Literal["fail", "skip"]) -> str:
+def index_file(
+    jsonl: Path,
+    tokenizer_path: Path | None,
+    out: Path | None,
+    on_error: Literal["fail", "skip"],
+    template: Template = "plain",
+) -> str:
     """Write the index, replacing an older one, and return a few lines about it. DataError for what is malformed.
+
+    Tokens are counted as `data.template` says rows are put. ConfigError for chats without a tokenizer, or without a
+    chat template beside it.
 
     A counting that was killed goes on where it was when the same command is given again.
     """
-    tokenizer = None if tokenizer_path is None else CodeTokenizer(tokenizer_path.absolute())  # refused before the work
+    if tokenizer_path is None and template == "chat":
+        raise ConfigError(
+            "found --template chat without --tokenizer, expected both: it says how tokens are counted; add it"
+        )
+    tokenizer = (
+        None if tokenizer_path is None else CodeTokenizer(tokenizer_path.absolute(), template)
+    )  # before the work
     built = build_index(jsonl.absolute(), on_error=on_error)
     path = index_path_of(jsonl.absolute(), out)
     if tokenizer is None:

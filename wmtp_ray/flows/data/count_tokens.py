@@ -53,7 +53,7 @@ def ensure_counted_index(
     """Do what `ensure_index` does, and raise what it raises; a large file is counted through Ray."""
     out = index_path_of(jsonl, index_path)
     built = load_or_build_index(jsonl, out, on_error=on_error, tokenizer=tokenizer)
-    if built.index.tokenizer_hash == tokenizer.sha256:
+    if built.index.tokenizer_hash == tokenizer.counts_hash:
         return built.index
     return write_counted(built, tokenizer, out, num_cpus, on_error=on_error).index
 
@@ -125,7 +125,7 @@ class _Parts:
         return [(start, min(start + RANGE_ROWS, num_rows)) for start in range(0, num_rows, RANGE_ROWS)]
 
     def _path(self, start: int, stop: int) -> Path:
-        key = sha256(f"{self.tokenizer.sha256} {self.index.file_fingerprint}".encode()).hexdigest()[:16]
+        key = sha256(f"{self.tokenizer.counts_hash} {self.index.file_fingerprint}".encode()).hexdigest()[:16]
         return self.folder / f"{key}-{start:09d}-{stop:09d}.npy"
 
 

@@ -20,7 +20,7 @@ from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, rende
 from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 from wmtp_ray.run_folder import RunFolder, evaluations_of
-from wmtp_ray.tracking.training_record import condition_of
+from wmtp_ray.tracking.training_record import condition_of, template_of
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
 
@@ -124,9 +124,10 @@ def _asked(request: EvaluationRequest, config: RunConfig) -> Asked:
     if is_run:
         run = load_resolved(RunFolder(checkpoint).config)
         condition = run.data.condition if is_trained else condition_of(config, run.model.path)
+        template = run.data.template if is_trained else template_of(config, run.model.path)
     else:
-        condition = condition_of(config, checkpoint)
-    return Asked(CodeTokenizer(_tokenizer(request)), is_trained, condition)
+        condition, template = condition_of(config, checkpoint), template_of(config, checkpoint)
+    return Asked(CodeTokenizer(_tokenizer(request)), is_trained, condition, template)
 
 
 def _has_policy(run: RunFolder) -> bool:

@@ -16,6 +16,7 @@ from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.held_out_rows import rows_of_readings
 from wmtp_ray.data.index import index_path_of, load_built_index
 from wmtp_ray.data.prompt_label import told_in_training
+from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.token_edits import EditDistances
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.data.told_index import told_index
@@ -34,7 +35,7 @@ from wmtp_ray.plan.run_plan import RunPlan, check_packing, plan_critic_stage, pl
 from wmtp_ray.plan.versions import VersionSchedule, version_schedule
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
 from wmtp_ray.saved_records import read_record
-from wmtp_ray.tracking.training_record import condition_of
+from wmtp_ray.tracking.training_record import condition_of, template_of
 from wmtp_ray.training.estimate.render_estimate import render_estimate
 from wmtp_ray.training.estimate.run_estimate import RunEstimate, estimate_run, require_fit
 
@@ -61,7 +62,7 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Check, index and plan. Raises a WmtpError that names the first contradiction found."""
     check_files(config)
-    tokenizer = CodeTokenizer(config.tokenizer.path)
+    tokenizer = run_tokenizer(config)
     check_model_fits(config, tokenizer)
     evaluation = _evaluation_plan(config, tokenizer) if 3 in config.stages else None
     evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
@@ -84,7 +85,7 @@ def prepare(config: RunConfig) -> Prepared:
 def prepare_rows(config: RunConfig) -> RunPlan:
     """Check, index and plan stage 2 alone, for whoever reads its rows and trains nothing; raises as `prepare`."""
     check_files(config)
-    tokenizer = CodeTokenizer(config.tokenizer.path)
+    tokenizer = run_tokenizer(config)
     check_model_fits(config, tokenizer)
     index, told = _indexes(config, tokenizer)
     plans = _plans(config, index, told, tokenizer)
@@ -121,7 +122,8 @@ def _counted_index(config: RunConfig, tokenizer: CodeTokenizer, jsonl: Path, ind
 def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationPlan:
     is_trained = 2 in config.stages or config.folder.final.is_dir() or config.folder.checkpoints.is_dir()
     condition = config.data.condition if is_trained else condition_of(config, config.model.path)
-    plan = plan_evaluation(config, Asked(tokenizer, is_trained, condition))
+    template = config.data.template if is_trained else template_of(config, config.model.path)
+    plan = plan_evaluation(config, Asked(tokenizer, is_trained, condition, template))
     num_horizons, drafts = ModelSpec.read(config.model.path).num_horizons, config.evaluation.draft_horizons
     if plan.datasets and drafts >= num_horizons:
         raise ConfigError(
