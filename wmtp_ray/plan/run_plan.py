@@ -313,8 +313,7 @@ def _require_same_data(plan: RunPlan, index: RowIndex) -> None:
     if planned != found:
         raise PlanError(
             f"the plan was made for dataset and tokenizer {planned} but the index of {index.path} is of {found}; "
-            "use the file and tokenizer of the plan, or start a new run (data.template=chat counts tokens of its own: "
-            "another run may have counted them anew, which data.index_file of its own avoids)"
+            "use the file, tokenizer and data.template of the plan (data.index_file for each), or start a new run"
         )
 
 
