@@ -46,8 +46,8 @@ def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
     _require_that_all_counts(request)
     config = _configured(request, now)
     if request.samples is None:
-        plan = plan_evaluation(config, _asked(request, config))
-        policy, home = _policy(request, config)
+        plan = plan_evaluation(config, asked_policy(request, config))
+        policy, home = policy_files(request, config)
         (done,) = evaluate_policy(config, plan, policy, _place(request, home), request.out or home)
         return _described(done)
     plan = plan_evaluation(config, None)
@@ -116,7 +116,7 @@ def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
     return config.model_copy(update={"evaluation": settings.model_copy(update=chosen)})
 
 
-def _asked(request: EvaluationRequest, config: RunConfig) -> Asked:
+def asked_policy(request: EvaluationRequest, config: RunConfig) -> Asked:
     """Return the policy to evaluate, without loading or exporting a model."""
     checkpoint = _checkpoint(request)
     is_run = RunFolder(checkpoint).config.is_file()
@@ -139,7 +139,7 @@ def _checkpoint(request: EvaluationRequest) -> Path:
     return request.checkpoint
 
 
-def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles, Path]:
+def policy_files(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles, Path]:
     """The model directory and tokenizer of a checkpoint, and the folder that its evaluations belong to."""
     checkpoint, tokenizer = _checkpoint(request), _tokenizer(request)
     if RunFolder(checkpoint).config.is_file():
