@@ -29,6 +29,10 @@ class TrainingError(WmtpError):
     """A run cannot go on: a loss that is no number, a wait past its deadline."""
 
 
+class EngineError(WmtpError):
+    """A server that decodes does not answer any more, or refuses; finished answers are kept."""
+
+
 class TrackingError(WmtpError):
     """MLflow stopped answering, or refuses the numbers that it lacks."""
 

@@ -118,8 +118,8 @@ KINDS = [
     Kind(
         "metadata.json",
         ModelRecord(
-            "policy", "ready", "v", "float32", 7, "2026-01-01T00:00:00", {"a": DIGEST}, {"n": 1}, {"b": DIGEST},
-            SharedTokenizer("../m", "s"), 1,
+            "policy", "ready", "v", "float32", 7, {"a": DIGEST}, {"n": 1}, {"b": DIGEST},
+            SharedTokenizer("../m", "s"), "2026-01-01T00:00:00", "s", "cpu", 1,
         ),
         read_model_record,
     ),

@@ -3,7 +3,7 @@
 | end | message | exit code |
 |---|---|---|
 | it returns | what it printed | 0, or the code that it returns: a check that found something |
-| `Failed`, `TrainingError`, `TrackingError` | failed: ... | 1 |
+| `Failed`, `TrainingError`, `TrackingError`, `EngineError` | failed: ... | 1 |
 | any other `WmtpError` | error: ... | 2: refused, nothing was begun |
 | `Interrupted`, KeyboardInterrupt | interrupted: ... | 130 |
 """
@@ -11,7 +11,7 @@
 import sys
 from collections.abc import Callable
 
-from wmtp_ray.errors import Failed, Interrupted, TrackingError, TrainingError, WmtpError
+from wmtp_ray.errors import EngineError, Failed, Interrupted, TrackingError, TrainingError, WmtpError
 from wmtp_ray.interrupts import INTERRUPTED
 
 DONE, FAILED, REFUSED = 0, 1, 2
@@ -23,7 +23,7 @@ def exit_code_of(verb: Callable[[], int | None]) -> int:
         return verb() or DONE
     except (Interrupted, KeyboardInterrupt) as stop:
         return _ended("interrupted", stop, INTERRUPTED)
-    except (Failed, TrainingError, TrackingError) as error:
+    except (Failed, TrainingError, TrackingError, EngineError) as error:
         return _ended("failed", error, FAILED)
     except WmtpError as error:
         return _ended("error", error, REFUSED)

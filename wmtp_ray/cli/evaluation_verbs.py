@@ -32,10 +32,15 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _add_evaluate(parser: CommandParser) -> None:
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", type=Path, metavar="RUN|DIR", help="a run's folder, or a model directory")
     source.add_argument("--samples", type=Path, help="JSONL of task_id with completion or solution: judge these")
     source.add_argument("--compare", type=Path, nargs=2, metavar="DIR", help="two evaluations of the same problems")
+    parser.add_argument(
+        "--engine",
+        metavar="URL",
+        help="an OpenAI-compatible server answers (docs/engines.md); with --checkpoint: it serves that one",
+    )
     parser.add_argument("--dataset", metavar="NAME|FILE", help="humaneval, mbpp, codecontests, or a file of problems")
     parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (evaluation.formats)")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer (the run's, or the one in DIR)")
@@ -98,6 +103,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.compare is not None:
         print(compare_command(*arguments.compare))
         return
+    if not (arguments.checkpoint or arguments.samples or arguments.engine):
+        raise ConfigError(
+            "found nothing to evaluate, expected --checkpoint, --engine, --samples or --compare; give one"
+        )
     if arguments.dataset is None:
         raise ConfigError("found no --dataset, expected the problems to evaluate on: a name or a file")
     request = EvaluationRequest(
@@ -112,6 +121,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         config_dir=absolute(arguments.config_dir),
         words=_words(arguments),
         only_sampled=arguments.only_sampled,
+        engine=arguments.engine,
     )
     try:
         print(evaluate_command(request, arguments.now))

@@ -16,6 +16,9 @@ Isolation = Literal["namespace", "landlock", "landlock-weak", "seatbelt", "rlimi
 class EvaluationConfig(Section):
     """Stage 3, and `wmtp evaluate`: Pass@K of a policy on problems with tests."""
 
+    engine: Literal["native", "openai"] = setting(
+        PLAN | EVALUATION, "Who decodes: native, the policy in our own decoders; openai, the server of engine.url."
+    )
     files: dict[str, Path] = setting(PLAN | EVALUATION, "Problems by the name of their data set.")
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = setting(
         PLAN | EVALUATION, "Names in evaluation.files to evaluate in stage 3; None: those whose file exists."

@@ -17,6 +17,7 @@ from wmtp_ray.config.critic import CriticConfig, CriticStageConfig
 from wmtp_ray.config.data import SUFFIX as SUFFIX
 from wmtp_ray.config.data import DataConfig as DataConfig
 from wmtp_ray.config.effects import EVALUATION, MACHINE, NAME, PACE, PLAN, ROUNDING, STAGE_2, TRAINING, Effects, setting
+from wmtp_ray.config.engine import EngineConfig
 from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.machine import ClusterConfig as ClusterConfig
 from wmtp_ray.config.machine import DeadlinesConfig, TrackingConfig
@@ -218,6 +219,7 @@ class RunConfig(Section):
     loss: LossConfig
     train: TrainConfig
     evaluation: EvaluationConfig
+    engine: EngineConfig
     cluster: ClusterConfig
     deadlines: DeadlinesConfig
     tracking: TrackingConfig
@@ -272,6 +274,26 @@ class RunConfig(Section):
     def _difficulties_are_of_their_source(self) -> Self:
         check_difficulties(self.data.difficulty_source, self.train.sampling, self.critic_stage.sampling)
         check_labels(self.data.policy_rows, self.train.sampling)
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_its_server(self) -> Self:
+        asks_server, engine = self.evaluation.engine == "openai", self.engine
+        if asks_server and engine.url is None:
+            raise ValueError(
+                "evaluation.engine=openai with engine.url=null: no server is named; give "
+                "engine.url=http://HOST:PORT/v1, or evaluation.engine=native"
+            )
+        if not asks_server and engine.url is not None:
+            raise ValueError(
+                f"engine.url={engine.url} with evaluation.engine=native: the server would not be asked; set "
+                "evaluation.engine=openai, or engine.url=null"
+            )
+        if asks_server and engine.silence_s >= self.deadlines.evaluation_s:
+            raise ValueError(
+                f"engine.silence_s={engine.silence_s:g} is not below deadlines.evaluation_s="
+                f"{self.deadlines.evaluation_s:g}, which would end the wait first; lower one or raise the other"
+            )
         return self
 
     @model_validator(mode="after")

@@ -21,7 +21,13 @@ from wmtp_ray.tracking.training_difference import (
 )
 from wmtp_ray.tracking.training_record import training_of
 
-_POLICY_AND_PROBLEMS = {"dataset", "model", "samples_sha256"}  # of an identity: told on their own
+_POLICY_AND_PROBLEMS = {
+    "dataset",
+    "model",
+    "samples_sha256",
+    "server",
+    "said_to_be",
+}  # of an identity: told on their own
 
 
 @dataclass(frozen=True)
@@ -120,9 +126,13 @@ def compare(before: EvaluationResults, after: EvaluationResults) -> Comparison:
 def trained_policy(results: EvaluationResults, name: str) -> TrainedPolicy:
     """Return the policy of an evaluation under the name it has in a comparison.
 
-    Results of earlier versions hold no training; what lies where their policy was may still tell.
+    Results of earlier versions hold no training; what lies where their policy was may still tell. The model of a server
+    equals no other, not even one of its name: its weights are unknown.
     """
     answers = results.identity.get("answers", {})
+    if (server := answers.get("server")) is not None:
+        model = str(server["model"]).rstrip("/").rpartition("/")[2]
+        return TrainedPolicy(name, f"{model}, served ({name}, weights not known)", None, None)
     # Given samples are somebody's policy: the file stands for it.
     weights_sha256 = answers.get("model", {}).get("weights_sha256") or answers.get("samples_sha256")
     path = results.sources.answers_path

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from wmtp_ray.config.data import Condition, Template
+from wmtp_ray.config.engine import Api
 from wmtp_ray.config.evaluation import FormatName, ProblemKind
 from wmtp_ray.data.chat_template import chat_template
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -30,12 +31,23 @@ _BODY = "    return"  # where no solution is known
 class Asked:
     """The evaluated policy: its tokenizer, whether it was trained here, what it was told of the rows' labels, and the
     template of its rows.
+
+    `api` is that of the server that answers, None for our own decoders; the tokenizer of a served model may be unknown.
     """
 
-    tokenizer: CodeTokenizer
+    tokenizer: CodeTokenizer | None
     is_trained: bool
     condition: Condition = "none"
     template: Template = "plain"
+    api: Api | None = None
+
+    @property
+    def has_template(self) -> bool:
+        """Whether it can be asked in a chat template: a server knows its own, and uses it in its chat API alone."""
+        if self.api is not None:
+            return self.api == "chat"
+        assert self.tokenizer is not None, "a decoder has a tokenizer"
+        return chat_template(self.tokenizer.model_path.parent) is not None
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,8 @@ def choose_format(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName
     `asked` is None where the answers exist already.
     """
     chosen = _choose(problems, formats, asked)
+    if asked is not None and asked.api is not None:
+        _check_api(asked, asked.api, chosen, formats[problems.kind])
     if asked is not None and asked.template == "chat" and chosen.format.name == "chat":
         return ChosenFormat(replace(chosen.format, encode=as_chat_row), chosen.reason)
     if asked is None or asked.condition == "none":
@@ -89,7 +103,8 @@ def _choose(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName], ask
             f"{problems.path} lacks some of the examples {', '.join(MBPP_EXAMPLES)}, which mbpp-3shot shows; "
             "give a file with MBPP's ids from 1 on, or choose the format mbpp-0shot, or auto"
         )
-    if name == "chat" and asked is not None and not _has_template(asked.tokenizer):
+    if name == "chat" and asked is not None and asked.api is None and not asked.has_template:
+        assert asked.tokenizer is not None
         raise ConfigError(f"{asked.tokenizer.model_path} has no chat template; choose another format than chat")
     broken = _broken_by_tokens(problems, asked) if name == "completion" else ""
     return ChosenFormat(chosen, f"asked for, although {broken}" if broken else "asked for")
@@ -104,10 +119,31 @@ def without_shown(problems: ProblemSet, chosen: PromptFormat) -> ProblemSet:
     return replace(problems, problems=kept, left_out=(*problems.left_out, f"{len(shown)} that the prompt shows"))
 
 
+def _check_api(asked: Asked, api: Api, chosen: ChosenFormat, name: FormatName) -> None:
+    """Raise ConfigError for a format that the server's API cannot put."""
+    if api == "chat" and chosen.format.name != "chat":
+        raise ConfigError(
+            f"The format {chosen.format.name} with engine.api=chat: a chat has messages and no text to go on; choose "
+            "the format chat (or auto), or engine.api=completions"
+        )
+    if api == "completions" and chosen.format.name == "chat":
+        raise ConfigError(
+            "The format chat with engine.api=completions, which puts prompts without the server's chat template; set "
+            "engine.api=chat, or choose another format"
+        )
+    if api == "completions" and name == "auto" and asked.template == "chat":
+        raise ConfigError(
+            "The policy was trained on chats (data.template=chat) and engine.api=completions asks without its "
+            "template; set engine.api=chat, or name a format"
+        )
+
+
 def _automatic(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
-    if asked is not None and asked.template == "chat" and _has_template(asked.tokenizer):
+    if asked is not None and asked.api == "chat":
+        return ChosenFormat(FORMATS["chat"], "auto: engine.api=chat")
+    if asked is not None and asked.template == "chat" and asked.has_template:
         return ChosenFormat(FORMATS["chat"], "auto: the policy was trained on chats (data.template=chat)")
-    if asked is not None and not asked.is_trained and _has_template(asked.tokenizer):
+    if asked is not None and not asked.is_trained and asked.has_template:
         return ChosenFormat(FORMATS["chat"], "auto: an imported model with a chat template of its own")
     if problems.kind == "humaneval":
         return _by_tokens(problems, asked)
@@ -128,6 +164,9 @@ def _by_tokens(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
     """Prefer the prompt as published, if its tokens begin the tokens of prompt and solution together."""
     if asked is None:
         return ChosenFormat(FORMATS["completion"], "auto: the answers exist already")
+    if asked.tokenizer is None:
+        reason = "auto: the server's tokenizer is not known; --tokenizer FILE chooses by its tokens"
+        return ChosenFormat(FORMATS["completion"], reason)
     published, stripped = (_count_broken(problems, asked.tokenizer, cut) for cut in (str, str.rstrip))
     if not published:
         return ChosenFormat(FORMATS["completion"], "auto: the tokens of prompt and solution begin with the prompt's")
@@ -137,7 +176,7 @@ def _by_tokens(problems: ProblemSet, asked: Asked | None) -> ChosenFormat:
 
 def _broken_by_tokens(problems: ProblemSet, asked: Asked | None) -> str:
     """Return in how many problems a prompt does not end where a token does, "" for none."""
-    broken = 0 if asked is None else _count_broken(problems, asked.tokenizer, str)
+    broken = 0 if asked is None or asked.tokenizer is None else _count_broken(problems, asked.tokenizer, str)
     checked = min(len(problems.problems), _PROMPTS_CHECKED)
     where = f"in {broken} of {checked} problems a token spans the end of the prompt"
     return f"{where}, which the model has never seen end so" if broken else ""
@@ -151,10 +190,6 @@ def _count_broken(problems: ProblemSet, tokenizer: CodeTokenizer, cut: Callable[
         head = tokenizer.encode(cut(problem.prompt))
         broken += tokenizer.encode(whole)[: len(head)] != head
     return broken
-
-
-def _has_template(tokenizer: CodeTokenizer) -> bool:
-    return chat_template(tokenizer.model_path.parent) is not None
 
 
 def _fitting(kind: ProblemKind) -> str:

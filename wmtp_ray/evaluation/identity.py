@@ -15,8 +15,10 @@ from typing import Any
 import orjson
 
 from wmtp_ray.config.evaluation import EvaluationConfig
+from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.prompt_label import Label
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.engine import ServedModel
 from wmtp_ray.evaluation.problems import ProblemSet
 from wmtp_ray.evaluation.prompts import PromptFormat
 from wmtp_ray.saved_records import read_record, write_record
@@ -72,6 +74,28 @@ class DecodingIdentity:
 
 
 @dataclass(frozen=True)
+class ServedIdentity:
+    """Answers of a server. Its weights are not known: `server` is what it says of itself.
+
+    `said_to_be` holds the hashes of the checkpoint that the user named as the one that is served; nothing compares them
+    with what answers. `seed_is_sent`: the server was given a seed with each request, which it may ignore.
+    """
+
+    server: ServedModel
+    said_to_be: ModelHashes | None
+    seed: int
+    seed_is_sent: bool
+    format: str
+    stop: tuple[str, ...]
+    sanitiser: str
+    num_samples: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    label: Label | None = None
+
+
+@dataclass(frozen=True)
 class GivenSamples:
     """Answers from a file: the file's hash."""
 
@@ -92,7 +116,7 @@ class EvaluationIdentity:
     """All of it; `key` is its hash."""
 
     dataset: DatasetIdentity
-    answers: DecodingIdentity | GivenSamples
+    answers: DecodingIdentity | ServedIdentity | GivenSamples
     judge: JudgeIdentity
     versions: dict[str, str]
 
@@ -120,7 +144,7 @@ class ClaimedEvaluation:
 
 def identify(
     problems: ProblemSet,
-    answers: DecodingIdentity | GivenSamples,
+    answers: DecodingIdentity | ServedIdentity | GivenSamples,
     settings: EvaluationConfig,
     isolation_level: str,
 ) -> EvaluationIdentity:
@@ -146,6 +170,27 @@ def decoding_identity(
         max_new_tokens=settings.max_new_tokens,
         draft_horizons=settings.draft_horizons,
         execution=execution,
+        label=prompt_format.label,
+    )
+
+
+def served_identity(
+    server: ServedModel, said_to_be: ModelHashes | None, prompt_format: PromptFormat, config: RunConfig
+) -> ServedIdentity:
+    """Join what is known of a server's model with its prompt format and the settings that it is sent."""
+    settings = config.evaluation
+    return ServedIdentity(
+        server=server,
+        said_to_be=said_to_be,
+        seed=config.seed,
+        seed_is_sent=config.engine.send_seed,
+        format=prompt_format.name,
+        stop=prompt_format.stop,
+        sanitiser=prompt_format.sanitiser,
+        num_samples=settings.num_samples,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
         label=prompt_format.label,
     )
 

@@ -108,6 +108,18 @@ class DecodedAnswers:
             for task_id, sample in places
         ]
 
+    def text_requests(self, ledger: Ledger, seed: int) -> list[DecodingRequest]:
+        """Return the same requests for a server: prompts as text, which it tokenises itself."""
+        return [
+            DecodingRequest(
+                _key(task_id, sample), (), request_seed(seed, task_id, sample), self._format.end_of(problem), text
+            )
+            for task_id, problem in self._problems.items()
+            for text in [self._format.text(problem, self._set)]
+            for sample in range(self._num_samples)
+            if (task_id, sample) not in ledger.samples
+        ]
+
     def sample_of(self, decoded: Decoded) -> Sample:
         """Read what a decoder gave back."""
         task_id, sample = _place(decoded.key)
@@ -123,6 +135,7 @@ class DecodedAnswers:
             num_forwards=decoded.num_forwards,
             drafted=decoded.drafted_H,
             accepted=decoded.accepted_H,
+            served=decoded.served,
         )
 
     def task_of(self, sample: Sample) -> JudgeTask:

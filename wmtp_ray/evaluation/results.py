@@ -15,6 +15,7 @@ from wmtp_ray.evaluation.identity import EvaluationIdentity
 from wmtp_ray.evaluation.judging import INFRASTRUCTURE, Judgement
 from wmtp_ray.evaluation.pass_at_k import Counts, Estimate, estimate_pass_at_k
 from wmtp_ray.evaluation.samples import Place, Sample
+from wmtp_ray.evaluation.served_warnings import about_served
 from wmtp_ray.saved_records import read_record, write_record
 from wmtp_ray.tracking.training_record import TrainingRecord
 
@@ -88,11 +89,14 @@ class ProblemResult:
 
 @dataclass(frozen=True)
 class DecodingSpeed:
-    """What decoding took; `accepted_frac` of the drafts of each head from horizon 2 on, empty without drafts."""
+    """What decoding took; `accepted_frac` of the drafts of each head from horizon 2 on, empty without drafts.
+
+    A server says nothing of its forwards: 0 of them, and None tokens a forward.
+    """
 
     num_tokens: int
     num_forwards: int
-    tokens_per_forward: float
+    tokens_per_forward: float | None
     accepted_frac: tuple[float, ...]
 
 
@@ -100,7 +104,8 @@ class DecodingSpeed:
 class EvaluationResults:
     """results.json. `seconds` is the wall time of the start that finished it: nothing else depends on when or where.
 
-    `answers` is None in results of earlier versions.
+    `answers` is None in results of earlier versions. `answered_by` counts the answers of each model of each server, and
+    is None for decoders of ours.
     """
 
     key: str
@@ -114,6 +119,7 @@ class EvaluationResults:
     warnings: tuple[str, ...]
     seconds: float
     answers: AnswerCounts | None = None
+    answered_by: dict[str, int] | None = None
 
     @property
     def num_problems(self) -> str:
@@ -129,7 +135,7 @@ class EvaluationResults:
             found[f"{name}/pass@{k}"] = estimate.value
             found[f"{name}/pass@{k}/ci_low"] = estimate.low
             found[f"{name}/pass@{k}/ci_high"] = estimate.high
-        if self.decoding is not None:
+        if self.decoding is not None and self.decoding.tokens_per_forward is not None:
             found[f"{name}/tokens_per_forward"] = self.decoding.tokens_per_forward
         if self.answers is not None:
             found[f"{name}/empty_frac"] = self.answers.num_empty / max(self.answers.num_answers, 1)
@@ -151,6 +157,8 @@ def summarise(
     estimates, warnings = _estimates(problems, ks)
     counts = _counts(answers, judgements)
     warnings += _about_empty(counts)
+    answered_by = dict(sorted(Counter(each.served.words for each in samples.values() if each.served).items()))
+    warnings += about_served(samples, answered_by)
     errors = {place: each for place, each in judgements.items() if each.status == INFRASTRUCTURE}
     if errors:
         warnings.append(f"{len(errors)} answers could not be judged and do not count (`excluded` names them)")
@@ -166,6 +174,7 @@ def summarise(
         warnings=tuple(warnings),
         seconds=seconds,
         answers=counts,
+        answered_by=answered_by or None,
     )
 
 
@@ -252,6 +261,6 @@ def _speed(samples: Sequence[Sample]) -> DecodingSpeed | None:
     return DecodingSpeed(
         num_tokens=num_tokens,
         num_forwards=num_forwards,
-        tokens_per_forward=num_tokens / max(num_forwards, 1),
+        tokens_per_forward=num_tokens / num_forwards if num_forwards else None,
         accepted_frac=tuple(part / max(whole, 1) for part, whole in zip(accepted, drafted, strict=True)),
     )

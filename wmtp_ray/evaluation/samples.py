@@ -16,6 +16,7 @@ from typing import Any
 
 from wmtp_ray.config.evaluation import ProblemKind
 from wmtp_ray.durable_files import append_durably, atomic_write
+from wmtp_ray.evaluation.decoding import Served
 from wmtp_ray.evaluation.judging import Judgement
 from wmtp_ray.evaluation.prompts import answer_key
 from wmtp_ray.saved_records import convert_record, decode_record, encode_line
@@ -31,7 +32,8 @@ REMEDY = "remove the folder and evaluate again"
 class Sample:
     """One decoded answer: `answer` is what is judged, `raw_completion` all that was decoded.
 
-    `drafted` and `accepted` count the drafts of each prediction head from horizon 2 on, empty without drafts.
+    `drafted` and `accepted` count the drafts of each prediction head from horizon 2 on, empty without drafts. `served`
+    says which model of which server answered, None for a decoder of ours.
     """
 
     task_id: str
@@ -43,6 +45,7 @@ class Sample:
     num_forwards: int
     drafted: tuple[int, ...]
     accepted: tuple[int, ...]
+    served: Served | None = None
 
     @property
     def place(self) -> Place:
@@ -89,6 +92,8 @@ def sample_record(sample: Sample, kind: ProblemKind) -> Record:
     """Spell a sample; its answer goes under the key that other harnesses know."""
     fields = asdict(sample)
     answer = fields.pop("answer")
+    if sample.served is None:
+        del fields["served"]
     return {"task_id": fields.pop("task_id"), answer_key(kind): answer, **fields}
 
 

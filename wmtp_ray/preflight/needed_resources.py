@@ -44,13 +44,14 @@ def training_resources(config: RunConfig) -> Resources:
 
 
 def evaluation_resources(config: RunConfig, *, with_decoders: bool) -> Resources:
-    """Return what decoders and judges hold together."""
+    """Return what decoders and judges hold together; the client of a server counts as a decoder without a GPU."""
     cluster, settings = config.cluster, config.evaluation
-    decoders = settings.num_decoders if with_decoders else 0
+    asks_server = settings.engine == "openai"
+    decoders = (1 if asks_server else settings.num_decoders) if with_decoders else 0
     return Resources(
         "The evaluation",
         decoders * cluster.cpus_per_decoder + settings.num_judges * cluster.cpus_per_judge,
-        decoders * cluster.gpus_per_decoder,
+        0.0 if asks_server else decoders * cluster.gpus_per_decoder,
         "evaluation.num_decoders, evaluation.num_judges, or their shares in cluster",
     )
 

@@ -66,7 +66,7 @@ def test_the_settings_are_those_of_the_schema():
         assert node["affects"] == [each.name for each in effects().of(key)]
 
 
-FREE_ON_RESUME = keys_of("cluster.", "deadlines.", "evaluation.", "tracking.", "tags", "preset") | keys_of(
+FREE_ON_RESUME = keys_of("cluster.", "deadlines.", "engine.", "evaluation.", "tracking.", "tags", "preset") | keys_of(
     "critic.mode",
     "critic.pool_size",
     "data.index_file",
@@ -89,7 +89,7 @@ def test_a_resumed_run_may_change_where_and_how_it_runs_and_what_is_evaluated():
     assert {key for key in KEYS if effects().may_change_on_resume(key)} == FREE_ON_RESUME | FREE_TOO
 
 
-NOT_OF_TRAINING = keys_of("cluster.", "deadlines.", "tracking.", "tags", "evaluation.") | {
+NOT_OF_TRAINING = keys_of("cluster.", "deadlines.", "engine.", "tracking.", "tags", "evaluation.") | {
     "run_name",
     "preset",
     "stages",

@@ -238,7 +238,8 @@ class TestDamage:
     def test_a_file_cut_at_any_byte_is_passed_over(self, two, data):
         path = data.draw(st.sampled_from(files_of(two / "step_2")), label="file")
         whole = path.read_bytes()
-        num_bytes = data.draw(st.integers(0, len(whole) - 1), label="bytes left")
+        cut = 2 if path.name == "manifest.json" else 1  # without its last newline it says all that it said
+        num_bytes = data.draw(st.integers(0, len(whole) - cut), label="bytes left")
         with replaced(path, whole[:num_bytes]):
             assert_previous_is_used(two, path)
 

@@ -65,7 +65,8 @@ def test_a_step_on_packed_rows_is_the_step_on_each_row_alone(nano, arm, rows, pa
     alone = nano.step(config, [[row] for row in rows])
     for split in ([rows], packed):
         outcome = nano.step(config, split)
-        assert largest_difference(outcome.gradients, alone.gradients) <= 1e-6
+        # Rounding of float32, which the order of sums decides; the test below asks in double precision.
+        assert largest_difference(outcome.gradients, alone.gradients) <= 3e-6
         assert outcome.metrics == pytest.approx(alone.metrics, rel=1e-6, abs=1e-7)
 
 

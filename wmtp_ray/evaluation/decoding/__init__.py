@@ -2,7 +2,13 @@
 
 from wmtp_ray.evaluation.decoding.audit import AuditReport, audit
 from wmtp_ray.evaluation.decoding.decode import decode
-from wmtp_ray.evaluation.decoding.decoding_request import Decoded, DecodingRequest, DecodingSettings, DecodingStatistics
+from wmtp_ray.evaluation.decoding.decoding_request import (
+    Decoded,
+    DecodingRequest,
+    DecodingSettings,
+    DecodingStatistics,
+    Served,
+)
 from wmtp_ray.evaluation.decoding.token_choice import request_seed
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "DecodingRequest",
     "DecodingSettings",
     "DecodingStatistics",
+    "Served",
     "audit",
     "decode",
     "request_seed",

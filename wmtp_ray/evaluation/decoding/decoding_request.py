@@ -46,12 +46,33 @@ class DecodingRequest:
     """One text to continue. `seed` alone decides its draws; `key` names it to the caller.
 
     `is_finished` is asked after every line whether the continuation so far is all that is wanted; None: it never is.
+    `text` is the prompt for a server, which has a tokenizer of its own; `prompt_ids` are then empty.
     """
 
     key: str
     prompt_ids: tuple[int, ...]
     seed: int
     is_finished: Callable[[str], bool] | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where an answer of a server comes from: its own name for the model, its address without credentials.
+
+    `seed` is the one that was sent, which no server has to honour; None: none was. `num_tokens` is the server's count
+    of the answer's tokens, 0 where it gives none.
+    """
+
+    model: str
+    url: str
+    seed: int | None
+    num_tokens: int
+
+    @property
+    def words(self) -> str:
+        """Name it for people."""
+        return f"{self.model} at {self.url}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +82,9 @@ class Decoded:
     `ids` are without EOS; `raw_text` is what they add to the prompt, decoded with it, `text` the same up to the
     earliest stop string. `finish`: a stop string appeared or the request's `is_finished` said so, the model ended the
     text, or `max_new_tokens` was reached.
+
+    A server gives text and no ids, says nothing of its forwards (0 here), and calls both the end of the text and a stop
+    string `stop`; `served` says what it told of the answer.
 
     `num_forwards` counts the prompt's pass. `drafted_H` counts the drafts fed per horizon, `accepted_H` those that were
     right and so gave one more token of the same forward.
@@ -74,10 +98,13 @@ class Decoded:
     num_forwards: int
     drafted_H: tuple[int, ...]
     accepted_H: tuple[int, ...]
+    served: Served | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that were decided, EOS included: one a forward and one for each accepted draft."""
+        """Tokens that were decided, EOS included: one a forward and one for each accepted draft; a server's count."""
+        if self.served is not None:
+            return self.served.num_tokens
         return self.num_forwards + sum(self.accepted_H)
 
 

@@ -17,6 +17,7 @@ from wmtp_ray.config.load import Arguments, load_config, load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.collecting.collect import CollectionPlan, collect
 from wmtp_ray.evaluation.collecting.collection_manifest import answers_of, manifest_of
 from wmtp_ray.evaluation.collecting.collection_settings import CollectionSettings
@@ -36,7 +37,6 @@ from wmtp_ray.evaluation.identity import Execution, ModelHashes, decoding_identi
 from wmtp_ray.evaluation.judge import Judge
 from wmtp_ray.evaluation.prompts import ALL_KINDS
 from wmtp_ray.flows.evaluate.evaluate_command import EvaluationRequest, asked_policy, policy_files
-from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import RunFolder
 

@@ -7,40 +7,37 @@ The sandbox is tried before this (`evaluation/evaluation_plan.py`); `evaluate_co
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from wmtp_ray import interrupts
 from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import weights_file
 from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.evaluation.answerers import Answerer, LoadedPolicy, PolicyFiles, ServedPolicy
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
+from wmtp_ray.evaluation.engine import ServedModel, find_served_model
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.evaluation.evaluation_progress import EvaluationProgress
 from wmtp_ray.evaluation.identity import (
     EvaluationIdentity,
-    Execution,
     GivenSamples,
-    ModelHashes,
+    ServedIdentity,
     claim_directory,
-    decoding_identity,
     identify,
 )
 from wmtp_ray.evaluation.judging import JudgeTask
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
+from wmtp_ray.evaluation.served_warnings import nothing_was_asked
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
-from wmtp_ray.model_folder import ModelFolder
+from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, started_workers
 from wmtp_ray.preflight.needed_resources import evaluation_resources
 from wmtp_ray.preflight.start_checks import check_resources
 from wmtp_ray.tracking.run_log import DRIVER
 from wmtp_ray.tracking.run_warnings import RunWarnings, show_warnings
-from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 
 Place = Callable[[PlannedDataset, EvaluationIdentity], Path]
 
@@ -82,7 +79,7 @@ class Work:
 def evaluate_policy(
     config: RunConfig,
     plan: EvaluationPlan,
-    policy: PolicyFiles,
+    policy: PolicyFiles | None,
     place: Place,
     process_dir: Path,
     also: Sequence[OtherSettings] = (),
@@ -92,23 +89,27 @@ def evaluate_policy(
     Actors record their processes in `process_dir`. What a folder holds already is not decoded or judged again. The same
     actors do `also`, other settings in other folders; what is found of them comes behind. Raises ConfigError where a
     folder holds another evaluation.
+
+    With `evaluation.engine=openai` the server of `engine.url` answers; `policy` is then what it is said to serve, None
+    where nothing is said. ConfigError where no server answers there.
     """
-    tokenizer = CodeTokenizer(policy.tokenizer)
-    model = ModelHashes(
-        weights_sha256=file_sha256(weights_file(policy.model)),
-        params_sha256=file_sha256(ModelFolder(policy.model).params),
-        tokenizer_sha256=tokenizer.sha256,
-    )
+    served = find_served_model(config.engine) if config.evaluation.engine == "openai" else None
+    answerer: Answerer
+    if served is not None:
+        answerer = ServedPolicy(served, policy)
+    else:
+        assert policy is not None, "a decoder loads a policy"
+        answerer = LoadedPolicy(policy)
     asked = [
         (config, place),
         *((config.model_copy(update={"evaluation": each.settings}), each.place) for each in also),
     ]
     works = [
-        _policy_work(settings, plan, dataset, policy, tokenizer, model, folder)
+        _policy_work(settings, plan, dataset, answerer, folder)
         for settings, folder in asked
         for dataset in plan.datasets
     ]
-    return _do_all(config, plan, works, policy, process_dir)
+    return _do_all(config, plan, works, served or policy, process_dir)
 
 
 def judge_samples(
@@ -123,7 +124,7 @@ def judge_samples(
     work = Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(dataset, answers=samples, tokenizer=None, training=None),
+        sources=_sources(dataset, str(samples), None),
         directory=directory,
         ledger=ledger,
         requests=[],
@@ -141,15 +142,12 @@ def _policy_work(
     config: RunConfig,
     plan: EvaluationPlan,
     dataset: PlannedDataset,
-    policy: PolicyFiles,
-    tokenizer: CodeTokenizer,
-    model: ModelHashes,
+    answerer: Answerer,
     place: Place,
 ) -> Work:
-    settings, train = config.evaluation, config.train
-    execution = Execution(config.seed, train.device, train.dtype, config.cluster.threads_per_worker)
-    decoding = decoding_identity(model, dataset.prompt_format, settings, execution)
-    identity = identify(dataset.problems, decoding, settings, plan.isolation_level)
+    settings = config.evaluation
+    answered = answerer.identity(config, dataset.prompt_format)
+    identity = identify(dataset.problems, answered, settings, plan.isolation_level)
     directory = place(dataset, identity)
     claim_directory(directory, identity)
     ledger = Ledger(directory, dataset.problems.kind)
@@ -157,15 +155,10 @@ def _policy_work(
     return Work(
         dataset=dataset,
         identity=identity,
-        sources=_sources(
-            dataset,
-            answers=policy.model,
-            tokenizer=policy.tokenizer,
-            training=training_of(policy.model, model.weights_sha256),
-        ),
+        sources=_sources(dataset, answerer.path, answerer),
         directory=directory,
         ledger=ledger,
-        requests=answers.requests(ledger, tokenizer, config.seed),
+        requests=answerer.requests(answers, ledger, config.seed),
         settings=DecodingSettings(
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
@@ -182,7 +175,11 @@ def _policy_work(
 
 
 def _do_all(
-    config: RunConfig, plan: EvaluationPlan, works: Sequence[Work], policy: PolicyFiles | None, process_dir: Path
+    config: RunConfig,
+    plan: EvaluationPlan,
+    works: Sequence[Work],
+    policy: PolicyFiles | ServedModel | None,
+    process_dir: Path,
 ) -> list[Evaluated]:
     """Do what is left of every evaluation, on actors that start only if anything is left."""
     console = Console(quiet=not config.tracking.progress)
@@ -220,6 +217,9 @@ def _do(work: Work, workers: EvaluationWorkers | None, console: Console) -> Eval
     results = summarise(
         work.identity, work.sources, task_ids, ledger.samples, ledger.judgements, answers, work.ks, seconds
     )
+    if isinstance(work.identity.answers, ServedIdentity) and not work.requests:
+        note = nothing_was_asked(work.identity.answers.server.words)
+        results = replace(results, warnings=(*results.warnings, note))
     write_results(work.directory, results)
     return Evaluated(work.directory, results)
 
@@ -233,16 +233,14 @@ def _answers(work: Work) -> DecodedAnswers:
     return work.answers
 
 
-def _sources(
-    dataset: PlannedDataset, *, answers: Path, tokenizer: Path | None, training: TrainingRecord | None
-) -> Sources:
+def _sources(dataset: PlannedDataset, answers_path: str, answerer: Answerer | None) -> Sources:
     return Sources(
         dataset=dataset.name,
         dataset_path=str(dataset.problems.path),
         left_out=dataset.problems.left_out,
-        answers_path=str(answers),
-        tokenizer_path=None if tokenizer is None else str(tokenizer),
-        training=training,
+        answers_path=answers_path,
+        tokenizer_path=None if answerer is None else answerer.tokenizer_path,
+        training=None if answerer is None else answerer.training,
         num_problems=dataset.problems.size,
-        format_reason=dataset.format_reason if tokenizer is not None else "",
+        format_reason="" if answerer is None else dataset.format_reason,
     )

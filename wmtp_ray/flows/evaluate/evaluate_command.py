@@ -9,6 +9,7 @@ from wmtp_ray.config.load import Arguments, load_config, load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.compare import compare
 from wmtp_ray.evaluation.evaluation_plan import plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
@@ -17,7 +18,6 @@ from wmtp_ray.evaluation.prompts import ALL_KINDS
 from wmtp_ray.evaluation.results import read_results
 from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, judge_samples
 from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, render_results
-from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 from wmtp_ray.run_folder import RunFolder, evaluations_of
 from wmtp_ray.tracking.training_record import condition_of, template_of
@@ -26,7 +26,10 @@ from wmtp_ray.training.checkpoint import latest_checkpoint
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """The options of the command line; None where one is not given. `words` are `key=value` of the configuration."""
+    """The options of the command line; None where one is not given. `words` are `key=value` of the configuration.
+
+    `engine` is the address of a server that answers in place of the checkpoint, or that serves it.
+    """
 
     dataset: str
     checkpoint: Path | None
@@ -39,6 +42,7 @@ class EvaluationRequest:
     words: tuple[str, ...]
     only_sampled: bool = False
     config_dir: Path | None = None
+    engine: str | None = None
 
 
 def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
@@ -47,7 +51,7 @@ def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
     config = _configured(request, now)
     if request.samples is None:
         plan = plan_evaluation(config, asked_policy(request, config))
-        policy, home = policy_files(request, config)
+        policy, home = (None, _home_of_server(config)) if request.checkpoint is None else policy_files(request, config)
         (done,) = evaluate_policy(config, plan, policy, _place(request, home), request.out or home)
         return _described(done)
     plan = plan_evaluation(config, None)
@@ -75,7 +79,9 @@ def _require_that_all_counts(request: EvaluationRequest) -> None:
         if request.only_sampled:
             raise ConfigError("found --only-sampled with --checkpoint, expected it with --samples; leave it out")
         return
-    given = [f"{key}" for key in (word.partition("=")[0] for word in request.words) if key in _FOR_DECODING]
+    keys = [word.partition("=")[0] for word in request.words]
+    given = [key for key in keys if key in _FOR_DECODING or key.startswith("engine.")]
+    given += ["--engine"] if request.engine is not None else []
     if request.format is not None or given:
         what = f"--format {request.format}" if request.format is not None else given[0]
         raise ConfigError(
@@ -86,13 +92,15 @@ def _require_that_all_counts(request: EvaluationRequest) -> None:
 
 
 _FOR_DECODING = tuple(
-    f"evaluation.{name}" for name in ("num_samples", "temperature", "top_p", "max_new_tokens", "draft_horizons")
+    f"evaluation.{name}"
+    for name in ("engine", "num_samples", "temperature", "top_p", "max_new_tokens", "draft_horizons")
 )
 
 
 def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
     """The defaults, the preset and what the command says; the recipe plays no part in an evaluation."""
-    words = list(request.words)
+    words = [] if request.engine is None else ["evaluation.engine=openai", f"engine.url={request.engine}"]
+    words += request.words
     if request.ks is not None:
         words.append(f"evaluation.k={list(request.ks)}")
     if request.samples is not None:  # somebody else has sampled: their number is checked against K, not ours
@@ -118,7 +126,11 @@ def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
 
 def asked_policy(request: EvaluationRequest, config: RunConfig) -> Asked:
     """Return the policy to evaluate, without loading or exporting a model."""
-    checkpoint = _checkpoint(request)
+    api = config.engine.api if config.evaluation.engine == "openai" else None
+    if request.checkpoint is None:
+        tokenizer = None if request.tokenizer is None else CodeTokenizer(request.tokenizer)
+        return Asked(tokenizer, is_trained=False, condition=config.data.condition, api=api)
+    checkpoint = request.checkpoint
     is_run = RunFolder(checkpoint).config.is_file()
     is_trained = ModelFolder(checkpoint).training.is_file() or (is_run and _has_policy(RunFolder(checkpoint)))
     if is_run:
@@ -127,7 +139,7 @@ def asked_policy(request: EvaluationRequest, config: RunConfig) -> Asked:
         template = run.data.template if is_trained else template_of(config, run.model.path)
     else:
         condition, template = condition_of(config, checkpoint), template_of(config, checkpoint)
-    return Asked(CodeTokenizer(_tokenizer(request)), is_trained, condition, template)
+    return Asked(CodeTokenizer(_tokenizer(request)), is_trained, condition, template, api)
 
 
 def _has_policy(run: RunFolder) -> bool:
@@ -164,6 +176,13 @@ def _tokenizer(request: EvaluationRequest) -> Path:
     return beside
 
 
+def _home_of_server(config: RunConfig) -> Path:
+    """Return the folder of evaluations of a server that no checkpoint is named for."""
+    assert config.engine.url is not None, "the command asks for --engine without --checkpoint"
+    server = config.engine.url.partition("://")[2].partition("/")[0]
+    return evaluations_of(config.storage_root) / server.replace(":", "_")
+
+
 def _place(request: EvaluationRequest, home: Path) -> Place:
     """Return --out unchanged; else a run's eval/, or the folder `home` of a model without a run."""
     out = request.out
@@ -181,5 +200,8 @@ def _described(done: Evaluated) -> str:
         lines.append(f"  format {asked} ({reason})")
     speed = done.results.decoding
     if speed is not None:
-        lines.append(f"  {speed.num_tokens:,} tokens, {speed.tokens_per_forward:.2f} a forward")
+        forwards = "" if speed.tokens_per_forward is None else f", {speed.tokens_per_forward:.2f} a forward"
+        lines.append(f"  {speed.num_tokens:,} tokens{forwards}")
+    for name, number in (done.results.answered_by or {}).items():
+        lines.append(f"  {number:,} answers by {name}; which weights that are is not known")
     return "\n".join([*lines, f"everything is in {done.directory}"])

@@ -4,13 +4,13 @@
 
 Which decoder or judge does what changes no result. Ray restarts an actor that dies. A decoder retries its share a few
 times and skips the answers that have arrived; after the last retry the evaluation fails, and the same command continues
-it. A judge retries its answer once; if it dies on the same answer again, the verdict is `error`.
+it. The client of a server does not retry after a death: what it gives has no order that could be repeated. A judge
+retries its answer once; if it dies on the same answer again, the verdict is `error`.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from actors.decoder import Decoder
+from actors.engine_client import EngineClient
 from actors.judge_worker import JudgeWorker
 from actors.stalls import report_stall
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import TrainingError, WmtpError
+from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
+from wmtp_ray.evaluation.engine import ServedModel, api_key
 from wmtp_ray.evaluation.evaluation_port import Findings, TaskOf
 from wmtp_ray.evaluation.judging import Judgement, JudgeTask, not_judged
 from wmtp_ray.flows.cluster import require_resources
@@ -35,19 +38,13 @@ _CLOSE_S = 10.0
 _GOES_ON = "the same command goes on"
 
 
-@dataclass(frozen=True)
-class PolicyFiles:
-    """What a decoder loads: a model directory in Meta's layout and its tokenizer."""
-
-    model: Path
-    tokenizer: Path
-
-
 @contextmanager
 def started_workers(
-    config: RunConfig, policy: PolicyFiles | None, isolation_level: str, directory: Path
+    config: RunConfig, policy: PolicyFiles | ServedModel | None, isolation_level: str, directory: Path
 ) -> Iterator["EvaluationWorkers"]:
     """Start the actors on the connected cluster, judges alone without a policy, and end them with the block.
+
+    A served model is asked by one client in place of the decoders.
 
     Their processes are recorded in `directory`. Raises ConfigError for more than the cluster has, TrainingError where
     an actor does not come up.
@@ -58,18 +55,7 @@ def started_workers(
     judges: list[Any] = [
         judge_class.remote(settings, isolation_level, directory, number) for number in range(settings.num_judges)
     ]
-    decoder_class = ray.remote(Decoder).options(
-        num_cpus=cluster.cpus_per_decoder,
-        num_gpus=cluster.gpus_per_decoder,
-        max_restarts=-1,
-        max_task_retries=_DECODER_RETRIES,
-    )
-    decoders: list[Any] = []
-    if policy is not None:
-        decoders += [
-            decoder_class.remote(policy.model, policy.tokenizer, config, directory, number)
-            for number in range(settings.num_decoders)
-        ]
+    decoders = _decoders(config, policy, directory)
     try:
         signs = [*(each.isolation_level.remote() for each in judges), *(each.ready.remote() for each in decoders)]
         _await_start(signs, config.deadlines.start_s)
@@ -78,6 +64,25 @@ def started_workers(
         _end(decoders, judges)
         forget_processes(directory)
         drop_empty_stacks(directory)
+
+
+def _decoders(config: RunConfig, policy: PolicyFiles | ServedModel | None, directory: Path) -> list[Any]:
+    cluster = config.cluster
+    if policy is None:
+        return []
+    if isinstance(policy, ServedModel):
+        client_class: Any = ray.remote(EngineClient).options(num_cpus=cluster.cpus_per_decoder)
+        return [client_class.remote(config.engine, policy, directory, has_key=api_key(config.engine) is not None)]
+    decoder_class: Any = ray.remote(Decoder).options(
+        num_cpus=cluster.cpus_per_decoder,
+        num_gpus=cluster.gpus_per_decoder,
+        max_restarts=-1,
+        max_task_retries=_DECODER_RETRIES,
+    )
+    return [
+        decoder_class.remote(policy.model, policy.tokenizer, config, directory, number)
+        for number in range(config.evaluation.num_decoders)
+    ]
 
 
 def _await_start(signs: list[Any], deadline_s: float) -> None:
@@ -89,6 +94,8 @@ def _await_start(signs: list[Any], deadline_s: float) -> None:
             "model, or see with `ray status` what else the cluster is doing"
         ) from error
     except RayError as error:
+        if isinstance(error, RayTaskError) and isinstance(error.cause, WmtpError):
+            raise error.cause from error
         raise TrainingError(f"An actor of the evaluation did not start: {_last_line(error)}") from error
 
 

@@ -123,7 +123,16 @@ def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationP
     is_trained = 2 in config.stages or config.folder.final.is_dir() or config.folder.checkpoints.is_dir()
     condition = config.data.condition if is_trained else condition_of(config, config.model.path)
     template = config.data.template if is_trained else template_of(config, config.model.path)
-    plan = plan_evaluation(config, Asked(tokenizer, is_trained, condition, template))
+    asks_server = config.evaluation.engine == "openai"
+    if asks_server and 2 in config.stages:
+        raise ConfigError(
+            f"evaluation.engine=openai with stages={list(config.stages)}: no server can hold a policy that this run "
+            "has yet to train; leave out stage 3, serve what `wmtp export` makes of the policy, and run stages=[3]"
+        )
+    api = config.engine.api if asks_server else None
+    plan = plan_evaluation(config, Asked(tokenizer, is_trained, condition, template, api))
+    if asks_server:
+        return plan
     num_horizons, drafts = ModelSpec.read(config.model.path).num_horizons, config.evaluation.draft_horizons
     if plan.datasets and drafts >= num_horizons:
         raise ConfigError(
