@@ -56,8 +56,11 @@ def _add_evaluate(parser: CommandParser) -> None:
 
 
 def _add_collect(parser: CommandParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, metavar="RUN|DIR", help="a run's folder, or a model directory")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="RUN|DIR", required=True, help="a run's folder, or a model directory"
+        "--engine",
+        metavar="URL",
+        help="an OpenAI-compatible server answers (docs/engines.md); with --checkpoint: it serves that one",
     )
     parser.add_argument("--problems", type=Path, metavar="FILE", required=True, help="training problems with tests")
     parser.add_argument("--out", type=Path, metavar="ROWS.jsonl", required=True, help="rows; what is there goes on")
@@ -135,7 +138,7 @@ def _collect(arguments: argparse.Namespace) -> None:
     from wmtp_ray.flows.evaluate.collect_command import CollectionRequest, collect_command
 
     request = CollectionRequest(
-        checkpoint=arguments.checkpoint.absolute(),
+        checkpoint=absolute(arguments.checkpoint),
         problems=arguments.problems.absolute(),
         out=arguments.out.absolute(),
         tokenizer=absolute(arguments.tokenizer),
@@ -149,5 +152,6 @@ def _collect(arguments: argparse.Namespace) -> None:
         preset=arguments.preset,
         config_dir=absolute(arguments.config_dir),
         words=_words(arguments),
+        engine=arguments.engine,
     )
     print(collect_command(request, Console(stderr=True), arguments.now))

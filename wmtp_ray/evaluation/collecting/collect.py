@@ -32,7 +32,7 @@ from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSetti
 from wmtp_ray.evaluation.evaluation_port import Workers
 from wmtp_ray.evaluation.evaluation_progress import EvaluationProgress
 from wmtp_ray.evaluation.formats import ChosenFormat
-from wmtp_ray.evaluation.identity import KEY_CHARS, DecodingIdentity, EvaluationIdentity, claim_directory
+from wmtp_ray.evaluation.identity import KEY_CHARS, EvaluationIdentity, GivenSamples, ServedIdentity, claim_directory
 from wmtp_ray.evaluation.judging import JudgeTask
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.samples import Place
@@ -46,13 +46,14 @@ class CollectionPlan:
     """All that a collection needs but workers.
 
     `identity` names what answers and verdicts depend on; the number of answers is no part of it, so that more can be
-    drawn later. `left_out` says which problems of the file are passed over.
+    drawn later. `tokenizer` is the policy's, None where that of a server's model is not known. `left_out` says which
+    problems of the file are passed over.
     """
 
     training: TrainingProblems
     policy: str
     chosen: ChosenFormat
-    tokenizer: CodeTokenizer
+    tokenizer: CodeTokenizer | None
     decoding: DecodingSettings
     identity: EvaluationIdentity
     settings: CollectionSettings
@@ -63,15 +64,15 @@ class CollectionPlan:
     def origin(self) -> Origin:
         """Where the answers come from."""
         answers = self.identity.answers
-        assert isinstance(answers, DecodingIdentity), "a policy answers"
+        assert not isinstance(answers, GivenSamples), "a policy answers"
         content = self.identity.content
         drawn = orjson.dumps([content["dataset"]["sha256"], content["answers"]], option=orjson.OPT_SORT_KEYS)
         return Origin(
             origin=hashlib.sha256(drawn).hexdigest()[:KEY_CHARS],
-            weights_sha256=answers.model.weights_sha256,
+            weights_sha256=None if isinstance(answers, ServedIdentity) else answers.model.weights_sha256,
             temperature=answers.temperature,
             top_p=answers.top_p,
-            seed=answers.execution.seed,
+            seed=answers.seed if isinstance(answers, ServedIdentity) else answers.execution.seed,
         )
 
 
@@ -109,16 +110,24 @@ class _Collection:
 
     def draw(self, start: Start, console: Console) -> None:
         """Decode and judge until every problem has its answers."""
-        ledger, answers = self._ledger, self._answers
+        ledger = self._ledger
         with ExitStack() as stack:
             workers: Workers | None = None
             while places := self._missing():
                 undrawn = [place for place in places if place not in ledger.samples]
                 tasks = self._unjudged([place for place in places if place in ledger.samples])
                 if undrawn or tasks:
-                    requests = answers.requests_of(undrawn, self._plan.tokenizer, self._plan.origin.seed)
+                    requests = self._requests(undrawn)
                     workers = workers or stack.enter_context(start())
                     self._work(requests, tasks, workers, console)
+
+    def _requests(self, places: list[Place]) -> list[DecodingRequest]:
+        """Ask for answers: a server with text, our decoders with tokens."""
+        plan, seed = self._plan, self._plan.origin.seed
+        if isinstance(plan.identity.answers, ServedIdentity):
+            return self._answers.text_requests_of(places, seed)
+        assert plan.tokenizer is not None, "a decoder has a tokenizer"
+        return self._answers.requests_of(places, plan.tokenizer, seed)
 
     def close(self) -> None:
         """Bring the files of answers and verdicts into their order."""
@@ -136,6 +145,7 @@ class _Collection:
             rows_sha256=digest.hexdigest(),
             origin=plan.origin.origin,
             policy=plan.policy,
+            tokenizer_sha256=None if plan.tokenizer is None else plan.tokenizer.sha256,
             problems=str(plan.training.problems.path),
             problems_left_out=plan.left_out,
             format=plan.chosen.format.name,
@@ -217,8 +227,10 @@ class _Collection:
     def _why_unusable(self, task: JudgeTask) -> Unusable | None:
         if task.is_empty or not task.program.strip():
             return "empty"
+        tokenizer = self._plan.tokenizer
         if task.program not in self._unusable:
-            self._unusable[task.program] = "changed" if _is_changed(task.program, self._plan.tokenizer) else None
+            is_changed = tokenizer is not None and _is_changed(task.program, tokenizer)
+            self._unusable[task.program] = "changed" if is_changed else None
         return self._unusable[task.program]
 
 

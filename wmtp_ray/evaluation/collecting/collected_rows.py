@@ -6,7 +6,8 @@
                    "sample": 6, "verdict": "pass", "tests_passed": 12, "num_tests": 12, "finish": "end"}}}
 
 Rows of the data set itself end in a number alone, and `origin` is a hash of policy, problems and decoding: no two rows
-share a task_id, and all of a problem share its name.
+share a task_id, and all of a problem share its name. A row of a server's answer has null for `weights_sha256`, and
+`model` and `server` behind the rest: the name that the server gave with the answer, and its address.
 """
 
 from dataclasses import asdict, dataclass
@@ -25,10 +26,13 @@ from wmtp_ray.evaluation.samples import Sample
 
 @dataclass(frozen=True)
 class Origin:
-    """Where answers come from: `origin` is a hash of policy, problems and decoding, `seed` the base seed."""
+    """Where answers come from: `origin` is a hash of policy, problems and decoding, `seed` the base seed.
+
+    `weights_sha256` is None for the model of a server, which says no more of itself than a name.
+    """
 
     origin: str
-    weights_sha256: str
+    weights_sha256: str | None
     temperature: float
     top_p: float
     seed: int
@@ -66,6 +70,8 @@ def row_line(
         "num_tests": tests.num_tests,
         "finish": sample.finish,
     }
+    if sample.served is not None:
+        metadata["collected"] |= {"model": sample.served.model, "server": sample.served.url}
     row = {
         "instruction": described.instruction,
         "input": described.input,

@@ -87,11 +87,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class CollectionManifest:
-    """The content of <rows>.manifest.json; `identity` is everything that answers and verdicts depend on."""
+    """The content of <rows>.manifest.json; `identity` is everything that answers and verdicts depend on.
+
+    `tokenizer_sha256` is the tokenizer that tells which programs a row can hold, None: no program was tried.
+    """
 
     rows_sha256: str
     origin: str
     policy: str
+    tokenizer_sha256: str | None
     problems: str
     problems_left_out: tuple[str, ...]
     format: str

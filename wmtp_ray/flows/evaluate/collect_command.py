@@ -1,8 +1,6 @@
 """`wmtp collect`: find a policy and the problems that it may answer; draw, judge, write rows; print what came of it."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -11,13 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from wmtp_ray import interrupts
-from wmtp_ray.artifacts.manifest import file_sha256
-from wmtp_ray.artifacts.meta_checkpoint import weights_file
 from wmtp_ray.config.load import Arguments, load_config, load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.evaluation.answerers import PolicyFiles
+from wmtp_ray.evaluation.answerers import Answerer, LoadedPolicy, PolicyFiles, ServedPolicy
 from wmtp_ray.evaluation.collecting.collect import CollectionPlan, collect
 from wmtp_ray.evaluation.collecting.collection_manifest import answers_of, manifest_of
 from wmtp_ray.evaluation.collecting.collection_settings import CollectionSettings
@@ -26,26 +22,26 @@ from wmtp_ray.evaluation.collecting.evaluated_problems import (
     require_none_evaluated,
     without_evaluated,
 )
-from wmtp_ray.evaluation.collecting.local_workers import LocalWorkers
 from wmtp_ray.evaluation.collecting.training_problems import TrainingProblems, read_training_problems
-from wmtp_ray.evaluation.decoding import DecodingSettings, decode
-from wmtp_ray.evaluation.decoding_policy import load_decoding_policy
+from wmtp_ray.evaluation.decoding import DecodingSettings
+from wmtp_ray.evaluation.engine import ServedModel, find_served_model
 from wmtp_ray.evaluation.evaluation_plan import found_isolation
-from wmtp_ray.evaluation.evaluation_port import Workers
 from wmtp_ray.evaluation.formats import ChosenFormat, choose_row_format
-from wmtp_ray.evaluation.identity import Execution, ModelHashes, decoding_identity, identify
-from wmtp_ray.evaluation.judge import Judge
+from wmtp_ray.evaluation.identity import identify
 from wmtp_ray.evaluation.prompts import ALL_KINDS
+from wmtp_ray.flows.evaluate.collecting_workers import collecting_workers
 from wmtp_ray.flows.evaluate.evaluate_command import EvaluationRequest, asked_policy, policy_files
-from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
 class CollectionRequest:
-    """The options of the command line; None where one is not given. `words` are `key=value` of the configuration."""
+    """The options of the command line; None where one is not given. `words` are `key=value` of the configuration.
 
-    checkpoint: Path
+    `engine` is the address of a server that answers in place of the checkpoint, or that serves it.
+    """
+
+    checkpoint: Path | None
     problems: Path
     out: Path
     tokenizer: Path | None
@@ -59,6 +55,7 @@ class CollectionRequest:
     preset: str | None
     words: tuple[str, ...]
     config_dir: Path | None = None
+    engine: str | None = None
 
     @property
     def policy(self) -> EvaluationRequest:
@@ -74,6 +71,7 @@ class CollectionRequest:
             preset=self.preset,
             words=self.words,
             config_dir=self.config_dir,
+            engine=self.engine,
         )
 
 
@@ -87,10 +85,11 @@ def collect_command(request: CollectionRequest, console: Console, now: datetime)
     asked = asked_policy(request.policy, config)
     chosen = choose_row_format(training.problems, config.evaluation.formats, asked)
     isolation = found_isolation(config.evaluation)
-    policy, _ = policy_files(request.policy, config)
-    plan = _plan(request, config, settings, training, chosen, policy, isolation)
+    who, answerer = _who_answers(request, config)
+    plan = _plan(request, config, settings, training, chosen, answerer, asked.tokenizer, isolation)
     plan = replace(plan, left_out=left_out)
-    manifest = collect(plan, partial(_started, config, policy, isolation), console)
+    start = partial(collecting_workers, config, who, isolation, answers_of(request.out))
+    manifest = collect(plan, start, console)
     seconds = time.perf_counter() - started
     return (
         f"{manifest.render()}\n{request.out}: the rows; {manifest_of(request.out).name}: the settings; "
@@ -100,12 +99,31 @@ def collect_command(request: CollectionRequest, console: Console, now: datetime)
 
 def _configured(request: CollectionRequest, now: datetime) -> RunConfig:
     """The defaults, the preset and what the command says; the recipe plays no part in a collection."""
-    asked = Arguments("baseline", request.preset, overrides=request.words, config_dir=request.config_dir)
+    words = () if request.engine is None else ("evaluation.engine=openai", f"engine.url={request.engine}")
+    asked = Arguments("baseline", request.preset, overrides=(*words, *request.words), config_dir=request.config_dir)
     config = load_config(asked, now=now)
+    _require_that_all_counts(request, config)
     if request.format is None:
         return config
     formats = dict.fromkeys(ALL_KINDS, request.format)
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"formats": formats})})
+
+
+def _require_that_all_counts(request: CollectionRequest, config: RunConfig) -> None:
+    """Raise ConfigError without anyone to answer, and for what a server would not be told."""
+    is_served = config.evaluation.engine == "openai"
+    if request.checkpoint is None and not is_served:
+        raise ConfigError("found no policy to answer, expected --checkpoint RUN|DIR or --engine URL; give one")
+    given = [word.partition("=")[0] for word in request.words]
+    if is_served and (ignored := [key for key in given if key in _OUR_DECODERS]):
+        raise ConfigError(
+            f"found {', '.join(ignored)} for a server (evaluation.engine=openai), expected it for decoders of ours: a "
+            "server decides on batches, copies and drafts itself; leave it out (engine.max_in_flight says how many "
+            "requests the server has at a time)"
+        )
+
+
+_OUR_DECODERS = tuple(f"evaluation.{name}" for name in ("num_decoders", "batch_size", "draft_horizons"))
 
 
 def _settings(request: CollectionRequest, config: RunConfig) -> CollectionSettings:
@@ -130,7 +148,7 @@ def _problems(request: CollectionRequest, config: RunConfig) -> tuple[TrainingPr
         raise ConfigError(f"--problems {request.problems}: found no such file, expected training problems with tests")
     training = read_training_problems(request.problems, request.source)
     files = [*config.evaluation.files.values()]
-    if RunFolder(request.checkpoint).config.is_file():
+    if request.checkpoint is not None and RunFolder(request.checkpoint).config.is_file():
         files += load_resolved(RunFolder(request.checkpoint).config).evaluation.files.values()
     evaluated = read_evaluated(training.problems, files)
     if not request.skips_evaluated:
@@ -142,27 +160,32 @@ def _problems(request: CollectionRequest, config: RunConfig) -> tuple[TrainingPr
     return training, (*training.problems.left_out, *left_out)
 
 
+def _who_answers(request: CollectionRequest, config: RunConfig) -> tuple[PolicyFiles | ServedModel, Answerer]:
+    """Return what decodes, and what is known of it; ConfigError where no server answers at `engine.url`."""
+    files = None if request.checkpoint is None else policy_files(request.policy, config)[0]
+    if config.evaluation.engine == "openai":
+        served = find_served_model(config.engine)
+        return served, ServedPolicy(served, files)
+    assert files is not None, "a decoder loads a policy"
+    return files, LoadedPolicy(files)
+
+
 def _plan(
     request: CollectionRequest,
     config: RunConfig,
     settings: CollectionSettings,
     training: TrainingProblems,
     chosen: ChosenFormat,
-    policy: PolicyFiles,
+    answerer: Answerer,
+    tokenizer: CodeTokenizer | None,
     isolation: str,
 ) -> CollectionPlan:
-    tokenizer, evaluation = CodeTokenizer(policy.tokenizer), config.evaluation
-    model = ModelHashes(
-        weights_sha256=file_sha256(weights_file(policy.model)),
-        params_sha256=file_sha256(ModelFolder(policy.model).params),
-        tokenizer_sha256=tokenizer.sha256,
-    )
-    execution = Execution(config.seed, config.train.device, config.train.dtype, config.cluster.threads_per_worker)
-    drawn = replace(decoding_identity(model, chosen.format, evaluation, execution), num_samples=0)
+    evaluation = config.evaluation
+    drawn = replace(answerer.identity(config, chosen.format), num_samples=0)
     whole = evaluation.model_copy(update={"limit": None})  # neither how many answers nor of how many problems
     return CollectionPlan(
         training=training,
-        policy=str(policy.model),
+        policy=answerer.path,
         chosen=chosen,
         tokenizer=tokenizer,
         decoding=DecodingSettings(
@@ -176,19 +199,3 @@ def _plan(
         settings=settings,
         out=request.out,
     )
-
-
-@contextmanager
-def _started(config: RunConfig, policy: PolicyFiles, isolation: str) -> Iterator[Workers]:
-    """Load the policy and open the judge in this process."""
-    settings = config.evaluation
-    model = load_decoding_policy(policy.model, config)
-    decoder = partial(decode, model, CodeTokenizer(policy.tokenizer), batch_size=settings.batch_size)
-    with Judge(
-        isolation,
-        settings.timeout_s,
-        settings.num_judges,
-        isolation_required=settings.isolation_required,
-        memory_limit_bytes=int(settings.memory_limit_mb * (1 << 20)),
-    ) as judge:
-        yield LocalWorkers(decoder, judge, settings.num_judges)

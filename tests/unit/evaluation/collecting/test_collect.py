@@ -1,28 +1,23 @@
 """Rows from answers: a decoder that gives known answers, or a nano model; the real judge; one process."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from tests.unit.evaluation.collecting.nano_world import command, make_nano_world, problems_file, rows_of
 from tests.unit.evaluation.examples import mbpp_record, write_lines
-from vendor.meta_llama import ModelArgs
 from wmtp_ray.artifacts.meta_checkpoint import load_transformer
-from wmtp_ray.artifacts.micro import make_micro_model
-from wmtp_ray.artifacts.train_tokenizer import train_tokenizer
 from wmtp_ray.cli import main
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.data.index import ensure_index
-from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
-from wmtp_ray.data.rows import parse_row, problem_of
-from wmtp_ray.data.tokenizer import CodeTokenizer, render_row
+from wmtp_ray.data.rows import problem_of
+from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError, DataError
 from wmtp_ray.evaluation.collecting.collect import CollectionPlan, collect
 from wmtp_ray.evaluation.collecting.collection_manifest import CollectionManifest, read_collection_manifest
@@ -36,7 +31,6 @@ from wmtp_ray.evaluation.identity import Execution, ModelHashes, decoding_identi
 from wmtp_ray.evaluation.judge import Judge
 from wmtp_ray.evaluation.prompts import FORMATS
 
-TASKS = ListTasks(seed=3, num_train_problems=6, num_valid_problems=2, num_correct=2, num_incorrect=2, systematic_frac=0)
 QUIET = Console(quiet=True)
 WRONG = "def f(a):\n    return 'wrong'\n"
 Answers = Callable[[str, int], str]
@@ -44,14 +38,7 @@ Answers = Callable[[str, int], str]
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("storage")
-    files = write_list_tasks(root / "datasets_local_small" / "list_tasks", TASKS)
-    args = ModelArgs(dim=32, n_layers=4, n_heads=2, vocab_size=385, n_future_tokens=2, multiple_of=16)
-    make_micro_model(root / "models_v2" / "nano_mtp", args, seed=0)
-    lines = files.train.read_bytes().splitlines()
-    texts = [render_row(parse_row(line, 1, files.train)) for line in lines]
-    train_tokenizer(texts, root / "models_v2" / "nano_mtp" / "tokenizer.model", 385)
-    return root
+    return make_nano_world(tmp_path_factory.mktemp("storage"))
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +50,6 @@ def judge() -> Iterator[Judge]:
 @pytest.fixture(scope="module")
 def training(storage: Path) -> TrainingProblems:
     return read_training_problems(problems_file(storage))
-
-
-def problems_file(storage: Path) -> Path:
-    return storage / "datasets_local_small" / "list_tasks" / "train_problems.jsonl"
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def planned(storage: Path, training: TrainingProblems, out: Path, settings: CollectionSettings) -> CollectionPlan:
@@ -294,12 +273,6 @@ def test_a_model_s_rows_depend_on_no_batch_and_no_number_of_judges(
         assert manifest.counts.samples == 6
     assert found[0] == found[1]
     assert found[0][0]
-
-
-def command(storage: Path, out: Path, *more: str) -> list[str]:
-    words = ["--checkpoint", str(storage / "models_v2" / "nano_mtp"), "--problems", str(problems_file(storage))]
-    words += ["--num-samples", "2", "--temperature", "1", "--max-new-tokens", "8", "--limit", "2", "--out", str(out)]
-    return ["collect", *words, f"storage_root={storage}", "train.device=cpu", *more]
 
 
 def test_the_command_writes_rows_and_refuses_problems_that_are_evaluated(
