@@ -13,11 +13,11 @@ from ray.exceptions import RayError
 from actors.metrics_sink import MetricsSink
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.durable_files import atomic_directory
+from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
 from wmtp_ray.evaluation.identity import free_directory
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import OtherSettings, Place, evaluate_policy
-from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import RunFolder
