@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.served import Served
 
 Finish = Literal["stop", "end", "length"]
 
@@ -54,25 +55,6 @@ class DecodingRequest:
     seed: int
     is_finished: Callable[[str], bool] | None = None
     text: str | None = None
-
-
-@dataclass(frozen=True)
-class Served:
-    """Where an answer of a server comes from: its own name for the model, its address without credentials.
-
-    `seed` is the one that was sent, which no server has to honour; None: none was. `num_tokens` is the server's count
-    of the answer's tokens, 0 where it gives none.
-    """
-
-    model: str
-    url: str
-    seed: int | None
-    num_tokens: int
-
-    @property
-    def words(self) -> str:
-        """Name it for people."""
-        return f"{self.model} at {self.url}"
 
 
 @dataclass(frozen=True)
