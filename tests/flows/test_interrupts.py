@@ -30,7 +30,7 @@ AT_ONCE = 2  # commands at a time
 LAUNCH_S = 14.0  # the ranks train by then, where two cores are free
 BRIEF_S = 1.0
 END_S = 60.0  # for a run that is up and checkpoints first
-GONE_S = 30.0  # the watchdog of `after_death` ends what is left after 7, on a machine that is not busy
+GONE_S = 10.0
 MARK = "WMTP_TEST_MOMENT"  # in the environment of everything that a command has started
 
 
