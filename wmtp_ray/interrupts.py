@@ -138,7 +138,7 @@ def end_at_once(message: str, *, waits: bool = True) -> NoReturn:
 def kill_descendants(wait_s: float = _KILLED_S) -> None:
     """SIGKILL every process that this one has started, and what they have started.
 
-    Each is stopped before any is killed: one that starts another meanwhile would leave it an orphan that nobody finds.
+    Each is stopped before any is killed: one that starts another meanwhile would leave an orphan, which is not found.
     """
     import psutil
 
