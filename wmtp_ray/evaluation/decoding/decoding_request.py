@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.served import Served
 
@@ -40,6 +41,17 @@ class DecodingSettings:
         }
         if found := [text for text, wrong in problems.items() if wrong]:
             raise ConfigError(f"These settings cannot decode: {'; '.join(found)}.")
+
+    @classmethod
+    def of(cls, settings: EvaluationConfig, stop: tuple[str, ...]) -> "DecodingSettings":
+        """Return those of an evaluation, with the stop strings of its prompt format."""
+        return cls(
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            stop=stop,
+            draft_horizons=settings.draft_horizons,
+        )
 
 
 @dataclass(frozen=True)
