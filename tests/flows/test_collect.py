@@ -1,9 +1,10 @@
-"""`wmtp collect` with several decoders on Ray gives the rows of one process, also after a change of their number."""
+"""`wmtp collect` with several decoders on Ray gives the rows of one process, whoever dies on the way."""
 
 from pathlib import Path
 
 import pytest
 
+from tests.flows.world import kill_workers, meanwhile
 from tests.unit.evaluation.collecting.nano_world import command, rows_of
 from wmtp_ray.cli import main as wmtp
 from wmtp_ray.config.schema import ClusterConfig
@@ -13,14 +14,18 @@ from wmtp_ray.run_folder import RunFolder
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
-def test_rows_are_the_same_for_any_number_of_decoders(world: Path, cluster: ClusterConfig, tmp_path: Path) -> None:
-    """One process; two decoders and two judges; and two decoders that go on where one process has begun."""
+def test_rows_are_the_same_for_any_number_of_decoders_and_whoever_dies(
+    world: Path, cluster: ClusterConfig, tmp_path: Path
+) -> None:
+    """One process; two decoders and two judges, of which three are killed; and two that go on where one has begun."""
     more = ["--limit=5", "--num-samples=3", "--until-both=1", "--max-samples=6", "--max-new-tokens=12"]
     one, two, both = (tmp_path / name for name in ("one.jsonl", "two.jsonl", "both.jsonl"))
     on_ray = ["--decoders=2", "--workers=2", "--batch-size=2", f"cluster.num_cpus={cluster.num_cpus}"]
     assert wmtp(command(world, one, *more, "--workers=1")) == 0
     assert len(rows_of(one)) > 5
-    assert wmtp(command(world, two, *more, *on_ray)) == 0
+    with meanwhile(lambda: kill_workers(answers_of(two))) as killed:
+        assert wmtp(command(world, two, *more, *on_ray)) == 0
+    assert killed == [3], "decoder, judge, zygote"
     assert two.read_bytes() == one.read_bytes()
     assert manifest_of(two).read_bytes() == manifest_of(one).read_bytes()
     assert "decoder_1" in RunFolder(answers_of(two)).places.read_text(), "there were two"

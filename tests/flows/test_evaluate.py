@@ -15,7 +15,15 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.flows.world import command_line, configured, kill_family, wait_until
+from tests.flows.world import (
+    command_line,
+    configured,
+    kill_family,
+    kill_workers,
+    lines_in,
+    meanwhile,
+    wait_until,
+)
 from wmtp_ray.cli import main as wmtp
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
@@ -60,10 +68,6 @@ def verdicts_of(folder: Path) -> list[dict[str, object]]:
     return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
 
 
-def lines_in(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 @pytest.fixture(scope="module")
 def undisturbed(world: Path, cluster: ClusterConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One decoder, one judge, 4 answers at a time: what all others must equal."""
@@ -93,21 +97,10 @@ def test_results_depend_neither_on_workers_nor_on_batches_nor_on_their_deaths(
 ) -> None:
     """Two decoders, two judges; a decoder, a judge and the zygote of the other judge are killed on the way."""
 
-    def disturb() -> None:
-        wait_until(lambda: lines_in(tmp_path / "verdicts.jsonl") > 2, "the first verdicts")
-        zygotes = psutil.Process(process_id(tmp_path, "judge_1")).children()
-        for victim in (process_id(tmp_path, "decoder_0"), process_id(tmp_path, "judge_0"), *(z.pid for z in zygotes)):
-            os.kill(victim, signal.SIGKILL)
-            killed.append(victim)
-
-    killed: list[int] = []
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    results = evaluated(
-        world, tmp_path, "evaluation.num_decoders=2", "evaluation.num_judges=2", "evaluation.batch_size=1"
-    )
-    thread.join()
-    assert len(killed) == 3, "decoder, judge, zygote"
+    words = ("evaluation.num_decoders=2", "evaluation.num_judges=2", "evaluation.batch_size=1")
+    with meanwhile(lambda: kill_workers(tmp_path)) as killed:
+        results = evaluated(world, tmp_path, *words)
+    assert killed == [3], "decoder, judge, zygote"
     assert_same(tmp_path, undisturbed)
     assert len(results.problems) == 12
     assert all(each.num_samples == 8 for each in results.problems)

@@ -181,3 +181,17 @@ class SlowCritic(ValueCritic):
     def score(self, batches: list[TokenBatch], directory: str, version: int) -> list[Scores]:
         time.sleep(0.4)
         return super().score(batches, directory, version)
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_workers(folder: Path) -> int:
+    """Of two decoders and two judges kill one each, and the other judge's zygotes, once a few verdicts are there."""
+    wait_until(lambda: lines_in(folder / "verdicts.jsonl") > 2, "the first verdicts")
+    zygotes = psutil.Process(process_id(folder, "judge_1")).children()
+    victims = [process_id(folder, "decoder_0"), process_id(folder, "judge_0"), *(zygote.pid for zygote in zygotes)]
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    return len(victims)
