@@ -98,11 +98,15 @@ class MlflowSink:
         """Have a file or folder uploaded when the run ends."""
         self._artifacts.append(path)
 
-    def close(self, status: RunStatus, deadline_s: float) -> None:
-        """Send what waits, upload the artifacts, end the run; gives up after `deadline_s`."""
+    def start_closing(self, status: RunStatus) -> None:
+        """Begin to send what waits and to end the run; `close` waits for it."""
         with self._wake:
             self._final_status = status
             self._wake.notify_all()
+
+    def close(self, status: RunStatus, deadline_s: float) -> None:
+        """Send what waits, upload the artifacts, end the run; gives up after `deadline_s`."""
+        self.start_closing(status)
         self._thread.join(deadline_s)
 
     def problems(self) -> list[str]:

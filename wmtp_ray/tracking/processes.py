@@ -1,14 +1,13 @@
 """Records of a run's processes: process id, heartbeat and stacks on request, a file for each role in the run's folder.
 
-    runs/<run_name>/processes/rank_1    "<process id> <host> <Ray node> <start, seconds since the epoch> <ready>"
+    runs/<run_name>/processes/rank_1    what `RunProcess` holds
     runs/<run_name>/stacks/rank_1.txt   Python stacks of all its threads, once they were requested
 
-A process that is recorded answers a signal with its stacks, even while it is blocked in C or waits for a lock: nothing
-of it has to run for that (faulthandler). One that is stopped does not answer; its file then says so. The time of a
-role's file is its latest heartbeat. Nothing here knows other nodes: `actors/stalls.py` does.
+A process that is recorded answers when it is asked for its stacks, even while it is blocked in C or waits for a lock
+(`stacks.py`). One that is stopped does not answer; its file then says so. The time of a role's file is its latest
+heartbeat. Nothing here knows other nodes: `actors/stalls.py` does.
 """
 
-import faulthandler
 import os
 import signal
 import socket
@@ -22,12 +21,10 @@ import psutil
 
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.tracking.stacks import StackAddress, answer_for_stacks, ask_for_stacks
 
 GONE = "gone"
-_STACK_SIGNAL = signal.SIGUSR2
 _SAME_START_S = 1.0  # two readings of one process's start differ by rounding; another process started later
-_WRITING_S = 0.5  # what a process may take to write its stacks
-_QUIET_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,16 +37,18 @@ class RunProcess:
     node_id: str
     started_s: float
     is_ready: bool
+    stacks: StackAddress
 
 
 def record_process(run_dir: Path, role: str, *, node_id: str, is_ready: bool = False) -> None:
     """Record this process under its role, replacing its predecessor, and make it able to write its stacks."""
     for folder in (RunFolder(run_dir).processes, RunFolder(run_dir).stacks):
         folder.mkdir(parents=True, exist_ok=True)
-    # First: the signal would end a process that has no handler. faulthandler keeps the file open.
-    faulthandler.register(_STACK_SIGNAL, file=stack_file(run_dir, role).open("ab"), all_threads=True)
+    stacks = answer_for_stacks(stack_file(run_dir, role))
     started_s = psutil.Process().create_time()
-    text = f"{os.getpid()} {socket.gethostname()} {node_id} {started_s:.3f} {int(is_ready)}\n"
+    text = (
+        f"{os.getpid()} {socket.gethostname()} {node_id} {started_s:.3f} {int(is_ready)} {stacks.port} {stacks.word}\n"
+    )
     atomic_write(RunFolder(run_dir).processes / role, text.encode())
 
 
@@ -62,10 +61,11 @@ def forget_processes(run_dir: Path) -> None:
 def find_process(run_dir: Path, role: str) -> RunProcess | None:
     """Return the process recorded for a role, or None before it has started."""
     try:
-        pid, host, node_id, started_s, is_ready = (RunFolder(run_dir).processes / role).read_text().split()
+        words = (RunFolder(run_dir).processes / role).read_text().split()
     except FileNotFoundError:
         return None
-    return RunProcess(role, int(pid), host, node_id, float(started_s), is_ready == "1")
+    pid, host, node_id, started_s, is_ready, port, word = words
+    return RunProcess(role, int(pid), host, node_id, float(started_s), is_ready == "1", StackAddress(int(port), word))
 
 
 def find_processes(run_dir: Path) -> list[RunProcess]:
@@ -129,9 +129,7 @@ def dump_stacks_here(run_dir: Path, processes: Iterable[RunProcess], reason: str
             _append(path, f"No stacks: the process is {state}.\n")
             continue
         with suppress(ProcessLookupError):
-            before = path.stat().st_size
-            os.kill(process.pid, _STACK_SIGNAL)
-            _wait_until_written(path, before)
+            ask_for_stacks(process.pid, process.stacks, path)
     return states
 
 
@@ -142,17 +140,6 @@ def drop_empty_stacks(run_dir: Path) -> None:
             path.unlink()
     with suppress(OSError):  # there are stacks in it, or it was never made
         RunFolder(run_dir).stacks.rmdir()
-
-
-def _wait_until_written(path: Path, num_bytes_before: int) -> None:
-    """Wait for a file to grow and then to rest, so that the caller may end the process that writes it."""
-    seen, give_up = num_bytes_before, time.monotonic() + _WRITING_S
-    while time.monotonic() < give_up:
-        time.sleep(_QUIET_S)
-        size = path.stat().st_size
-        if size == seen > num_bytes_before:
-            return
-        seen = size
 
 
 def _append(path: Path, text: str) -> None:
