@@ -162,8 +162,9 @@ def _benchmark_set(path: Path, found: list[BenchmarkProblem], split: Split) -> P
                     f"{path}: found {odd} without {name} beside problems with it, expected one kind of problems; split "
                     "the file"
                 )
-        problems = tuple(_function_problem(each) for each in found)
-        return ProblemSet(path, file_sha256(path), "humaneval" if heads[0] else "instruction", problems, (), ())
+        kind: ProblemKind = "humaneval" if heads[0] else "instruction"
+        problems = tuple(_function_problem(each, kind) for each in found)
+        return ProblemSet(path, file_sha256(path), kind, problems, (), ())
     problems = tuple(_assert_problem(each) for each in found)
     examples = tuple(problem for problem in problems if problem.task_id in MBPP_EXAMPLES)
     chosen = tuple(problem for problem, each in zip(problems, found, strict=True) if each.split == split)
@@ -182,10 +183,12 @@ def _require_different_ids(path: Path, task_ids: list[str]) -> None:
         raise DataError(f"{path}: found {twice} more than once, expected every task_id once; leave out the others")
 
 
-def _function_problem(problem: BenchmarkProblem) -> Problem:
+def _function_problem(problem: BenchmarkProblem, kind: ProblemKind) -> Problem:
+    """HumanEval's, whose reference begins with the prompt; a prompt in words is no part of a program."""
     assert problem.entry_point is not None, "HumanEval names the function of every problem"
     tests = FunctionTests("\n".join(problem.tests), problem.entry_point)
-    return Problem(problem.task_id, problem.prompt, "", tests, problem.reference)
+    reference = problem.reference if kind == "humaneval" else problem.reference.removeprefix(problem.prompt)
+    return Problem(problem.task_id, problem.prompt, "", tests, reference)
 
 
 def _assert_problem(problem: BenchmarkProblem) -> Problem:

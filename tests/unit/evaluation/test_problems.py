@@ -30,6 +30,7 @@ def test_a_head_to_continue_is_humaneval_and_words_are_an_instruction(tmp_path):
     assert heads.problems[1].tests == FunctionTests("def check(candidate):\n    assert candidate(1) == 2\n", "add_1")
     words = read_problems(write_lines(tmp_path / "words.jsonl", [instruction_record(4)]))
     assert (words.kind, words.problems[0].task_id, words.problems[0].prompt) == ("instruction", "list_4", "plus 4")
+    assert words.problems[0].reference == instruction_record(4)["canonical_solution"], "words are no part of a program"
 
 
 def test_a_compressed_file_is_the_same_problems(tmp_path):

@@ -295,5 +295,8 @@ def test_the_command_writes_rows_and_refuses_problems_that_are_evaluated(
     copy.write_bytes(problems_file(storage).read_bytes())
     listed = f"evaluation.files={{ours: {problems_file(storage)}}}"
     assert main(command(storage, tmp_path / "x", "--problems", str(copy), listed)) == 2
-    assert "found 6 of 6 problems that results are measured on (list_0: its name is in" in capsys.readouterr().err
+    assert (
+        "found 6 of 6 problems that results are measured on (list_0: its prompt is that of list_0 of"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "x").exists()

@@ -1,5 +1,6 @@
 """Problems to train on are put as the rows of their data set put them; evaluated ones are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -16,6 +17,7 @@ from tests.unit.evaluation.examples import (
 )
 from wmtp_ray.data.benchmarks import read_mbpp, training_rows
 from wmtp_ray.data.codecontests import StdioTest, shown_tests
+from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.data.rows import problem_of
 from wmtp_ray.errors import ConfigError, DataError
 from wmtp_ray.evaluation.collecting.collection_settings import CollectionSettings
@@ -71,7 +73,7 @@ def test_a_file_that_is_named_as_a_held_out_split_is_refused(tmp_path: Path, nam
 
 
 def test_benchmarks_are_known_by_name_without_their_files(tmp_path: Path) -> None:
-    nothing = EvaluatedProblems({}, {})
+    nothing = EvaluatedProblems({}, {}, {})
     for file in (humaneval_file(tmp_path), mbpp_file(tmp_path)):
         with pytest.raises(DataError, match=r"its name is of a benchmark.*--on-evaluated skip"):
             require_none_evaluated(read_problems(file), nothing)
@@ -93,8 +95,43 @@ def test_the_held_out_splits_beside_a_file_are_evaluated_ones(tmp_path: Path) ->
     write_lines(tmp_path / "valid_problems.jsonl", [instruction_record(2)])
     problems = read_problems(write_lines(tmp_path / "train_problems.jsonl", [instruction_record(2)]))
     found = read_evaluated(problems, [])
-    with pytest.raises(DataError, match=r"its name is in .*valid_problems\.jsonl"):
+    with pytest.raises(DataError, match=r"its prompt is that of list_2 of .*valid_problems\.jsonl"):
         without_evaluated(problems, found)
+
+
+def test_generated_problems_of_another_seed_share_names_and_are_told_apart_by_what_they_ask(tmp_path: Path) -> None:
+    """As the quickstart's files of one seed are evaluated, and another seed's are trained on."""
+    small = ListTasks(
+        num_train_problems=20, num_valid_problems=10, num_correct=1, num_incorrect=1, systematic_frac=0, seed=1
+    )
+    evaluated = write_list_tasks(tmp_path / "a", small)
+    trained = write_list_tasks(tmp_path / "b", replace(small, num_train_problems=200, seed=2))
+    problems = read_problems(trained.train_problems)
+    found = read_evaluated(problems, [evaluated.valid_problems])
+    kept = without_evaluated(problems, found)
+    asked = {each.prompt for each in read_problems(evaluated.valid_problems).problems}
+    assert {f"list_{number}" for number in range(20, 30)} & {each.task_id for each in kept}
+    assert {each.task_id for each in kept} == {each.task_id for each in problems.problems if each.prompt not in asked}
+    with pytest.raises(DataError, match="found 10 of 10 problems"):
+        require_none_evaluated(read_problems(evaluated.valid_problems), found)
+
+
+def test_an_evaluated_problem_in_other_words_and_under_another_name_is_known_by_its_tests(tmp_path: Path) -> None:
+    train = [
+        instruction_record(5) | {key: instruction_record(1)[key] for key in ("test", "canonical_solution")},
+        instruction_record(6),
+    ]
+    problems = read_problems(write_lines(tmp_path / "train.jsonl", train))
+    found = read_evaluated(problems, [write_lines(tmp_path / "ours.jsonl", [instruction_record(1)])])
+    with pytest.raises(DataError, match=r"1 of 2 problems.*list_5: its tests are those of list_1 of "):
+        require_none_evaluated(problems, found)
+
+
+def test_a_name_that_is_no_number_of_a_generator_is_an_evaluated_problem_s_whatever_it_asks(tmp_path: Path) -> None:
+    ours = write_lines(tmp_path / "ours.jsonl", [instruction_record(1) | {"task_id": "sum-of-two"}])
+    problems = read_problems(write_lines(tmp_path / "t.jsonl", [instruction_record(2) | {"task_id": "Sum-of-two"}]))
+    with pytest.raises(DataError, match=r"Sum-of-two: its name is in .*ours\.jsonl"):
+        require_none_evaluated(problems, read_evaluated(problems, [ours]))
 
 
 def test_the_same_prompt_is_not_asked_for_by_an_unlike_one(tmp_path: Path) -> None:
