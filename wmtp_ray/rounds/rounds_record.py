@@ -1,0 +1,92 @@
+"""rounds.json: what each round of a run has collected, trained on and made, appended when the round is done.
+
+How a round's training and evaluation went lies in the folder of its run; nothing of that is repeated here.
+"""
+
+from dataclasses import dataclass
+
+from wmtp_ray.evaluation.collecting.answer_classes import CORRECT
+from wmtp_ray.evaluation.collecting.collection_manifest import CollectionManifest
+from wmtp_ray.rounds.mixed_rows import MixedRows
+from wmtp_ray.run_folder import RoundsFolder
+from wmtp_ray.saved_records import read_record, write_record
+
+_REMEDY = "restore it, or start a new run_name"
+
+
+@dataclass(frozen=True)
+class CollectedRows:
+    """What a round's collection came to.
+
+    `judged` answers have a verdict, `correct` of them passed all tests. `different_programs` counts each program of a
+    problem once, whether a cap lets it be a row or not.
+    """
+
+    problems: int
+    problems_with_correct: int
+    judged: int
+    correct: int
+    different_programs: int
+    correct_rows: int
+    incorrect_rows: int
+    rows_sha256: str
+
+    @classmethod
+    def of(cls, manifest: CollectionManifest) -> "CollectedRows":
+        """Return the part of a collection's manifest that rounds are compared by."""
+        counts = manifest.counts
+        rows = counts.correct_rows + counts.incorrect_rows
+        return cls(
+            problems=counts.problems,
+            problems_with_correct=counts.problems_with_correct,
+            judged=sum(counts.verdicts.values()),
+            correct=sum(counts.verdicts.get(status, 0) for status in CORRECT),
+            different_programs=rows + counts.left_out.get("over the cap", 0),
+            correct_rows=counts.correct_rows,
+            incorrect_rows=counts.incorrect_rows,
+            rows_sha256=manifest.rows_sha256,
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round that is done. `collected` and `mixed` are None where nothing is collected.
+
+    `steps` and `critic_steps` are the optimizer steps of stages 2 and 1. `run` is the folder below the run's own.
+    """
+
+    run: str
+    collected: CollectedRows | None
+    mixed: MixedRows | None
+    steps: int
+    critic_steps: int
+    policy_sha256: str
+
+
+@dataclass(frozen=True)
+class RoundsRecord:
+    """The content of rounds.json: the rounds that are done, in order."""
+
+    rounds: tuple[Round, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the policy, all rounds together."""
+        return sum(each.steps for each in self.rounds)
+
+    @property
+    def judged(self) -> int:
+        """Judged programs, all rounds together."""
+        return sum(each.collected.judged for each in self.rounds if each.collected is not None)
+
+
+def read_rounds(folder: RoundsFolder) -> RoundsRecord:
+    """Return the rounds that are done, none before the first; ArtifactError for a file of another form."""
+    if not folder.record.is_file():
+        return RoundsRecord()
+    return read_record(folder.record, RoundsRecord, _REMEDY)
+
+
+def write_rounds(folder: RoundsFolder, record: RoundsRecord) -> None:
+    """Write rounds.json, replacing an earlier one at once."""
+    write_record(folder.record, record)
