@@ -24,6 +24,7 @@ from wmtp_ray.durable_files import atomic_file
 from wmtp_ray.errors import DataError
 from wmtp_ray.evaluation.collecting.answer_classes import program_key
 from wmtp_ray.plan.randomness import draw
+from wmtp_ray.rounds.rounds_record import MixedRows
 from wmtp_ray.saved_records import read_record, write_record
 
 
@@ -38,22 +39,6 @@ class Mix:
     only_correct: bool
     seed: int
     number: int
-
-
-@dataclass(frozen=True)
-class MixedRows:
-    """The rows that a round trains on: where they come from, and the SHA-256 of their file.
-
-    `repeated` collected rows are the program of a newer one, `contradicted` ones that of a row of the other class.
-    """
-
-    from_file: int
-    from_file_of: int
-    collected: int
-    collected_of: int
-    repeated: int
-    contradicted: int
-    sha256: str
 
 
 @dataclass(frozen=True)

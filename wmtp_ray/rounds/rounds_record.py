@@ -1,13 +1,11 @@
 """rounds.json: what each round of a run has collected, trained on and made, appended when the round is done.
 
-How a round's training and evaluation went lies in the folder of its run; nothing of that is repeated here.
+How a round's training and evaluation went lies in the folder of its run; nothing of that is repeated here. Imports no
+torch: the report reads it.
 """
 
 from dataclasses import dataclass
 
-from wmtp_ray.evaluation.collecting.answer_classes import CORRECT
-from wmtp_ray.evaluation.collecting.collection_manifest import CollectionManifest
-from wmtp_ray.rounds.mixed_rows import MixedRows
 from wmtp_ray.run_folder import RoundsFolder
 from wmtp_ray.saved_records import read_record, write_record
 
@@ -31,21 +29,21 @@ class CollectedRows:
     incorrect_rows: int
     rows_sha256: str
 
-    @classmethod
-    def of(cls, manifest: CollectionManifest) -> "CollectedRows":
-        """Return the part of a collection's manifest that rounds are compared by."""
-        counts = manifest.counts
-        rows = counts.correct_rows + counts.incorrect_rows
-        return cls(
-            problems=counts.problems,
-            problems_with_correct=counts.problems_with_correct,
-            judged=sum(counts.verdicts.values()),
-            correct=sum(counts.verdicts.get(status, 0) for status in CORRECT),
-            different_programs=rows + counts.left_out.get("over the cap", 0),
-            correct_rows=counts.correct_rows,
-            incorrect_rows=counts.incorrect_rows,
-            rows_sha256=manifest.rows_sha256,
-        )
+
+@dataclass(frozen=True)
+class MixedRows:
+    """The rows that a round trains on: where they come from, and the SHA-256 of their file.
+
+    `repeated` collected rows are the program of a newer one, `contradicted` ones that of a row of the other class.
+    """
+
+    from_file: int
+    from_file_of: int
+    collected: int
+    collected_of: int
+    repeated: int
+    contradicted: int
+    sha256: str
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
 from wmtp_ray.data.index import index_path_of, load_or_build_index, write_index
 from wmtp_ray.errors import ArtifactError
+from wmtp_ray.evaluation.collecting.answer_classes import CORRECT
 from wmtp_ray.evaluation.collecting.collection_manifest import CollectionManifest
-from wmtp_ray.rounds.mixed_rows import Mix, MixedRows, mix_rows
-from wmtp_ray.rounds.rounds_record import CollectedRows, Round, RoundsRecord, read_rounds, write_rounds
+from wmtp_ray.rounds.mixed_rows import Mix, mix_rows
+from wmtp_ray.rounds.rounds_record import CollectedRows, MixedRows, Round, RoundsRecord, read_rounds, write_rounds
 from wmtp_ray.run_folder import CRITIC_STAGE, RoundsFolder
 from wmtp_ray.tracking.result import RunResult, read_result
 from wmtp_ray.tracking.training_record import record_of_run
@@ -83,7 +84,22 @@ def _collect(config: RunConfig, number: int, policy: Path, ports: Ports) -> Coll
         return None
     out = RoundsFolder(config.run_dir).rows(number)
     _LOG.info("Round %d: collect", number)
-    return CollectedRows.of(ports.collect(config, policy, out, seed_of_round(config.seed, number)))
+    return _collected(ports.collect(config, policy, out, seed_of_round(config.seed, number)))
+
+
+def _collected(manifest: CollectionManifest) -> CollectedRows:
+    """The part of a collection's manifest that rounds are compared by."""
+    counts = manifest.counts
+    return CollectedRows(
+        problems=counts.problems,
+        problems_with_correct=counts.problems_with_correct,
+        judged=sum(counts.verdicts.values()),
+        correct=sum(counts.verdicts.get(status, 0) for status in CORRECT),
+        different_programs=counts.correct_rows + counts.incorrect_rows + counts.left_out.get("over the cap", 0),
+        correct_rows=counts.correct_rows,
+        incorrect_rows=counts.incorrect_rows,
+        rows_sha256=manifest.rows_sha256,
+    )
 
 
 def _mix(config: RunConfig, number: int) -> MixedRows | None:
