@@ -8,7 +8,11 @@ import pytest
 from tests.unit.evaluation.collecting.nano_world import make_nano_world, problems_file
 from wmtp_ray.cli import main
 from wmtp_ray.config.load import load_config, parse_arguments
+from wmtp_ray.data.index import ensure_index
+from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.flows.doctor import doctor
 from wmtp_ray.flows.run.prepare import prepare
+from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.run_folder import RunFolder, runs_of
 
 
@@ -79,3 +83,23 @@ def test_rounds_are_no_single_run_and_no_trial_of_a_sweep(storage):
     config = load_config(parse_arguments(command(storage)[1:]), now=datetime(2026, 1, 1))
     with pytest.raises(Exception, match="only `wmtp launch` runs rounds"):
         prepare(config)
+
+
+def test_a_run_in_rounds_is_no_policy_and_the_run_of_its_last_round_is_named(storage, tmp_path, capsys):
+    config = load_config(parse_arguments([*command(storage)[1:], f"storage_root={tmp_path}"]), now=datetime(2026, 1, 1))
+    claim_run_directory(config)
+    out, problems = tmp_path / "rows.jsonl", problems_file(storage)
+    collect = ["collect", "--problems", str(problems), "--out", str(out), "--num-samples", "1", "--temperature", "1"]
+    evaluate = ["evaluate", "--dataset", str(problems.with_name("valid_problems.jsonl"))]
+    for words in (collect, evaluate):
+        assert main([*words, "--checkpoint", str(config.run_dir), f"storage_root={storage}"]) == 2
+        assert f"give {config.run_dir}/round_2" in capsys.readouterr().err
+
+
+def test_doctor_says_what_the_rounds_would_do(storage):
+    tokenizer = CodeTokenizer(storage / "models_v2" / "nano_mtp" / "tokenizer.model")
+    for name in ("train.jsonl", "valid.jsonl"):
+        ensure_index(problems_file(storage).with_name(name), tokenizer, on_error="fail")
+    (found,) = [each for each in doctor(command(storage)[1:]).findings if each.subject == "rounds"]
+    assert found.level == "ok"
+    assert "3 rounds: 8 answers to each of 6 problems" in found.found

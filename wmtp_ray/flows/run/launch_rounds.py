@@ -33,7 +33,7 @@ def launch_rounds(config: RunConfig, *, resume: bool, dry_run: bool) -> None:
     """Run all rounds of a configuration. Raises as `launch`."""
     check_run_directory(config, resume=resume)
     check_files(config)
-    words = _planned(config)
+    words = plan_rounds(config)
     require_start(start_checks(config))
     if dry_run:
         print(f"{dump_config(config)}\n{words}", flush=True)
@@ -48,7 +48,7 @@ def launch_rounds(config: RunConfig, *, resume: bool, dry_run: bool) -> None:
     )
 
 
-def _planned(config: RunConfig) -> str:
+def plan_rounds(config: RunConfig) -> str:
     """Check what no round will change, and say what the rounds do; raises WmtpError for what cannot work."""
     rounds, stages = config.rounds, list(config.stages)
     if TRAIN_STAGE not in stages:

@@ -88,7 +88,7 @@ def _require_one_run(config: RunConfig) -> None:
     if config.rounds.count is not None:
         raise ConfigError(
             f"found rounds.count={config.rounds.count} where one run is planned, expected null: only `wmtp launch` "
-            "runs rounds; set rounds.count=null, or choose another recipe"
+            "runs rounds; give the run of one round (NAME/round_0), set rounds.count=null, or choose another recipe"
         )
 
 
