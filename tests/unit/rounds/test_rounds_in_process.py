@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.evidence_runs import train
+from bench.evidence_runs import train_stages
 from tests.unit.evaluation.collecting.nano_world import make_nano_world, problems_file
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import RunConfig
@@ -16,8 +16,6 @@ from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.rounds.rounds_record import RoundsRecord
 from wmtp_ray.rounds.run_rounds import Ports, run_rounds
 from wmtp_ray.run_folder import RoundsFolder
-from wmtp_ray.tracking.result import RunResult, write_result
-from wmtp_ray.training.stages import read_stage_result
 
 SHORT = (
     "stages=[0,1,2] rounds=2 rounds.num_samples=3 rounds.limit=4 rounds.share_collected=null critic.source=frozen "
@@ -36,18 +34,8 @@ def configured(storage: Path, name: str) -> RunConfig:
     return config
 
 
-def trained(config: RunConfig) -> RunResult:
-    claim_run_directory(config)
-    steps = {stage: train(config, stage).steps for stage in (1, 2)}
-    stage_2 = read_stage_result(config.run_dir)
-    assert stage_2 is not None
-    result = RunResult("FINISHED", steps[2], {}, stage_2.policy_sha256, {}, ())
-    write_result(config.run_dir, result)
-    return result
-
-
 def rounds(config: RunConfig) -> RoundsRecord:
-    return run_rounds(config, Ports(partial(collect_round, QUIET), trained))
+    return run_rounds(config, Ports(partial(collect_round, QUIET), train_stages))
 
 
 def test_the_policys_own_programs_are_judged_and_trained_on_and_two_runs_are_the_same(tmp_path):
