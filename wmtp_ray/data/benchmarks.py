@@ -170,7 +170,7 @@ def _mbpp_problem(record: Record, number: int, where: str) -> BenchmarkProblem:
 
 
 def _humaneval_problem(record: Record, where: str) -> BenchmarkProblem:
-    if not re.search(r"^def\s+check\(", record["test"], re.MULTILINE):
+    if not tests_its_argument(record["test"]):
         raise _without_tests(where, record["task_id"])
     return BenchmarkProblem(
         task_id=str(record["task_id"]),
@@ -254,6 +254,12 @@ def _nearest(found: frozenset[str]) -> str:
     lacks, more = sorted(keys.required - found), sorted(found - keys.required - keys.optional)
     parts = [f"{word} {', '.join(names)}" for word, names in (("without", lacks), ("with", more)) if names]
     return f" ({shape} {' and '.join(parts)})"
+
+
+def tests_its_argument(source: str) -> bool:
+    """Whether source defines a `check(candidate)` that uses its candidate: another one passes any program."""
+    head = re.search(r"^def\s+check\(\s*(\w+)", source, re.MULTILINE)
+    return head is not None and re.search(rf"\b{head[1]}\b", source[head.end() :]) is not None
 
 
 def _without_tests(where: str, task_id: object) -> DataError:

@@ -135,6 +135,10 @@ def test_the_raw_files_of_evalplus_are_refused_by_name(tmp_path):
         ([mbpp_record(11) | {"test_list": []}], "p.jsonl:1: found the problem 11 without a test"),
         ([mbpp_plus_record(11) | {"test": " "}], "p.jsonl:1: found the problem 11 without a test"),
         ([humaneval_record(0) | {"test": "assert True"}], "p.jsonl:1: found the problem HumanEval/0 without a test"),
+        (
+            [humaneval_record(0) | {"test": "def check(candidate: object) -> None:\n    pass\n"}],
+            "p.jsonl:1: found the problem HumanEval/0 without a test",
+        ),
         ([humaneval_record(0), mbpp_record(11)], r"several kinds \(HumanEval at .*p.jsonl:1, MBPP at .*p.jsonl:2\)"),
         ([humaneval_record(0), instruction_record(1)], "found list_1 without the head of a function"),
         ([humaneval_record(0), humaneval_record(0)], "found HumanEval/0 more than once"),

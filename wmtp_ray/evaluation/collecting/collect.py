@@ -85,8 +85,8 @@ def collect(plan: CollectionPlan, start: Start, console: Console) -> CollectionM
     directory = answers_of(plan.out)
     if plan.out.exists() and not directory.is_dir():
         raise DataError(
-            f"{plan.out}: found a file without {directory.name} beside it, expected a new name or the rows of a "
-            "collection; remove the file or choose another --out"
+            f"{plan.out}: found a {'directory' if plan.out.is_dir() else 'file'} without {directory.name} beside it, "
+            "expected a new name or the rows of a collection; choose another --out"
         )
     claim_directory(directory, plan.identity)
     collection = _Collection(plan, Ledger(directory, plan.training.problems.kind))
