@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.contracts import Int64, RowIndex
 from wmtp_ray.data.rows import parse_row
 from wmtp_ray.data.sample_data import lines_of_rows
@@ -57,7 +58,7 @@ def mix_rows(out: Path, file: RowIndex | None, collected: Sequence[Path], mix: M
     A file that was made of the same is not written again. Raises DataError where one side has no row that the share
     asks for.
     """
-    made_of = None if file is None else file.file_fingerprint, tuple(map(_sha256, collected))
+    made_of = None if file is None else file.file_fingerprint, tuple(map(file_sha256, collected))
     manifest = out.with_name(f"{out.name}.manifest.json")
     if out.is_file() and manifest.is_file():
         found = read_record(manifest, _Manifest, "remove it, and the rows beside it: they are made again")
@@ -158,7 +159,3 @@ def _require_rows(mix: Mix, *, file: tuple[int, int], collected: tuple[int, int]
         "that the share asks for. Collect more (rounds.num_samples, rounds.until_both), begin with a better policy, or "
         "take all rows there are with rounds.share_collected=null; under a new run_name"
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

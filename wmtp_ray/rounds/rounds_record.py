@@ -63,8 +63,12 @@ class Round:
 
 @dataclass(frozen=True)
 class RoundsRecord:
-    """The content of rounds.json: the rounds that are done, in order."""
+    """The content of rounds.json: the rounds that are done, in order.
 
+    `inputs` are the files that all rounds read, as fingerprints of their content by the key that names them.
+    """
+
+    inputs: dict[str, str]
     rounds: tuple[Round, ...] = ()
 
     @property
@@ -81,7 +85,7 @@ class RoundsRecord:
 def read_rounds(folder: RoundsFolder) -> RoundsRecord:
     """Return the rounds that are done, none before the first; ArtifactError for a file of another form."""
     if not folder.record.is_file():
-        return RoundsRecord()
+        return RoundsRecord({})
     return read_record(folder.record, RoundsRecord, _REMEDY)
 
 

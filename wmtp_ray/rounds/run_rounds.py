@@ -8,13 +8,14 @@ short the collection, the file and the run each go on where they were, so that a
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import RowIndex
-from wmtp_ray.data.index import index_path_of, load_or_build_index, write_index
-from wmtp_ray.errors import ArtifactError
+from wmtp_ray.data.index import file_fingerprint, index_path_of, load_or_build_index, write_index
+from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.evaluation.collecting.answer_classes import CORRECT
 from wmtp_ray.evaluation.collecting.collection_manifest import CollectionManifest
 from wmtp_ray.rounds.mixed_rows import Mix, mix_rows
@@ -43,14 +44,14 @@ def run_rounds(config: RunConfig, ports: Ports) -> RoundsRecord:
     """Run the rounds that are not done; return all of them. Raises WmtpError for what the user can fix."""
     assert config.rounds.count is not None, "an ordinary run has no rounds"
     folder = RoundsFolder(config.run_dir)
-    record, policy = read_rounds(folder), config.model.path
+    record, policy = _begun(config, folder), config.model.path
     for number in range(config.rounds.count):
         if number == len(record.rounds):
             rows = _collect(config, number, policy, ports)
-            mixed = _mix(config, number)
+            mixed = _mix(config, number, record)
             run = round_config(config, number, policy)
             result = ports.train(run)
-            record = RoundsRecord((*record.rounds, _done(run, rows, mixed, result)))
+            record = replace(record, rounds=(*record.rounds, _done(run, rows, mixed, result)))
             write_rounds(folder, record)
         policy = _policy_of(folder, number, record.rounds[number])
     return record
@@ -79,6 +80,26 @@ def seed_of_round(seed: int, number: int) -> int:
     return int.from_bytes(digest[:_SEED_BYTES], "little")
 
 
+def _begun(config: RunConfig, folder: RoundsFolder) -> RoundsRecord:
+    """Return the record, begun where there is none; PlanError where a file is not what the rounds began with."""
+    paths: dict[str, Path] = {}
+    if config.rounds.reads_file:
+        paths["data.train_file"] = config.data.train_file
+    if config.rounds.collects:
+        paths["rounds.problems"] = config.rounds.problems
+    inputs = {key: file_fingerprint(path) for key, path in paths.items()}
+    if not folder.record.is_file():
+        write_rounds(folder, RoundsRecord(inputs))
+    record = read_rounds(folder)
+    for key, fingerprint in record.inputs.items():
+        if inputs.get(key) != fingerprint:
+            raise PlanError(
+                f"--resume of {config.run_name}: the content of {key}={paths[key]} has changed since its first round. "
+                "Restore it, or start a new run_name"
+            )
+    return record
+
+
 def _collect(config: RunConfig, number: int, policy: Path, ports: Ports) -> CollectedRows | None:
     if not config.rounds.collects:
         return None
@@ -102,14 +123,28 @@ def _collected(manifest: CollectionManifest) -> CollectedRows:
     )
 
 
-def _mix(config: RunConfig, number: int) -> MixedRows | None:
-    """Write what a round trains on; only correct rows where nothing of a run reads others."""
+def _mix(config: RunConfig, number: int, record: RoundsRecord) -> MixedRows | None:
+    """Write what a round trains on; only correct rows where nothing of a run reads others.
+
+    Raises ArtifactError where the rows of an earlier round are not those that it collected.
+    """
     rounds, folder = config.rounds, RoundsFolder(config.run_dir)
     if not rounds.collects:
         return None
     mix = Mix(rounds.share_collected, reads_only_correct_rows(config), config.seed, number)
     kept = [folder.rows(each) for each in rounds.kept(number)]
+    for done, path in zip(record.rounds[rounds.kept(number).start :], kept, strict=False):
+        _require_rows_of(done, path)
     return mix_rows(folder.train_file(number), _file_index(config) if rounds.reads_file else None, kept, mix)
+
+
+def _require_rows_of(done: Round, path: Path) -> None:
+    assert done.collected is not None, "every round of the run collects"
+    if not path.is_file() or file_sha256(path) != done.collected.rows_sha256:
+        raise ArtifactError(
+            f"{path}: found {'other rows' if path.is_file() else 'no file'}, expected those that {done.run} collected "
+            f"(SHA-256 {done.collected.rows_sha256[:12]}); restore the file, or start a new run_name"
+        )
 
 
 def reads_only_correct_rows(config: RunConfig) -> bool:

@@ -29,7 +29,7 @@ def write_rounds_run(root: Path, name: str, *, num_done: int, num_begun: int, co
         (run / "critic" / "stage_result.json").write_text(json.dumps({"health": health}))
     done = [a_round(number, collects=collects) for number in range(num_done)]
     if done:
-        write_rounds(RoundsFolder(path), RoundsRecord(tuple(done)))
+        write_rounds(RoundsFolder(path), RoundsRecord({}, tuple(done)))
     return path
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.rounds.test_mixed_rows import file_of, row
 from wmtp_ray.config.load import load_config, load_resolved, parse_arguments
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.errors import ArtifactError
+from wmtp_ray.errors import ArtifactError, PlanError
 from wmtp_ray.evaluation.collecting.collection_manifest import CollectionCounts, CollectionManifest
 from wmtp_ray.evaluation.collecting.collection_settings import CollectionSettings
 from wmtp_ray.preflight.run_directory import claim_run_directory
@@ -36,6 +36,7 @@ def configured(root: Path, *words: str, recipe: str = "online") -> RunConfig:
         (root / "base").mkdir(parents=True)
         (root / "base" / POLICY).write_text("base")
         file_of(root / "train.jsonl", 6, 14)
+        (root / "problems.jsonl").write_text('{"task_id": "list_1"}\n')
     given = [f"recipe={recipe}", "run_name=mine", f"storage_root={root}", f"model.path={root}/base"]
     given += [f"data.train_file={root}/train.jsonl", f"rounds.problems={root}/problems.jsonl", *words]
     config = load_config(parse_arguments(given), now=datetime(2026, 1, 1))
@@ -193,3 +194,37 @@ def test_a_policy_that_is_not_the_recorded_one_is_refused(tmp_path):
     write_result(run.path, RunResult("FINISHED", STEPS, {}, "another", {}, ()))
     with pytest.raises(ArtifactError, match=r"found the policy another, expected .* of round 0; restore the folder"):
         run_rounds(config, World().ports)
+
+
+FIRST_ROUND = 5  # events of a round
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "problems.jsonl"])
+def test_files_that_changed_between_the_rounds_are_refused(tmp_path, name):
+    config = configured(tmp_path, "rounds=2")
+    with pytest.raises(Killed):
+        run_rounds(config, World(FIRST_ROUND).ports)
+    with (tmp_path / name).open("ab") as file:
+        file.write(row("z = 1", True))
+    with pytest.raises(PlanError, match=rf"the content of .*{name} has changed .* Restore it"):
+        run_rounds(config, World().ports)
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_rows_of_an_earlier_round_that_are_kept_must_be_those_that_it_collected(tmp_path, is_removed):
+    config, world = configured(tmp_path, "rounds=2"), World()
+    with pytest.raises(Killed):
+        run_rounds(config, World(FIRST_ROUND).ports)
+    rows = RoundsFolder(config.run_dir).rows(0)
+    rows.unlink() if is_removed else rows.write_bytes(row("z = 1", True))
+    with pytest.raises(ArtifactError, match=r"round_0.jsonl: found .*, expected those that round_0 collected"):
+        run_rounds(config, world.ports)
+    assert world.trained == []
+
+
+def test_rows_of_an_earlier_round_that_are_not_kept_may_be_gone(tmp_path):
+    config = configured(tmp_path, "rounds=2", "rounds.keep=last")
+    with pytest.raises(Killed):
+        run_rounds(config, World(FIRST_ROUND).ports)
+    RoundsFolder(config.run_dir).rows(0).unlink()
+    assert len(run_rounds(config, World().ports).rounds) == 2

@@ -73,7 +73,7 @@ def plan_rounds(config: RunConfig) -> str:
 
 
 def _run(config: RunConfig) -> RoundsRecord:
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not config.tracking.progress)
     try:
         with joined(config.cluster.num_cpus):
             return run_rounds(config, Ports(partial(collect_round, console), _train))
@@ -88,7 +88,7 @@ def _run(config: RunConfig) -> RoundsRecord:
 def collect_round(console: Console, config: RunConfig, policy: Path, out: Path, seed: int) -> CollectionManifest:
     """Let a policy answer the problems of `rounds.problems` and write the rows; raises as `wmtp collect`."""
     manifest = collect_rows(_request(config, policy, out), _collecting(config, seed), console)
-    print(manifest.render(), flush=True)
+    print(f"{out.stem}: {manifest.render()}", flush=True)
     return manifest
 
 
