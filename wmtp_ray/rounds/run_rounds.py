@@ -44,7 +44,8 @@ def run_rounds(config: RunConfig, ports: Ports) -> RoundsRecord:
     """Run the rounds that are not done; return all of them. Raises WmtpError for what the user can fix."""
     assert config.rounds.count is not None, "an ordinary run has no rounds"
     folder = RoundsFolder(config.run_dir)
-    record, policy = _begun(config, folder), config.model.path
+    record, policy = check_inputs(config), config.model.path
+    write_rounds(folder, record)
     for number in range(config.rounds.count):
         if number == len(record.rounds):
             rows = _collect(config, number, policy, ports)
@@ -80,24 +81,25 @@ def seed_of_round(seed: int, number: int) -> int:
     return int.from_bytes(digest[:_SEED_BYTES], "little")
 
 
-def _begun(config: RunConfig, folder: RoundsFolder) -> RoundsRecord:
-    """Return the record, begun where there is none; PlanError where a file is not what the rounds began with."""
-    paths: dict[str, Path] = {}
-    if config.rounds.reads_file:
-        paths["data.train_file"] = config.data.train_file
-    if config.rounds.collects:
-        paths["rounds.problems"] = config.rounds.problems
+def check_inputs(config: RunConfig) -> RoundsRecord:
+    """Return the record, or one to begin with; PlanError where a file is not what the first round began with."""
+    folder, paths = RoundsFolder(config.run_dir), _inputs(config)
     inputs = {key: file_fingerprint(path) for key, path in paths.items()}
     if not folder.record.is_file():
-        write_rounds(folder, RoundsRecord(inputs))
+        return RoundsRecord(inputs)
     record = read_rounds(folder)
-    for key, fingerprint in record.inputs.items():
-        if inputs.get(key) != fingerprint:
-            raise PlanError(
-                f"--resume of {config.run_name}: the content of {key}={paths[key]} has changed since its first round. "
-                "Restore it, or start a new run_name"
-            )
+    if changed := [key for key in paths if record.inputs.get(key) != inputs[key]]:
+        raise PlanError(
+            f"--resume of {config.run_name}: the content of {changed[0]}={paths[changed[0]]} has changed since its "
+            "first round. Restore it, or start a new run_name"
+        )
     return record
+
+
+def _inputs(config: RunConfig) -> dict[str, Path]:
+    """The files that all rounds read, by the key that names them."""
+    file = {"data.train_file": config.data.train_file} if config.rounds.reads_file else {}
+    return file | ({"rounds.problems": config.rounds.problems} if config.rounds.collects else {})
 
 
 def _collect(config: RunConfig, number: int, policy: Path, ports: Ports) -> CollectedRows | None:

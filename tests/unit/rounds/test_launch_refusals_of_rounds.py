@@ -13,7 +13,9 @@ from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.flows.doctor import doctor
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.preflight.run_directory import claim_run_directory
-from wmtp_ray.run_folder import RunFolder, runs_of
+from wmtp_ray.rounds.rounds_record import write_rounds
+from wmtp_ray.rounds.run_rounds import check_inputs
+from wmtp_ray.run_folder import RoundsFolder, RunFolder, runs_of
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,19 @@ def test_doctor_says_what_the_rounds_would_do(storage):
     (found,) = [each for each in doctor(command(storage)[1:]).findings if each.subject == "rounds"]
     assert found.level == "ok"
     assert "3 rounds: 8 answers to each of 6 problems" in found.found
+
+
+def test_a_resumed_run_whose_rows_have_changed_is_refused_before_ray_starts(storage, tmp_path, capsys):
+    words = [*command(storage, f"storage_root={tmp_path}", "--dry-run")[1:], f"model.path={storage}/models_v2/nano_mtp"]
+    lists = problems_file(storage).parent
+    train = tmp_path / "train.jsonl"
+    train.write_bytes((lists / "train.jsonl").read_bytes())
+    words += [f"data.train_file={train}", f"data.valid_file={lists}/valid.jsonl"]
+    words += [f"tokenizer.path={storage}/models_v2/nano_mtp/tokenizer.model"]
+    config = load_config(parse_arguments(words), now=datetime(2026, 1, 1))
+    claim_run_directory(config)
+    write_rounds(RoundsFolder(config.run_dir), check_inputs(config))
+    assert main(["launch", *words, "--resume"]) == 0
+    train.write_bytes(train.read_bytes()[: train.stat().st_size // 2])
+    assert main(["launch", *words, "--resume"]) == 2
+    assert f"the content of data.train_file={train} has changed" in capsys.readouterr().err

@@ -1,13 +1,15 @@
 """A run in rounds from its command to its end: refuse early, then collect and train, round by round, on one Ray.
 
-The loop is `rounds/run_rounds.py`'s; here stands who does the work: the flow of `wmtp collect`
-collects, the stages of an ordinary run train and evaluate.
+`rounds/run_rounds.py` is the loop. Here stands who does the work: the flow of `wmtp collect` collects, the stages of an
+ordinary run train and evaluate.
 """
 
+import gc
 import shutil
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from wmtp_ray import interrupts
@@ -23,7 +25,7 @@ from wmtp_ray.flows.run.run_stages import run_stages
 from wmtp_ray.preflight.run_directory import check_plans, check_run_directory, claim_run_directory
 from wmtp_ray.preflight.start_checks import require_start, start_checks
 from wmtp_ray.rounds.rounds_record import RoundsRecord, read_rounds
-from wmtp_ray.rounds.run_rounds import Ports, round_config, run_rounds
+from wmtp_ray.rounds.run_rounds import Ports, check_inputs, round_config, run_rounds
 from wmtp_ray.run_folder import TRAIN_STAGE, RoundsFolder
 from wmtp_ray.tracking.result import RunResult
 from wmtp_ray.tracking.run_warnings import show_warnings
@@ -33,6 +35,7 @@ def launch_rounds(config: RunConfig, *, resume: bool, dry_run: bool) -> None:
     """Run all rounds of a configuration. Raises as `launch`."""
     check_run_directory(config, resume=resume)
     check_files(config)
+    check_inputs(config)
     words = plan_rounds(config)
     require_start(start_checks(config))
     if dry_run:
@@ -82,13 +85,15 @@ def _run(config: RunConfig) -> RoundsRecord:
     except WmtpError as error:
         if _release(config):
             raise
-        raise Failed(f"{error}\n{_left(config)}") from error
+        raise Failed(str(error)) from error
 
 
 def collect_round(console: Console, config: RunConfig, policy: Path, out: Path, seed: int) -> CollectionManifest:
     """Let a policy answer the problems of `rounds.problems` and write the rows; raises as `wmtp collect`."""
     manifest = collect_rows(_request(config, policy, out), _collecting(config, seed), console)
     print(f"{out.stem}: {manifest.render()}", flush=True)
+    gc.collect()
+    torch.cuda.empty_cache()  # of this process: the ranks that train next are others on the same card
     return manifest
 
 
