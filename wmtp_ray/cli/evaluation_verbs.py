@@ -36,32 +36,17 @@ def _add_evaluate(parser: CommandParser) -> None:
     source.add_argument("--checkpoint", type=Path, metavar="RUN|DIR", help="a run's folder, or a model directory")
     source.add_argument("--samples", type=Path, help="JSONL of task_id with completion or solution: judge these")
     source.add_argument("--compare", type=Path, nargs=2, metavar="DIR", help="two evaluations of the same problems")
-    parser.add_argument(
-        "--engine",
-        metavar="URL",
-        help="an OpenAI-compatible server answers (docs/engines.md); with --checkpoint: it serves that one",
-    )
     parser.add_argument("--dataset", metavar="NAME|FILE", help="humaneval, mbpp, codecontests, or a file of problems")
     parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (evaluation.formats)")
-    parser.add_argument("--tokenizer", type=Path, help="tokenizer (the run's, or the one in DIR)")
     parser.add_argument("--k", type=_numbers, metavar="K,K,..", help="the K of Pass@K, none above --num-samples")
     parser.add_argument("--only-sampled", action="store_true", help="with --samples: only problems that have samples")
     parser.add_argument("--out", type=Path, help="folder (the run's eval/, else evaluations/ in the storage)")
-    parser.add_argument("--preset", metavar="NAME", help="of a machine, as for launch")
-    parser.add_argument(
-        "--config-dir", type=Path, metavar="DIR", help="presets and defaults of your own, as for launch"
-    )
-    _add_settings(parser)
+    _add_shared(parser)
     parser.set_defaults(run=_evaluate)
 
 
 def _add_collect(parser: CommandParser) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="RUN|DIR", help="a run's folder, or a model directory")
-    parser.add_argument(
-        "--engine",
-        metavar="URL",
-        help="an OpenAI-compatible server answers (docs/engines.md); with --checkpoint: it serves that one",
-    )
     parser.add_argument("--problems", type=Path, metavar="FILE", required=True, help="training problems with tests")
     parser.add_argument("--out", type=Path, metavar="ROWS.jsonl", required=True, help="rows; what is there goes on")
     parser.add_argument(
@@ -75,17 +60,25 @@ def _add_collect(parser: CommandParser) -> None:
     )
     parser.add_argument("--source", metavar="NAME", help="metadata.source of the rows (that of the data set)")
     parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (as rows put them)")
+    _add_shared(parser)
+    parser.set_defaults(run=_collect)
+
+
+def _add_shared(parser: CommandParser) -> None:
+    """Add who answers, where the configuration comes from, and a flag for each key of the evaluation that has one.
+
+    Any other key may follow as a word.
+    """
+    parser.add_argument(
+        "--engine",
+        metavar="URL",
+        help="an OpenAI-compatible server answers (docs/engines.md); with --checkpoint: it serves that one",
+    )
     parser.add_argument("--tokenizer", type=Path, help="tokenizer (the run's, or the one in DIR)")
     parser.add_argument("--preset", metavar="NAME", help="of a machine, as for launch")
     parser.add_argument(
         "--config-dir", type=Path, metavar="DIR", help="presets and defaults of your own, as for launch"
     )
-    _add_settings(parser)
-    parser.set_defaults(run=_collect)
-
-
-def _add_settings(parser: CommandParser) -> None:
-    """Add a flag for each key of the evaluation that has one; any other key may follow as a word."""
     for flag, (key, meaning) in EVALUATION_FLAGS.items():
         parser.add_argument(flag, dest=f"key:{key}", metavar="VALUE", help=meaning)
     parser.add_argument("words", nargs="*", metavar="key=value", help="any other key of configs/defaults.yaml")

@@ -8,6 +8,7 @@ from wmtp_ray.config.effects import EVALUATION, MACHINE, PLAN, STAGE_2, TRAINING
 from wmtp_ray.config.section import Count, Positive, Seconds, Section
 
 SinkName = Literal["mlflow", "tensorboard", "wandb", "trackio"]
+WandbMode = Literal["online", "offline"]
 GpuType = Literal["A10-24GB", "L4-24GB", "L40S-48GB", "A100-40GB", "A100-80GB", "H100-80GB", "H200-141GB"]
 
 
@@ -79,7 +80,7 @@ class TrackingConfig(Section):
         PLAN | TRAINING | EVALUATION | MACHINE, "Log to MLflow as well; false leaves it out of `sinks`."
     )
     mlflow_uri: str | None = setting(TRAINING | EVALUATION | MACHINE, "None: an sqlite file in storage_root.")
-    wandb_mode: Literal["online", "offline"] | None = setting(
+    wandb_mode: WandbMode | None = setting(
         TRAINING | EVALUATION | MACHINE, "Of Weights & Biases; None: as WANDB_MODE says, else online."
     )
     experiment: str = setting(

@@ -156,7 +156,7 @@ def _mbpp_problem(record: Record, number: int, where: str) -> BenchmarkProblem:
     tests = tuple(_unix(test) for test in record["test_list"])
     suite = _unix(record.get("test", ""))
     if not tests or not all(map(str.strip, tests)) or ("test" in record and not suite.strip()):
-        raise _without_tests(where, record["task_id"])
+        raise without_tests(where, record["task_id"])
     return BenchmarkProblem(
         task_id=f"mbpp_{number}",
         prompt=_unix(record["text" if is_full else "prompt"]),
@@ -171,7 +171,7 @@ def _mbpp_problem(record: Record, number: int, where: str) -> BenchmarkProblem:
 
 def _humaneval_problem(record: Record, where: str) -> BenchmarkProblem:
     if not tests_its_argument(record["test"]):
-        raise _without_tests(where, record["task_id"])
+        raise without_tests(where, record["task_id"])
     return BenchmarkProblem(
         task_id=str(record["task_id"]),
         prompt=record["prompt"],
@@ -262,7 +262,8 @@ def tests_its_argument(source: str) -> bool:
     return head is not None and re.search(rf"\b{head[1]}\b", source[head.end() :]) is not None
 
 
-def _without_tests(where: str, task_id: object) -> DataError:
+def without_tests(where: str, task_id: object) -> DataError:
+    """Return the error for a problem that any program would pass."""
     return DataError(
         f"{where}: found the problem {task_id} without a test, expected asserts, or source that defines "
         "check(candidate): any program would pass; leave the problem out, or give its tests"

@@ -20,7 +20,17 @@ from typing import Any
 
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.evaluation import ProblemKind
-from wmtp_ray.data.benchmarks import BenchmarkProblem, Shape, Split, read_humaneval, read_mbpp, read_records, shape_of
+from wmtp_ray.data.benchmarks import (
+    BenchmarkProblem,
+    Shape,
+    Split,
+    read_humaneval,
+    read_mbpp,
+    read_records,
+    shape_of,
+    tests_its_argument,
+    without_tests,
+)
 from wmtp_ray.data.codecontests import StdioTest, shown_tests
 from wmtp_ray.errors import DataError
 
@@ -142,11 +152,9 @@ def _foreign(path: Path, found: str) -> DataError:
 
 
 def _converted(record: dict[str, Any], where: str) -> BenchmarkProblem:
-    if not record["tests"]:
-        raise DataError(
-            f"{where}: found the problem {record['task_id']} without a test, expected one at least: any program would "
-            "pass; leave the problem out, or give its tests"
-        )
+    tests = record["tests"]
+    if not tests or any("def check(" in each and not tests_its_argument(each) for each in tests):
+        raise without_tests(where, record["task_id"])
     return BenchmarkProblem(**record | {"tests": tuple(record["tests"])})
 
 

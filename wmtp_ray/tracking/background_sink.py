@@ -16,7 +16,6 @@ have a queue of their own.
 import logging
 import shlex
 import textwrap
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,10 @@ from wmtp_ray.tracking.metrics_file import Position
 from wmtp_ray.tracking.mlflow_points import Recorded, recorded_in
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.run_numbers import run_numbers
+from wmtp_ray.tracking.sink import lacks
+from wmtp_ray.tracking.sink_thread import GATHER_S, MAX_WAITING_STEPS, SinkThread
 
 _LOG = logging.getLogger(__name__)
-MAX_WAITING_STEPS = 4096
-GATHER_S = 0.5  # reports of this time go in one call
 MAX_FOUND_CHARS = 300
 
 
@@ -65,22 +64,18 @@ class TrackerKind:
     when_slow: str = "raise deadlines.tracking_s"
 
 
-class BackgroundSink:
+class BackgroundSink(SinkThread):
     """Logs to the run of `tracker` from a background thread that starts at once; `run_dir` has its metrics.jsonl."""
 
     def __init__(self, tracker: TrackerKind, run_dir: Path) -> None:
+        super().__init__(f"{tracker.title}-sink")
         self._tracker = tracker
         self._run_dir = run_dir
         self._waiting: list[Recorded] = []
         self._is_behind = True  # metrics.jsonl may have steps that are neither sent nor waiting
         self._sent: set[Position] = set()
         self._numbers: dict[str, float] = {}
-        self._tags: dict[str, str] = {}
-        self._artifacts: list[Path] = []
-        self._final_status: RunStatus | None = None
         self._problem: str | None = None
-        self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name=f"{tracker.title}-sink", daemon=True)
         self._thread.start()
 
     def log(self, recorded: Recorded) -> None:
@@ -98,27 +93,6 @@ class BackgroundSink:
         with self._wake:
             self._numbers |= metrics
             self._wake.notify_all()
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Queue tags, in place of those of the same names."""
-        with self._wake:
-            self._tags |= tags
-            self._wake.notify_all()
-
-    def add_artifact(self, path: Path) -> None:
-        """Have a file or folder kept when the run ends."""
-        self._artifacts.append(path)
-
-    def start_closing(self, status: RunStatus) -> None:
-        """Begin to send what waits and to end the run."""
-        with self._wake:
-            self._final_status = status
-            self._wake.notify_all()
-
-    def close(self, status: RunStatus, deadline_s: float) -> None:
-        """Send what waits and end the run; gives up after `deadline_s`."""
-        self.start_closing(status)
-        self._thread.join(deadline_s)
 
     def problems(self) -> list[str]:
         """Return why the tracker lacks something; empty while it takes everything."""
@@ -139,9 +113,7 @@ class BackgroundSink:
                 self._send(run)
                 if closing is not None:
                     break
-                with self._wake:
-                    self._wake.wait_for(lambda: self._final_status, timeout=GATHER_S)
-                    self._wake.wait_for(lambda: self._has_work() or self._final_status)
+                self._pause(GATHER_S)
             for path in self._artifacts:
                 run.add_artifact(path)
             run.end(closing)
@@ -181,6 +153,6 @@ class BackgroundSink:
     def _lacks(self, found: str, remedy: str) -> str:
         command = f"wmtp tracking sync {shlex.quote(str(self._run_dir))}"
         return (
-            f"{self._tracker.title} lacks some of this run: it {found}. metrics.jsonl has every number. To fix it: "
+            f"{lacks(self._tracker.title)} some of this run: it {found}. metrics.jsonl has every number. To fix it: "
             f"{remedy}. Then `{command}` sends what is missing"
         )

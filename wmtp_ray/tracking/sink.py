@@ -3,6 +3,7 @@
 No call of a sink delays training or fails it. `open_sinks.py` lists those that there are.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,14 @@ def lacks(title: str) -> str:
 
 
 LACKS = tuple(lacks(title) for title in TITLES.values())
+RESULT = "result/"  # before the names of numbers of the run as a whole, where a tracker gives them a step
+_STAGE = re.compile(r"stage(\d+)/")
+
+
+def stage_of(key: str) -> int:
+    """Return the stage that a metric's key is of (`mlflow_names.metric_key`): stage 2 has no prefix."""
+    stage = _STAGE.match(key)
+    return int(stage[1]) if stage else 2
 
 
 class Sink(Protocol):

@@ -50,8 +50,8 @@ def sync_tracking(run_dir: Path) -> Iterator[SyncReport | SinkReport]:
         raise ConfigError(f"{run_dir} holds no config.yaml; expected the folder of a run, storage/runs/NAME")
     config = load_resolved(RunFolder(run_dir).config)
     result = read_result(run_dir) if RunFolder(run_dir).result.is_file() else None
-    status = None if result is None or _is_running(run_dir) else result.status
     is_running = _is_running(run_dir)
+    status = None if result is None or is_running else result.status
     for name in config.tracking.other_sinks:
         yield _untimely(name) if is_running else _sync_sink(config, name, status or "KILLED")
     if "mlflow" in config.tracking.sinks or not config.tracking.sinks:

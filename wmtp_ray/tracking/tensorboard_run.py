@@ -6,7 +6,6 @@ neither torch nor tensorflow is imported. Files of a run (config.yaml, eval/) st
 """
 
 import ctypes
-import re
 import struct
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,16 +17,14 @@ from wmtp_ray.tracking.metrics_file import Position
 from wmtp_ray.tracking.mlflow_names import metric_key
 from wmtp_ray.tracking.mlflow_points import Recorded
 from wmtp_ray.tracking.mlflow_run import RunStatus
-from wmtp_ray.tracking.sink import TrackedRun
+from wmtp_ray.tracking.sink import RESULT, TrackedRun, stage_of
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-RESULT = "result/"  # before the names of numbers of the run as a whole
 _HEADER = struct.Struct("<QI")  # of a record: bytes, checksum of that
 _FOOTER_BYTES = 4
-_STAGE = re.compile(r"stage(\d+)/")
 _TEXT, _DT_STRING = "text", 7
 _ENDS = {"FINISHED": 1, "FAILED": 2, "KILLED": 2}  # tensorboard.hparams.Status: success, failure
 
@@ -106,8 +103,7 @@ class TensorboardRun:
         if values[0].tag.startswith(RESULT):
             self._numbers |= {each.tag: each.simple_value for each in values}
             return
-        stage = _STAGE.match(values[0].tag)
-        self._positions.add((int(stage[1]) if stage else 2, event.step))
+        self._positions.add((stage_of(values[0].tag), event.step))
 
 
 def read_events(path: Path) -> "Iterator[Event]":

@@ -19,11 +19,9 @@ from wmtp_ray.tracking.metrics_file import Position
 from wmtp_ray.tracking.mlflow_names import allowed_key, metric_key
 from wmtp_ray.tracking.mlflow_points import Recorded
 from wmtp_ray.tracking.mlflow_run import RunStatus
-from wmtp_ray.tracking.sink import TrackedRun
+from wmtp_ray.tracking.sink import RESULT, TrackedRun, stage_of
 
-RESULT = "result/"  # before the names of numbers of the run as a whole
 _REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
-_STAGE = re.compile(r"stage(\d+)/")
 _OF_TRACKIO = ("step", "timestamp")
 
 
@@ -114,8 +112,7 @@ class TrackioRun:
         if keys[0].startswith(RESULT):
             self._numbers |= {key: float(row[key]) for key in keys}
             return
-        stage = _STAGE.match(keys[0])
-        self._sent.add((int(stage[1]) if stage else 2, int(row["step"])))
+        self._sent.add((stage_of(keys[0]), int(row["step"])))
 
 
 def remedy(error: BaseException) -> str:

@@ -13,8 +13,9 @@ import shutil
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from wmtp_ray.config.machine import WandbMode
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.metrics_file import Position
@@ -23,7 +24,6 @@ from wmtp_ray.tracking.mlflow_points import Recorded
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.sink import TrackedRun
 
-WandbMode = Literal["online", "offline"]
 OFFLINE_SETTING = "tracking.wandb_mode=offline"
 WHEN_SLOW = f"check the network and WANDB_BASE_URL, raise deadlines.tracking_s, or set {OFFLINE_SETTING}"
 INIT_TIMEOUT_S = 45.0  # below deadlines.tracking_s: a server that is not there is an error that says so

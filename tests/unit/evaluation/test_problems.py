@@ -1,4 +1,5 @@
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.unit.evaluation.examples import (
     mbpp_record,
     write_lines,
 )
-from wmtp_ray.data.benchmarks import problem_line, read_mbpp
+from wmtp_ray.data.benchmarks import problem_line, read_humaneval, read_mbpp
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.errors import DataError
 from wmtp_ray.evaluation.judge import Judge
@@ -127,6 +128,15 @@ def test_the_raw_files_of_evalplus_are_refused_by_name(tmp_path):
         path = write_lines(tmp_path / "raw.jsonl", [record | test])
         with pytest.raises(DataError, match=r"raw\.jsonl:1: found EvalPlus' own file .* its `test` column"):
             read_problems(path)
+
+
+def test_a_converted_problem_that_any_program_would_pass_is_refused(tmp_path):
+    (problem,) = read_humaneval([write_lines(tmp_path / "humaneval.jsonl", [humaneval_record(0)])])
+    for tests in ((), ("def check(candidate):\n    pass\n",)):
+        converted = tmp_path / "converted.jsonl"
+        converted.write_bytes(problem_line(replace(problem, tests=tests)) + b"\n")
+        with pytest.raises(DataError, match=r"converted\.jsonl:1: found the problem HumanEval/0 without a test"):
+            read_problems(converted)
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,12 @@ from wmtp_ray.evaluation.collecting.evaluated_problems import (
 )
 from wmtp_ray.evaluation.collecting.training_problems import TrainingProblems, read_training_problems
 from wmtp_ray.evaluation.decoding import DecodingSettings
-from wmtp_ray.evaluation.engine import ServedModel, find_served_model
+from wmtp_ray.evaluation.engine import find_served_model
 from wmtp_ray.evaluation.evaluation_plan import found_isolation
 from wmtp_ray.evaluation.formats import ChosenFormat, choose_row_format
 from wmtp_ray.evaluation.identity import identify
 from wmtp_ray.evaluation.prompts import ALL_KINDS
+from wmtp_ray.evaluation.served import ServedModel
 from wmtp_ray.flows.evaluate.collecting_workers import collecting_workers
 from wmtp_ray.flows.evaluate.evaluate_command import EvaluationRequest, asked_policy, policy_files
 from wmtp_ray.run_folder import RunFolder
@@ -195,13 +196,7 @@ def _plan(
         policy=answerer.path,
         chosen=chosen,
         tokenizer=tokenizer,
-        decoding=DecodingSettings(
-            max_new_tokens=evaluation.max_new_tokens,
-            temperature=evaluation.temperature,
-            top_p=evaluation.top_p,
-            stop=chosen.format.stop,
-            draft_horizons=evaluation.draft_horizons,
-        ),
+        decoding=DecodingSettings.of(evaluation, chosen.format.stop),
         identity=identify(training.problems, drawn, whole, isolation),
         settings=settings,
         out=request.out,

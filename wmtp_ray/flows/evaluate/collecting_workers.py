@@ -23,9 +23,10 @@ from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.collecting.local_workers import Decode, LocalWorkers
 from wmtp_ray.evaluation.decoding import decode
 from wmtp_ray.evaluation.decoding_policy import load_decoding_policy
-from wmtp_ray.evaluation.engine import ServedModel, decode_served
+from wmtp_ray.evaluation.engine import decode_served
 from wmtp_ray.evaluation.evaluation_port import Workers
 from wmtp_ray.evaluation.judge import Judge
+from wmtp_ray.evaluation.served import ServedModel
 from wmtp_ray.flows.cluster import joined
 from wmtp_ray.flows.evaluate.evaluation_workers import started_workers
 from wmtp_ray.preflight.needed_resources import evaluation_resources

@@ -25,9 +25,10 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import TrainingError, WmtpError
 from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
-from wmtp_ray.evaluation.engine import ServedModel, api_key
+from wmtp_ray.evaluation.engine import api_key
 from wmtp_ray.evaluation.evaluation_port import Findings, TaskOf
 from wmtp_ray.evaluation.judging import Judgement, JudgeTask, not_judged
+from wmtp_ray.evaluation.served import ServedModel
 from wmtp_ray.flows.cluster import require_resources
 from wmtp_ray.preflight.needed_resources import evaluation_resources
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
