@@ -29,9 +29,11 @@ from wmtp_ray.model.value_ensemble import ValueEnsemble
 from wmtp_ray.model.value_model import ValueModel
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.plan.run_plan import PlannedBatch, RunPlan, rank_batches
+from wmtp_ray.preflight.run_directory import claim_run_directory
 from wmtp_ray.ranks import OneRank
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
 from wmtp_ray.scoring.contract import critic_scores
+from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.training.block_limit import no_limit
 from wmtp_ray.training.loop import ScoredStep
 from wmtp_ray.training.measure_critic import HealthFindings
@@ -94,6 +96,18 @@ def train(config: RunConfig, stage: int) -> Trained:
     result = read_stage_result(directory)
     assert result is not None, "no stop was asked for"
     return Trained(config.folder.stage(stage).final, result.steps, cpu_s, tuple(sink.reports), result.health)
+
+
+def train_stages(config: RunConfig) -> RunResult:
+    """Run the stages of a configuration that train, and leave result.json; what is done already is not repeated."""
+    claim_run_directory(config)
+    trained = {stage: train(config, stage) for stage in (CRITIC_STAGE, TRAIN_STAGE) if stage in config.stages}
+    stage_2 = read_stage_result(stage_directory(config, TRAIN_STAGE))
+    assert stage_2 is not None, "stage 2 is in stages"
+    seconds = {f"stage_{stage}": each.cpu_s for stage, each in trained.items() if each.cpu_s is not None}
+    result = RunResult("FINISHED", stage_2.steps, {}, stage_2.policy_sha256, seconds, ())
+    write_result(config.run_dir, result)
+    return result
 
 
 def evaluate(config: RunConfig, model: Path, *, num_samples: int, temperature: float) -> dict[str, list[bool]]:

@@ -1,4 +1,6 @@
-"""Every path inside a run's folder and a sweep's: this is the one place that spells them. It reads and writes nothing.
+"""Every path inside a run's folder, a sweep's and that of a run in rounds: the one place that spells them.
+
+It reads and writes nothing.
 
     storage/runs/<run>/  config.yaml  plan.json plan.npz  stage1_plan.json stage1_plan.npz
                          start.json  decisions.json places.jsonl  metrics.jsonl  result.json  report.html
@@ -10,6 +12,8 @@
                          reports_of_checkpoint.json  token_evidence.json
     storage/runs/<sweep>/  sweep.yaml sweep.json recipe.best.yaml points.jsonl  ray/  and a run's folder for each trial,
                          with trial.json
+    storage/runs/<run in rounds>/  config.yaml rounds.json  and of each round n: round_<n>/, a run's folder,
+                         collected/round_<n>.jsonl and mixed/round_<n>.jsonl with their manifests
 
 What is inside checkpoints/step_<n>/ is `training/checkpoint.py`'s, inside a model's directory `model_folder.py`'s.
 """
@@ -239,6 +243,49 @@ class SweepFolder:
     def has_run(self) -> bool:
         """Whether a trial or a shared critic has begun."""
         return any(RunFolder(each).config.exists() for each in self.path.glob("*"))
+
+
+@dataclass(frozen=True)
+class RoundsFolder:
+    """The folder of a run in rounds, storage/runs/<run>; each round has a run's folder in it."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """The rounds that are done: a folder that holds it is that of a run in rounds."""
+        return self.path / "rounds.json"
+
+    @property
+    def collected(self) -> Path:
+        """The rows of each round, with their manifests and answers."""
+        return self.path / "collected"
+
+    @property
+    def mixed(self) -> Path:
+        """What each round trains on, with its manifest and its index."""
+        return self.path / "mixed"
+
+    def name_of(self, number: int) -> str:
+        """Return what a round is called, as the folder of its run."""
+        return f"round_{number}"
+
+    def run(self, number: int) -> RunFolder:
+        """Return the run of a round."""
+        return RunFolder(self.path / self.name_of(number))
+
+    def rows(self, number: int) -> Path:
+        """Return the rows that a round has collected."""
+        return self.collected / f"{self.name_of(number)}.jsonl"
+
+    def train_file(self, number: int) -> Path:
+        """Return the rows that a round trains on."""
+        return self.mixed / f"{self.name_of(number)}.jsonl"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything has been collected or trained in it."""
+        return self.collected.exists() or any(self.path.glob(self.name_of(0)))
 
 
 def _prefix(stage: int) -> str:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder, StageFolder, SweepFolder
+from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RoundsFolder, RunFolder, StageFolder, SweepFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 OWNER = ROOT / "wmtp_ray" / "run_folder.py"
@@ -22,7 +22,7 @@ def names() -> set[str]:
     """Every name in a run's or a sweep's folder, from the properties of the classes that own them."""
     here = Path("here")
     found = {"runs", "critic", "final"}
-    for folder in (RunFolder(here), SweepFolder(here), StageFolder(here)):
+    for folder in (RunFolder(here), SweepFolder(here), StageFolder(here), RoundsFolder(here)):
         values = [
             getattr(folder, name) for name in dir(folder) if isinstance(getattr(type(folder), name, None), property)
         ]
@@ -43,6 +43,7 @@ def spelled(tree: ast.AST, known: set[str]) -> Iterator[ast.Constant]:
 def test_no_other_file_spells_what_is_in_a_run():
     known = names()
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "stage1_plan.npz", "sweep.json", "stop_requested"} <= known
+    assert {"rounds.json", "collected", "mixed"} <= known
     found = {
         f"{name}:{node.lineno}: {node.value}"
         for path in MODULES

@@ -26,9 +26,12 @@ _FORMS = """\
   run_name=NAME              folder under storage_root/runs; default <recipe>-<date>-<time>
   weighting.beta=0.5         any key of configs/defaults.yaml; lists are YAML: stages=[0,2]; text is taken whole
 
+  recipe=online rounds=R     R rounds: the policy's own programs become rows (docs/rounds.md)
+
   sweep=NAME                 many runs instead of one: configs/sweep.NAME.yaml, run_name names the sweep (docs/sweep.md)
   sweep.seeds=[1,2]          any key of configs/sweep_defaults.yaml
 """
+_ROUNDS = "rounds"  # as a word of its own: rounds=R is rounds.count=R
 _TAGS = "--tags"
 _NAMED: dict[str, Any] = {"nargs": "?", "const": ""}  # "" where the name is missing, which is then said
 _FLAGS: dict[str, dict[str, Any]] = {
@@ -175,6 +178,8 @@ class _Words:
             self.problems.append(f"{word!r} is not of the form key=value; {_nearest_form(word)}")
         elif key.startswith("sweep."):
             self.sweep_overrides.append(word.removeprefix("sweep."))
+        elif key == _ROUNDS:
+            self.overrides.append(f"{_ROUNDS}.count={value}")
         elif key not in (*RAW_TEXT_KEYS, "sweep"):
             self.overrides.append(word)
         elif not value:
@@ -218,7 +223,7 @@ def _is_tag(word: str) -> bool:
     key, has_value, _ = word.partition("=")
     section, dot, _ = key.partition(".")
     top_level = RunConfig.model_fields.get(section)
-    if section == "sweep":
+    if section == "sweep" or key == _ROUNDS:
         return False
     if top_level is None:
         return bool(has_value) and bool(key) and not word.startswith("-")

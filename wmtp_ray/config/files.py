@@ -53,7 +53,10 @@ def _needed(config: RunConfig) -> Iterator[NeededFile]:
         yield from _model_directory("model.path", config.model.path, remedy)
         remedy = "set tokenizer.path=FILE (a SentencePiece tokenizer.model)"
         yield NeededFile("tokenizer.path", (config.tokenizer.path,), remedy)
-    if stages & {1, 2}:
+    if config.rounds.collects:
+        remedy = "set rounds.problems=FILE.jsonl (training problems with tests: docs/collect.md says which)"
+        yield NeededFile("rounds.problems", (config.rounds.problems,), remedy)
+    if stages & {1, 2} and config.rounds.reads_file:
         remedy = _how_to_get_small(config) or "set data.train_file=FILE.jsonl (one row a line, README.md says how)"
         yield NeededFile("data.train_file", (config.data.train_file,), remedy)
     if stages & {1, 2} and config.data.valid_file is not None:

@@ -22,6 +22,7 @@ from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.machine import ClusterConfig as ClusterConfig
 from wmtp_ray.config.machine import DeadlinesConfig, TrackingConfig
 from wmtp_ray.config.machine import GpuType as GpuType
+from wmtp_ray.config.rounds import RoundsConfig
 from wmtp_ray.config.sampling import Stage2Sampling, check_difficulties, check_labels
 from wmtp_ray.config.section import Count, Epochs, Fraction, Positive, Section
 from wmtp_ray.config.storage_root import StorageRoot
@@ -211,6 +212,7 @@ class RunConfig(Section):
     model: ModelConfig
     tokenizer: TokenizerConfig
     data: DataConfig
+    rounds: RoundsConfig
     weighting: WeightingConfig
     rho1: Rho1Config
     reference: ReferenceConfig
@@ -293,6 +295,21 @@ class RunConfig(Section):
             raise ValueError(
                 f"engine.silence_s={engine.silence_s:g} is not below deadlines.evaluation_s="
                 f"{self.deadlines.evaluation_s:g}, which would end the wait first; lower one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_train_a_policy(self) -> Self:
+        count = self.rounds.count
+        if count is not None and self.evaluation.engine != "native":
+            raise ValueError(
+                f"rounds.count={count} with evaluation.engine={self.evaluation.engine}: no server can hold a policy "
+                "that a round has yet to train; set evaluation.engine=native and engine.url=null"
+            )
+        if count is not None and "/" in self.run_name:
+            raise ValueError(
+                f"rounds.count={count} with run_name={self.run_name}: the rounds are folders below the run's own; give "
+                "a name without a slash (a trial of a sweep cannot run in rounds)"
             )
         return self
 

@@ -4,6 +4,7 @@ Rows are copied byte for byte, in file order; one whose labels stand in another 
 says where they are, so only the rows that are drawn are read.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,18 @@ def sample_data(jsonl: Path, out: Path, *, num_problems: int, rows_per_problem: 
 
 def copy_rows(jsonl: Path, out: Path, index: RowIndex, row_ids: Int64) -> None:
     """Copy rows of a JSONL to a new file, whole or not at all; labels that stand in another file move into them."""
+    with atomic_file(out) as temporary, temporary.open("wb") as file:
+        file.writelines(lines_of_rows(jsonl, index, row_ids))
+
+
+def lines_of_rows(jsonl: Path, index: RowIndex, row_ids: Int64) -> Iterator[bytes]:
+    """Yield rows of a JSONL as lines that hold their labels, whichever file these stand in."""
     lacks_labels = labels_path_of(jsonl).exists()
-    with jsonl.open("rb") as source, atomic_file(out) as temporary, temporary.open("wb") as file:
+    with jsonl.open("rb") as source:
         for row_id in row_ids.tolist():
             source.seek(index.offset_R[row_id])
             line = source.read(index.num_bytes_R[row_id])
-            file.write((_with_labels(line, index, row_id) if lacks_labels else line) + b"\n")
+            yield (_with_labels(line, index, row_id) if lacks_labels else line) + b"\n"
 
 
 def draw_rows(index: RowIndex, *, num_problems: int, rows_per_problem: int, seed: int) -> Int64:

@@ -182,12 +182,20 @@ def _look_at_run(config: RunConfig, *, resume: bool, others: list[Finding]) -> l
     run = _tried("run", lambda: check_run_directory(config, resume=resume), config.run_name)
     if any(finding.level == "problem" for finding in (run, *others)) or not _has_fresh_indexes(config):
         return [run]
+    if config.rounds.count is not None:
+        return [run, _tried("rounds", lambda: _planned_rounds(config))]
     return [run, _tried("plan", lambda: check_plans(config, prepare(config).plans), "every step can be made")]
+
+
+def _planned_rounds(config: RunConfig) -> str:
+    from wmtp_ray.flows.run.launch_rounds import plan_rounds  # with the decoder and the judge: torch
+
+    return plan_rounds(config)
 
 
 def _has_fresh_indexes(config: RunConfig) -> bool:
     """Whether planning would only read."""
-    if config.stages == (3,):
+    if config.stages == (3,) or not config.rounds.reads_file:
         return True
     tokenizer_hash = run_tokenizer(config).counts_hash
     files = [(config.data.train_file, config.data.index_file), (config.data.valid_file, None)]

@@ -5,12 +5,16 @@ from collections.abc import Mapping
 
 from wmtp_ray.config.dotted_leaves import differing_keys, dotted_leaves
 from wmtp_ray.config.load import dump_config, load_resolved
+from wmtp_ray.config.rounds import RoundsConfig
 from wmtp_ray.config.schema import RunConfig, effects
 from wmtp_ray.data.index_file import load_index
 from wmtp_ray.durable_files import atomic_write
 from wmtp_ray.errors import ArtifactError, ConfigError, PlanError
 from wmtp_ray.plan.run_plan import RunPlan, load_plan
 from wmtp_ray.tracking.decisions import read_decisions
+
+# Read in a run in rounds alone; `count` tells that it is one.
+_OF_ROUNDS = {f"rounds.{name}" for name in RoundsConfig.model_fields if name != "count"}
 
 
 def check_run_directory(config: RunConfig, *, resume: bool) -> None:
@@ -96,8 +100,10 @@ def _require_same(saved: RunConfig, asked: RunConfig) -> None:
 
 
 def _flat(config: RunConfig) -> dict[str, object]:
-    """Return the dotted keys that a resumed run may not change, with their values."""
+    """Return the dotted keys that a resumed run may not change, with their values; rounds have keys of their own."""
     values = dict(dotted_leaves(config.model_dump(mode="json")))
+    if config.rounds.count is None:
+        values = {key: value for key, value in values.items() if key not in _OF_ROUNDS}
     return {key: value for key, value in values.items() if not effects().may_change_on_resume(key)}
 
 

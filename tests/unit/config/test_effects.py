@@ -95,6 +95,7 @@ NOT_OF_TRAINING = keys_of("cluster.", "deadlines.", "engine.", "tracking.", "tag
     "stages",
     "storage_root",
 }
+NOT_OF_TRAINING |= keys_of("rounds.")  # they decide which rows a round's run has, as its data.train_file
 
 
 def test_names_the_machine_and_the_evaluation_tell_no_training_from_another():

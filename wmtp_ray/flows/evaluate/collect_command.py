@@ -15,7 +15,7 @@ from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.answerers import Answerer, LoadedPolicy, PolicyFiles, ServedPolicy
 from wmtp_ray.evaluation.collecting.collect import CollectionPlan, collect
-from wmtp_ray.evaluation.collecting.collection_manifest import answers_of, manifest_of
+from wmtp_ray.evaluation.collecting.collection_manifest import CollectionManifest, answers_of, manifest_of
 from wmtp_ray.evaluation.collecting.collection_settings import CollectionSettings
 from wmtp_ray.evaluation.collecting.evaluated_problems import (
     read_evaluated,
@@ -80,9 +80,18 @@ def collect_command(request: CollectionRequest, console: Console, now: datetime)
     """Collect rows; return what came of it. Raises WmtpError before a model is loaded."""
     started = time.perf_counter()
     interrupts.say_at_end("interrupted: the same command goes on")
-    config = _configured(request, now)
+    manifest = collect_rows(request, _configured(request, now), console)
+    seconds = time.perf_counter() - started
+    return (
+        f"{manifest.render()}\n{request.out}: the rows; {manifest_of(request.out).name}: the settings; "
+        f"{answers_of(request.out).name}/: all answers and verdicts ({seconds:.0f} s)"
+    )
+
+
+def collect_rows(request: CollectionRequest, config: RunConfig, console: Console) -> CollectionManifest:
+    """Collect with the evaluation's settings of `config`, whatever `request.words` say; raises as `collect_command`."""
     settings = _settings(request, config)
-    training, left_out = _problems(request, config)
+    training, left_out = training_problems(request, config)
     asked = asked_policy(request.policy, config)
     chosen = choose_row_format(training.problems, config.evaluation.formats, asked)
     isolation = found_isolation(config.evaluation)
@@ -90,12 +99,7 @@ def collect_command(request: CollectionRequest, console: Console, now: datetime)
     plan = _plan(request, config, settings, training, chosen, answerer, asked.tokenizer, isolation)
     plan = replace(plan, left_out=left_out)
     start = partial(collecting_workers, config, who, isolation, answers_of(request.out))
-    manifest = collect(plan, start, console)
-    seconds = time.perf_counter() - started
-    return (
-        f"{manifest.render()}\n{request.out}: the rows; {manifest_of(request.out).name}: the settings; "
-        f"{answers_of(request.out).name}/: all answers and verdicts ({seconds:.0f} s)"
-    )
+    return collect(plan, start, console)
 
 
 def _configured(request: CollectionRequest, now: datetime) -> RunConfig:
@@ -143,8 +147,11 @@ def _settings(request: CollectionRequest, config: RunConfig) -> CollectionSettin
     return settings
 
 
-def _problems(request: CollectionRequest, config: RunConfig) -> tuple[TrainingProblems, tuple[str, ...]]:
-    """Read the training problems; return also which of the file are passed over."""
+def training_problems(request: CollectionRequest, config: RunConfig) -> tuple[TrainingProblems, tuple[str, ...]]:
+    """Read the training problems; return also which of the file are passed over.
+
+    Raises ConfigError without the file, DataError where results are measured on its problems.
+    """
     if not request.problems.is_file():
         raise ConfigError(f"--problems {request.problems}: found no such file, expected training problems with tests")
     training = read_training_problems(request.problems, request.source)

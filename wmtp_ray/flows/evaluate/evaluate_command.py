@@ -19,7 +19,7 @@ from wmtp_ray.evaluation.results import read_results
 from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, judge_samples
 from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, render_results
 from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
-from wmtp_ray.run_folder import RunFolder, evaluations_of
+from wmtp_ray.run_folder import RoundsFolder, RunFolder, evaluations_of
 from wmtp_ray.tracking.training_record import condition_of, template_of
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
@@ -135,6 +135,11 @@ def asked_policy(request: EvaluationRequest, config: RunConfig) -> Asked:
     is_trained = ModelFolder(checkpoint).training.is_file() or (is_run and _has_policy(RunFolder(checkpoint)))
     if is_run:
         run = load_resolved(RunFolder(checkpoint).config)
+        if run.rounds.count is not None:
+            raise ConfigError(
+                f"--checkpoint {checkpoint}: found a run in rounds, which has a policy for each round, expected one "
+                f"run or model directory; give {RoundsFolder(checkpoint).run(run.rounds.count - 1).path}"
+            )
         condition = run.data.condition if is_trained else condition_of(config, run.model.path)
         template = run.data.template if is_trained else template_of(config, run.model.path)
     else:

@@ -25,11 +25,16 @@ _LIBRARIES = ("torch", "torch.distributed.tensor", "pandas", "pyarrow")
 
 
 def launch(arguments: Arguments, now: datetime) -> None:
-    """Plan the run that a command asks for and, unless it is a dry run, train it.
+    """Plan the run that a command asks for and, unless it is a dry run, train it; with rounds.count, round by round.
 
     Raises WmtpError before anything is begun, Failed after that, Interrupted after a stop.
     """
     config = load_config(arguments, now=now)
+    if config.rounds.count is not None:
+        from wmtp_ray.flows.run.launch_rounds import launch_rounds  # with the decoder and the judge: torch
+
+        launch_rounds(config, resume=arguments.resume, dry_run=arguments.dry_run)
+        return
     check_run_directory(config, resume=arguments.resume)  # before the minutes that an index can take
     check_files(config)
     checks = start_checks(config)

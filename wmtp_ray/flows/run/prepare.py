@@ -61,6 +61,7 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Check, index and plan. Raises a WmtpError that names the first contradiction found."""
+    _require_one_run(config)
     check_files(config)
     tokenizer = run_tokenizer(config)
     check_model_fits(config, tokenizer)
@@ -82,8 +83,18 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
 
 
+def _require_one_run(config: RunConfig) -> None:
+    """A run in rounds is a chain of runs, each with a plan of its own."""
+    if config.rounds.count is not None:
+        raise ConfigError(
+            f"found rounds.count={config.rounds.count} where one run is planned, expected null: only `wmtp launch` "
+            "runs rounds; give the run of one round (NAME/round_0), set rounds.count=null, or choose another recipe"
+        )
+
+
 def prepare_rows(config: RunConfig) -> RunPlan:
     """Check, index and plan stage 2 alone, for whoever reads its rows and trains nothing; raises as `prepare`."""
+    _require_one_run(config)
     check_files(config)
     tokenizer = run_tokenizer(config)
     check_model_fits(config, tokenizer)
