@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.world import NUM_STEPS, command_line, kill_family, metrics_of, start_driver, wait_until
+from tests.flows.world import NUM_STEPS, command_line, kill_family, lines_in, metrics_of, start_driver, wait_until
 from wmtp_ray.cli import main as wmtp
 from wmtp_ray.evaluation.collecting.collection_manifest import answers_of
 from wmtp_ray.report.saved_rounds import read_saved_rounds
 from wmtp_ray.rounds.rounds_record import read_rounds
 from wmtp_ray.run_folder import RoundsFolder, runs_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NUM_PROBLEMS, NUM_SAMPLES, CRITIC_STEPS = 20, 3, 4
 SHORT = (
@@ -39,10 +39,6 @@ SHORT = (
 def words(world: Path, name: str) -> list[str]:
     problems = world / "datasets_local_small" / "list_tasks" / "train_problems.jsonl"
     return command_line(world, name, *SHORT, f"rounds.problems={problems}", recipe="online")
-
-
-def num_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def killed_when(command: list[str], condition: Callable[[], bool], what: str) -> None:
@@ -74,9 +70,9 @@ def test_rounds_that_were_killed_end_with_the_policies_of_those_that_were_not(
     command, folder = words(world, "rounds-killed"), RoundsFolder(runs_of(world) / "rounds-killed")
     answers = [answers_of(folder.rows(number)) / "samples.jsonl" for number in range(2)]
     points: list[tuple[str, Callable[[], bool]]] = [
-        ("answers of round 0", lambda: num_lines(answers[0]) >= 8),
+        ("answers of round 0", lambda: lines_in(answers[0]) >= 8),
         ("step 5 of round 0", lambda: len(metrics_of(folder.run(0).path)) > CRITIC_STEPS + 5),
-        ("answers of round 1", lambda: num_lines(answers[1]) >= 8),
+        ("answers of round 1", lambda: lines_in(answers[1]) >= 8),
         ("step 5 of round 1", lambda: len(metrics_of(folder.run(1).path)) > CRITIC_STEPS + 5),
     ]
     for number, (what, condition) in enumerate(points):
