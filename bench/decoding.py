@@ -2,6 +2,7 @@
 
     python bench/decoding.py --model RUN/final --tokenizer tokenizer.model --rows valid.jsonl
         [--prompts 32] [--samples 2] [--max-new-tokens 160] [--batch-sizes 1 16] [--rounds 5] [--threads 1]
+        [--drafting fixed]
 
 Prompts are the first different ones of the rows. Variants (0, 1, ... draft horizons; greedy, and sampled at 0.8 with
 top_p 0.95) are interleaved within a round; shown are medians of the ratios within a round. Seconds are the process's
@@ -123,7 +124,7 @@ def compare_speed(
     model: Transformer, tokenizer: CodeTokenizer, options: argparse.Namespace, requests: list[DecodingRequest]
 ) -> None:
     """Time every number of draft horizons, greedy and sampled, at every batch size."""
-    greedy = DecodingSettings(options.max_new_tokens, 0.0, 1.0, (), 0)
+    greedy = DecodingSettings(options.max_new_tokens, 0.0, 1.0, (), 0, options.drafting)
     for batch_size in options.batch_sizes:
         for mode, settings in {"greedy": greedy, "sampled": replace(greedy, temperature=0.8, top_p=0.95)}.items():
 
@@ -189,6 +190,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=160)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--drafting", choices=["fixed", "measured"], default="fixed")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

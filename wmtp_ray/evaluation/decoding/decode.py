@@ -19,6 +19,7 @@ Shape suffixes: B rows, T tokens of a block, H draft horizons, V vocabulary, D m
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from vendor.meta_llama.model import Transformer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.evaluation.decoding.decoding_request import Decoded, DecodingRequest, DecodingSettings
+from wmtp_ray.evaluation.decoding.drafting import draft_count
 from wmtp_ray.evaluation.decoding.prompt_reader import CachedModel, PromptReader
 from wmtp_ray.evaluation.decoding.row import Row
 from wmtp_ray.evaluation.decoding.token_choice import chooser
@@ -134,6 +136,7 @@ class _Decoding:
         self._settings = settings
         self._propose = propose
         self._choose = chooser(settings.temperature, settings.top_p)
+        self._drafts = draft_count(settings.drafting, settings.draft_horizons)
         prompts = [request.prompt_ids for request in requests]
         self._prompts = PromptReader(self._model, prompts)
         # a row's last block may reach past its last token by all its drafts
@@ -156,22 +159,26 @@ class _Decoding:
             row.decide(*chosen_T)
             self._cache.copy_row(len(self.rows), prompt.cache, prompt.row)
             self.rows.append(row)
-        self._set_blocks(rows, logits_BHV[:, 1:])
+        self._set_blocks(rows, self._chosen(rows, logits_BHV[:, 1:]))
 
     @torch.inference_mode()
     def step(self) -> None:
         """Run one forward pass over the blocks of all rows."""
         if not self.rows:
             return
+        start_s = perf_counter()
         model, tokens_BT = self._model.model, torch.tensor([row.block for row in self.rows], device=self._model.device)
         h_trunk_BTD = model.trunk(tokens_BT, cache=self._cache)
         logits_BTV = self._model.logits(model.head_hidden(h_trunk_BTD, 1, cache=self._cache))
         chosen_BT = self._chosen(self.rows, logits_BTV)
         accepted_B = [row.decide_block(chosen_T) for row, chosen_T in zip(self.rows, chosen_BT, strict=True)]
-        horizons = range(2, self._model.num_horizons + 1)
+        chosen_s = perf_counter()
+        horizons = range(2, self._drafts.kept + 2)
         drafts_BHV = self._model.logits_at(accepted_B, h_trunk_BTD, horizons, self._cache)
         self._cache.advance([1 + num for num in accepted_B])
-        self._set_blocks(self.rows, drafts_BHV)
+        drafts_BH = self._chosen(self.rows, drafts_BHV)
+        self._drafts.note(accepted_B, chosen_s - start_s, perf_counter() - chosen_s)
+        self._set_blocks(self.rows, drafts_BH)
 
     def take_finished(self) -> list[Decoded]:
         """Remove the finished rows; the last row takes the place of each."""
@@ -196,10 +203,12 @@ class _Decoding:
         chosen: list[list[int]] = tokens_R.view(len(rows), num_positions).tolist()
         return chosen
 
-    def _set_blocks(self, rows: Sequence[Row], drafts_BHV: Tensor) -> None:
-        """Give each row that goes on its next block: the newest token and the drafts behind it."""
-        for row, drafts_H in zip(rows, self._chosen(rows, drafts_BHV), strict=True):
+    def _set_blocks(self, rows: Sequence[Row], drafts_BH: Sequence[Sequence[int]]) -> None:
+        """Give each row that goes on its next block: the newest token and as many drafts as are checked."""
+        num = self._drafts.checked
+        for row, drafts_H in zip(rows, drafts_BH, strict=True):
             if row.finish is None:
+                drafts_H = drafts_H[:num]
                 proposed_H = self._propose(row.request, row.ids, drafts_H)
                 assert len(proposed_H) == len(drafts_H), "as many drafts as there are horizons"
                 row.block = [row.ids[-1], *proposed_H]

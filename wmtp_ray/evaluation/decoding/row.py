@@ -27,7 +27,7 @@ class Row:
         self._tokenizer = tokenizer
         self._stops = StopFinder(tokenizer, settings.stop)
         self._uniforms = uniforms(request.seed, settings.max_new_tokens + settings.draft_horizons)
-        self._num_blocks = 0
+        self._drafted_H = [0] * settings.draft_horizons
         self._accepted_H = [0] * settings.draft_horizons
 
     def uniforms(self, num: int) -> npt.NDArray[np.float64]:
@@ -55,7 +55,8 @@ class Row:
     def decide_block(self, chosen_T: Sequence[int]) -> int:
         """Decide what was chosen after the block's tokens, as long as their drafts are right; return how many were."""
         self.num_forwards += 1
-        self._num_blocks += 1
+        for draft in range(len(self.block) - 1):
+            self._drafted_H[draft] += 1
         for index, token in enumerate(chosen_T):
             self.decide(token)
             if self.finish is not None or self.block[index + 1 : index + 2] != [token]:
@@ -75,6 +76,6 @@ class Row:
             text=text,
             finish="stop" if len(text) < len(raw_text) else self.finish,
             num_forwards=self.num_forwards,
-            drafted_H=(self._num_blocks,) * len(self._accepted_H),
+            drafted_H=tuple(self._drafted_H),
             accepted_H=tuple(self._accepted_H),
         )

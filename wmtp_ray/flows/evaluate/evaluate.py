@@ -165,6 +165,7 @@ def _policy_work(
             top_p=settings.top_p,
             stop=dataset.prompt_format.stop,
             draft_horizons=settings.draft_horizons,
+            drafting=settings.drafting,
         ),
         tasks=ledger.unjudged(map(answers.task_of, ledger.samples.values())),
         answers=answers,
