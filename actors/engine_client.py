@@ -8,7 +8,8 @@ from actors.stalls import enter_run
 from wmtp_ray.config.engine import EngineConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
-from wmtp_ray.evaluation.engine import ServedModel, decode_served
+from wmtp_ray.evaluation.engine import decode_served
+from wmtp_ray.evaluation.served import ServedModel
 
 
 class EngineClient:

@@ -1,4 +1,4 @@
-"""The one actor that records a run: metrics.jsonl, MLflow, and the newest report for the progress line.
+"""The one actor that records a run: metrics.jsonl, the trackers, and the newest report for the progress line.
 
 Reports are sent and not waited for. The actor may die: a new one opens the same files, and a report that was recorded
 just before the death and is sent again is not recorded twice.

@@ -6,7 +6,7 @@ what `flows/evaluate` would. So an experiment costs its arithmetic alone.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -19,8 +19,7 @@ from wmtp_ray.contracts import ScoredBatch, Scores, StepReport, TokenBatch
 from wmtp_ray.data.collate import collate
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.data.trained_rows import TrainedRows
-from wmtp_ray.evaluation.decoding import DecodingRequest, DecodingSettings, decode, request_seed
-from wmtp_ray.evaluation.evaluation_plan import PlannedDataset
+from wmtp_ray.evaluation.decoding import DecodingSettings, decode
 from wmtp_ray.evaluation.judge import Judge
 from wmtp_ray.evaluation.judging import JudgeTask, judge_answer
 from wmtp_ray.evaluation.ledger import DecodedAnswers
@@ -104,14 +103,9 @@ def evaluate(config: RunConfig, model: Path, *, num_samples: int, temperature: f
     (dataset,) = prepared.evaluation.datasets
     settings, tokenizer = config.evaluation, CodeTokenizer(config.tokenizer.path)
     answers = DecodedAnswers(dataset.problems, settings.limit, dataset.prompt_format, num_samples)
-    decoding = DecodingSettings(
-        max_new_tokens=settings.max_new_tokens,
-        temperature=temperature,
-        top_p=settings.top_p,
-        stop=dataset.prompt_format.stop,
-        draft_horizons=settings.draft_horizons,
-    )
-    requests = _requests(dataset, num_samples, tokenizer, config)
+    decoding = replace(DecodingSettings.of(settings, dataset.prompt_format.stop), temperature=temperature)
+    places = [(each.task_id, n) for each in dataset.problems.first(settings.limit) for n in range(num_samples)]
+    requests = answers.requests_of(places, tokenizer, config.seed)
     policy = load_transformer(model).eval().requires_grad_(False)
     tasks = [
         answers.task_of(answers.sample_of(each))
@@ -134,21 +128,6 @@ def _judged(tasks: list[JudgeTask], config: RunConfig) -> dict[str, list[bool]]:
     for task in sorted(tasks, key=lambda each: (each.task_id, each.sample)):
         passed.setdefault(task.task_id, []).append(verdicts[task.task_id, task.program])
     return passed
-
-
-def _requests(
-    dataset: PlannedDataset, num_samples: int, tokenizer: CodeTokenizer, config: RunConfig
-) -> list[DecodingRequest]:
-    return [
-        DecodingRequest(
-            f"{problem.task_id}#{sample}",
-            dataset.prompt_format.prompt_ids(problem, dataset.problems, tokenizer),
-            request_seed(config.seed, problem.task_id, sample),
-            dataset.prompt_format.end_of(problem),
-        )
-        for problem in dataset.problems.first(config.evaluation.limit)
-        for sample in range(num_samples)
-    ]
 
 
 class _Batches:

@@ -10,22 +10,19 @@ states at 2/3 of the trunk's depth and at its end, and each token's surprisal. T
 """
 
 import argparse
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
 import torch
-from torch import Tensor
+from real_states import MIDDLE, Depth, States
 
-from vendor.meta_llama.model import RMSNorm
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer
 from wmtp_ray.config.load import Arguments, load_config
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Int64, RowIndex, ScoredBatch, TokenBatch
@@ -34,9 +31,8 @@ from wmtp_ray.data.held_out_rows import held_out_rows
 from wmtp_ray.data.tokenizer import CodeTokenizer, read_indexed
 from wmtp_ray.flows.run.prepare import prepare
 from wmtp_ray.intervals import statistic_over_problems
-from wmtp_ray.model.batch_tensors import BatchTensors
 from wmtp_ray.model.policy import PolicyStates
-from wmtp_ray.model.value_model import ValueHead, reference_losses
+from wmtp_ray.model.value_model import ValueHead
 from wmtp_ray.model.value_outputs import values_of
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.model_folder import ModelFolder
@@ -51,8 +47,6 @@ from wmtp_ray.training.measure_critic import batches_of_rows
 
 NOW = datetime(2026, 1, 1)
 STEPS, BATCH_ROWS, LEARNING_RATE, WEIGHT_DECAY = 200, 64, 1e-3, 0.01
-MIDDLE = 0.67
-Depth = Literal["middle", "end"]
 
 
 @dataclass(frozen=True)
@@ -115,63 +109,6 @@ HEALTH = (
     "baseline_log_likelihood_pair_accuracy",
     "explained_variance",
 )
-
-
-@dataclass(frozen=True)
-class RowStates:
-    """What heads read of one row, float16 [T, D] before the norm, and the surprisals, float32 [T]."""
-
-    middle_TD: Tensor
-    end_TD: Tensor
-    surprisal_T: Tensor
-
-
-class States:
-    """The states of all rows of an index, by row, computed by one pass of the model and kept in a file."""
-
-    def __init__(self, config: RunConfig, index: RowIndex, rows: Int64, file: Path) -> None:
-        self.norm = _norm(config)
-        self._of_row: dict[int, RowStates] = {}
-        if file.exists():
-            saved = torch.load(file, weights_only=True)
-            self._of_row = {row: RowStates(*tensors) for row, tensors in saved.items()}
-        missing = np.array([row for row in rows if int(row) not in self._of_row], dtype=np.int64)
-        if len(missing):
-            self._compute(config, index, missing)
-            torch.save({row: (s.middle_TD, s.end_TD, s.surprisal_T) for row, s in self._of_row.items()}, file)
-
-    def read(self, rows: Iterable[int], depth: Depth) -> tuple[Tensor, Tensor]:
-        """Normed states [1, T, D] and surprisals [1, T, 1] of rows one behind the other."""
-        found = [self._of_row[int(row)] for row in rows]
-        states = torch.cat([each.middle_TD if depth == "middle" else each.end_TD for each in found])
-        with torch.no_grad():
-            return self.norm(states.float())[None], torch.cat([each.surprisal_T for each in found])[None, :, None]
-
-    def likelihoods(self, row: int) -> Tensor:
-        """The log-likelihood of each token of a row, float32 [T]."""
-        return -self._of_row[row].surprisal_T
-
-    @torch.no_grad()
-    def _compute(self, config: RunConfig, index: RowIndex, rows: Int64) -> None:
-        model = load_transformer(config.model.path).eval().requires_grad_(False)
-        middle = max(1, round(MIDDLE * model.num_trunk_blocks))
-        outputs: dict[int, Tensor] = {}
-        for depth in (middle, model.num_trunk_blocks):
-            model.layers[depth - 1].register_forward_hook(lambda _, __, h, depth=depth: outputs.update({depth: h}))
-        done = 0
-        for batch in batches_of_rows(index, rows, config):
-            tensors = BatchTensors.from_batch(batch, torch.device("cpu"))
-            losses_T = reference_losses(model, tensors)[0]
-            for document, row in zip(documents_of(batch), batch.row_ids_M, strict=True):
-                states = [outputs[depth][0, document].half().clone() for depth in (middle, model.num_trunk_blocks)]
-                self._of_row[int(row)] = RowStates(*states, losses_T[document].clone())
-            done += len(batch.row_ids_M)
-            print(f"  states of {done} of {len(rows)} rows", end="\r", file=sys.stderr, flush=True)
-
-
-def _norm(config: RunConfig) -> RMSNorm:
-    """The model's last norm, which value heads read through."""
-    return load_transformer(config.model.path).norm.requires_grad_(False)
 
 
 @dataclass(frozen=True)

@@ -136,14 +136,22 @@ def end_at_once(message: str, *, waits: bool = True) -> NoReturn:
 
 
 def kill_descendants(wait_s: float = _KILLED_S) -> None:
-    """SIGKILL every process that this one has started, and what they have started."""
+    """SIGKILL every process that this one has started, and what they have started.
+
+    Each is stopped before any is killed: one that starts another meanwhile would leave an orphan, which is not found.
+    """
     import psutil
 
-    processes = psutil.Process().children(recursive=True)  # parents first: who is killed starts nothing any more
-    for process in processes:
+    own, stopped = psutil.Process(), set[psutil.Process]()
+    while found := set(own.children(recursive=True)) - stopped:
+        for process in found:
+            with suppress(psutil.Error):
+                process.suspend()
+        stopped |= found
+    for process in stopped:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=wait_s)
+    psutil.wait_procs(stopped, timeout=wait_s)
 
 
 def _heard(number: int, frame: FrameType | None) -> None:

@@ -3,7 +3,8 @@
     storage/runs/<run>/  config.yaml  plan.json plan.npz  stage1_plan.json stage1_plan.npz
                          start.json  decisions.json places.jsonl  metrics.jsonl  result.json  report.html
                          eval/<dataset>/  exported/step_<n>/  audit.json
-                         stop_requested  mlflow_run_id  processes/  logs/  stacks/  ray/  snapshots_frozen/
+                         stop_requested  processes/  logs/  stacks/  ray/  snapshots_frozen/
+                         mlflow_run_id  wandb_run_id  trackio_run_id  tensorboard/  wandb/
                          and what a stage leaves, of stage 2; critic/ holds the same of stage 1:
                          checkpoints/step_<n>/  final/  snapshots/  stage_result.json  failure.txt
                          reports_of_checkpoint.json  token_evidence.json
@@ -144,6 +145,24 @@ class RunFolder(StageFolder):
     @property
     def mlflow_run_id(self) -> Path:
         return self.path / "mlflow_run_id"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """What Weights & Biases keeps of the run, here or before it is sent."""
+        return self.path / "wandb"
+
+    @property
+    def wandb_run_id(self) -> Path:
+        return self.path / "wandb_run_id"
+
+    @property
+    def trackio_run_id(self) -> Path:
+        return self.path / "trackio_run_id"
 
     @property
     def processes(self) -> Path:

@@ -19,11 +19,11 @@ from tests.flows.world import command_line, configured, kill_family, wait_until
 from wmtp_ray.cli import main as wmtp
 from wmtp_ray.config.schema import ClusterConfig, RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
+from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.evaluation_plan import plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.evaluation.results import EvaluationResults, read_results
 from wmtp_ray.flows.evaluate.evaluate import OtherSettings, evaluate_policy
-from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.tracking.mlflow_run import default_uri
 from wmtp_ray.tracking.processes import find_process, process_id
 from wmtp_ray.tracking.result import RunResult, read_result

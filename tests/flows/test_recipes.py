@@ -22,6 +22,7 @@ from wmtp_ray.report.saved_run import read_run
 from wmtp_ray.tracking.decisions import read_decisions
 from wmtp_ray.tracking.mlflow_run import default_uri
 from wmtp_ray.tracking.result import RunResult
+from wmtp_ray.tracking.tensorboard_run import read_events
 from wmtp_ray.tracking.token_evidence import read_token_evidence
 from wmtp_ray.tracking.training_record import record_of_run, training_of
 from wmtp_ray.training.export_weights import Wanted, export_weights
@@ -103,6 +104,7 @@ def test_critic_of_its_own_is_trained_judged_gated_and_frozen(world: Path, clust
         "train.max_steps=3",
         "tracking.mlflow=true",
         "tracking.mlflow_uri=http://127.0.0.1:9",
+        "tracking.sinks=[mlflow,tensorboard]",
     )
     config = configured(world, "frozen-critic", *overrides)
     result = run(config)
@@ -173,6 +175,11 @@ def _assert_a_resumed_run_keeps_it(config: RunConfig) -> None:
     assert (found.data.params["weighting.type"], found.info.run_name) == ("td", "frozen-critic")
     assert found.data.tags["ran.gate"].startswith("fell back; ")
     assert found.data.tags["ran.device"] == "cpu"
+    files = sorted((config.run_dir / "tensorboard").iterdir())
+    assert len(files) == 2, "one of each start"
+    events = [event for file in files for event in read_events(file)]
+    steps = [each.step for each in events if any(value.tag == "weight/std" for value in each.summary.value)]
+    assert steps == [0, 1, 2], "TensorBoard has every step of stage 2 once"
 
 
 def test_critic_of_another_run_is_judged_by_what_it_recorded_and_does_not_age(

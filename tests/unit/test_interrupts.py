@@ -107,6 +107,33 @@ with atomic_directory(Path({str(tmp_path)!r}) / "model") as temporary, interrupt
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_being_started_when_the_signal_comes_ends_too() -> None:
+    """As the agents of Ray's raylet are, which are nobody's children once it is killed."""
+    process = started("""
+import uuid
+mark = os.environ["WMTP_TEST_MARK"] = uuid.uuid4().hex
+subprocess.Popen([sys.executable, "-c", "import subprocess\\nwhile True: subprocess.Popen(['sleep', '600'])"])
+time.sleep(0.5)
+print("ready", flush=True)
+print(mark, flush=True)
+time.sleep(600)
+""")
+    assert process.stdout is not None
+    mark = process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130
+    assert [each for each in psutil.process_iter() if is_marked(each, mark)] == []
+
+
+def is_marked(process: psutil.Process, mark: str) -> bool:
+    """Whether a process that still runs has inherited the mark."""
+    try:
+        return process.environ().get("WMTP_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def test_a_handler_that_raises_ends_with_its_block_and_a_second_signal_at_once() -> None:
     program = """
 with interrupts.raised():

@@ -5,7 +5,7 @@
 | `training_verbs.py` | launch, sweep, quickstart, doctor |
 | `model_verbs.py` | import, export |
 | `data_verbs.py` | data index, inspect, sample, validate |
-| `evaluation_verbs.py` | evaluate |
+| `evaluation_verbs.py` | evaluate, collect |
 | `record_verbs.py` | report, logs, tracking sync |
 
 `command.py` puts their parsers together, `ends.py` says what exit code an end has.

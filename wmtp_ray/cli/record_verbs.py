@@ -10,14 +10,14 @@ from wmtp_ray.cli.verbs import Verbs
 from wmtp_ray.config.arguments import CommandParser
 from wmtp_ray.tracking.log_lines import LEVELS
 
-SYNC_HELP = "send MLflow what it lacks of a run; a second time there is nothing to send"
+SYNC_HELP = "send the trackers of a run what they lack; a second time there is nothing to send"
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs of this module."""
     _add_report(verbs.add_parser("report", help="one HTML file from runs side by side, or from a sweep"))
     _add_logs(verbs.add_parser("logs", help="what all processes of a run have said, in order of time"))
-    tracking = verbs.add_parser("tracking", help="MLflow's copy of runs")
+    tracking = verbs.add_parser("tracking", help="the trackers' copies of runs")
     _add_sync(tracking.add_subparsers(required=True, metavar="ACTION").add_parser("sync", help=SYNC_HELP))
 
 
@@ -59,6 +59,8 @@ def _logs(arguments: argparse.Namespace) -> None:
 def _sync(arguments: argparse.Namespace) -> int:
     from wmtp_ray.tracking.sync_tracking import sync_tracking
 
-    report = sync_tracking(arguments.folder.absolute())
-    print(report.render())
-    return FAILED if report.lost.total() else DONE
+    code = DONE
+    for report in sync_tracking(arguments.folder.absolute()):
+        print(report.render())
+        code = code if report.is_whole else FAILED
+    return code

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from wmtp_ray.config.effects import EVALUATION, MACHINE, PLAN, STAGE_2, TRAINING, setting
 from wmtp_ray.config.section import Count, Positive, Seconds, Section
 
+SinkName = Literal["mlflow", "tensorboard", "wandb", "trackio"]
+WandbMode = Literal["online", "offline"]
 GpuType = Literal["A10-24GB", "L4-24GB", "L40S-48GB", "A100-40GB", "A100-80GB", "H100-80GB", "H200-141GB"]
 
 
@@ -71,16 +73,45 @@ class DeadlinesConfig(Section):
 class TrackingConfig(Section):
     """Where metrics go beside metrics.jsonl."""
 
-    mlflow: bool = setting(PLAN | TRAINING | EVALUATION | MACHINE, "Log to MLflow as well.")
+    sinks: tuple[SinkName, ...] = setting(
+        PLAN | TRAINING | EVALUATION | MACHINE, "Trackers that get every number as well; their packages are extras."
+    )
+    mlflow: bool = setting(
+        PLAN | TRAINING | EVALUATION | MACHINE, "Log to MLflow as well; false leaves it out of `sinks`."
+    )
     mlflow_uri: str | None = setting(TRAINING | EVALUATION | MACHINE, "None: an sqlite file in storage_root.")
+    wandb_mode: WandbMode | None = setting(
+        TRAINING | EVALUATION | MACHINE, "Of Weights & Biases; None: as WANDB_MODE says, else online."
+    )
     experiment: str = setting(
         TRAINING | EVALUATION | MACHINE,
-        "MLflow experiment.",
+        "MLflow experiment; the project of the other trackers.",
         min_length=1,
         max_length=500,
         expected="text of 1 to 500 characters",
     )
     progress: bool = setting(TRAINING | EVALUATION | MACHINE, "Draw the progress line.")
+
+    @property
+    def uses_mlflow(self) -> bool:
+        """Whether MLflow gets the run's numbers."""
+        return self.mlflow and "mlflow" in self.sinks
+
+    @property
+    def other_sinks(self) -> tuple[SinkName, ...]:
+        """The trackers beside MLflow that get the run's numbers."""
+        return tuple(name for name in self.sinks if name != "mlflow")
+
+    @property
+    def used_sinks(self) -> tuple[SinkName, ...]:
+        """All trackers that get the run's numbers."""
+        return (*(("mlflow",) if self.uses_mlflow else ()), *self.other_sinks)
+
+    @model_validator(mode="after")
+    def _every_sink_is_named_once(self) -> Self:
+        if twice := [name for name in dict.fromkeys(self.sinks) if self.sinks.count(name) > 1]:
+            raise ValueError(f"sinks names {', '.join(twice)} twice; name every tracker once")
+        return self
 
     @model_validator(mode="after")
     def _uri_means_the_same_everywhere(self) -> Self:

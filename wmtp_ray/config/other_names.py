@@ -113,10 +113,16 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ("ddp strategy distributed_backend", "train.parallel", "ddp or fsdp2"),
     ("accelerator use_cpu no_cuda cpu", "train.device", ""),
     (
-        "wandb use_wandb report_to logger log_with tensorboard comet wandb_project wandb_entity project project_name "
-        "entity",
-        "tracking.mlflow tracking.experiment",
-        "runs are tracked by MLflow, and by metrics.jsonl always",
+        "wandb use_wandb report_to logger loggers log_with tensorboard use_tensorboard trackio comet",
+        "tracking.sinks",
+        "a list of mlflow, tensorboard, wandb, trackio; metrics.jsonl is written always",
+    ),
+    ("wandb_project project project_name", "tracking.experiment", "the experiment of MLflow, the project elsewhere"),
+    ("wandb_entity entity", "tracking.sinks", "W&B reads WANDB_ENTITY from the environment"),
+    (
+        "wandb_mode wandb_offline",
+        "tracking.wandb_mode",
+        "online or offline",
     ),
     ("mlflow use_mlflow", "tracking.mlflow tracking.mlflow_uri", ""),
     ("tracking_uri mlflow_tracking_uri mlflow_url", "tracking.mlflow_uri", ""),
@@ -138,7 +144,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
 OTHER_NAMES = {
     name: OtherName(tuple(targets.split()), note) for names, targets, note in _TABLE for name in names.split()
 }
-_SECTIONS = ("wandb", "deepspeed", "fsdp", "lora", "peft", "mlflow")
+_SECTIONS = ("wandb", "tensorboard", "trackio", "deepspeed", "fsdp", "lora", "peft", "mlflow")
 
 
 def other_name(key: str) -> OtherName | None:

@@ -156,7 +156,7 @@ def _mbpp_problem(record: Record, number: int, where: str) -> BenchmarkProblem:
     tests = tuple(_unix(test) for test in record["test_list"])
     suite = _unix(record.get("test", ""))
     if not tests or not all(map(str.strip, tests)) or ("test" in record and not suite.strip()):
-        raise _without_tests(where, record["task_id"])
+        raise without_tests(where, record["task_id"])
     return BenchmarkProblem(
         task_id=f"mbpp_{number}",
         prompt=_unix(record["text" if is_full else "prompt"]),
@@ -170,8 +170,8 @@ def _mbpp_problem(record: Record, number: int, where: str) -> BenchmarkProblem:
 
 
 def _humaneval_problem(record: Record, where: str) -> BenchmarkProblem:
-    if not re.search(r"^def\s+check\(", record["test"], re.MULTILINE):
-        raise _without_tests(where, record["task_id"])
+    if not tests_its_argument(record["test"]):
+        raise without_tests(where, record["task_id"])
     return BenchmarkProblem(
         task_id=str(record["task_id"]),
         prompt=record["prompt"],
@@ -256,7 +256,14 @@ def _nearest(found: frozenset[str]) -> str:
     return f" ({shape} {' and '.join(parts)})"
 
 
-def _without_tests(where: str, task_id: object) -> DataError:
+def tests_its_argument(source: str) -> bool:
+    """Whether source defines a `check(candidate)` that uses its candidate: another one passes any program."""
+    head = re.search(r"^def\s+check\(\s*(\w+)", source, re.MULTILINE)
+    return head is not None and re.search(rf"\b{head[1]}\b", source[head.end() :]) is not None
+
+
+def without_tests(where: str, task_id: object) -> DataError:
+    """Return the error for a problem that any program would pass."""
     return DataError(
         f"{where}: found the problem {task_id} without a test, expected asserts, or source that defines "
         "check(candidate): any program would pass; leave the problem out, or give its tests"

@@ -13,7 +13,6 @@ from wmtp_ray.artifacts.meta_checkpoint import weights_file
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.evaluation.decoding import DecodingRequest
-from wmtp_ray.evaluation.engine import ServedModel
 from wmtp_ray.evaluation.identity import (
     DecodingIdentity,
     Execution,
@@ -24,6 +23,7 @@ from wmtp_ray.evaluation.identity import (
 )
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.prompts import PromptFormat
+from wmtp_ray.evaluation.served import ServedModel
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.tracking.training_record import TrainingRecord, training_of
 

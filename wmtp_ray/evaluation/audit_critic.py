@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from vendor.meta_llama.model import Transformer
-from wmtp_ray.artifacts.meta_checkpoint import load_transformer, load_value_path
+from wmtp_ray.artifacts.meta_checkpoint import load_value_path
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import Example, Int64, RowIndex
 from wmtp_ray.data.collate import collate, examples_of
@@ -24,6 +24,7 @@ from wmtp_ray.data.run_tokenizer import run_tokenizer
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import DataError
 from wmtp_ray.evaluation.audited_prefixes import AuditedProblem, OtherToken, Prefix, audited_problems, prefixes_of
+from wmtp_ray.evaluation.decoding_policy import load_decoding_policy
 from wmtp_ray.evaluation.evaluation_progress import EvaluationProgress
 from wmtp_ray.evaluation.problems import ProblemSet
 from wmtp_ray.evaluation.rollouts import JudgedProblem, Outcome, roll_out
@@ -33,7 +34,6 @@ from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.objective.true_values import AuditedPrefix, value_agreement
 from wmtp_ray.tracking.critic_audit import STRATA, AuditSettings, CriticAudit
 from wmtp_ray.training.measure_critic import batches_of_rows
-from wmtp_ray.training.parallel import choose_device
 
 _SHOWN = 3  # names in a message
 
@@ -57,7 +57,7 @@ def audit_critic(
     tests = judged_problems(index, rows_N, problems)
     examples = _examples(config, index, rows_N, tests)
     chosen = audited_problems(examples, settings.problems, settings.seed)
-    policy = _policy(models.policy, config)
+    policy = load_decoding_policy(models.policy, config)
     other = likeliest_other(policy, run_tokenizer(config))
     prefixes = [prefix for each in chosen for prefix in prefixes_of(each, other, settings.seed)]
     critic = load_value_path(models.critic, ValueSpec.of(config)).eval().requires_grad_(False)
@@ -90,14 +90,6 @@ def judged_problems(index: RowIndex, rows_N: Int64, problems: Sequence[ProblemSe
         f"{files} ({_some(list(with_tests))}), expected problems of the same names; give the file that has them with "
         "--tests FILE"
     )
-
-
-def _policy(directory: Path, config: RunConfig) -> Transformer:
-    """Load a policy on the run's device, in the precision that an evaluation decodes in."""
-    device = choose_device(config.train.device, local_rank=0)
-    is_half = device.type == "cuda" and config.train.dtype == "bfloat16"
-    policy = load_transformer(directory, dtype=torch.bfloat16 if is_half else torch.float32)
-    return policy.to(device).eval().requires_grad_(False)
 
 
 def likeliest_other(policy: Transformer, tokenizer: CodeTokenizer) -> OtherToken:

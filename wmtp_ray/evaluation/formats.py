@@ -76,6 +76,15 @@ def choose_format(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName
     return ChosenFormat(replace(chosen.format, label="correct"), reason)
 
 
+def choose_row_format(
+    problems: ProblemSet, formats: Mapping[ProblemKind, FormatName], asked: Asked | None
+) -> ChosenFormat:
+    """Return the format in which a policy writes answers that become rows: `auto` puts problems as rows put them."""
+    if formats.get(problems.kind, "auto") != "auto":
+        return choose_format(problems, formats, asked)
+    return choose_format(replace(problems, kind="instruction"), {"instruction": "auto"}, asked)
+
+
 def _choose(problems: ProblemSet, formats: Mapping[ProblemKind, FormatName], asked: Asked | None) -> ChosenFormat:
     kind = problems.kind
     if kind not in formats:

@@ -18,9 +18,9 @@ from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.prompt_label import Label
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.evaluation.engine import ServedModel
 from wmtp_ray.evaluation.problems import ProblemSet
 from wmtp_ray.evaluation.prompts import PromptFormat
+from wmtp_ray.evaluation.served import ServedModel
 from wmtp_ray.saved_records import read_record, write_record
 
 FILE_NAME = "evaluation.json"

@@ -89,27 +89,44 @@ class DecodedAnswers:
 
     def requests(self, ledger: Ledger, tokenizer: CodeTokenizer, seed: int) -> list[DecodingRequest]:
         """Return the requests without an answer, those of one problem together."""
+        return self.requests_of(self._missing(ledger), tokenizer, seed)
+
+    def requests_of(self, places: Sequence[Place], tokenizer: CodeTokenizer, seed: int) -> list[DecodingRequest]:
+        """Return the requests of some answers; one depends on problem, number and `seed` alone."""
+        prompts = {
+            task_id: self._format.prompt_ids(self._problems[task_id], self._set, tokenizer)
+            for task_id in dict.fromkeys(task_id for task_id, _ in places)
+        }
         return [
             DecodingRequest(
-                _key(task_id, sample), prompt_ids, request_seed(seed, task_id, sample), self._format.end_of(problem)
+                _key(task_id, sample),
+                prompts[task_id],
+                request_seed(seed, task_id, sample),
+                self._format.end_of(self._problems[task_id]),
             )
-            for task_id, problem in self._problems.items()
-            if (missing := [n for n in range(self._num_samples) if (task_id, n) not in ledger.samples])
-            for prompt_ids in [self._format.prompt_ids(problem, self._set, tokenizer)]
-            for sample in missing
+            for task_id, sample in places
         ]
 
     def text_requests(self, ledger: Ledger, seed: int) -> list[DecodingRequest]:
         """Return the same requests for a server: prompts as text, which it tokenises itself."""
+        return self.text_requests_of(self._missing(ledger), seed)
+
+    def text_requests_of(self, places: Sequence[Place], seed: int) -> list[DecodingRequest]:
+        """Return the requests of some answers for a server."""
         return [
             DecodingRequest(
-                _key(task_id, sample), (), request_seed(seed, task_id, sample), self._format.end_of(problem), text
+                _key(task_id, sample),
+                (),
+                request_seed(seed, task_id, sample),
+                self._format.end_of(self._problems[task_id]),
+                self._format.text(self._problems[task_id], self._set),
             )
-            for task_id, problem in self._problems.items()
-            for text in [self._format.text(problem, self._set)]
-            for sample in range(self._num_samples)
-            if (task_id, sample) not in ledger.samples
+            for task_id, sample in places
         ]
+
+    def _missing(self, ledger: Ledger) -> list[Place]:
+        places = ((task_id, sample) for task_id in self._problems for sample in range(self._num_samples))
+        return [place for place in places if place not in ledger.samples]
 
     def sample_of(self, decoded: Decoded) -> Sample:
         """Read what a decoder gave back."""

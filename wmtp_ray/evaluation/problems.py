@@ -20,7 +20,17 @@ from typing import Any
 
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.evaluation import ProblemKind
-from wmtp_ray.data.benchmarks import BenchmarkProblem, Shape, read_humaneval, read_mbpp, read_records, shape_of
+from wmtp_ray.data.benchmarks import (
+    BenchmarkProblem,
+    Shape,
+    Split,
+    read_humaneval,
+    read_mbpp,
+    read_records,
+    shape_of,
+    tests_its_argument,
+    without_tests,
+)
 from wmtp_ray.data.codecontests import StdioTest, shown_tests
 from wmtp_ray.errors import DataError
 
@@ -112,8 +122,11 @@ class ProblemSet:
         return self.problems[:limit]
 
 
-def read_problems(path: Path) -> ProblemSet:
-    """Read .jsonl, .jsonl.gz, .json or .parquet; raises DataError for what holds no problems with tests."""
+def read_problems(path: Path, split: Split = "test") -> ProblemSet:
+    """Read .jsonl, .jsonl.gz, .json or .parquet; raises DataError for what holds no problems with tests.
+
+    Of MBPP the problems of `split`: those of the test split where the file has it, those of another one or DataError.
+    """
     records = read_records(path)
     if not records:
         raise DataError(f"{path}: found no record, expected problems with tests; the file is empty")
@@ -128,8 +141,8 @@ def read_problems(path: Path) -> ProblemSet:
         if shape == "CodeContests":
             return _contest_set(path, [record for _, record in records])
         if shape == "converted":
-            return _benchmark_set(path, [_converted(record, where) for where, record in records])
-        return _benchmark_set(path, read_humaneval([path]) if shape == "HumanEval" else read_mbpp([path]))
+            return _benchmark_set(path, [_converted(record, where) for where, record in records], split)
+        return _benchmark_set(path, read_humaneval([path]) if shape == "HumanEval" else read_mbpp([path]), split)
     except (KeyError, TypeError) as error:
         raise _foreign(path, f"a record without {error}") from error
 
@@ -139,15 +152,13 @@ def _foreign(path: Path, found: str) -> DataError:
 
 
 def _converted(record: dict[str, Any], where: str) -> BenchmarkProblem:
-    if not record["tests"]:
-        raise DataError(
-            f"{where}: found the problem {record['task_id']} without a test, expected one at least: any program would "
-            "pass; leave the problem out, or give its tests"
-        )
+    tests = record["tests"]
+    if not tests or any("def check(" in each and not tests_its_argument(each) for each in tests):
+        raise without_tests(where, record["task_id"])
     return BenchmarkProblem(**record | {"tests": tuple(record["tests"])})
 
 
-def _benchmark_set(path: Path, found: list[BenchmarkProblem]) -> ProblemSet:
+def _benchmark_set(path: Path, found: list[BenchmarkProblem], split: Split) -> ProblemSet:
     _require_different_ids(path, [each.task_id for each in found])
     checks = [bool(re.search(r"^def\s+check\(", each.tests[0], re.MULTILINE)) for each in found]
     if any(checks):
@@ -159,13 +170,19 @@ def _benchmark_set(path: Path, found: list[BenchmarkProblem]) -> ProblemSet:
                     f"{path}: found {odd} without {name} beside problems with it, expected one kind of problems; split "
                     "the file"
                 )
-        problems = tuple(_function_problem(each) for each in found)
-        return ProblemSet(path, file_sha256(path), "humaneval" if heads[0] else "instruction", problems, (), ())
+        kind: ProblemKind = "humaneval" if heads[0] else "instruction"
+        problems = tuple(_function_problem(each, kind) for each in found)
+        return ProblemSet(path, file_sha256(path), kind, problems, (), ())
     problems = tuple(_assert_problem(each) for each in found)
     examples = tuple(problem for problem in problems if problem.task_id in MBPP_EXAMPLES)
-    tested = tuple(problem for problem, each in zip(problems, found, strict=True) if each.split == "test")
-    left_out = (f"{len(problems) - len(tested)} problems of other splits than test",) if tested != problems else ()
-    return ProblemSet(path, file_sha256(path), "mbpp", tested or problems, examples, left_out if tested else ())
+    chosen = tuple(problem for problem, each in zip(problems, found, strict=True) if each.split == split)
+    if not chosen and split != "test":
+        raise DataError(
+            f"{path}: found no problem of MBPP's {split} split among {len(problems)}, expected some; give the file "
+            "that has them (`python scripts/setup_datasets.py mbpp --help`)"
+        )
+    left_out = (f"{len(problems) - len(chosen)} problems of other splits than {split}",) if chosen != problems else ()
+    return ProblemSet(path, file_sha256(path), "mbpp", chosen or problems, examples, left_out if chosen else ())
 
 
 def _require_different_ids(path: Path, task_ids: list[str]) -> None:
@@ -174,10 +191,12 @@ def _require_different_ids(path: Path, task_ids: list[str]) -> None:
         raise DataError(f"{path}: found {twice} more than once, expected every task_id once; leave out the others")
 
 
-def _function_problem(problem: BenchmarkProblem) -> Problem:
+def _function_problem(problem: BenchmarkProblem, kind: ProblemKind) -> Problem:
+    """HumanEval's, whose reference begins with the prompt; a prompt in words is no part of a program."""
     assert problem.entry_point is not None, "HumanEval names the function of every problem"
     tests = FunctionTests("\n".join(problem.tests), problem.entry_point)
-    return Problem(problem.task_id, problem.prompt, "", tests, problem.reference)
+    reference = problem.reference if kind == "humaneval" else problem.reference.removeprefix(problem.prompt)
+    return Problem(problem.task_id, problem.prompt, "", tests, reference)
 
 
 def _assert_problem(problem: BenchmarkProblem) -> Problem:

@@ -59,7 +59,7 @@ class PromptFormat:
         if self.label is None:
             return self.render(problem, problems)
         if self.name == "instruct":
-            return render_prompt(_instruction(problem, problems), problem.shown, self.label)
+            return render_prompt(instruction_of(problem, problems), problem.shown, self.label)
         return label_section(self.label) + self.render(problem, problems)
 
     def prompt_ids(self, problem: Problem, problems: ProblemSet, tokenizer: CodeTokenizer) -> tuple[int, ...]:
@@ -119,14 +119,15 @@ def _stripped(problem: Problem, problems: ProblemSet) -> str:
 
 def _instruct(problem: Problem, problems: ProblemSet) -> str:
     """Return the prompt of a training row; for HumanEval, add a sentence before the function's head."""
-    return render_prompt(_instruction(problem, problems), problem.shown)
+    return render_prompt(instruction_of(problem, problems), problem.shown)
 
 
 def _chat(problem: Problem, problems: ProblemSet) -> str:
-    return chat_message(_instruction(problem, problems), problem.shown)
+    return chat_message(instruction_of(problem, problems), problem.shown)
 
 
-def _instruction(problem: Problem, problems: ProblemSet) -> str:
+def instruction_of(problem: Problem, problems: ProblemSet) -> str:
+    """Return a problem in words, as a training row puts it; of HumanEval's kind with a sentence before the head."""
     if problems.kind == "humaneval":
         return f"Complete this Python function. Answer with the whole function.\n\n{problem.prompt}"
     return problem.prompt

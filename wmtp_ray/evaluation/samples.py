@@ -16,9 +16,9 @@ from typing import Any
 
 from wmtp_ray.config.evaluation import ProblemKind
 from wmtp_ray.durable_files import append_durably, atomic_write
-from wmtp_ray.evaluation.decoding import Served
 from wmtp_ray.evaluation.judging import Judgement
 from wmtp_ray.evaluation.prompts import answer_key
+from wmtp_ray.evaluation.served import Served
 from wmtp_ray.saved_records import convert_record, decode_record, encode_line
 
 SAMPLES = "samples.jsonl"

@@ -16,6 +16,7 @@ from wmtp_ray.errors import ConfigError, WmtpError
 from wmtp_ray.preflight.needed_resources import Resources, needed_resources
 from wmtp_ray.preflight.ray_place import check_ray_can_start, joins_a_cluster
 from wmtp_ray.preflight.writable import why_not_writable
+from wmtp_ray.tracking.sink_packages import check_packages
 from wmtp_ray.training.estimate.hardware import GIB, machine_cpus, machine_gpus
 
 _LEAST_FREE_BYTES = 64 << 20  # result, metrics and logs of a run without checkpoints
@@ -37,6 +38,7 @@ def start_checks(config: RunConfig, needed: Sequence[Resources] | None = None) -
         StartCheck("resources", lambda: check_resources(config, parts)),
         StartCheck("device", lambda: _check_device(config)),
         StartCheck("storage", lambda: _check_storage(config.run_dir)),
+        StartCheck("trackers", lambda: check_packages(config.tracking.used_sinks)),
     ]
 
 

@@ -14,7 +14,6 @@ metrics.jsonl has every number in any case; `problems()` says what MLflow lacks.
 
 import logging
 import shlex
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -26,14 +25,14 @@ from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.metrics_file import Position
 from wmtp_ray.tracking.mlflow_errors import Cause, cause_of, without_password
 from wmtp_ray.tracking.mlflow_points import Recorded, batches, milliseconds, number_points, recorded_in
-from wmtp_ray.tracking.mlflow_run import MetricPoint, MlflowRun, MlflowTarget, RunStatus
+from wmtp_ray.tracking.mlflow_run import MetricPoint, MlflowRun, MlflowTarget
+from wmtp_ray.tracking.sink import TITLES, lacks
+from wmtp_ray.tracking.sink_thread import GATHER_S, MAX_WAITING_STEPS, SinkThread
 
 _LOG = logging.getLogger(__name__)
-MAX_WAITING_STEPS = 4096
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
-GATHER_S = 0.5  # reports of this time go in one call
-MISSING = "MLflow lacks"  # how a warning begins that `wmtp tracking sync` makes untrue
+MISSING = lacks(TITLES["mlflow"])
 
 
 @dataclass
@@ -45,28 +44,24 @@ class _Outage:
     is_told: bool = False
 
 
-class MlflowSink:
+class MlflowSink(SinkThread):
     """Logs to the run of `target` from a background thread that starts at once; `run_dir` has its metrics.jsonl."""
 
     def __init__(self, target: MlflowTarget, run_dir: Path) -> None:
+        super().__init__("mlflow-sink")
         self._target = target
         self._run_dir = run_dir
         self._run: MlflowRun | None = None
         self._waiting: deque[Recorded] = deque(maxlen=MAX_WAITING_STEPS)
         self._numbers: dict[str, MetricPoint] = {}
-        self._tags: dict[str, str] = {}
         self._began_ms = milliseconds(time.time())
         self._sent: set[Position] = set()  # steps that MLflow has, for sure
         self._is_behind = True  # metrics.jsonl may have steps that are neither sent nor waiting
         self._num_points_sent = 0
-        self._artifacts: list[Path] = []
         self._artifact_failure: str | None = None
         self._outage: _Outage | None = None
-        self._final_status: RunStatus | None = None
         self._ended = False
-        self._wake = threading.Condition()
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of every attempt; we tell an outage once
-        self._thread = threading.Thread(target=self._work, name="mlflow-sink", daemon=True)
         self._thread.start()
 
     @property
@@ -87,23 +82,6 @@ class MlflowSink:
         with self._wake:
             self._numbers |= {point.key: point for point in points}
             self._wake.notify_all()
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Queue tags, in place of those of the same names."""
-        with self._wake:
-            self._tags |= tags
-            self._wake.notify_all()
-
-    def add_artifact(self, path: Path) -> None:
-        """Have a file or folder uploaded when the run ends."""
-        self._artifacts.append(path)
-
-    def close(self, status: RunStatus, deadline_s: float) -> None:
-        """Send what waits, upload the artifacts, end the run; gives up after `deadline_s`."""
-        with self._wake:
-            self._final_status = status
-            self._wake.notify_all()
-        self._thread.join(deadline_s)
 
     def problems(self) -> list[str]:
         """Return what MLflow lacks now and which values differ there; empty when it is up to date."""
@@ -163,9 +141,7 @@ class MlflowSink:
                 pause_s, retry_s = retry_s, min(2 * retry_s, LAST_RETRY_S)
             if closing:
                 return
-            with self._wake:
-                self._wake.wait_for(lambda: self._final_status, timeout=pause_s)
-                self._wake.wait_for(lambda: self._has_work() or self._final_status)
+            self._pause(pause_s)
 
     def _has_work(self) -> bool:
         """While MLflow is away there is always something: to find out when it is back."""

@@ -40,6 +40,11 @@ class SyncReport:
     refusal: str | None = None
     notes: Sequence[str] = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether MLflow has taken everything."""
+        return not self.lost.total()
+
     def render(self) -> str:
         """Describe the sync in one line, then each note in a line of its own."""
         sent = f"{counted(self.sent)} were missing and were sent" if self.sent.total() else "nothing was missing"

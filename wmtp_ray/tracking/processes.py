@@ -121,15 +121,16 @@ def stack_file(run_dir: Path, role: str) -> Path:
 def dump_stacks_here(run_dir: Path, processes: Iterable[RunProcess], reason: str) -> dict[str, str]:
     """Have processes of this host write their stacks, under a line that says when and why; return their states."""
     states = {}
+    asked = []
     for process in processes:
         state = states[process.role] = state_here(process)
         path = stack_file(run_dir, process.role)
         _append(path, f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} process {process.pid}, {state}: {reason}\n")
         if state in (GONE, psutil.STATUS_STOPPED):
             _append(path, f"No stacks: the process is {state}.\n")
-            continue
-        with suppress(ProcessLookupError):
-            ask_for_stacks(process.pid, process.stacks, path)
+        else:
+            asked.append((process.pid, process.stacks, path))
+    ask_for_stacks(asked)
     return states
 
 

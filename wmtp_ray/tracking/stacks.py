@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from types import FrameType
 _SIGNAL = signal.SIGUSR2
 _HOST = "127.0.0.1"
 _ANSWER_S = 5.0  # far more than a thread waits for the GIL on a busy machine
-_WRITING_S = 0.5  # what a process may take to write its stacks once it has begun, and what the signal's answer may take
+_WRITING_S = 0.5  # what the signal's answer may take
 _QUIET_S = 0.05
 
 
@@ -46,20 +47,26 @@ def answer_for_stacks(file: Path) -> StackAddress:
     return _answering.address
 
 
-def ask_for_stacks(pid: int, address: StackAddress, file: Path) -> None:
-    """Have a process of this host append its stacks to `file`; wait until they are there, or will not be.
+def ask_for_stacks(asked: Iterable[tuple[int, StackAddress, Path]]) -> None:
+    """Have processes of this host, by id, append their stacks each to its file; wait until they are there.
 
-    Raises ProcessLookupError where it is gone.
+    All are asked before any is waited for, so that the time does not grow with those that do not answer: these get the
+    signal after `_ANSWER_S`.
     """
-    if pid == os.getpid():
-        _append(file, stacks_of_all_threads())
-        return
-    before = file.stat().st_size
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.sendto(address.word.encode(), (_HOST, address.port))
-    if not _is_written(file, before, _ANSWER_S):
-        os.kill(pid, _SIGNAL)
-        _is_written(file, before, _WRITING_S)
+    waiting: dict[Path, int] = {}
+    sizes: dict[Path, int] = {}
+    for pid, address, file in asked:
+        if pid == os.getpid():
+            _append(file, stacks_of_all_threads())
+            continue
+        waiting[file], sizes[file] = pid, file.stat().st_size
+        with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:  # then the signal is left
+            asking.sendto(address.word.encode(), (_HOST, address.port))
+    silent = _not_written(sizes, _ANSWER_S)
+    for file in silent:
+        with suppress(ProcessLookupError):
+            os.kill(waiting[file], _SIGNAL)
+    _not_written({file: sizes[file] for file in silent}, _WRITING_S)
 
 
 def stacks_of_all_threads() -> str:
@@ -109,18 +116,20 @@ class _Answering:
 _answering: _Answering | None = None
 
 
-def _is_written(file: Path, num_bytes_before: int, answer_s: float) -> bool:
-    """Wait for a file to grow and then to rest, so that the caller may end the process that writes it."""
-    seen, give_up = num_bytes_before, time.monotonic() + answer_s
-    while time.monotonic() < give_up:
+def _not_written(sizes: dict[Path, int], answer_s: float) -> list[Path]:
+    """Wait for files to grow beyond these sizes and then to rest, so that their writers may be ended.
+
+    Return those that have not grown within `answer_s`. One that grows without a rest is waited for no longer than that.
+    """
+    open_files, seen, give_up = dict(sizes), dict(sizes), time.monotonic() + answer_s
+    while open_files and time.monotonic() < give_up:
         time.sleep(_QUIET_S)
-        size = file.stat().st_size
-        if size == seen > num_bytes_before:
-            return True
-        if size > seen == num_bytes_before:
-            give_up = time.monotonic() + _WRITING_S
-        seen = size
-    return seen > num_bytes_before
+        for file, before in list(open_files.items()):
+            size = file.stat().st_size
+            if size == seen[file] > before:
+                del open_files[file]
+            seen[file] = size
+    return [file for file, before in open_files.items() if seen[file] == before]
 
 
 def _append(file: Path, text: str) -> None:

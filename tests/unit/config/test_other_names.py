@@ -48,8 +48,9 @@ def test_every_target_is_a_key_that_takes_its_value(name):
         ("lora.r=8", "model.lora ("),
         ("train.max_seq_length=8", "data.max_tokens (Longer rows are dropped and counted, never cut)"),
         ("nproc_per_node=2", "train.num_workers (Ranks) or cluster.gpus_per_worker"),
-        ("wandb.project=x", "tracking.mlflow (Log to MLflow as well)"),
-        ("wandb.mode=x", "tracking.mlflow (Log to MLflow as well)"),
+        ("wandb.project=x", "tracking.experiment (MLflow experiment; the project of the other trackers)"),
+        ("wandb.mode=x", "tracking.wandb_mode (Of Weights & Biases; None: as WANDB_MODE says, else online)"),
+        ("train.report_to=wandb", "tracking.sinks (Trackers that get every number as well"),
     ],
 )  # fmt: skip
 def test_a_name_of_other_trainers_suggests_what_it_means(word, meant):

@@ -1,4 +1,5 @@
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.unit.evaluation.examples import (
     mbpp_record,
     write_lines,
 )
-from wmtp_ray.data.benchmarks import problem_line, read_mbpp
+from wmtp_ray.data.benchmarks import problem_line, read_humaneval, read_mbpp
 from wmtp_ray.data.list_tasks import ListTasks, write_list_tasks
 from wmtp_ray.errors import DataError
 from wmtp_ray.evaluation.judge import Judge
@@ -30,6 +31,7 @@ def test_a_head_to_continue_is_humaneval_and_words_are_an_instruction(tmp_path):
     assert heads.problems[1].tests == FunctionTests("def check(candidate):\n    assert candidate(1) == 2\n", "add_1")
     words = read_problems(write_lines(tmp_path / "words.jsonl", [instruction_record(4)]))
     assert (words.kind, words.problems[0].task_id, words.problems[0].prompt) == ("instruction", "list_4", "plus 4")
+    assert words.problems[0].reference == instruction_record(4)["canonical_solution"], "words are no part of a program"
 
 
 def test_a_compressed_file_is_the_same_problems(tmp_path):
@@ -128,12 +130,25 @@ def test_the_raw_files_of_evalplus_are_refused_by_name(tmp_path):
             read_problems(path)
 
 
+def test_a_converted_problem_that_any_program_would_pass_is_refused(tmp_path):
+    (problem,) = read_humaneval([write_lines(tmp_path / "humaneval.jsonl", [humaneval_record(0)])])
+    for tests in ((), ("def check(candidate):\n    pass\n",)):
+        converted = tmp_path / "converted.jsonl"
+        converted.write_bytes(problem_line(replace(problem, tests=tests)) + b"\n")
+        with pytest.raises(DataError, match=r"converted\.jsonl:1: found the problem HumanEval/0 without a test"):
+            read_problems(converted)
+
+
 @pytest.mark.parametrize(
     ("records", "message"),
     [
         ([mbpp_record(11) | {"test_list": []}], "p.jsonl:1: found the problem 11 without a test"),
         ([mbpp_plus_record(11) | {"test": " "}], "p.jsonl:1: found the problem 11 without a test"),
         ([humaneval_record(0) | {"test": "assert True"}], "p.jsonl:1: found the problem HumanEval/0 without a test"),
+        (
+            [humaneval_record(0) | {"test": "def check(candidate: object) -> None:\n    pass\n"}],
+            "p.jsonl:1: found the problem HumanEval/0 without a test",
+        ),
         ([humaneval_record(0), mbpp_record(11)], r"several kinds \(HumanEval at .*p.jsonl:1, MBPP at .*p.jsonl:2\)"),
         ([humaneval_record(0), instruction_record(1)], "found list_1 without the head of a function"),
         ([humaneval_record(0), humaneval_record(0)], "found HumanEval/0 more than once"),

@@ -86,7 +86,7 @@ class TestLines:
         assert list(tmp_path.iterdir()) == []
 
     def test_several_processes_may_write_one_file(self, tmp_path):
-        context = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("forkserver")  # a fork of this process has the locks of its threads
         writers = [context.Process(target=_write_many, args=(tmp_path, name)) for name in ("a", "b", "c")]
         for writer in writers:
             writer.start()

@@ -54,29 +54,30 @@ def test_a_busy_process_survives_being_asked_hundreds_of_times(tmp_path: Path) -
     """faulthandler's handler ends such a process after a few hundred (python/cpython#116008)."""
     file = tmp_path / "stacks.txt"
     with running(file, "busy") as (process, address):
-        ask_for_stacks(process.pid, address, file)
+        ask_for_stacks([(process.pid, address, file)])
         assert file.read_text().count("in busy") == 3
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         for _ in range(300):
             asking.sendto(address.word.encode(), ("127.0.0.1", address.port))
         asking.close()
-        ask_for_stacks(process.pid, address, file)
+        ask_for_stacks([(process.pid, address, file)])
         assert process.poll() is None
 
 
-def test_a_process_in_which_nothing_gets_the_gil_answers_the_signal(
+def test_processes_in_which_nothing_gets_the_gil_answer_the_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wmtp_ray.tracking.stacks._ANSWER_S", 1.0)
-    file = tmp_path / "stacks.txt"
-    with running(file, "blocked") as (process, address):
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-        threading.Event().wait(0.3)  # until it sleeps in C
-        ask_for_stacks(process.pid, address, file)
-        assert "in keeps_the_gil" in file.read_text()
-        assert process.poll() is None
+    files = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    with running(files[0], "blocked") as first, running(files[1], "blocked") as second:
+        for process, _ in (first, second):
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        threading.Event().wait(0.3)  # until they sleep in C
+        ask_for_stacks([(first[0].pid, first[1], files[0]), (second[0].pid, second[1], files[1])])
+        assert ["in keeps_the_gil" in file.read_text() for file in files] == [True, True]
+        assert [process.poll() for process, _ in (first, second)] == [None, None]
 
 
 def test_another_word_is_not_answered_and_a_new_file_replaces_the_old(tmp_path: Path) -> None:
@@ -97,6 +98,6 @@ def test_another_word_is_not_answered_and_a_new_file_replaces_the_old(tmp_path: 
 def test_a_process_writes_its_own_without_being_asked(tmp_path: Path) -> None:
     file = tmp_path / "stacks.txt"
     address = answer_for_stacks(file)
-    ask_for_stacks(os.getpid(), address, file)
+    ask_for_stacks([(os.getpid(), address, file)])
     assert "test_stacks.py" in file.read_text()
     assert threading.current_thread().name in stacks_of_all_threads()

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import random
 import shutil
 import time
@@ -361,15 +360,16 @@ def save_forever(root: Path, first_step: int) -> None:
         save_checkpoint(root, state_of(step), policy, optimizer, [], OneRank(), keep=2, keep_best=0)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_a_kill_at_any_moment_of_writing_leaves_only_whole_checkpoints(tmp_path):
     """Each process saves step after step until it is killed; the next goes on from what it finds."""
     root, moments = tmp_path / "checkpoints", random.Random(0)
-    fork = multiprocessing.get_context("fork")
+    # Not a fork of this process: it has threads of other tests by now, and a lock that one of them holds stays held.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([save_forever.__module__])
     reached = [0]
     torn_seen = 0
     for _ in range(KILLS):
-        writer = fork.Process(target=save_forever, args=(root, reached[-1] + 1), daemon=True)
+        writer = processes.Process(target=save_forever, args=(root, reached[-1] + 1), daemon=True)
         writer.start()
         wait_for_a_checkpoint_after(root, reached[-1])
         time.sleep(moments.uniform(0.0, 0.05))

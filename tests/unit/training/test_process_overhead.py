@@ -23,7 +23,7 @@ WITH_LORA = replace(WORK, lora=Lora(8, TARGETS))
 def load_of(work: RankWork, *, is_machine: bool = True) -> Load:
     device = Device("this machine", None, ranks=1, scorers=1, is_machine=is_machine)
     scorer = ScorerWork(SMOLLM2, work.value, autocast=False, has_adapters=work.lora is not None)
-    others = machine_bytes(mlflow=False) if is_machine else 0
+    others = machine_bytes(sinks=()) if is_machine else 0
     return Load(SMOLLM2, work, scorer, device, 512, weights_bytes=WEIGHTS_BYTES, others_bytes=others)
 
 
@@ -50,7 +50,7 @@ def test_a_nano_model_is_nearly_all_libraries_and_within_15_percent_too() -> Non
     work = replace(WORK, micro_batch_tokens=1611, value=value)
     device = Device("this machine", None, ranks=1, scorers=1, is_machine=True)
     scorer = ScorerWork(NANO, value, autocast=False)
-    load = Load(NANO, work, scorer, device, 256, weights_bytes=3_100_000, others_bytes=machine_bytes(mlflow=True))
+    load = Load(NANO, work, scorer, device, 256, weights_bytes=3_100_000, others_bytes=machine_bytes(sinks=("mlflow",)))
     for rank_mib, machine_mib in ((668, 2636), (716, 2954)):
         assert load.rank().total / MIB == pytest.approx(rank_mib, rel=0.15)
         assert load.total_bytes / MIB == pytest.approx(machine_mib, rel=0.15)

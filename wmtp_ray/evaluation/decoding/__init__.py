@@ -7,7 +7,6 @@ from wmtp_ray.evaluation.decoding.decoding_request import (
     DecodingRequest,
     DecodingSettings,
     DecodingStatistics,
-    Served,
 )
 from wmtp_ray.evaluation.decoding.token_choice import request_seed
 
@@ -17,7 +16,6 @@ __all__ = [
     "DecodingRequest",
     "DecodingSettings",
     "DecodingStatistics",
-    "Served",
     "audit",
     "decode",
     "request_seed",

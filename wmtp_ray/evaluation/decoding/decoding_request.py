@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.decoding.drafting import Drafting
+from wmtp_ray.evaluation.served import Served
 
 Finish = Literal["stop", "end", "length"]
 
@@ -43,6 +45,18 @@ class DecodingSettings:
         if found := [text for text, wrong in problems.items() if wrong]:
             raise ConfigError(f"These settings cannot decode: {'; '.join(found)}.")
 
+    @classmethod
+    def of(cls, settings: EvaluationConfig, stop: tuple[str, ...]) -> "DecodingSettings":
+        """Return those of an evaluation, with the stop strings of its prompt format."""
+        return cls(
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            stop=stop,
+            draft_horizons=settings.draft_horizons,
+            drafting=settings.drafting,
+        )
+
 
 @dataclass(frozen=True)
 class DecodingRequest:
@@ -57,25 +71,6 @@ class DecodingRequest:
     seed: int
     is_finished: Callable[[str], bool] | None = None
     text: str | None = None
-
-
-@dataclass(frozen=True)
-class Served:
-    """Where an answer of a server comes from: its own name for the model, its address without credentials.
-
-    `seed` is the one that was sent, which no server has to honour; None: none was. `num_tokens` is the server's count
-    of the answer's tokens, 0 where it gives none.
-    """
-
-    model: str
-    url: str
-    seed: int | None
-    num_tokens: int
-
-    @property
-    def words(self) -> str:
-        """Name it for people."""
-        return f"{self.model} at {self.url}"
 
 
 @dataclass(frozen=True)

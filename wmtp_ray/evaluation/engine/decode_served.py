@@ -24,8 +24,8 @@ from wmtp_ray.errors import EngineError
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
 from wmtp_ray.evaluation.engine.back_off import BackOff
 from wmtp_ray.evaluation.engine.messages import ENDPOINTS, Torn, read_answer, request_body
-from wmtp_ray.evaluation.engine.served_model import ServedModel
 from wmtp_ray.evaluation.engine.server import Refused, Unanswered, api_key, content_of, headers, lost, remedy
+from wmtp_ray.evaluation.served import ServedModel
 
 _LOOK_S = 0.2  # between two looks at the clock
 _LOG = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ Fields that a server adds are passed over. Nothing is streamed: an answer comes 
 from pydantic import BaseModel, ValidationError
 
 from wmtp_ray.config.engine import Api
-from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings, Served
+from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
 from wmtp_ray.evaluation.decoding.decoding_request import Finish
 from wmtp_ray.evaluation.decoding.stops import cut_at_stop
-from wmtp_ray.evaluation.engine.served_model import ServedModel
+from wmtp_ray.evaluation.served import Served, ServedModel
 
 ENDPOINTS: dict[Api, str] = {"completions": "/completions", "chat": "/chat/completions"}
 _SEED_BITS = 31  # fits the integers of every server

@@ -1,34 +1,19 @@
 """The model behind a server, as far as a server tells: its name, never its weights."""
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from wmtp_ray.config.engine import Api, EngineConfig
+from wmtp_ray.config.engine import EngineConfig
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.engine.back_off import BackOff
 from wmtp_ray.evaluation.engine.server import Refused, Unanswered, api_key, content_of, headers, lost, remedy
+from wmtp_ray.evaluation.served import ServedModel
 
 _NAMED = 10
 _NO_LIST = (404, 405)
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model by its address and name. `root` is where the server says that it took it from, None where it does not."""
-
-    url: str
-    api: Api
-    model: str
-    root: str | None
-
-    @property
-    def words(self) -> str:
-        """Name it for people."""
-        return f"{self.model} at {self.url}"
 
 
 class _Listed(BaseModel):

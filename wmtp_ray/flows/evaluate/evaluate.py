@@ -16,9 +16,9 @@ from wmtp_ray import interrupts
 from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.evaluation.answerers import Answerer, LoadedPolicy, ServedPolicy
+from wmtp_ray.evaluation.answerers import Answerer, LoadedPolicy, PolicyFiles, ServedPolicy
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
-from wmtp_ray.evaluation.engine import ServedModel, find_served_model
+from wmtp_ray.evaluation.engine import find_served_model
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, PlannedDataset
 from wmtp_ray.evaluation.evaluation_progress import EvaluationProgress
 from wmtp_ray.evaluation.identity import (
@@ -31,9 +31,10 @@ from wmtp_ray.evaluation.identity import (
 from wmtp_ray.evaluation.judging import JudgeTask
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.results import Answer, EvaluationResults, Sources, summarise, write_results
+from wmtp_ray.evaluation.served import ServedModel
 from wmtp_ray.evaluation.served_warnings import nothing_was_asked
 from wmtp_ray.flows.cluster import joined
-from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, PolicyFiles, started_workers
+from wmtp_ray.flows.evaluate.evaluation_workers import EvaluationWorkers, started_workers
 from wmtp_ray.preflight.needed_resources import evaluation_resources
 from wmtp_ray.preflight.start_checks import check_resources
 from wmtp_ray.tracking.run_log import DRIVER
@@ -159,14 +160,7 @@ def _policy_work(
         directory=directory,
         ledger=ledger,
         requests=answerer.requests(answers, ledger, config.seed),
-        settings=DecodingSettings(
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            stop=dataset.prompt_format.stop,
-            draft_horizons=settings.draft_horizons,
-            drafting=settings.drafting,
-        ),
+        settings=DecodingSettings.of(settings, dataset.prompt_format.stop),
         tasks=ledger.unjudged(map(answers.task_of, ledger.samples.values())),
         answers=answers,
         given={},

@@ -9,6 +9,7 @@ from wmtp_ray.config.load import Arguments, load_config, load_resolved
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.compare import compare
 from wmtp_ray.evaluation.evaluation_plan import plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
@@ -17,7 +18,6 @@ from wmtp_ray.evaluation.prompts import ALL_KINDS
 from wmtp_ray.evaluation.results import read_results
 from wmtp_ray.flows.evaluate.evaluate import Evaluated, Place, evaluate_policy, judge_samples
 from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, render_results
-from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 from wmtp_ray.run_folder import RunFolder, evaluations_of
 from wmtp_ray.tracking.training_record import condition_of, template_of
@@ -50,8 +50,8 @@ def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
     _require_that_all_counts(request)
     config = _configured(request, now)
     if request.samples is None:
-        plan = plan_evaluation(config, _asked(request, config))
-        policy, home = (None, _home_of_server(config)) if request.checkpoint is None else _policy(request, config)
+        plan = plan_evaluation(config, asked_policy(request, config))
+        policy, home = (None, _home_of_server(config)) if request.checkpoint is None else policy_files(request, config)
         (done,) = evaluate_policy(config, plan, policy, _place(request, home), request.out or home)
         return _described(done)
     plan = plan_evaluation(config, None)
@@ -124,7 +124,7 @@ def _configured(request: EvaluationRequest, now: datetime) -> RunConfig:
     return config.model_copy(update={"evaluation": settings.model_copy(update=chosen)})
 
 
-def _asked(request: EvaluationRequest, config: RunConfig) -> Asked:
+def asked_policy(request: EvaluationRequest, config: RunConfig) -> Asked:
     """Return the policy to evaluate, without loading or exporting a model."""
     api = config.engine.api if config.evaluation.engine == "openai" else None
     if request.checkpoint is None:
@@ -151,7 +151,7 @@ def _checkpoint(request: EvaluationRequest) -> Path:
     return request.checkpoint
 
 
-def _policy(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles, Path]:
+def policy_files(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyFiles, Path]:
     """The model directory and tokenizer of a checkpoint, and the folder that its evaluations belong to."""
     checkpoint, tokenizer = _checkpoint(request), _tokenizer(request)
     if RunFolder(checkpoint).config.is_file():

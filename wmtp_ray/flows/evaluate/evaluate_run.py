@@ -1,4 +1,4 @@
-"""Stage 3 of a run: Pass@K of its policy, into eval/, result.json, the run's MLflow run and the console."""
+"""Stage 3 of a run: Pass@K of its policy, into eval/, result.json, the run's trackers and the console."""
 
 import logging
 import time
@@ -13,21 +13,21 @@ from ray.exceptions import RayError
 from actors.metrics_sink import MetricsSink
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.durable_files import atomic_directory
+from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan
 from wmtp_ray.evaluation.identity import free_directory
 from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import OtherSettings, Place, evaluate_policy
-from wmtp_ray.flows.evaluate.evaluation_workers import PolicyFiles
 from wmtp_ray.intervals import RULE
 from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.decisions import note_evaluation, read_decisions
 from wmtp_ray.tracking.mlflow_run import RunStatus
-from wmtp_ray.tracking.mlflow_sink import MISSING
 from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.tracking.run_log import DRIVER, log_stage
 from wmtp_ray.tracking.run_warnings import RunWarnings
+from wmtp_ray.tracking.sink import LACKS
 from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
 from wmtp_ray.training.export_policy import export_policy
 
@@ -71,7 +71,7 @@ def evaluate_run(
         problems = _track(config, metrics, status) if plan.datasets else []
         warnings += warned.new()
         log_stage(None)
-        of_training = [each for each in result.warnings if not (plan.datasets and each.startswith(MISSING))]
+        of_training = [each for each in result.warnings if not (plan.datasets and each.startswith(LACKS))]
         result = replace(
             result,
             status=status,
@@ -124,7 +124,7 @@ def _empty(results: EvaluationResults) -> str:
 
 
 def _track(config: RunConfig, metrics: dict[str, float], status: RunStatus) -> list[str]:
-    """Add the numbers and files to the run's MLflow run; returns what could not be recorded."""
+    """Add the numbers and files to the run's trackers; returns what could not be recorded."""
     sink: Any = ray.remote(MetricsSink).options(num_cpus=0).remote(config)
     sink.set_result.remote(metrics)
     sink.set_tags.remote(read_decisions(config.run_dir).tags())

@@ -9,9 +9,8 @@ retries its answer once; if it dies on the same answer again, the verdict is `er
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,12 @@ from actors.judge_worker import JudgeWorker
 from actors.stalls import report_stall
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.errors import TrainingError, WmtpError
-from wmtp_ray.evaluation.answerers import PolicyFiles as PolicyFiles
+from wmtp_ray.evaluation.answerers import PolicyFiles
 from wmtp_ray.evaluation.decoding import Decoded, DecodingRequest, DecodingSettings
-from wmtp_ray.evaluation.engine import ServedModel, api_key
+from wmtp_ray.evaluation.engine import api_key
+from wmtp_ray.evaluation.evaluation_port import Findings, TaskOf
 from wmtp_ray.evaluation.judging import Judgement, JudgeTask, not_judged
+from wmtp_ray.evaluation.served import ServedModel
 from wmtp_ray.flows.cluster import require_resources
 from wmtp_ray.preflight.needed_resources import evaluation_resources
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
@@ -36,14 +37,6 @@ _DECODER_RETRIES = 3
 _TASKS_PER_JUDGE = 2  # one that runs and one that waits, so that no judge idles between two
 _CLOSE_S = 10.0
 _GOES_ON = "the same command goes on"
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What has come since the last look."""
-
-    decoded: list[Decoded]
-    judgements: list[Judgement]
 
 
 @contextmanager
@@ -124,7 +117,7 @@ class EvaluationWorkers:
         requests: Sequence[DecodingRequest],
         settings: DecodingSettings | None,
         tasks: Sequence[JudgeTask],
-        task_of: Callable[[Decoded], JudgeTask],
+        task_of: TaskOf,
     ) -> Iterator[Findings]:
         """Decode `requests`, judge `tasks` and what is decoded, and yield all of it as it comes.
 
@@ -143,7 +136,7 @@ class EvaluationWorkers:
             ready = self._await_some()
             decoded = [each for stream in ready if stream in self._streams for each in self._next_of(stream)]
             judgements = [self._verdict(ref) for ref in ready if ref in self._running]
-            self._waiting.extend(map(task_of, decoded))
+            self._waiting.extend(task for each in decoded if (task := task_of(each)) is not None)
             yield Findings(decoded, judgements)
 
     def _give_to_judges(self) -> None:

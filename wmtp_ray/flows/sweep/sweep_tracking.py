@@ -28,7 +28,7 @@ class ParentRun:
         self.status: RunStatus = "FAILED"
         self._run: MlflowRun | None = None
         self._uri = plan.base.tracking.mlflow_uri or default_uri(plan.base.storage_root)
-        if not plan.base.tracking.mlflow:
+        if not plan.base.tracking.uses_mlflow:
             return
         try:
             self._run = MlflowRun.open(_target(plan))

@@ -6,6 +6,8 @@ model. A rank is what VmHWM says, pages shared with other processes whole; all o
 shared page counts once in the sum over a machine.
 """
 
+from collections.abc import Iterable
+
 MIB = 2**20
 
 # A process before it has a tensor.
@@ -23,9 +25,10 @@ RUN_MIB = {
     "Ray Data: dataset manager, autoscaling, statistics": 116 + 115 + 112,
     "readers": 150,
 }
-MLFLOW_MIB = 120  # more of the metrics actor where tracking.mlflow is on
+# More of the metrics actor, by tracker; Weights & Biases has a process beside it.
+SINK_MIB = {"mlflow": 120, "tensorboard": 10, "wandb": 65, "trackio": 35}
 
 
-def machine_bytes(*, mlflow: bool) -> int:
-    """Return what a run holds on its machine beside ranks and scoring actors."""
-    return (sum(RUN_MIB.values()) + (MLFLOW_MIB if mlflow else 0)) * MIB
+def machine_bytes(*, sinks: Iterable[str]) -> int:
+    """Return what a run that logs to `sinks` holds on its machine beside ranks and scoring actors."""
+    return (sum(RUN_MIB.values()) + sum(SINK_MIB[sink] for sink in sinks)) * MIB

@@ -75,7 +75,7 @@ def estimate_run(
         device=device,
         shortest_micro_batch=config.data.max_tokens,
         weights_bytes=_weights_bytes(config.model.path),
-        others_bytes=machine_bytes(mlflow=config.tracking.mlflow) if device.is_machine else 0,
+        others_bytes=machine_bytes(sinks=config.tracking.used_sinks) if device.is_machine else 0,
         ensemble=_ensemble(config, plans, index),
     )
     peak = card.peak_flops(config.train.dtype) if card is not None and on_gpu(config) else None

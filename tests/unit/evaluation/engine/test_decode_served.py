@@ -15,8 +15,9 @@ from wmtp_ray.config.engine import EngineConfig
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.errors import ConfigError, EngineError
 from wmtp_ray.evaluation.continuation import FunctionEnd
-from wmtp_ray.evaluation.decoding import DecodingRequest, DecodingSettings, Served
-from wmtp_ray.evaluation.engine import ServedModel, back_off, decode_served
+from wmtp_ray.evaluation.decoding import DecodingRequest, DecodingSettings
+from wmtp_ray.evaluation.engine import back_off, decode_served
+from wmtp_ray.evaluation.served import Served, ServedModel
 
 SETTINGS = DecodingSettings(max_new_tokens=20, temperature=0.7, top_p=0.9, stop=("\nassert ",), draft_horizons=0)
 KEY = "OPENAI_API_KEY"

@@ -14,14 +14,14 @@ from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.compare import compare
-from wmtp_ray.evaluation.decoding import Decoded, Served
-from wmtp_ray.evaluation.engine import ServedModel
+from wmtp_ray.evaluation.decoding import Decoded
 from wmtp_ray.evaluation.formats import Asked, choose_format
 from wmtp_ray.evaluation.identity import EvaluationIdentity, ModelHashes, identify, served_identity
 from wmtp_ray.evaluation.ledger import DecodedAnswers, Ledger
 from wmtp_ray.evaluation.problems import read_problems
 from wmtp_ray.evaluation.prompts import FORMATS
 from wmtp_ray.evaluation.samples import Sample
+from wmtp_ray.evaluation.served import Served, ServedModel
 from wmtp_ray.preflight.needed_resources import evaluation_resources
 
 URL = "http://localhost:8000/v1"

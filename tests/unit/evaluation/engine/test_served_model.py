@@ -12,7 +12,8 @@ from tests.unit.evaluation.engine.small_server import Asked, Reply, answering, m
 from wmtp_ray.config.engine import EngineConfig
 from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.errors import ConfigError
-from wmtp_ray.evaluation.engine import ServedModel, back_off, find_served_model
+from wmtp_ray.evaluation.engine import back_off, find_served_model
+from wmtp_ray.evaluation.served import ServedModel
 
 
 @pytest.fixture(autouse=True)
