@@ -2,19 +2,20 @@
 
     python bench/decoding.py --model RUN/final --tokenizer tokenizer.model --rows valid.jsonl
         [--prompts 32] [--samples 2] [--max-new-tokens 160] [--batch-sizes 1 16] [--rounds 5] [--threads 1]
+        [--drafting fixed]
 
 Prompts are the first different ones of the rows. Variants (0, 1, ... draft horizons; greedy, and sampled at 0.8 with
 top_p 0.95) are interleaved within a round; shown are medians of the ratios within a round. Seconds are the process's
 CPU seconds, which other work on the machine disturbs less. Equal means that every
 request got the ids of plain decoding, in float32 and in float64; bfloat16 is audited against a pass over the finished
 text. Where `transformers` can be imported, its `generate` decodes as many tokens with a LLaMA of the same size (horizon
-1 alone, random weights, nothing ends early), in batches of equal size.
+1 alone, random weights, nothing ends early), in batches of equal size, greedy, interleaved with ours.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,7 @@ from wmtp_ray.evaluation.decoding import (
 )
 
 Variant = Callable[[], list[Decoded]]
+RIVAL = "transformers"
 
 
 def make_requests(rows: Path, tokenizer: CodeTokenizer, num_prompts: int, num_samples: int) -> list[DecodingRequest]:
@@ -58,33 +60,39 @@ def ids_by_key(decoded: list[Decoded]) -> dict[str, tuple[int, ...]]:
     return {each.key: each.ids for each in decoded}
 
 
-def measure(variants: dict[str, Variant], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[Decoded]]]:
-    """Seconds of every variant in every round, interleaved after one round to warm up; and what they decoded."""
-    decoded = {name: variant() for name, variant in variants.items()}
+def measure(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every variant in every round, interleaved, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
+    for number in range(rounds + 1):
         for name, variant in variants.items():
             start = time.process_time()
             variant()
-            seconds[name].append(time.process_time() - start)
-    return seconds, decoded
+            if number > 0:
+                seconds[name].append(time.process_time() - start)
+    return seconds
 
 
-def show(name: str, seconds: list[float], plain_s: list[float], found: list[Decoded], plain: list[Decoded]) -> None:
-    """Print one variant beside plain decoding of the same requests."""
-    sums, expected = DecodingStatistics.of(found), ids_by_key(plain)
-    equal = sum(expected[each.key] == each.ids for each in found)
-    speedup = statistics.median(first / own for first, own in zip(plain_s, seconds, strict=True))
+def median_ratio(of_s: list[float], to_s: list[float]) -> float:
+    """The median over rounds of `to_s` / `of_s`: how many times as fast."""
+    return statistics.median(to / of for of, to in zip(of_s, to_s, strict=True))
+
+
+def show(name: str, seconds: dict[str, list[float]], plain: str, decoded: dict[str, list[Decoded]]) -> None:
+    """Print one variant beside plain decoding of the same requests, and beside `transformers` where that ran."""
+    found, expected = decoded[name], ids_by_key(decoded[plain])
+    sums, equal = DecodingStatistics.of(found), sum(expected[each.key] == each.ids for each in found)
     accepted = " ".join(f"{share:.2f}" for share in sums.acceptance_H)
+    rivals = f" {median_ratio(seconds[name], seconds[RIVAL]):5.2f} x {RIVAL}" if RIVAL in seconds else ""
     print(
-        f"{name:30} {sums.num_tokens / statistics.median(seconds):6.0f} tokens/s {speedup:5.2f} x plain"
+        f"{name:30} {sums.num_tokens / statistics.median(seconds[name]):6.0f} tokens/s"
+        f" {median_ratio(seconds[name], seconds[plain]):5.2f} x plain{rivals:22}"
         f" {sums.tokens_per_forward:5.2f} tokens/forward   accepted {accepted:14}   equal {equal}/{len(found)}",
         flush=True,
     )
 
 
-def rival(args: ModelArgs, requests: list[DecodingRequest], batch_size: int, num_new: int) -> Callable[[], int]:
-    """`transformers` over the same prompts, padded on the left, `num_new` tokens each; returns how many those are."""
+def rival(args: ModelArgs, requests: list[DecodingRequest], batch_size: int, num_new: int) -> Callable[[], None]:
+    """`transformers` over the same prompts, padded on the left, `num_new` tokens each."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -101,33 +109,22 @@ def rival(args: ModelArgs, requests: list[DecodingRequest], batch_size: int, num
     model = LlamaForCausalLM(config).eval()
     prompts = sorted((request.prompt_ids for request in requests), key=len)
 
-    def run() -> int:
+    def run() -> None:
         for begin in range(0, len(prompts), batch_size):
             batch = prompts[begin : begin + batch_size]
             longest = max(map(len, batch))
             padded = torch.tensor([[0] * (longest - len(ids)) + list(ids) for ids in batch])
             seen = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in batch])
             model.generate(padded, attention_mask=seen, max_new_tokens=num_new, do_sample=False)
-        return len(prompts) * num_new
 
     return run
-
-
-def show_rival(run: Callable[[], int], batch_size: int, rounds: int) -> None:
-    """Print the speed of `transformers`."""
-    num_tokens, seconds = run(), list[float]()
-    for _ in range(rounds):
-        start = time.process_time()
-        run()
-        seconds.append(time.process_time() - start)
-    print(f"{f'batch {batch_size}, greedy, transformers':30} {num_tokens / statistics.median(seconds):6.0f} tokens/s")
 
 
 def compare_speed(
     model: Transformer, tokenizer: CodeTokenizer, options: argparse.Namespace, requests: list[DecodingRequest]
 ) -> None:
     """Time every number of draft horizons, greedy and sampled, at every batch size."""
-    greedy = DecodingSettings(options.max_new_tokens, 0.0, 1.0, (), 0)
+    greedy = DecodingSettings(options.max_new_tokens, 0.0, 1.0, (), 0, options.drafting)
     for batch_size in options.batch_sizes:
         for mode, settings in {"greedy": greedy, "sampled": replace(greedy, temperature=0.8, top_p=0.95)}.items():
 
@@ -138,13 +135,17 @@ def compare_speed(
                 f"batch {batch_size}, {mode}, {drafts} drafts": variant(replace(settings, draft_horizons=drafts))
                 for drafts in range(model.args.n_future_tokens)
             }
-            seconds, decoded = measure(variants, options.rounds)
-            plain = next(iter(variants))
+            decoded, plain = {name: run() for name, run in variants.items()}, next(iter(variants))
+            timed: dict[str, Callable[[], object]] = dict(variants)
+            num_tokens = DecodingStatistics.of(decoded[plain]).num_tokens
+            num_new = round(num_tokens / len(requests))
+            if mode == "greedy" and find_spec(RIVAL) is not None:
+                timed[RIVAL] = rival(model.args, requests, batch_size, num_new)
+            seconds = measure(timed, options.rounds)
+            if RIVAL in seconds:  # for as many tokens as ours
+                seconds[RIVAL] = [own * num_tokens / (num_new * len(requests)) for own in seconds[RIVAL]]
             for name in variants:
-                show(name, seconds[name], seconds[plain], decoded[name], decoded[plain])
-        if find_spec("transformers") is not None:
-            num_new = round(DecodingStatistics.of(decoded[plain]).num_tokens / len(requests))
-            show_rival(rival(model.args, requests, batch_size, num_new), batch_size, options.rounds)
+                show(name, seconds, plain, decoded)
 
 
 def compare_tokens(
@@ -189,6 +190,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=160)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--drafting", choices=["fixed", "measured"], default="fixed")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

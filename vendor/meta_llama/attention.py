@@ -1,4 +1,4 @@
-"""Rotary positions, causal attention over rows or over the documents of a flat batch, and the cache of one block.
+"""Rotary positions, and causal attention over rows, over the documents of a flat batch or over cached rows.
 
 Where a model has a window and a sequence is longer, a position sees itself and the positions before it, `window`
 together. A shorter sequence takes the same way as in a model without one.
@@ -10,88 +10,15 @@ F rotary frequencies (C / 2), D model width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vendor.meta_llama.cached_span import CachedSpan
 from vendor.model_args import ModelArgs
-
-
-@dataclass(frozen=True)
-class CachedSpan:
-    """Where a pass over cached rows writes, and what each of its positions sees.
-
-    Row b holds `lengths[b]` positions, so its tokens stand at the T positions behind them; of the `num_keys` columns
-    that some row fills, the mask leaves it those up to its own position. Lengths 3 and 1, T = 2:
-
-        positions_BT   [[3 4] [1 2]]     num_keys   5
-        mask_B1TK      row 0: 1 1 1 1 0 | 1 1 1 1 1     row 1: 1 1 0 0 0 | 1 1 1 0 0
-
-    Without a mask every position sees all columns before it and its own. Where one position of each row is read, the
-    mask is that position's alone.
-    """
-
-    rows_B1: Tensor
-    positions_BT: Tensor
-    num_keys: int
-    mask_B1TK: Tensor | None
-
-
-def cached_span(
-    lengths: Sequence[int],
-    num_positions: int,
-    device: torch.device,
-    read_B1: Tensor | None = None,
-    window: int | None = None,
-) -> CachedSpan:
-    """Compute the span of the next `num_positions` positions of rows that hold `lengths`; `read_B1` counts from 0.
-
-    Columns that a window has left behind stay in the cache and are masked.
-    """
-    num_keys = max(lengths) + num_positions
-    positions_BT = torch.tensor(lengths, device=device)[:, None] + torch.arange(num_positions, device=device)
-    mask_B1TK, binds = None, window is not None and num_keys > window
-    sees_all = len(set(lengths)) == 1 and num_positions == 1 and not binds
-    if not sees_all and (read_B1 is not None or max(lengths) > 0 or binds):
-        seeing_BT = positions_BT if read_B1 is None else positions_BT.gather(1, read_B1)
-        behind_BTK = seeing_BT[:, :, None] - torch.arange(num_keys, device=device)
-        sees_BTK = behind_BTK >= 0
-        if window is not None:
-            sees_BTK &= behind_BTK < window
-        mask_B1TK = sees_BTK[:, None]
-    rows_B1 = torch.arange(len(lengths), device=device)[:, None]
-    return CachedSpan(rows_B1, positions_BT, num_keys, mask_B1TK)
-
-
-class BlockCache:
-    """Keys and values of one block, preallocated, each row's positions from 0 on. Carries no gradient.
-
-    It does not know how many positions are filled: `KVCache.lengths` does, for all blocks.
-    """
-
-    def __init__(
-        self,
-        batch_size: int,
-        num_kv_heads: int,
-        max_length: int,
-        head_dim: int,
-        *,
-        dtype: torch.dtype,
-        device: torch.device | str,
-    ):
-        shape = (batch_size, max_length, num_kv_heads, head_dim)
-        self.keys_BTNC = torch.zeros(shape, dtype=dtype, device=device)
-        self.values_BTNC = torch.zeros(shape, dtype=dtype, device=device)
-
-    def store(self, keys_BTNC: Tensor, values_BTNC: Tensor, span: CachedSpan) -> tuple[Tensor, Tensor]:
-        """Write the span's positions of the first B rows and return all columns that one of them may see."""
-        num_rows = len(span.rows_B1)
-        self.keys_BTNC[span.rows_B1, span.positions_BT] = keys_BTNC.detach()
-        self.values_BTNC[span.rows_B1, span.positions_BT] = values_BTNC.detach()
-        return self.keys_BTNC[:num_rows, : span.num_keys], self.values_BTNC[:num_rows, : span.num_keys]
 
 
 @dataclass(frozen=True)
@@ -154,23 +81,32 @@ def _window_mask_TK(size: int, dtype: torch.dtype, device: torch.device) -> Tens
 class SequenceContext:
     """What every block of one pass shares: rotary angles, where a flat batch's documents end, where a cache goes on.
 
-    With `read_B1` a block returns one position of each row; all of them still fill its cache. `window` is None where
-    nothing is longer than it; a cache has its window in its own mask.
+    With `read_B` (rows, positions) a block returns one position of each row; all of them still fill its cache.
+    `window` is None where nothing is longer than it; a cache has its window in its own mask.
     """
 
-    cos_BTF: Tensor
-    sin_BTF: Tensor
+    cos_BT1C: Tensor
+    sin_BT1C: Tensor
     document_lengths: tuple[int, ...] | None
     document_ends_M: Tensor | None
     cached: CachedSpan | None = None
-    read_B1: Tensor | None = None
+    read_B: tuple[Tensor, Tensor] | None = None
     window: Window | None = None
+
+    def reading(self, read_B1: Tensor) -> "SequenceContext":
+        """Return the context of the same pass over cached rows with one position of each row read."""
+        assert self.cached is not None
+        rows_B = torch.arange(len(read_B1), device=read_B1.device)
+        return replace(self, read_B=(rows_B, read_B1[:, 0]), cached=self.cached.read(read_B1))
+
+    @cached_property
+    def query_angles(self) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the positions that are read."""
+        return self.read(self.cos_BT1C), self.read(self.sin_BT1C)
 
     def read(self, x_BT: Tensor) -> Tensor:
         """Keep what is read of [B, T, ...]: one position of each row [B, 1, ...], or everything."""
-        if self.read_B1 is None:
-            return x_BT
-        return x_BT[torch.arange(len(x_BT), device=x_BT.device)[:, None], self.read_B1]
+        return x_BT if self.read_B is None else x_BT[self.read_B][:, None]
 
 
 def sequence_context(
@@ -180,47 +116,62 @@ def sequence_context(
     rope_theta: float,
     positions_BT: Tensor | None = None,
     document_lengths: Sequence[int] | None = None,
-    cached: CachedSpan | None = None,
-    read_B1: Tensor | None = None,
     rope_scaling: RopeScaling | None = None,
     window: int | None = None,
 ) -> SequenceContext:
     """Compute the context of a pass over `h_BTD`, for any length.
 
-    Without `positions_BT` they count from 0, anew in each document: lengths (3, 2) give 0 1 2 0 1. Cached rows count
-    on from what they hold.
+    Without `positions_BT` they count from 0, anew in each document: lengths (3, 2) give 0 1 2 0 1. A pass over
+    cached rows has its context from their cache.
     """
     device, num_positions = h_BTD.device, h_BTD.shape[1]
     lengths = None if document_lengths is None else tuple(int(length) for length in document_lengths)
     if lengths is not None:
         assert h_BTD.shape[0] == 1, "documents stand in a flat batch of one sequence"
         assert sum(lengths) == num_positions, f"documents hold {sum(lengths)} tokens, the batch {num_positions}"
-    if cached is not None:
-        assert positions_BT is None, "cached rows know their positions"
-        assert lengths is None, "a cache holds rows of a batch, not flat documents"
-        positions_BT = cached.positions_BT
     if positions_BT is None:
         positions_BT = torch.cat([torch.arange(length) for length in lengths or (num_positions,)])[None]
-    dtype = torch.promote_types(h_BTD.dtype, torch.float32)
-    exponents_F = torch.arange(0, head_dim, 2, device=device, dtype=dtype) / head_dim
-    frequencies_F = rope_theta**-exponents_F
-    if rope_scaling is not None:
-        frequencies_F = rope_scaling.scaled(frequencies_F)
-    angles_BTF = positions_BT[..., None].to(device, dtype) * frequencies_F
+    cos_BT1C, sin_BT1C = rotary_angles(
+        positions_BT.to(device), head_dim=head_dim, rope_theta=rope_theta, rope_scaling=rope_scaling, dtype=h_BTD.dtype
+    )
     ends_M = None
     if lengths is not None and device.type == "cuda":
         ends_M = torch.tensor((0, *lengths)).cumsum(0).to(device, torch.int32)
     binding = None
-    if window is not None and cached is None and max(lengths or (num_positions,)) > window:
+    if window is not None and max(lengths or (num_positions,)) > window:
         binding = Window(window)
-    return SequenceContext(angles_BTF.cos(), angles_BTF.sin(), lengths, ends_M, cached, read_B1, binding)
+    return SequenceContext(cos_BT1C, sin_BT1C, lengths, ends_M, window=binding)
 
 
-def apply_rotary(x_BTNC: Tensor, cos_BTF: Tensor, sin_BTF: Tensor) -> Tensor:
-    """Rotate the channel pairs (0, 1), (2, 3), ... by the position's angles: the interleaved (complex) form."""
-    cos, sin = cos_BTF[:, :, None], sin_BTF[:, :, None]
-    even, odd = x_BTNC[..., 0::2].to(cos.dtype), x_BTNC[..., 1::2].to(cos.dtype)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x_BTNC.dtype)
+def rotary_angles(
+    positions_BT: Tensor, *, head_dim: int, rope_theta: float, rope_scaling: RopeScaling | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the cosines and sines [B, T, 1, C] of positions as `apply_rotary` takes them, in float32 or wider.
+
+    Each cosine stands twice; each sine first negative, then positive.
+    """
+    dtype, device = torch.promote_types(dtype, torch.float32), positions_BT.device
+    exponents_F = torch.arange(0, head_dim, 2, device=device, dtype=dtype) / head_dim
+    frequencies_F = rope_theta**-exponents_F
+    if rope_scaling is not None:
+        frequencies_F = rope_scaling.scaled(frequencies_F)
+    angles_BTF = positions_BT[..., None].to(dtype) * frequencies_F
+    cos_BTF, sin_BTF = angles_BTF.cos(), angles_BTF.sin()
+    cos_BTC = torch.stack((cos_BTF, cos_BTF), dim=-1).flatten(-2)
+    sin_BTC = torch.stack((-sin_BTF, sin_BTF), dim=-1).flatten(-2)
+    return cos_BTC[:, :, None], sin_BTC[:, :, None]
+
+
+def apply_rotary(x_BTNC: Tensor, cos_BT1C: Tensor, sin_BT1C: Tensor) -> Tensor:
+    """Rotate the channel pairs (0, 1), (2, 3), ... by the position's angles: the interleaved (complex) form.
+
+    A pair (a, b) becomes (a cos + b (-sin), b cos + a sin): the pair times its cosines, plus the swapped pair times
+    the sines, of which the context has the first of each pair negative.
+    """
+    wide_BTNC = x_BTNC.to(cos_BT1C.dtype)
+    pairs_BTNF2 = wide_BTNC.reshape(*wide_BTNC.shape[:-1], wide_BTNC.shape[-1] // 2, 2)
+    swapped_BTNC = pairs_BTNF2.flip(-1).flatten(-2)
+    return (wide_BTNC * cos_BT1C + swapped_BTNC * sin_BT1C).to(x_BTNC.dtype)
 
 
 def causal_attention(

@@ -21,75 +21,18 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vendor.meta_llama.attention import (
-    BlockCache,
-    CachedSpan,
     RopeScaling,
     SequenceContext,
     apply_rotary,
-    cached_span,
     document_attention,
     row_attention,
     sequence_context,
 )
+from vendor.meta_llama.cache import KVCache as KVCache
+from vendor.meta_llama.cached_span import BlockCache
 from vendor.model_args import ModelArgs as ModelArgs
 
 INIT_STD = 0.02
-
-
-class KVCache:
-    """One `BlockCache` per trunk block, then one per prediction head of horizons 1..num_horizons, in that order.
-
-    Rows are filled to lengths of their own. A pass over B rows writes behind the first B lengths, in every block that
-    it runs; `advance` then says how much of it counts. What is not advanced over is forgotten: the next pass writes
-    over it (rejected drafts). Every block has to be run on a position before it is advanced over.
-    """
-
-    def __init__(
-        self,
-        args: ModelArgs,
-        *,
-        batch_size: int,
-        max_length: int,
-        num_horizons: int = 1,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ):
-        assert 1 <= num_horizons <= args.n_future_tokens
-        self.max_length = max_length
-        self.window = args.attention_window
-        self.num_trunk_blocks = args.num_trunk_blocks
-        self.num_horizons = num_horizons
-        self.lengths = [0] * batch_size
-        self.blocks = [
-            BlockCache(batch_size, args.num_kv_heads, max_length, args.head_dim, dtype=dtype, device=device)
-            for _ in range(args.num_trunk_blocks + num_horizons)
-        ]
-
-    def head(self, horizon: int) -> BlockCache:
-        """Return the cache of one prediction head; ValueError when it was made for fewer horizons."""
-        if horizon > self.num_horizons:
-            raise ValueError(f"the cache was made for {self.num_horizons} horizons; horizon {horizon} is needed")
-        return self.blocks[self.num_trunk_blocks + horizon - 1]
-
-    def span(self, num_rows: int, num_positions: int, read_B1: Tensor | None = None) -> CachedSpan:
-        """Return where a pass over the first `num_rows` rows writes; ValueError when it does not fit."""
-        lengths = self.lengths[:num_rows]
-        if max(lengths) + num_positions > self.max_length:
-            needed = max(lengths) + num_positions
-            raise ValueError(f"the cache holds {self.max_length} positions, {needed} are needed")
-        return cached_span(lengths, num_positions, self.blocks[0].keys_BTNC.device, read_B1, self.window)
-
-    def advance(self, num_positions: Sequence[int]) -> None:
-        """Count the first `num_positions[b]` positions of the last pass as filled, for the rows it ran over."""
-        for row, num in enumerate(num_positions):
-            self.lengths[row] += num
-
-    def copy_row(self, row: int, source: "KVCache", source_row: int) -> None:
-        """Make a row what a row of `source` is, a cache of the same model and horizons (or this one)."""
-        length = self.lengths[row] = source.lengths[source_row]
-        for block, other in zip(self.blocks, source.blocks, strict=True):
-            block.keys_BTNC[row, :length] = other.keys_BTNC[source_row, :length]
-            block.values_BTNC[row, :length] = other.values_BTNC[source_row, :length]
 
 
 class RMSNorm(nn.Module):
@@ -146,8 +89,8 @@ class Attention(nn.Module):
         if self.normed:
             queries, keys = self.q_norm(queries), self.k_norm(keys)
         if self.rotary:
-            queries = apply_rotary(queries, context.read(context.cos_BTF), context.read(context.sin_BTF))
-            keys = apply_rotary(keys, context.cos_BTF, context.sin_BTF)
+            queries = apply_rotary(queries, *context.query_angles)
+            keys = apply_rotary(keys, context.cos_BT1C, context.sin_BT1C)
         mask = None
         if cache is not None:
             assert context.cached is not None
@@ -326,7 +269,7 @@ class Transformer(nn.Module):
 
         The heads' caches are filled at all T positions, which takes keys and values alone.
         """
-        context = self._context(h_trunk_BTD, None, None, cache, read_B1)
+        context = self._context(h_trunk_BTD, None, None, cache).reading(read_B1)
         heads = self.prediction_heads()
         hidden = [run_blocks([heads[k - 1]], h_trunk_BTD, context, caches=[cache.head(k)]) for k in horizons]
         return self.norm(torch.cat(hidden, dim=1))  # type: ignore[no-any-return]
@@ -362,17 +305,17 @@ class Transformer(nn.Module):
         positions_BT: Tensor | None,
         document_lengths: Sequence[int] | None,
         cache: KVCache | None = None,
-        read_B1: Tensor | None = None,
     ) -> SequenceContext:
-        num_rows, num_positions = h_BTD.shape[:2]
+        if cache is not None:
+            assert positions_BT is None, "cached rows know their positions"
+            assert document_lengths is None, "a cache holds rows of a batch, not flat documents"
+            return cache.context(*h_BTD.shape[:2])
         return sequence_context(
             h_BTD,
             head_dim=self.args.head_dim,
             rope_theta=self.args.rope_theta,
             positions_BT=positions_BT,
             document_lengths=document_lengths,
-            cached=None if cache is None else cache.span(num_rows, num_positions, read_B1),
-            read_B1=read_B1,
             rope_scaling=self.rope_scaling,
             window=self.args.attention_window,
         )

@@ -39,6 +39,10 @@ class EvaluationConfig(Section):
     draft_horizons: Annotated[int, Field(ge=0)] = setting(
         PLAN | EVALUATION, "Tokens that the prediction heads draft for one forward to check; 0: none."
     )
+    drafting: Literal["fixed", "measured"] = setting(
+        PLAN | EVALUATION,
+        "fixed: always draft_horizons drafts; measured: fewer where that takes less time, with the same answers.",
+    )
     batch_size: Count = setting(PLAN | EVALUATION, "Answers that one decoder works on at a time.")
     num_decoders: Count = setting(PLAN | EVALUATION, "Actors that each hold the policy.")
     num_judges: Count = setting(PLAN | EVALUATION, "Actors that judge programs, each one at a time.")

@@ -66,7 +66,7 @@ def kept_storages(args: ModelArgs, lengths: list[int], *, autocast: bool) -> lis
     )
     with saved_storages() as saved, torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
         block(h_BTD, context)
-    constants = [*block.parameters(), context.cos_BTF, context.sin_BTF]
+    constants = [*block.parameters(), context.cos_BT1C, context.sin_BT1C]
     if context.window is not None:  # counted once for all blocks
         constants.append(context.window.mask_TK(torch.bfloat16 if autocast else torch.float32, h_BTD.device))
     for constant in constants:

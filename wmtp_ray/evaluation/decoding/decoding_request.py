@@ -9,6 +9,7 @@ from typing import Literal
 
 from wmtp_ray.config.evaluation import EvaluationConfig
 from wmtp_ray.errors import ConfigError
+from wmtp_ray.evaluation.decoding.drafting import Drafting
 from wmtp_ray.evaluation.served import Served
 
 Finish = Literal["stop", "end", "length"]
@@ -19,8 +20,9 @@ class DecodingSettings:
     """How to decode. Raises ConfigError for invalid values.
 
     `temperature` 0 takes the likeliest token. `top_p` keeps the smallest set of likeliest tokens that holds this much
-    probability. `draft_horizons` n drafts n tokens a forward with the heads of horizons 2..n+1; 0 drafts nothing. It
-    changes the number of forwards and no token.
+    probability. `draft_horizons` n drafts n tokens a forward with the heads of horizons 2..n+1; 0 drafts nothing. With
+    `drafting` measured fewer are drafted where that takes less time (`drafting.py`): the counts of forwards and drafts
+    then depend on machine and batch. Both change the number of forwards and no token.
     """
 
     max_new_tokens: int
@@ -28,6 +30,7 @@ class DecodingSettings:
     top_p: float
     stop: tuple[str, ...]
     draft_horizons: int
+    drafting: Drafting = "fixed"
 
     def __post_init__(self) -> None:
         problems = {
@@ -51,6 +54,7 @@ class DecodingSettings:
             top_p=settings.top_p,
             stop=stop,
             draft_horizons=settings.draft_horizons,
+            drafting=settings.drafting,
         )
 
 
