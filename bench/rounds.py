@@ -5,11 +5,12 @@
 
 For each seed a base is trained on the regime's correct rows (`evidence.py`); every arm goes on from there, round by
 round, with the same number of optimizer steps. `online` (weighted by TD errors) and `rejection` judge the same number
-of programs: --answers to each of the first --train-problems training problems, in every round; `none` goes on with the
-file's correct rows and `online_none`, weighted, with all of them, and they judge none. One JSON line an arm, seed and round is appended to --out as soon as it
-is known: verdicts of --samples programs at temperature 1 of every held-out problem, what was collected, the critic's
-health. Round 0 of an arm is the policy after its first round; the base has a line of its own. No Ray:
-`evidence_runs.py`. What was done is not done again, and a run that was killed goes on inside its round.
+of programs: --answers to each of the first --train-problems training problems, in every round; `none` goes on with
+the file's correct rows and `online_none`, weighted, with all of them, and they judge none. One JSON line an arm, seed
+and round is appended to --out as soon as it is known: verdicts of --samples programs at temperature 1 of every
+held-out problem, what was collected, the critic's health. Round 0 of an arm is the policy after its first round; the
+base has a line of its own. No Ray: `evidence_runs.py`. What was done is not done again, and a run that was killed
+goes on inside its round.
 """
 
 import argparse
