@@ -35,4 +35,6 @@ class Decoder:
 
     def decode(self, requests: Sequence[DecodingRequest], settings: DecodingSettings) -> Iterator[Decoded]:
         """Yield every request's continuation as it is done; the order is the same whenever it is asked for."""
-        yield from decode(self._model, self._tokenizer, requests, settings, batch_size=self._batch_size)
+        # Not `yield from`: Ray sends values into the generator, which an iterator further in may not take.
+        for decoded in decode(self._model, self._tokenizer, requests, settings, batch_size=self._batch_size):  # noqa: UP028
+            yield decoded

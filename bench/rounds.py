@@ -4,13 +4,13 @@
     python bench/rounds.py table rounds.jsonl
 
 For each seed a base is trained on the regime's correct rows (`evidence.py`); every arm goes on from there, round by
-round, with the same number of optimizer steps. `online` (weighted by TD errors) and `rejection` judge the same number
-of programs: --answers to each of the first --train-problems training problems, in every round; `none` goes on with
-the file's correct rows and `online_none`, weighted, with all of them, and they judge none. One JSON line an arm, seed
-and round is appended to --out as soon as it is known: verdicts of --samples programs at temperature 1 of every
-held-out problem, what was collected, the critic's health. Round 0 of an arm is the policy after its first round; the
-base has a line of its own. No Ray: `evidence_runs.py`. What was done is not done again, and a run that was killed
-goes on inside its round.
+round, with the same number of optimizer steps. `online` (weighted by TD errors), `online_finish` (the same, its last
+half on correct rows with equal weights) and `rejection` judge the same number of programs: --answers to each of the
+first --train-problems training problems, in every round; `none` goes on with the file's correct rows and
+`online_none`, weighted, with all of them, and they judge none. One JSON line an arm, seed and round is appended to
+--out as soon as it is known: verdicts of --samples programs at temperature 1 of every held-out problem, what was
+collected, the critic's health. Round 0 of an arm is the policy after its first round; the base has a line of its own.
+No Ray: `evidence_runs.py`. What was done is not done again, and a run that was killed goes on inside its round.
 """
 
 import argparse
@@ -42,11 +42,12 @@ from wmtp_ray.tracking.stage_health import read_health
 
 ARMS = {
     "online": ("online",),
+    "online_finish": ("online", "train.finish_correct_frac=0.5"),
     "rejection": ("online_rejection",),
     "none": ("online_rejection", "rounds.share_collected=0"),
     "online_none": ("online", "rounds.share_collected=0"),
 }
-DEFAULT_ARMS = ("online", "rejection", "none")
+DEFAULT_ARMS = ("online", "online_finish", "rejection", "none")
 BASE = "base"
 HORIZONS = 4
 
@@ -204,7 +205,13 @@ def _difference_table(lines: Sequence[dict[str, Any]]) -> str:
     last = max(each["round"] for each in lines)
     by_arm = {arm: {each["seed"]: each for each in found} for arm, number, found in _groups(lines) if number == last}
     rows = [f"| difference after round {last} | seeds | T = 1 |", "|---|---|---|"]
-    pairs = (("online", "rejection"), ("online", "none"), ("rejection", "none"), ("online", "online_none"))
+    pairs = (
+        ("online", "rejection"),
+        ("online", "none"),
+        ("rejection", "none"),
+        ("online_finish", "rejection"),
+        ("online_finish", "none"),
+    )
     for one, other in pairs:
         if seeds := sorted(by_arm.get(one, {}).keys() & by_arm.get(other, {}).keys()):
             differences_SP = np.array([_rates(by_arm[one][seed]) - _rates(by_arm[other][seed]) for seed in seeds])
