@@ -14,7 +14,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.errors import ConfigError
 from wmtp_ray.evaluation.answerers import Answerer, LoadedPolicy, PolicyFiles, ServedPolicy
-from wmtp_ray.evaluation.collecting.collect import CollectionPlan, collect
+from wmtp_ray.evaluation.collecting.collect import CollectionPlan, Start, collect
 from wmtp_ray.evaluation.collecting.collection_manifest import CollectionManifest, answers_of, manifest_of
 from wmtp_ray.evaluation.collecting.collection_settings import CollectionSettings
 from wmtp_ray.evaluation.collecting.evaluated_problems import (
@@ -90,6 +90,12 @@ def collect_command(request: CollectionRequest, console: Console, now: datetime)
 
 def collect_rows(request: CollectionRequest, config: RunConfig, console: Console) -> CollectionManifest:
     """Collect with the evaluation's settings of `config`, whatever `request.words` say; raises as `collect_command`."""
+    plan, start = plan_collection(request, config)
+    return collect(plan, start, console)
+
+
+def plan_collection(request: CollectionRequest, config: RunConfig) -> tuple[CollectionPlan, Start]:
+    """Return what is to be collected and how its workers start; loads no model and draws nothing."""
     settings = _settings(request, config)
     training, left_out = training_problems(request, config)
     asked = asked_policy(request.policy, config)
@@ -97,9 +103,8 @@ def collect_rows(request: CollectionRequest, config: RunConfig, console: Console
     isolation = found_isolation(config.evaluation)
     who, answerer = _who_answers(request, config)
     plan = _plan(request, config, settings, training, chosen, answerer, asked.tokenizer, isolation)
-    plan = replace(plan, left_out=left_out)
     start = partial(collecting_workers, config, who, isolation, answers_of(request.out))
-    return collect(plan, start, console)
+    return replace(plan, left_out=left_out), start
 
 
 def _configured(request: CollectionRequest, now: datetime) -> RunConfig:
