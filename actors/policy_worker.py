@@ -25,6 +25,7 @@ from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
 from wmtp_ray.data.trained_rows import TrainedRows
 from wmtp_ray.errors import WmtpError
+from wmtp_ray.evaluation.during.step_scores import StepScores
 from wmtp_ray.plan.run_plan import RunPlan, load_plan, rank_batches
 from wmtp_ray.plan.versions import VersionSchedule
 from wmtp_ray.ranks import Ranks, current_ranks
@@ -46,6 +47,7 @@ class RankJob:
     """The arguments of a rank: its stage, the watch over the scorers, and the metrics actor.
 
     `snapshots` is set where the scorers' versions are there before the ranks start: no rank publishes any.
+    `step_scores` is set where the policy is evaluated while it trains.
     """
 
     config: RunConfig
@@ -55,6 +57,7 @@ class RankJob:
     schedule: VersionSchedule
     snapshots: SnapshotDirectory | None
     metrics: Any
+    step_scores: StepScores | None = None
 
 
 def run_rank(told: dict[str, Any]) -> None:
@@ -112,6 +115,7 @@ def _train(job: RankJob, ranks: Ranks) -> None:
         follows=job.schedule if job.scorer_watch is not None and job.snapshots is None else None,
         sink=ActorSink(job.metrics, config),
         limit=partial(limited, config.run_dir),
+        step_scores=job.step_scores,
     )
     run_stage(stage, outside)
 

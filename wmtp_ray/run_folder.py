@@ -4,7 +4,8 @@ It reads and writes nothing.
 
     storage/runs/<run>/  config.yaml  plan.json plan.npz  stage1_plan.json stage1_plan.npz
                          start.json  decisions.json places.jsonl  metrics.jsonl  result.json  report.html
-                         eval/<dataset>/  exported/step_<n>/  audit.json
+                         eval/<dataset>/  eval_steps/<set>/step_<n>/  exported/step_<n>/  audit.json
+                         snapshots_evaluated/
                          stop_requested  processes/  logs/  stacks/  ray/  snapshots_frozen/
                          mlflow_run_id  wandb_run_id  trackio_run_id  tensorboard/  wandb/
                          and what a stage leaves, of stage 2; critic/ holds the same of stage 1:
@@ -21,7 +22,7 @@ What is inside checkpoints/step_<n>/ is `training/checkpoint.py`'s, inside a mod
 from dataclasses import dataclass
 from pathlib import Path
 
-TRAIN_STAGE, CRITIC_STAGE = 2, 1
+TRAIN_STAGE, CRITIC_STAGE, EVALUATION_STAGE = 2, 1, 3
 
 
 def runs_of(storage_root: Path) -> Path:
@@ -130,6 +131,16 @@ class RunFolder(StageFolder):
     @property
     def evaluations(self) -> Path:
         return self.path / "eval"
+
+    @property
+    def step_evaluations(self) -> Path:
+        """Evaluations of the policy while it trained: a folder for each set of problems and settings, in it steps."""
+        return self.path / "eval_steps"
+
+    @property
+    def evaluated_snapshots(self) -> Path:
+        """Policies that wait for their evaluation while training goes on, a folder for each attempt."""
+        return self.path / "snapshots_evaluated"
 
     @property
     def exported(self) -> Path:

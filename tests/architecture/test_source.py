@@ -74,7 +74,11 @@ def test_one_module_renames_into_place_and_syncs():
 
 def test_one_module_sums_the_resources_of_a_run():
     """Elsewhere a share goes to one actor as it is; nobody multiplies or adds shares."""
-    shares = {f"{name}_per_{actor}" for name in ("cpus", "gpus") for actor in ("worker", "critic", "decoder", "judge")}
+    shares = {
+        f"{name}_per_{actor}"
+        for name in ("cpus", "gpus")
+        for actor in ("worker", "critic", "decoder", "judge", "evaluator")
+    }
     summing = {
         relative(path)
         for path in MODULES

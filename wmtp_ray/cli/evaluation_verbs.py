@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from wmtp_ray.cli.verbs import Verbs, absolute
+from wmtp_ray.cli.verbs import Verbs, absolute, step_or_best
 from wmtp_ray.config.arguments import CommandParser
 from wmtp_ray.config.evaluation import FormatName
 from wmtp_ray.errors import ConfigError, Interrupted
@@ -39,6 +39,9 @@ def _add_evaluate(parser: CommandParser) -> None:
     parser.add_argument("--dataset", metavar="NAME|FILE", help="humaneval, mbpp, codecontests, or a file of problems")
     parser.add_argument("--format", choices=get_args(FormatName), help="how problems are put (evaluation.formats)")
     parser.add_argument("--k", type=_numbers, metavar="K,K,..", help="the K of Pass@K, none above --num-samples")
+    parser.add_argument(
+        "--step", type=step_or_best, metavar="N|best", help="a run's checkpoint after N steps, or its best (final/)"
+    )
     parser.add_argument("--only-sampled", action="store_true", help="with --samples: only problems that have samples")
     parser.add_argument("--out", type=Path, help="folder (the run's eval/, else evaluations/ in the storage)")
     _add_shared(parser)
@@ -118,6 +121,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         words=_words(arguments),
         only_sampled=arguments.only_sampled,
         engine=arguments.engine,
+        step=arguments.step,
     )
     try:
         print(evaluate_command(request, arguments.now))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wmtp_ray.cli.verbs import DTYPES, Verbs
+from wmtp_ray.cli.verbs import DTYPES, Verbs, step_or_best
 from wmtp_ray.config.arguments import CommandParser
 from wmtp_ray.errors import ArtifactError
 
@@ -35,7 +35,9 @@ def _add_export(parser: CommandParser) -> None:
         default="meta",
         help="Meta's layout, or horizon 1 for other engines (meta)",
     )
-    parser.add_argument("--step", type=int, help="a run's checkpoint after so many steps (the newest)")
+    parser.add_argument(
+        "--step", type=step_or_best, metavar="N|best", help="a run's checkpoint after N steps, or its best (the newest)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model")
     parser.add_argument("--tokenizer", type=Path, help="for hf: its tokenizer (the run's, or the one in DIR)")
     parser.add_argument("--dtype", choices=DTYPES, help="for hf: dtype of all tensors (each keeps its own)")

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from wmtp_ray.config.arguments import CommandParser
 
@@ -13,3 +13,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 def absolute(path: Path | None) -> Path | None:
     """Return a path that does not depend on the current directory."""
     return None if path is None else path.absolute()
+
+
+def step_or_best(text: str) -> int | Literal["best"]:
+    """Read which checkpoint of a run is meant: that after so many steps, or the best one."""
+    return "best" if text == "best" else int(text)

@@ -6,7 +6,7 @@ Who reads it (PLAN to EVALUATION), and, of what only concerns how the work is do
 |---|---|
 | PLAN | is read by stage 0: rows, their order and split, and what is refused before the start |
 | STAGE_1, STAGE_2 | is read by what trains the critic, the policy |
-| EVALUATION | is read by stage 3 |
+| EVALUATION | is read by stage 3, and by the evaluations while stage 2 trains, which change no policy |
 | PACE | changes when and how fast the work is done; the policy is the same bit by bit |
 | ROUNDING | cuts the work in another way; the policy is the same up to rounding |
 | MACHINE | says where it runs, for how long it waits, and what is shown of it |

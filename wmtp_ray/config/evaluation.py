@@ -14,7 +14,7 @@ Isolation = Literal["namespace", "landlock", "landlock-weak", "seatbelt", "rlimi
 
 
 class EvaluationConfig(Section):
-    """Stage 3, and `wmtp evaluate`: Pass@K of a policy on problems with tests."""
+    """Stage 3, `wmtp evaluate` and evaluations while stage 2 trains: Pass@K of a policy on problems with tests."""
 
     engine: Literal["native", "openai"] = setting(
         PLAN | EVALUATION, "Who decodes: native, the policy in our own decoders; openai, the server of engine.url."
@@ -56,6 +56,18 @@ class EvaluationConfig(Section):
         PLAN | EVALUATION, "CPU seconds of a program on its tests, where a problem has no limit."
     )
     memory_limit_mb: Positive = setting(PLAN | EVALUATION, "Memory of a program, MiB, where a problem has no limit.")
+    every_steps: Annotated[int, Field(ge=0)] | None = setting(
+        PLAN | EVALUATION, "Steps of stage 2 between two evaluations of its policy while it trains; 0 or None: none."
+    )
+    during_dataset: str | None = setting(
+        PLAN | EVALUATION, "Name in evaluation.files of the problems of every_steps; None: the first of stage 3."
+    )
+    during_limit: Count = setting(PLAN | EVALUATION, "Only the first so many problems of during_dataset.")
+
+    @property
+    def step_interval(self) -> int:
+        """Steps between two evaluations while the policy trains, 0 for none."""
+        return self.every_steps or 0
 
     @model_validator(mode="after")
     def _k_fits_the_samples(self) -> Self:
@@ -86,8 +98,39 @@ class EvaluationConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _during_dataset_has_a_file(self) -> Self:
+        if self.during_dataset is not None and self.during_dataset not in self.files:
+            raise ValueError(
+                f"during_dataset={self.during_dataset}, files has {', '.join(self.files)}: give one of these, or add "
+                f"evaluation.files.{self.during_dataset}=FILE"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_are_folders(self) -> Self:
         wrong = [name for name in self.files if not name.replace("_", "").replace("-", "").isalnum()]
         if wrong:
             raise ValueError(f"files has the name {wrong[0]!r}; give letters, digits, dashes and underscores")
         return self
+
+
+def check_best_by_pass(settings: EvaluationConfig, checkpoint_every: int, keep_best: int) -> None:
+    """Raise ValueError for `train.keep_best_by=pass@1` where no checkpoint would have a Pass@1, or none be kept."""
+    interval = settings.step_interval
+    if interval == 0:
+        raise ValueError(
+            "train.keep_best_by=pass@1 with evaluation.every_steps=0: no policy is evaluated while it trains; set "
+            f"evaluation.every_steps to a multiple of train.checkpoint_every={checkpoint_every}, or "
+            "train.keep_best_by=loss"
+        )
+    if interval % checkpoint_every:
+        raise ValueError(
+            f"train.keep_best_by=pass@1 with evaluation.every_steps={interval} and train.checkpoint_every="
+            f"{checkpoint_every}: policies would be evaluated of which no checkpoint is written; make every_steps a "
+            "multiple of checkpoint_every"
+        )
+    if keep_best == 0:
+        raise ValueError(
+            "train.keep_best_by=pass@1 with train.keep_best_checkpoints=0: no best checkpoint would be kept; set "
+            "train.keep_best_checkpoints=1 or more"
+        )

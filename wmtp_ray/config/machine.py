@@ -37,6 +37,12 @@ class ClusterConfig(Section):
     cpus_per_judge: Annotated[float, Field(ge=0.0)] = setting(
         PLAN | EVALUATION | MACHINE, "CPU share of a judge in stage 3."
     )
+    cpus_per_evaluator: Annotated[float, Field(ge=0.0)] = setting(
+        PLAN | EVALUATION | MACHINE, "CPU share of the actor of evaluation.every_steps; its priority is the lowest."
+    )
+    gpus_per_evaluator: Annotated[float, Field(ge=0.0)] = setting(
+        PLAN | EVALUATION | MACHINE, "GPU share of the actor of evaluation.every_steps; 0: it decodes on CPUs."
+    )
     threads_per_worker: Count = setting(
         TRAINING | EVALUATION | MACHINE, "torch threads of a rank; part of what makes a run repeatable."
     )

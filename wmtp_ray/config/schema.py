@@ -18,7 +18,7 @@ from wmtp_ray.config.data import SUFFIX as SUFFIX
 from wmtp_ray.config.data import DataConfig as DataConfig
 from wmtp_ray.config.effects import EVALUATION, MACHINE, NAME, PACE, PLAN, ROUNDING, STAGE_2, TRAINING, Effects, setting
 from wmtp_ray.config.engine import EngineConfig
-from wmtp_ray.config.evaluation import EvaluationConfig
+from wmtp_ray.config.evaluation import EvaluationConfig, check_best_by_pass
 from wmtp_ray.config.machine import ClusterConfig as ClusterConfig
 from wmtp_ray.config.machine import DeadlinesConfig, TrackingConfig
 from wmtp_ray.config.machine import GpuType as GpuType
@@ -170,7 +170,11 @@ class TrainConfig(Section):
     checkpoint_every: Count = setting(TRAINING | PACE, "Steps between checkpoints.")
     keep_checkpoints: Count = setting(TRAINING | PACE, "Newest checkpoints kept.")
     keep_best_checkpoints: Annotated[int, Field(ge=0)] = setting(
-        TRAINING | PACE, "Kept beside the newest: those of the lowest loss, averaged since the checkpoint before."
+        TRAINING | PACE, "Kept beside the newest: the best ones by keep_best_by."
+    )
+    keep_best_by: Literal["loss", "pass@1"] = setting(
+        TRAINING | PACE,
+        "loss: the lowest, averaged since the checkpoint before; pass@1: the highest of evaluation.every_steps.",
     )
     max_restarts: Annotated[int, Field(ge=0)] = setting(
         TRAINING | PACE, "Restarts of the ranks after one of them died."
@@ -311,6 +315,13 @@ class RunConfig(Section):
                 f"rounds.count={count} with run_name={self.run_name}: the rounds are folders below the run's own; give "
                 "a name without a slash (a trial of a sweep cannot run in rounds)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_by_pass_has_what_it_compares(self) -> Self:
+        train = self.train
+        if train.keep_best_by == "pass@1":
+            check_best_by_pass(self.evaluation, train.checkpoint_every, train.keep_best_checkpoints)
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@
 | which version of its own critic the run kept, and the losses that say so | the driver, after stage 1 |
 | device, precision, number of ranks, first step | rank 0, scorers and decoders, at every start of theirs |
 | formats and isolation of the evaluation, data sets without a file | the driver, before stage 3 |
+| which policies were evaluated while they trained, and the best of them | the driver, after stage 2 |
 
 A decision is taken once: a resumed run reads it. result.json repeats all of it, MLflow has it as tags that begin with
 `ran.`. Imports no torch.
@@ -83,6 +84,27 @@ class EvaluatedAs:
 
 
 @dataclass(frozen=True)
+class EvaluatedSteps:
+    """What came of `evaluation.every_steps`: the folder of its set, the step of the highest Pass@1, what was left out.
+
+    `best_step` and `pass_at_1` are None where no evaluation was done.
+    """
+
+    key: str
+    dataset: str
+    best_step: int | None
+    pass_at_1: float | None
+    left_out: tuple[int, ...]
+
+    @property
+    def words(self) -> str:
+        """Say which policy was the best."""
+        if self.pass_at_1 is None:
+            return ""
+        return f"after {self.best_step} steps, Pass@1 {self.pass_at_1:.3f} on {self.dataset}"
+
+
+@dataclass(frozen=True)
 class Decisions:
     """All of it. `weighting` and `gate` are None before stage 2 begins, and where no critic's health was asked for."""
 
@@ -94,6 +116,7 @@ class Decisions:
     not_evaluated: tuple[str, ...] = ()
     critic: KeptCritic | None = None
     compared_with: str | None = None  # fingerprint of weighting.compared_file, where stage 2 reads one
+    evaluated_steps: EvaluatedSteps | None = None
 
     def tags(self) -> dict[str, str]:
         """Return what MLflow is told: names that begin with `ran.`, one for each thing that was decided."""
@@ -113,6 +136,7 @@ class Decisions:
             "formats": " ".join(f"{name}={each.format}" for name, each in self.evaluation.items()),
             "isolation": _in_turn(each.isolation for each in self.evaluation.values()),
             "not_evaluated": " ".join(self.not_evaluated),
+            "best_step": "" if self.evaluated_steps is None else self.evaluated_steps.words,
         }
         return {f"{OF_THE_RUN}{name}": text for name, text in told.items() if text}
 
@@ -155,6 +179,11 @@ def note_weighting(run_dir: Path, weighting: str) -> None:
 def note_evaluation(run_dir: Path, evaluation: dict[str, EvaluatedAs], not_evaluated: tuple[str, ...]) -> None:
     """Record the formats and the judge's settings of stage 3."""
     _write(run_dir, replace(read_decisions(run_dir), evaluation=evaluation, not_evaluated=not_evaluated))
+
+
+def note_evaluated_steps(run_dir: Path, evaluated: EvaluatedSteps) -> None:
+    """Record what the evaluations while stage 2 trained found."""
+    _write(run_dir, replace(read_decisions(run_dir), evaluated_steps=evaluated))
 
 
 def note_place(run_dir: Path, place: Place) -> None:

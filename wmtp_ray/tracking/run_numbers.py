@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from wmtp_ray.run_folder import RunFolder
-from wmtp_ray.tracking.metrics_file import read_reports
+from wmtp_ray.tracking.metrics_file import read_training_reports
 from wmtp_ray.tracking.result import read_result
 from wmtp_ray.tracking.stage_health import read_health
 
@@ -15,7 +15,7 @@ def run_numbers(run_dir: Path) -> dict[str, float]:
         numbers |= {f"stage{stage}/{name}": value for name, value in health.metrics.items()}
     if not RunFolder(run_dir).result.is_file():
         return numbers
-    reports = read_reports(run_dir)
+    reports = read_training_reports(run_dir)
     of_steps = reports[-1].metrics.keys() if reports else set()
     found = read_result(run_dir).metrics
     return numbers | {key: value for key, value in found.items() if key not in of_steps and value is not None}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wmtp_ray.config.schema import RunConfig
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.run_folder import TRAIN_STAGE, RunFolder
+from wmtp_ray.run_folder import EVALUATION_STAGE, TRAIN_STAGE, RunFolder
 from wmtp_ray.tracking.decisions import read_decisions
 from wmtp_ray.tracking.metrics_file import JsonlSink
 from wmtp_ray.tracking.mlflow_points import Recorded, milliseconds
@@ -39,8 +39,9 @@ class Tracker:
         return self._mlflow.run_id if self._mlflow is not None else None
 
     def log(self, report: StepReport) -> None:
-        """Record one optimizer step."""
-        self._latest = report
+        """Record one optimizer step, or an evaluation of the policy between two."""
+        if report.stage != EVALUATION_STAGE:
+            self._latest = report
         recorded = Recorded(report, milliseconds(self._metrics_file.log(report)))
         self._each(lambda sink: sink.log(recorded))
 
@@ -62,7 +63,7 @@ class Tracker:
         self._each(lambda sink: sink.add_artifact(path))
 
     def latest(self) -> StepReport | None:
-        """Return the newest report, for the progress line; None before the first."""
+        """Return the newest report of an optimizer step, for the progress line; None before the first."""
         return self._latest
 
     def problems(self) -> list[str]:
@@ -120,5 +121,11 @@ def mlflow_target(config: RunConfig, run_id: str | None) -> MlflowTarget:
 def tracked_artifacts(run_dir: Path) -> list[Path]:
     """Return the files and folders that trackers keep of a run, those that there are."""
     folder = RunFolder(run_dir)
-    kept = (folder.config, folder.plan(TRAIN_STAGE), folder.critic.stage_result, folder.evaluations)
+    kept = (
+        folder.config,
+        folder.plan(TRAIN_STAGE),
+        folder.critic.stage_result,
+        folder.evaluations,
+        folder.step_evaluations,
+    )
     return [path for path in kept if path.exists()]

@@ -1,9 +1,9 @@
 """A run in Weights & Biases: with its server (WANDB_API_KEY in the environment), or offline in `<run>/wandb`.
 
 Its id is made once and saved in the run's folder, so that a resumed run continues there. A step's place in W&B's
-history is its number in the order of metrics.jsonl, and the x-axis of its metrics is `step` (`stage1/step`): W&B takes
-every place once. Online, places that the server has are skipped; offline, where no server can be asked, the run's file
-is written anew from metrics.jsonl and replaces those of earlier starts.
+history is its number in the order of metrics.jsonl, and the x-axis of its metrics is `step` (`stage1/step`,
+`stage3/step`): W&B takes every place once. Online, places that the server has are skipped; offline, where no server can
+be asked, the run's file is written anew from metrics.jsonl and replaces those of earlier starts.
 
 Tested with wandb 0.31 offline, and online against a server that does not answer; not with a server.
 """
@@ -27,7 +27,7 @@ from wmtp_ray.tracking.sink import TrackedRun
 OFFLINE_SETTING = "tracking.wandb_mode=offline"
 WHEN_SLOW = f"check the network and WANDB_BASE_URL, raise deadlines.tracking_s, or set {OFFLINE_SETTING}"
 INIT_TIMEOUT_S = 45.0  # below deadlines.tracking_s: a server that is not there is an error that says so
-_STAGE_1 = "stage1/"
+_OTHER_STAGES = ("stage1/", "stage3/")  # with a step of their own
 
 
 class WandbRun:
@@ -63,8 +63,9 @@ class WandbRun:
         self._num_steps = 0
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
-        self._run.define_metric(f"{_STAGE_1}step", hidden=True)
-        self._run.define_metric(f"{_STAGE_1}*", step_metric=f"{_STAGE_1}step")
+        for stage in _OTHER_STAGES:
+            self._run.define_metric(f"{stage}step", hidden=True)
+            self._run.define_metric(f"{stage}*", step_metric=f"{stage}step")
         self.set_tags(run.tags)
         for path in earlier:
             shutil.rmtree(path, ignore_errors=True)

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -68,6 +68,28 @@ class RunState:
     held_out: tuple[HeldOutReading, ...] = ()
 
 
+class Ranking(Protocol):
+    """Which checkpoints are better than others."""
+
+    def cost(self, checkpoint: Path) -> tuple[float, ...]:
+        """Return what checkpoints are ordered by: the lowest is the best."""
+        ...
+
+    def is_open(self, checkpoint: Path) -> bool:
+        """Whether its place is not known yet, so that it stays until it is."""
+        ...
+
+
+class LossRanking:
+    """By the mean loss; a checkpoint without one counts as the worst."""
+
+    def cost(self, checkpoint: Path) -> tuple[float, ...]:
+        return (mean_loss_of(checkpoint),)
+
+    def is_open(self, checkpoint: Path) -> bool:
+        return False
+
+
 def save_checkpoint(
     root: Path,
     state: RunState,
@@ -78,12 +100,14 @@ def save_checkpoint(
     *,
     keep: int,
     keep_best: int,
+    ranking: Ranking | None = None,
 ) -> Path:
     """Write `root/step_<n>` atomically; keep the newest `keep` up to it and, of those before, the `keep_best` best.
 
-    Every rank calls it; when it returns on rank 0 the checkpoint is there. Best is the lowest `mean_loss`. Checkpoints
-    of later steps go: the run came back to this step because they are damaged. Returns the path. Raises ArtifactError
-    when it cannot be written (a full disk, say): nothing of it stays, the previous checkpoint is untouched.
+    Every rank calls it; when it returns on rank 0 the checkpoint is there. Best is the lowest `mean_loss`, or what
+    `ranking` says. Checkpoints of later steps go: the run came back to this step because they are damaged. Returns the
+    path. Raises ArtifactError when it cannot be written (a full disk, say): nothing of it stays, the previous
+    checkpoint is untouched.
     """
     target = root / f"{_PREFIX}{state.step}"
     if ranks.rank == 0:
@@ -105,7 +129,7 @@ def save_checkpoint(
             "already there are untouched: free disk space, then start the same command again with --resume."
         ) from error
     if ranks.rank == 0:
-        _drop_others(root, target, keep=keep, keep_best=keep_best)
+        _drop_others(root, target, ranking or LossRanking(), keep=keep, keep_best=keep_best)
     return target
 
 
@@ -116,12 +140,12 @@ def _reason(error: BaseException) -> str:
     return "; ".join(f"rank {rank}: {failure}" for rank, (failure, _) in error.failures.items())
 
 
-def _drop_others(root: Path, target: Path, *, keep: int, keep_best: int) -> None:
+def _drop_others(root: Path, target: Path, ranking: Ranking, *, keep: int, keep_best: int) -> None:
     found = list_checkpoints(root)
     place = found.index(target)
     older = found[: max(0, place + 1 - keep)]
-    best = sorted(older, key=_mean_loss)[:keep_best]
-    for other in [*(path for path in older if path not in best), *found[place + 1 :]]:
+    kept = {*sorted(older, key=ranking.cost)[:keep_best], *(path for path in older if ranking.is_open(path))}
+    for other in [*(path for path in older if path not in kept), *found[place + 1 :]]:
         shutil.rmtree(other, ignore_errors=True)
 
 
@@ -178,8 +202,8 @@ def find_damage(checkpoint: Path) -> str | None:
     return None
 
 
-def _mean_loss(checkpoint: Path) -> float:
-    """Return the loss that retention orders by; a checkpoint without one counts as the worst."""
+def mean_loss_of(checkpoint: Path) -> float:
+    """Return the loss of the steps before a checkpoint; infinity where it has none."""
     try:
         return read_state(checkpoint).mean_loss
     except ArtifactError:

@@ -29,12 +29,15 @@ from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model_folder import TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 from wmtp_ray.run_folder import RunFolder
 from wmtp_ray.tracking.training_record import record_of_run, write_training
-from wmtp_ray.training.checkpoint import find_damage, latest_checkpoint, list_checkpoints, step_of
+from wmtp_ray.training.best_checkpoint import WantedStep, wanted_checkpoint
+from wmtp_ray.training.checkpoint import step_of
 from wmtp_ray.training.stored_tensors import stored_form, whole_policy_tensors
 
 
-def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
-    """Write the policy after `step` steps (None: the newest whole checkpoint) to `out`; return its tensors' SHA-256.
+def export_policy(run_dir: Path, step: WantedStep, out: Path) -> str:
+    """Write the policy after `step` steps (None: of the newest whole checkpoint; best: of the best) to `out`.
+
+    Returns its tensors' SHA-256.
 
     The hash is `policy_sha256` of result.json when the step is the run's last. `out` gets params.json,
     model.safetensors, the value head and training.json, which says how it was trained. Raises ArtifactError when there
@@ -43,7 +46,7 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
     """
     if ModelFolder(out).params.exists():
         raise ArtifactError(f"{out} holds a model already; give an empty directory, or remove it first")
-    checkpoint = checkpoint_of(RunFolder(run_dir).checkpoints, step)
+    checkpoint = wanted_checkpoint(run_dir, step)
     config = load_resolved(RunFolder(run_dir).config)
     args, spec = stored_form(checkpoint)
     tensors = whole_policy_tensors(checkpoint, base=config.model.path)
@@ -54,7 +57,7 @@ def export_policy(run_dir: Path, step: int | None, out: Path) -> str:
 
 def export_hf(
     source: Path,
-    step: int | None,
+    step: WantedStep,
     out: Path,
     *,
     tokenizer: Path | None,
@@ -81,8 +84,8 @@ def export_hf(
     return architecture_of(args)
 
 
-def _of_run(run_dir: Path, step: int | None) -> tuple[ModelSpec, dict[str, Tensor], Path | None]:
-    checkpoint = checkpoint_of(RunFolder(run_dir).checkpoints, step)
+def _of_run(run_dir: Path, step: WantedStep) -> tuple[ModelSpec, dict[str, Tensor], Path | None]:
+    checkpoint = wanted_checkpoint(run_dir, step)
     config = load_resolved(RunFolder(run_dir).config)
     args, _ = stored_form(checkpoint)
     policy = whole_policy_tensors(checkpoint, base=config.model.path)
@@ -93,17 +96,3 @@ def _of_directory(directory: Path) -> tuple[ModelSpec, dict[str, Tensor], Path |
     args, tensors = ModelSpec.read(directory), read_tensors(weights_file(directory))
     require_forms(directory, args, forms_of(tensors))
     return args, tensors, find_tokenizer(ModelFolder(directory).tokenizer)
-
-
-def checkpoint_of(root: Path, step: int | None) -> Path:
-    """Return the whole checkpoint of a step, None: the newest one; ArtifactError where there is none."""
-    found = {step_of(path): path for path in list_checkpoints(root)}
-    chosen = latest_checkpoint(root) if step is None else found.get(step)
-    if chosen is None:
-        wanted = "no whole checkpoint" if step is None else f"no checkpoint of step {step}"
-        raise ArtifactError(f"{root} has {wanted}; there are those of the steps {sorted(found)}")
-    if step is not None and (damage := find_damage(chosen)) is not None:
-        raise ArtifactError(
-            f"The checkpoint {chosen} is damaged ({damage}); there are those of the steps {sorted(found)}"
-        )
-    return chosen

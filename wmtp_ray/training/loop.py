@@ -1,6 +1,6 @@
 """The training loop of one rank: a stage, step after step. Read `StageLoop.run` from top to bottom.
 
-    scored batches -> seed -> optimizer step -> report -> publish -> (stop?) -> checkpoint
+    scored batches -> seed -> optimizer step -> (evaluate?) -> report -> publish -> (stop?) -> checkpoint
 
 `step.py` has what happens inside a step. The loop uses everything else through its ports: small objects with one or two
 methods. A run connects them to Ray, to files and to other processes (`actors/policy_worker.py`); a test connects them
@@ -100,6 +100,14 @@ class Drift(Protocol):
         ...
 
 
+class Evaluations(Protocol):
+    """Has the policy evaluated elsewhere while it trains."""
+
+    def hand_over(self, done: int, num_steps: int) -> dict[str, float]:
+        """Hand the policy after `done` of `num_steps` steps over where it is due; return the metrics of that."""
+        ...
+
+
 class EarlyEnd(Protocol):
     """Ends the stage before its last step."""
 
@@ -120,6 +128,7 @@ class Ports:
     life: Life
     drift: Drift | None
     early_end: EarlyEnd | None = None
+    evaluations: Evaluations | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,7 @@ class StageLoop:
         losses: list[float] = []  # since the last checkpoint
         if self._steps.start == 0:
             ports.versions.publish(0)
+        self._hand_over(self._steps.start)
         for step in self._steps:
             if self._is_over():
                 break
@@ -183,6 +193,7 @@ class StageLoop:
             done = step + 1
             if ports.drift is not None:
                 metrics |= ports.drift.metrics_after(done, num_steps)
+            metrics |= self._hand_over(done)
             ports.reports.report(StepOutcome(step, scored, metrics, step_s))
             ports.life.show()
             ports.versions.publish(done)
@@ -200,6 +211,10 @@ class StageLoop:
 
     def _is_over(self) -> bool:
         return self._ports.early_end is not None and self._ports.early_end.is_over()
+
+    def _hand_over(self, done: int) -> dict[str, float]:
+        evaluations = self._ports.evaluations
+        return {} if evaluations is None else evaluations.hand_over(done, self._steps.stop)
 
     def _micro_batches(self, step: int, scored: ScoredStep) -> list[MicroBatch]:
         return [to_micro_batch(each, step, self._config.seed, self._device) for each in scored.batches]

@@ -10,7 +10,7 @@ from wmtp_ray.run_folder import StageFolder
 from wmtp_ray.tracking.kept_critic import HeldOutReading
 from wmtp_ray.tracking.mlflow_run import read_mlflow_run_id
 from wmtp_ray.training.block_limit import Limit
-from wmtp_ray.training.checkpoint import RunState, save_checkpoint
+from wmtp_ray.training.checkpoint import Ranking, RunState, save_checkpoint
 from wmtp_ray.training.stage_start import RankStage
 from wmtp_ray.training.step import TrainingStep
 
@@ -47,6 +47,7 @@ class StageCheckpoints:
         reports: KeptReports,
         limit: Limit,
         best: KeptReadings | None = None,
+        ranking: Ranking | None = None,
     ) -> None:
         self._stage = stage
         self._training = training
@@ -54,6 +55,7 @@ class StageCheckpoints:
         self._reports = reports
         self._limit = limit
         self._best = best
+        self._ranking = ranking
 
     def save(self, done: int, mean_loss: float) -> None:
         """Write the checkpoint of `done` steps; see `save_checkpoint`."""
@@ -72,6 +74,7 @@ class StageCheckpoints:
                 ranks,
                 keep=config.train.keep_checkpoints,
                 keep_best=config.train.keep_best_checkpoints,
+                ranking=self._ranking,
             )
         if ranks.rank == 0:
             seconds = time.perf_counter() - started

@@ -18,7 +18,7 @@ from wmtp_ray.model_folder import ModelFolder
 from wmtp_ray.plan.run_plan import RunPlan, load_plan
 from wmtp_ray.plan.versions import version_schedule
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE, RunFolder
-from wmtp_ray.training.export_policy import checkpoint_of
+from wmtp_ray.training.best_checkpoint import checkpoint_of
 from wmtp_ray.training.losses import StageLoss
 from wmtp_ray.training.parallel import choose_device
 from wmtp_ray.training.references import References

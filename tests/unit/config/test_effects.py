@@ -78,6 +78,7 @@ FREE_ON_RESUME = keys_of("cluster.", "deadlines.", "engine.", "evaluation.", "tr
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.keep_best_checkpoints",
+    "train.keep_best_by",
     "train.max_restarts",
     "train.device",
 )
@@ -104,7 +105,7 @@ def test_names_the_machine_and_the_evaluation_tell_no_training_from_another():
 
 def test_what_cannot_change_the_policy_is_not_told_of_two_trainings():
     known = {"data.index_file", "data.read_ahead_rows", "train.checkpoint_every", "train.max_restarts"}
-    known |= {"train.keep_checkpoints", "train.keep_best_checkpoints"}
+    known |= {"train.keep_checkpoints", "train.keep_best_checkpoints", "train.keep_best_by"}
     # Bit for bit the same too: tests/flows/test_reproducible_scores.py for the first two.
     known |= {"critic.mode", "critic.pool_size", "model.activation_checkpointing"}
     assert {key for key in KEYS if effects().of(key) & PACE} == known

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wmtp_ray.contracts import StepReport
-from wmtp_ray.tracking.metrics_file import JsonlSink, read_reports
+from wmtp_ray.tracking.metrics_file import JsonlSink, read_reports, read_training_reports
 
 
 def report(step: int, stage: int = 2, **metrics: float) -> StepReport:
@@ -132,3 +132,61 @@ def test_no_step_occurs_twice_and_order_holds(tmp_path_factory, steps, torn):
         expected.add((stage, step))
     JsonlSink(run_dir).close()
     assert positions(run_dir) == sorted(expected)
+
+
+def evaluation(step: int, **metrics: float) -> StepReport:
+    return report(step, stage=3, **metrics)
+
+
+def test_an_evaluation_is_a_line_of_its_step_wherever_it_comes(tmp_path):
+    sink = JsonlSink(tmp_path)
+    for each in (report(0), report(1), evaluation(0), report(2), report(3), evaluation(2), report(4)):
+        sink.log(each)
+    expected = [(2, 0), (2, 1), (3, 0), (2, 2), (2, 3), (3, 2), (2, 4)]
+    assert positions(tmp_path) == expected
+    JsonlSink(tmp_path).close()
+    assert positions(tmp_path) == expected, "who opens the file again leaves it as it is"
+    assert [(each.stage, each.step) for each in read_training_reports(tmp_path)] == [(2, step) for step in range(5)]
+
+
+def test_steps_after_an_evaluation_are_appended_and_not_sorted_in(tmp_path):
+    sink = JsonlSink(tmp_path)
+    sink.log(evaluation(9))
+    before = sink.path.stat().st_ino
+    for step in range(3):
+        sink.log(report(step))
+    sink.log(evaluation(10))
+    assert sink.path.stat().st_ino == before, "the file was not written anew"
+    assert positions(tmp_path) == [(3, 9), (2, 0), (2, 1), (2, 2), (3, 10)]
+
+
+def test_a_step_that_comes_late_leaves_evaluations_behind_the_steps_that_were_there_before(tmp_path):
+    sink = JsonlSink(tmp_path)
+    for each in (report(0), evaluation(0), report(2), evaluation(1), report(1)):
+        sink.log(each)
+    assert positions(tmp_path) == [(2, 0), (3, 0), (2, 1), (2, 2), (3, 1)]
+
+
+def test_an_evaluation_that_comes_again_takes_the_place_of_the_first(tmp_path):
+    sink = JsonlSink(tmp_path)
+    for each in (report(0), evaluation(0, found=1.0), report(1), evaluation(0, found=2.0), evaluation(4)):
+        sink.log(each)
+    assert positions(tmp_path) == [(2, 0), (3, 0), (2, 1), (3, 4)]
+    assert [line["found"] for line in lines(tmp_path) if "found" in line] == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [
+        ((2, 4), [(1, 0), (2, 0), (3, 0), (3, 4)]),
+        ((2, 3), [(1, 0), (2, 0), (3, 0)]),
+        ((2, 0), [(1, 0), (3, 0)]),
+        ((1, 0), []),
+    ],
+)
+def test_where_a_run_continues_the_evaluations_of_the_policies_before_stay(tmp_path, end, kept):
+    sink = JsonlSink(tmp_path)
+    for each in (report(0, stage=1), report(0), evaluation(0), report(4), evaluation(4), report(8), evaluation(8)):
+        sink.log(each)
+    sink.truncate_from(*end)
+    assert positions(tmp_path) == kept

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from wmtp_ray.contracts import ScoredBatch
-from wmtp_ray.training.loop import Checkpoints, Drift, Ports, ScoredStep, StepOutcome, Versions
+from wmtp_ray.training.loop import Checkpoints, Drift, Evaluations, Ports, ScoredStep, StepOutcome, Versions
 from wmtp_ray.training.publishing import NoVersions
 
 
@@ -79,6 +79,7 @@ def plain_ports(
     checkpoints: Checkpoints | None = None,
     stop_after: int | None = None,
     drift: Drift | None = None,
+    evaluations: Evaluations | None = None,
 ) -> Ports:
     """Ports over the batches of every step; who is not given does nothing."""
     return Ports(
@@ -89,4 +90,5 @@ def plain_ports(
         stop=StopAfter(stop_after),
         life=CountedLife(),
         drift=drift,
+        evaluations=evaluations,
     )

@@ -21,6 +21,7 @@ from wmtp_ray.flows.evaluate.evaluate_run import folder_in, policy_of_run, rende
 from wmtp_ray.model_folder import PARAMS, TOKENIZER_JSON, TOKENIZER_MODEL, ModelFolder
 from wmtp_ray.run_folder import RoundsFolder, RunFolder, evaluations_of
 from wmtp_ray.tracking.training_record import condition_of, template_of
+from wmtp_ray.training.best_checkpoint import WantedStep
 from wmtp_ray.training.checkpoint import latest_checkpoint
 
 
@@ -28,7 +29,8 @@ from wmtp_ray.training.checkpoint import latest_checkpoint
 class EvaluationRequest:
     """The options of the command line; None where one is not given. `words` are `key=value` of the configuration.
 
-    `engine` is the address of a server that answers in place of the checkpoint, or that serves it.
+    `engine` is the address of a server that answers in place of the checkpoint, or that serves it. `step` chooses a
+    checkpoint of a run.
     """
 
     dataset: str
@@ -43,6 +45,7 @@ class EvaluationRequest:
     only_sampled: bool = False
     config_dir: Path | None = None
     engine: str | None = None
+    step: WantedStep = None
 
 
 def evaluate_command(request: EvaluationRequest, now: datetime) -> str:
@@ -78,10 +81,17 @@ def _require_that_all_counts(request: EvaluationRequest) -> None:
     if request.samples is None:
         if request.only_sampled:
             raise ConfigError("found --only-sampled with --checkpoint, expected it with --samples; leave it out")
+        is_run = request.checkpoint is not None and RunFolder(request.checkpoint).config.is_file()
+        if request.step is not None and not is_run:
+            raise ConfigError(
+                f"found --step {request.step} without a run's folder as --checkpoint: only runs have checkpoints; "
+                "leave it out"
+            )
         return
     keys = [word.partition("=")[0] for word in request.words]
     given = [key for key in keys if key in _FOR_DECODING or key.startswith("engine.")]
     given += ["--engine"] if request.engine is not None else []
+    given += [f"--step {request.step}"] if request.step is not None else []
     if request.format is not None or given:
         what = f"--format {request.format}" if request.format is not None else given[0]
         raise ConfigError(
@@ -160,7 +170,7 @@ def policy_files(request: EvaluationRequest, config: RunConfig) -> tuple[PolicyF
     """The model directory and tokenizer of a checkpoint, and the folder that its evaluations belong to."""
     checkpoint, tokenizer = _checkpoint(request), _tokenizer(request)
     if RunFolder(checkpoint).config.is_file():
-        model = policy_of_run(checkpoint) or load_resolved(RunFolder(checkpoint).config).model.path
+        model = policy_of_run(checkpoint, request.step) or load_resolved(RunFolder(checkpoint).config).model.path
         return PolicyFiles(model, tokenizer), checkpoint
     return PolicyFiles(checkpoint, tokenizer), evaluations_of(config.storage_root) / checkpoint.name
 

@@ -28,6 +28,7 @@ from wmtp_ray.tracking.result import RunResult, write_result
 from wmtp_ray.tracking.run_log import DRIVER, log_stage
 from wmtp_ray.tracking.run_warnings import RunWarnings
 from wmtp_ray.tracking.sink import LACKS
+from wmtp_ray.training.best_checkpoint import WantedStep, wanted_checkpoint
 from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
 from wmtp_ray.training.export_policy import export_policy
 
@@ -86,15 +87,23 @@ def evaluate_run(
     return result
 
 
-def policy_of_run(run_dir: Path) -> Path | None:
-    """Return the model directory of a run's policy: the final one, else its newest whole checkpoint, else None."""
+def policy_of_run(run_dir: Path, step: WantedStep = None) -> Path | None:
+    """Return the model directory of a run's policy: the final one, else its newest whole checkpoint, else None.
+
+    `step` asks for the checkpoint of that step, or for the best one; ArtifactError where there is none.
+    """
     folder = RunFolder(run_dir)
+    if step is not None:
+        return _exported(run_dir, wanted_checkpoint(run_dir, step))
     if ModelFolder(folder.final).params.is_file():
         return folder.final
     checkpoint = latest_checkpoint(folder.checkpoints)
-    if checkpoint is None:
-        return None
-    exported = folder.exported / checkpoint.name
+    return None if checkpoint is None else _exported(run_dir, checkpoint)
+
+
+def _exported(run_dir: Path, checkpoint: Path) -> Path:
+    """Return the model directory of a checkpoint, made the first time."""
+    exported = RunFolder(run_dir).exported / checkpoint.name
     if not exported.is_dir():
         exported.parent.mkdir(exist_ok=True)
         with atomic_directory(exported) as temporary:

@@ -21,6 +21,7 @@ from wmtp_ray.data.token_edits import EditDistances
 from wmtp_ray.data.tokenizer import CodeTokenizer, tokenizer_hash
 from wmtp_ray.data.told_index import told_index
 from wmtp_ray.errors import ArtifactError, ConfigError
+from wmtp_ray.evaluation.during.step_plan import StepEvaluationPlan, plan_step_evaluations
 from wmtp_ray.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
 from wmtp_ray.evaluation.formats import Asked
 from wmtp_ray.flows.data.count_tokens import ensure_counted_index
@@ -46,8 +47,8 @@ LARGE_BYTES = 1 << 26  # of a JSONL that is indexed in a second
 class Prepared:
     """The result of stage 0: the index, the plan of each stage that will train, and that of the evaluation.
 
-    `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not. `left_out` says which
-    lines of the data files are not read.
+    `index` and `estimate` are None where the run only evaluates, `evaluation` where it does not, `step_evaluations`
+    where no policy is evaluated while it trains. `left_out` says which lines of the data files are not read.
     """
 
     index: RowIndex | None
@@ -57,6 +58,7 @@ class Prepared:
     rendered: str
     left_out: tuple[str, ...] = ()
     estimate: RunEstimate | None = None
+    step_evaluations: StepEvaluationPlan | None = None
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -67,6 +69,8 @@ def prepare(config: RunConfig) -> Prepared:
     check_model_fits(config, tokenizer)
     evaluation = _evaluation_plan(config, tokenizer) if 3 in config.stages else None
     evaluation_lines = [evaluation.render(config.evaluation)] if evaluation is not None else []
+    while_training = _step_evaluations(config, tokenizer)
+    evaluation_lines += [while_training.render()] if while_training is not None else []
     if config.stages == (3,):
         return Prepared(None, {}, version_schedule(config, None), evaluation, "\n\n".join(evaluation_lines))
     index, told = _indexes(config, tokenizer)
@@ -75,12 +79,13 @@ def prepare(config: RunConfig) -> Prepared:
     compared = _compared_line(config, plans, told, _compared_index(config, tokenizer))
     bound = schedule.staleness_bound if config.uses_critic else None
     sections = [render(plan, index, staleness_bound=bound if plan.stage == 2 else None) for plan in plans.values()]
-    estimate = estimate_run(config, plans, told)
+    longest_prompt = None if while_training is None else while_training.longest_prompt
+    estimate = estimate_run(config, plans, told, longest_prompt=longest_prompt)
     require_fit(estimate)
     left_out = tuple(_left_out_lines(config))
     ensemble = _ensemble_line(config, plans, index)
     sections += [*evaluation_lines, *ensemble, *compared, *left_out, *earlier_names(config), render_estimate(estimate)]
-    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate)
+    return Prepared(index, plans, schedule, evaluation, "\n\n".join(sections), left_out, estimate, while_training)
 
 
 def _require_one_run(config: RunConfig) -> None:
@@ -144,13 +149,29 @@ def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationP
     plan = plan_evaluation(config, Asked(tokenizer, is_trained, condition, template, api))
     if asks_server:
         return plan
+    if plan.datasets:
+        _check_drafts(config)
+    return plan
+
+
+def _step_evaluations(config: RunConfig, tokenizer: CodeTokenizer) -> StepEvaluationPlan | None:
+    """Plan what the policy is asked while it trains; None where it is asked nothing."""
+    if config.evaluation.step_interval == 0 or TRAIN_STAGE not in config.stages:
+        return None
+    asked = Asked(tokenizer, is_trained=True, condition=config.data.condition, template=config.data.template)
+    plan = plan_step_evaluations(config, asked)
+    _check_drafts(config)
+    return plan
+
+
+def _check_drafts(config: RunConfig) -> None:
+    """Require that the model has a head for every token that is to be drafted."""
     num_horizons, drafts = ModelSpec.read(config.model.path).num_horizons, config.evaluation.draft_horizons
-    if plan.datasets and drafts >= num_horizons:
+    if drafts >= num_horizons:
         raise ConfigError(
             f"evaluation.draft_horizons={drafts}, but the model in {config.model.path} predicts {num_horizons} "
             f"horizons, of which {num_horizons - 1} can draft: give at most so many"
         )
-    return plan
 
 
 def check_model_fits(config: RunConfig, tokenizer: CodeTokenizer) -> None:

@@ -34,6 +34,7 @@ from wmtp_ray.flows.cluster import joined, require_resources
 from wmtp_ray.flows.run.prepare import Prepared
 from wmtp_ray.flows.run.run_watch import RunWatch
 from wmtp_ray.flows.run.stage_trainer import stage_trainer
+from wmtp_ray.flows.run.step_evaluations import StepEvaluations
 from wmtp_ray.flows.run.stop_request import LOOKED_S, StopRequest, ended_with_ray
 from wmtp_ray.model.spec import ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
@@ -50,7 +51,7 @@ from wmtp_ray.tracking.decisions import (
     read_decisions,
 )
 from wmtp_ray.tracking.memory_use import FamilyMemory, MemoryUse, Peak
-from wmtp_ray.tracking.metrics_file import read_reports
+from wmtp_ray.tracking.metrics_file import read_training_reports
 from wmtp_ray.tracking.mlflow_run import RunStatus
 from wmtp_ray.tracking.processes import drop_empty_stacks, forget_processes
 from wmtp_ray.tracking.progress import Progress
@@ -192,10 +193,14 @@ class _Run:
             note_weighting(config.run_dir, weighting_begun_with(config.run_dir) or config.weighting.type)
             self._metrics.set_tags.remote(read_decisions(config.run_dir).tags())
         pool = self._score_pool(config) if recipe.stage == 2 else ScorePool(None, OneVersion(), None)
-        job = RankJob(config, recipe, directory, pool.scorers, pool.schedule, pool.snapshots, self._metrics)
+        evaluations = self._step_evaluations(config, recipe)
+        job = RankJob(
+            config, recipe, directory, pool.scorers, pool.schedule, pool.snapshots, self._metrics, evaluations.scores
+        )
         try:
-            self._fit(config, job)
+            self._fit(config, job, evaluations)
         finally:
+            evaluations.close()
             for actor in pool.scorers.actors if pool.scorers else ():
                 ray.kill(actor)
         self._seconds[f"stage_{recipe.stage}"] = time.perf_counter() - started
@@ -206,7 +211,11 @@ class _Run:
             write_training(StageFolder(directory).final, record_of_run(config.run_dir))
         return result
 
-    def _fit(self, config: RunConfig, job: RankJob) -> None:
+    def _step_evaluations(self, config: RunConfig, recipe: StageRecipe) -> StepEvaluations:
+        plan = self._prepared.step_evaluations if recipe.stage == 2 else None
+        return StepEvaluations(config, plan, self._metrics)
+
+    def _fit(self, config: RunConfig, job: RankJob, evaluations: StepEvaluations) -> None:
         if self._stop.is_made():
             raise Interrupted(f"stopped before stage {job.recipe.stage} began")
         trainer = stage_trainer(config, job)
@@ -233,8 +242,10 @@ class _Run:
                 show_warnings(config.run_dir, self._watch.look())
                 report = self._watch.latest(_POLL_S)
                 progress.show(report if report is not None and report.stage == job.recipe.stage else None)
+                evaluations.look()
         if failures:
             self._explain(failures[0], job)
+        evaluations.finish(plan.num_steps, self._stop.is_made)
 
     def write_killed(self) -> None:
         """Leave result.json in milliseconds, unless the run has left its own.
@@ -244,7 +255,7 @@ class _Run:
         if self._has_result:
             return
         warnings = (*self._warned.texts, "Ray's own processes were stopped with the run")
-        reports = read_reports(self._config.run_dir)
+        reports = read_training_reports(self._config.run_dir)
         write_result(self._config.run_dir, self._result("KILLED", reports, warnings, policy=None, memory=None))
 
     def _explain(self, failure: BaseException, job: RankJob) -> NoReturn:
@@ -315,7 +326,7 @@ class _Run:
         return result
 
     def _write_result(self, status: RunStatus, stages: list[StageResult], problems: list[str]) -> RunResult:
-        reports = read_reports(self._config.run_dir)
+        reports = read_training_reports(self._config.run_dir)
         policy = next((s for s in stages if s.stage == 2), None)
         memory = self._memory_use(policy) if policy is not None else None
         of_memory = memory.warnings() if memory is not None else []

@@ -20,6 +20,7 @@ from wmtp_ray.report.blocks import (
 )
 from wmtp_ray.report.comparison import ArmScore, DatasetComparison, Difference
 from wmtp_ray.report.sections.answers_section import answer_blocks
+from wmtp_ray.report.sections.evaluated_steps import step_evaluation_blocks
 
 _MOST_CHANGED = 10
 
@@ -29,12 +30,13 @@ def pass_at_k_section(arms: Sequence[Arm], comparisons: Sequence[DatasetComparis
     if not comparisons:
         command = f"wmtp evaluate --checkpoint {arms[0].runs[0].path.name} --dataset humaneval"
         missing = Missing("Pass@K: no run has an evaluation (eval/*/results.json)", "evaluate its policy", command)
-        return Section("pass-at-k", "Pass@K", (missing,))
+        return Section("pass-at-k", "Pass@K", (missing, *step_evaluation_blocks(arms)))
     blocks: list[Block] = []
     for comparison in comparisons:
         blocks += _blocks(comparison, reference)
     for dataset in dict.fromkeys(each.dataset for each in comparisons):
         blocks += answer_blocks(arms, dataset)
+    blocks += step_evaluation_blocks(arms)
     return Section("pass-at-k", "Pass@K", tuple(blocks))
 
 

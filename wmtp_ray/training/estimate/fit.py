@@ -8,6 +8,7 @@ from typing import Any
 from wmtp_ray.model.spec import TARGETS, ModelSpec
 from wmtp_ray.model.value_spec import ValueSpec
 from wmtp_ray.training.estimate.ensemble_memory import EnsembleWork
+from wmtp_ray.training.estimate.evaluator_memory import EvaluatorWork
 from wmtp_ray.training.estimate.flops import Tokens, scorer_flops
 from wmtp_ray.training.estimate.hardware import GIB
 from wmtp_ray.training.estimate.memory import (
@@ -77,6 +78,7 @@ class Load:
     weights_bytes: int = 0  # of the model's file
     others_bytes: int = 0  # of a machine: the processes beside ranks and scoring actors
     ensemble: EnsembleWork | None = None  # of stage 1, where its members train trunks of their own
+    evaluator: EvaluatorWork | None = None  # where the policy is evaluated while it trains
 
     def rank(self) -> Memory:
         """What a rank holds, in the stage that needs most: of a GPU its tensors, of a machine the whole process."""
@@ -102,7 +104,17 @@ class Load:
     def total_bytes(self) -> int:
         scoring, device = self.scoring(), self.device
         rank_bytes = self.rank().total - (SHARED_MIB * MIB if device.is_machine else 0)
-        return device.ranks * rank_bytes + (device.scorers * scoring.total if scoring else 0) + self.others_bytes
+        scorers_bytes = device.scorers * scoring.total if scoring else 0
+        return device.ranks * rank_bytes + scorers_bytes + self.others_bytes + self.evaluating_bytes
+
+    @property
+    def evaluating_bytes(self) -> int:
+        """What evaluating the policy meanwhile takes of the device: the evaluator, and on a machine rank 0's copy."""
+        if self.evaluator is None:
+            return 0
+        if self.device.is_machine:
+            return self.evaluator.process().total + self.evaluator.copy_bytes
+        return self.evaluator.tensors().total if self.evaluator.on_gpu else 0
 
     @property
     def fits(self) -> bool:

@@ -27,7 +27,9 @@ def _memory(load: Load, of_what: str) -> str:
         rows.append(("one scoring actor beside it", _bytes(scoring.total)))
     if load.others_bytes:
         rows.append(("driver, Ray, metrics and readers", _bytes(load.others_bytes)))
-    many = load.device.ranks > 1 or scoring is not None or load.others_bytes > 0
+    if load.evaluating_bytes:
+        rows.append(("evaluating the policy meanwhile", _bytes(load.evaluating_bytes)))
+    many = load.device.ranks > 1 or scoring is not None or load.others_bytes > 0 or load.evaluating_bytes > 0
     if many:
         actors = f" and {load.device.scorers} scoring" if scoring is not None else ""
         rows.append((f"all on {load.device.name}: {load.device.ranks} rank{actors}", _bytes(load.total_bytes)))

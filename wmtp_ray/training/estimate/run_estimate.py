@@ -22,6 +22,7 @@ from wmtp_ray.plan.run_plan import RunPlan
 from wmtp_ray.run_folder import CRITIC_STAGE, TRAIN_STAGE
 from wmtp_ray.saved_records import read_record
 from wmtp_ray.training.estimate.ensemble_memory import EnsembleWork
+from wmtp_ray.training.estimate.evaluator_memory import EvaluatorWork
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
 from wmtp_ray.training.estimate.flops import (
     StepFlops,
@@ -62,9 +63,17 @@ class RunEstimate:
 
 
 def estimate_run(
-    config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex | None, *, card: Card | None = None
+    config: RunConfig,
+    plans: Mapping[int, RunPlan],
+    index: RowIndex | None,
+    *,
+    card: Card | None = None,
+    longest_prompt: int | None = None,
 ) -> RunEstimate:
-    """Estimate a run. `card`: the GPU found; None takes `cluster.gpu_type`. Without plans memory alone is estimated."""
+    """Estimate a run. `card`: the GPU found; None takes `cluster.gpu_type`. Without plans memory alone is estimated.
+
+    `longest_prompt`: tokens of what the policy is asked while it trains, None where it is asked nothing.
+    """
     size = ModelSpec.read(config.model.path)
     card = card or (CARDS[config.cluster.gpu_type] if config.cluster.gpu_type else None)
     device = _device(config, card)
@@ -77,6 +86,7 @@ def estimate_run(
         weights_bytes=_weights_bytes(config.model.path),
         others_bytes=machine_bytes(sinks=config.tracking.used_sinks) if device.is_machine else 0,
         ensemble=_ensemble(config, plans, index),
+        evaluator=None if longest_prompt is None else _evaluator(config, size, longest_prompt),
     )
     peak = card.peak_flops(config.train.dtype) if card is not None and on_gpu(config) else None
     stages = [_stage_work(config, size, plan, index, peak) for plan in plans.values() if index is not None]
@@ -92,10 +102,14 @@ def require_fit(estimate: RunEstimate) -> None:
     found = remedies(load)
     nothing = "No setting changes that: take a smaller model, or more memory"
     advice = f"Set {' or '.join(str(each) for each in found)}" if found else nothing
+    if load.evaluating_bytes >= load.total_bytes - load.device.usable_bytes:
+        advice = f"Without evaluation.every_steps it fits; or: {advice}"
     rank = load.rank()
     parts = ", ".join(f"{name} {count / GIB:.1f}" for name, count in rank.parts.items())
     scoring = load.scoring()
     beside = "" if scoring is None else f", and {load.device.scorers} scoring actor of {scoring.total / GIB:.1f} GiB"
+    if load.evaluating_bytes:
+        beside += f", and {load.evaluating_bytes / GIB:.1f} GiB to evaluate the policy meanwhile"
     raise ConfigError(
         f"The run needs {load.total_bytes / GIB:.1f} GiB on {load.device.name}, of which "
         f"{load.device.usable_bytes / GIB:.1f} GiB are usable: {load.device.ranks} rank of {rank.total / GIB:.1f} GiB "
@@ -158,6 +172,20 @@ def _ensemble(config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex |
         return None
     work = _rank_work(config, plans.get(CRITIC_STAGE), index, value)
     return EnsembleWork(_critic_size(config), replace(work, lora=None))
+
+
+def _evaluator(config: RunConfig, size: ModelSpec, longest_prompt: int) -> EvaluatorWork:
+    """Return the work of `evaluation.every_steps`; with a part of a card its card may be one of the ranks'."""
+    settings, lora, share = config.evaluation, config.model.lora, config.cluster.gpus_per_evaluator
+    return EvaluatorWork(
+        size=size,
+        num_rows=min(settings.batch_size, settings.during_limit * settings.num_samples),
+        longest_tokens=longest_prompt + settings.max_new_tokens,
+        draft_horizons=settings.draft_horizons,
+        learned_parameters=size.parameters if lora is None else size.adapter_parameters(lora.rank, lora.targets),
+        on_gpu=0.0 < share < 1.0,
+        is_half=share > 0.0 and config.train.dtype == "bfloat16",
+    )
 
 
 def _critic_size(config: RunConfig) -> ModelSpec:
