@@ -12,12 +12,13 @@ from wmtp_ray.config.load import load_config, parse_arguments
 from wmtp_ray.config.schema import GpuType, RunConfig
 from wmtp_ray.errors import ArtifactError, ConfigError
 from wmtp_ray.model.spec import TARGETS, ModelSpec
+from wmtp_ray.training.estimate.evaluator_memory import EvaluatorWork
 from wmtp_ray.training.estimate.fit import Device, Load, ScorerWork, remedies
 from wmtp_ray.training.estimate.flops import Tokens, scorer_flops
 from wmtp_ray.training.estimate.hardware import CARDS, GIB, machine_memory_bytes
 from wmtp_ray.training.estimate.memory import Lora
 from wmtp_ray.training.estimate.render_estimate import render_estimate
-from wmtp_ray.training.estimate.run_estimate import StageWork, estimate_run, require_fit, stage_flops
+from wmtp_ray.training.estimate.run_estimate import RunEstimate, StageWork, estimate_run, require_fit, stage_flops
 
 PARAMS = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_future_tokens": 4, "vocab_size": 32000, "multiple_of": 256}
 SIZE = ModelSpec(**PARAMS)
@@ -169,3 +170,46 @@ def test_a_frozen_critic_that_is_no_model_is_refused_by_its_params(model: Path, 
     words = ["stages=[2]", "critic.source=frozen", f"critic.path={critic}", "train.value_coef=0.0"]
     with pytest.raises(ArtifactError, match=r"critic/params\.json describes no model: found n_layers=None"):
         estimate_run(configured(model, *words), {}, None)
+
+
+TINY = EvaluatorWork(
+    ModelSpec(dim=64, n_layers=5, n_heads=4, n_kv_heads=2, vocab_size=100, n_future_tokens=2, multiple_of=32),
+    num_rows=3,
+    longest_tokens=10,
+    draft_horizons=1,
+    learned_parameters=1000,
+)
+
+
+def test_an_evaluator_holds_the_model_and_the_cache_of_its_answers() -> None:
+    parts = TINY.tensors().parts
+    assert parts["parameters"] == 4 * TINY.size.parameters
+    # Keys and values of 2 heads of 16 channels, 3 trunk blocks, horizon 1, the head that drafts; 3 rows of 10 tokens.
+    assert parts["cache"] == 4 * 2 * 32 * (3 + 1 + 1) * 3 * 10
+    assert TINY.copy_bytes == 4 * 1000
+    half = replace(TINY, is_half=True).tensors().parts
+    assert 2 * half["cache"] == parts["cache"]
+
+
+def test_a_machine_holds_the_evaluator_and_the_copy_that_is_handed_over() -> None:
+    machine = Device("this machine", None, ranks=1, scorers=0, is_machine=True)
+    without = Load(SIZE, WORK, None, machine, shortest_micro_batch=2048)
+    with_it = replace(without, evaluator=TINY)
+    assert with_it.total_bytes - without.total_bytes == TINY.process().total + TINY.copy_bytes
+    assert "evaluating the policy meanwhile" in render_estimate(RunEstimate(with_it, (), None))
+    assert "meanwhile" not in render_estimate(RunEstimate(without, (), None))
+
+
+def test_a_card_holds_the_evaluator_where_it_may_be_on_the_same() -> None:
+    without = load_on(150)
+    assert replace(without, evaluator=TINY).total_bytes == without.total_bytes, "it is on CPUs"
+    beside = replace(TINY, on_gpu=True)
+    assert replace(without, evaluator=beside).total_bytes == without.total_bytes + beside.tensors().total
+
+
+def test_where_the_evaluator_alone_is_too_much_that_is_said() -> None:
+    without = load_on(1000)
+    large = replace(TINY, size=SIZE, on_gpu=True)
+    tight = replace(without.device, usable_bytes=without.total_bytes + 1)
+    with pytest.raises(ConfigError, match=r"to evaluate the policy meanwhile.*Without evaluation\.every_steps it fits"):
+        require_fit(RunEstimate(replace(without, evaluator=large, device=tight), (), None))

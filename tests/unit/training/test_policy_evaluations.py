@@ -1,11 +1,15 @@
 """The policy is handed over at the due steps, or the step skips its turn and says so; training does not notice."""
 
+import copy
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from wmtp_ray.artifacts.manifest import tensors_sha256
@@ -13,14 +17,17 @@ from wmtp_ray.artifacts.snapshots import SnapshotDirectory
 from wmtp_ray.evaluation.during.step_scores import StepScores
 from wmtp_ray.evaluation.results import FILE_NAME
 from wmtp_ray.model.policy import Policy
-from wmtp_ray.ranks import OneRank, Ranks
+from wmtp_ray.ranks import OneRank, Ranks, current_ranks
 from wmtp_ray.training.evaluated_policy import evaluated_state
 from wmtp_ray.training.loop import StageLoop
 from wmtp_ray.training.optim import build_optimizer
+from wmtp_ray.training.parallel import distribute
 from wmtp_ray.training.policy_evaluations import MOST_DELAY, PolicyEvaluations, close_evaluations
+from wmtp_ray.training.stages import policy_stage
 
-from .plain_ports import ReportList, plain_ports
+from .plain_ports import CheckpointAt, ReportList, plain_ports
 
+REPOSITORY = Path(__file__).parents[3]
 NUM_STEPS, INTERVAL = 10, 4
 HANDED_OVER, SKIPPED = 0.0, 1.0
 
@@ -172,6 +179,41 @@ def test_a_full_disk_costs_an_evaluation_and_nothing_else(rig, caplog):
     assert rig.evaluations.pending() == set()
 
 
+def _sharded_rank(rank: int, folder: str) -> None:
+    """One of two ranks that share a policy out (FSDP2); it hands the policy over, skips a turn, hands it over again."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    ranks = current_ranks()
+    config, policy = torch.load(f"{folder}/job", weights_only=False)
+    recipe = policy_stage(config)
+    distribute(recipe.build_loss(policy, config), config.train, ranks, torch.device("cpu"))
+    snapshots = SnapshotDirectory(Path(folder) / "evaluated" / "attempt")
+    evaluations = PolicyEvaluations(policy, snapshots, StepScores(Path(folder)), INTERVAL, ranks)
+    told = [evaluations.hand_over(done, NUM_STEPS).get("eval/skipped") for done in (0, 4, NUM_STEPS)]
+    evaluations.finish(10.0)
+    torch.save(told, f"{folder}/told.{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.timeout(120)
+def test_a_policy_that_ranks_share_out_is_handed_over_whole(nano, tmp_path):
+    config = nano.load("train.parallel=fsdp2", "train.num_workers=2", "evaluation.every_steps=4")
+    policy = nano.policy(config)
+    (tmp_path / "evaluated" / "attempt").mkdir(parents=True)
+    torch.save((config, policy), tmp_path / "job")
+    path_before = list(sys.path)
+    sys.path.insert(0, str(REPOSITORY))  # the child processes import this module by its name
+    try:
+        mp.spawn(_sharded_rank, (str(tmp_path),), nprocs=2)
+    finally:
+        sys.path[:] = path_before
+    for rank in (0, 1):
+        assert torch.load(tmp_path / f"told.{rank}") == [HANDED_OVER, SKIPPED, HANDED_OVER]
+    files = sorted((tmp_path / "evaluated" / "attempt").iterdir())
+    assert [path.name for path in files] == ["version_00000000.safetensors", "version_00000010.safetensors"]
+    assert {tensors_sha256(load_file(path)) for path in files} == {tensors_sha256(evaluated_state(policy))}
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_all_ranks_hear_rank_0(nano, tmp_path, waits):
     def decisions(ranks: Ranks) -> list[float | None]:
@@ -213,3 +255,47 @@ def test_training_is_the_same_bit_by_bit_with_and_without(nano, tmp_path):
     assert handed == ["version_00000000.safetensors", "version_00000010.safetensors"], "step 0 is among them"
     told = [outcome.step for outcome in reports.outcomes if "eval/skipped" in outcome.metrics]
     assert told == [3, 7, 9], "of the step after which the policy was due"
+
+
+def test_a_run_that_was_killed_hands_over_the_same_policies_and_none_that_it_knows(nano, tmp_path):
+    """Killed after step 8, it continues from step 4: that policy is known, and that of step 8 has the hash it had."""
+    config = nano.load("evaluation.every_steps=4", "train.checkpoint_every=4")
+    steps = [[nano.scored_batch(nano.rows(6, seed=step), step=step)] for step in range(NUM_STEPS)]
+    saved: dict[str, object] = {}
+
+    def trained(folder: Path, first_step: int, stop_after: int | None) -> Rig:
+        rig = rig_of(nano, folder)
+        training = nano.training(config, rig.policy, build_optimizer(rig.policy, config.train, 1e-2))
+        if first_step:
+            rig.policy.load_state_dict(saved["policy"])
+            training.optimizer.load_state_dict(saved["optimizer"])
+            rig.note_result(first_step)
+
+        def save(mean_loss: float) -> None:
+            saved["policy"] = copy.deepcopy(rig.policy.state_dict())
+            saved["optimizer"] = copy.deepcopy(training.optimizer.state_dict())
+
+        class Taken(PolicyEvaluations):
+            """Each evaluation is done before the next step."""
+
+            def hand_over(self, done: int, num_steps: int) -> dict[str, float]:
+                found = super().hand_over(done, num_steps)
+                self.finish(10.0)
+                if found:
+                    hashes.setdefault(done, []).append(rig.take(done))
+                return found
+
+        evaluations = Taken(rig.policy, rig.snapshots, rig.scores, INTERVAL, OneRank(), clock=Clock())
+        checkpoints = CheckpointAt(4, save) if not first_step else None
+        ports = plain_ports(
+            steps, ReportList(), stop_after=stop_after, evaluations=evaluations, checkpoints=checkpoints
+        )
+        StageLoop(training, config, ports, OneRank(), steps=range(first_step, NUM_STEPS), peak_learning_rate=1e-2).run()
+        return rig
+
+    hashes: dict[int, list[str]] = {}
+    trained(tmp_path / "killed", 0, stop_after=8)
+    trained(tmp_path / "continued", 4, stop_after=None)
+    assert {done: len(found) for done, found in hashes.items()} == {0: 1, 4: 1, 8: 2, NUM_STEPS: 1}
+    assert len(set(hashes[8])) == 1, "who evaluates knows it by that"
+    assert len({found[0] for found in hashes.values()}) == 4
