@@ -19,6 +19,7 @@ LIBRARY = logging.getLogger("a_library")
 
 @pytest.fixture
 def rank_0(tmp_path) -> Iterator[None]:
+    log_stage(None)  # a test before this one may have run a stage in this process
     with opened_log(tmp_path, "rank_0"):
         yield
 
