@@ -10,7 +10,7 @@ removes the file. Nothing here is waited for while the ranks train, and no failu
 | `MOST_FAILURES` times without one that succeeds | a warning; no policy of this start is evaluated any more |
 | the ranks start again | a policy that was not taken yet is gone; they hand over another |
 | training is over | what was handed over is waited for, at most `deadlines.evaluation_s`, then dropped with a warning |
-| the run is stopped | what was handed over is dropped |
+| the run is stopped | what was handed over is dropped; a run that continues hands over what it trains |
 """
 
 import logging
@@ -105,6 +105,8 @@ class StepEvaluations:
             return
         self._wait(is_stopped)
         self._record_lost(scores)
+        if is_stopped():
+            return
         steps = scores.steps()
         left_out = tuple(step for step in due_steps(self._plan.interval, num_steps) if step not in steps)
         best = scores.best_step()
@@ -113,7 +115,7 @@ class StepEvaluations:
             self._config.run_dir, EvaluatedSteps(self._plan.key, self._plan.dataset.name, best, found, left_out)
         )
         _LOG.info("Evaluated after %s steps; the highest Pass@1 after %s", _listed(steps), best)
-        if left_out and not is_stopped():
+        if left_out:
             num_due = len(steps) + len(left_out)
             _LOG.warning(
                 "%d of %d evaluations while the policy trained were left out: after %s steps (metrics.jsonl: "

@@ -14,7 +14,7 @@ MIB = 2**20
 RANK_MIB = 550  # torch, Ray, Ray Train, the index and the stream; at the end scikit-learn, which judges the critic
 SHARED_MIB = 150  # of a rank: pages of libraries that other processes hold too
 SCORER_MIB = 265
-EVALUATOR_MIB = 300
+EVALUATOR_MIB = 300  # with its judge's processes
 ADAPTERS_MIB = 105  # peft and what it imports, where a model has adapters
 
 # Once for a run on this machine: a Ray of its own, Ray Train's and Ray Data's actors, a reader.
