@@ -233,9 +233,17 @@ def _apply(target: Any, values: Any) -> object:
     return function(*operands)
 
 
+def _seed(target: Any, values: Any) -> None:
+    """Seed the program's `random`, as the tests have seeded theirs."""
+    import random
+
+    random.seed(*values)
+
+
 _OPERATIONS: dict[str, Callable[[Any, Any], object]] = {
     "call": _call,
     "apply": _apply,
+    "seed": _seed,
     "getattr": lambda target, values: getattr(target, values[0]),
     "setattr": lambda target, values: setattr(target, values[0], values[1]),
     "iter": lambda target, values: iter(target),

@@ -40,7 +40,7 @@ def rehearse() -> None:
     """Run tests on a program in this process; nothing of them stays but what the interpreter has learnt."""
     ends = [end.detach() for end in socket.socketpair()]
     code = compile(_TESTS, "<tests>", "exec")
-    compiled = {"sources": {}, "codes": [code], "names": ["f"], "module_attributes": {}}
+    compiled = {"sources": {}, "codes": [code], "names": ["f"], "module_attributes": {}, "streams": [], "seeds": False}
     for _ in range(_NUM_CHECKS):
         channel = _BothEnds(*ends)
         channel.server.run(_PROGRAM)

@@ -153,7 +153,8 @@ def exception(kind: Any, arguments: Any, attributes: Any, text: object, number: 
         error = kind.__new__(kind)
     error.args = tuple(arguments)
     for name, value in (attributes or {}).items():
-        setattr(error, str(name), value)
+        if not str(name).startswith("__"):
+            setattr(error, str(name), value)
     if type(number) is int and number >= 0:
         error.__dict__[_NUMBER] = number
         if "__getattr__" in vars(kind) and not str(error).startswith(str(text)):

@@ -268,8 +268,11 @@ class Session:
             return self._lender.lent(body[0])
         if tag == "x":
             kind, arguments, attributes, text, cause, number = body
+            known = decode(kind, self._resolve)
+            if not issubclass(type(known), type) or not issubclass(known, BaseException):  # type: ignore[arg-type]
+                raise TypeError("an exception of no class of exceptions")
             error = exception(
-                decode(kind, self._resolve),
+                known,
                 decode(arguments, self._resolve),
                 decode(attributes, self._resolve),
                 text,

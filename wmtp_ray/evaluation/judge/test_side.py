@@ -43,7 +43,15 @@ def judge(job: dict[str, Any], session: Session) -> tuple[Status, str]:
     except MemoryError:
         outcome = ("memory", "the program's values do not fit into the tests' memory")
     except BaseException as error:
-        return session.trouble or ("fail", _describe(error, job["compiled"]["sources"] if job["compiled"] else {}))
+        compiled = job["compiled"]
+        detail = _describe(error, compiled["sources"] if compiled else {})
+        if compiled and compiled["streams"]:
+            outcome = (
+                "unserialisable",
+                f"the tests use {compiled['streams'][0]}, which the program has its own of: {detail}",
+            )
+        else:
+            outcome = "fail", detail
     return session.trouble or outcome
 
 
@@ -56,6 +64,8 @@ def _run(job: dict[str, Any], session: Session) -> None:
     candidate = namespace.get(entry_point) if entry_point is not None else None
     if entry_point is not None and not issubclass(type(candidate), RemoteObject):
         session.stop("fail", f"the program defines no function {entry_point!r}")
+    if compiled["seeds"]:
+        _seed_both(session)
     for code in compiled["codes"]:
         exec(code, namespace)
     if job["call_check"]:
@@ -63,6 +73,19 @@ def _run(job: dict[str, Any], session: Session) -> None:
             raise BrokenTestsError("the tests define no check(candidate)")
         namespace["check"](candidate)
     session.check_stops()
+
+
+def _seed_both(session: Session) -> None:
+    """Have the program's `random` start anew wherever the tests have theirs do so."""
+    import random
+
+    seed_here = random.seed
+
+    def seed(*arguments: Any) -> None:
+        seed_here(*arguments)
+        session.request("seed", None, list(arguments))
+
+    random.seed = seed  # type: ignore[assignment]
 
 
 def _meanings(compiled: dict[str, Any], entry_point: str | None, session: Session) -> dict[str, object]:

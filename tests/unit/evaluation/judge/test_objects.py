@@ -43,6 +43,7 @@ RIGHT = {
     "an attribute that the tests change": ("class Log:\n    def __init__(self): self.xs = []\n    def size(self): return len(self.xs)\nf = Log", "log = f()\nlog.xs.append(1)\nassert log.size() == 1"),
     "a result that the tests change": ("store = [1]\ndef f(): return store\ndef total(): return sum(store)", "f().append(2)\nassert total() == 3"),
     "a global name that changes": ("count = 0\nlog = []\ndef f():\n    global count\n    count += 1\n    log.append(count)", "f()\nf()\nassert (count, log) == (2, [1, 2])"),
+    "random numbers after a seed of the tests": ("import random\ndef f(): return [random.random() for _ in range(3)]", "import random\nrandom.seed(7)\na = f()\nrandom.seed(7)\nassert f() == a and [random.random() for _ in range(3)] == a"),
     "Ellipsis": ("def f(): return ...", "assert f() is ..."),
 }  # fmt: skip
 LENT = {
@@ -105,6 +106,8 @@ UNSERIALISABLE = {
     "a copy of an object": (MONEY + "f = Money", "import copy\nassert copy.deepcopy(f(1)).n == 1"),
     "the inside of a function of the tests": ("def f(g): return g.__code__.co_argcount", "assert f(lambda a, b: 0) == 2"),
     "the signature of a function of the tests": ("import inspect\ndef f(g): return len(inspect.signature(g).parameters)", "assert f(lambda a, b: 0) == 2"),
+    "what the program prints": ("def f(): print('hi')", "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out: f()\nassert out.getvalue() == 'hi\\n'"),
+    "what the program reads": ("def f(): return input()", "import io, sys\nsys.stdin = io.StringIO('hi')\nassert f() == 'hi'"),
     "an object of the tests": ("def f(x): return x.n", "class Mine:\n    n = 5\nassert f(Mine()) == 5"),
     "a named tuple of the tests": ("def f(x): return x.n", "from collections import namedtuple\nassert f(namedtuple('N', 'n')(5)) == 5"),
 }  # fmt: skip
@@ -124,6 +127,8 @@ FORGERIES = {
     "replies without a question": "channel.send(['reply', 'value', 5, None])",
     "raises what is no exception": "channel.send([2, 'raised', 5, None, None, [], None])",
     "raises the judge's own exception": "channel.send([2, 'raised', {'x': [{'h': [99, 'library exception', ['wmtp_ray.evaluation.judge.remote_session', 'ProgramTroubleError', []]]}, {'t': []}, None, '', None, -1]}, None, None, [], None])",
+    "raises what is an instance of plain data": "channel.send([2, 'raised', {'x': [{'T': 'int'}, {'t': []}, None, '', None, -1]}, None, None, [], None])",
+    "gives an exception another class": "channel.send([2, 'raised', {'x': [{'h': [99, 'builtin exception', 'ValueError']}, {'t': []}, {'d': [['__class__', {'h': [98, 'builtin exception', 'KeyError']}], ['__traceback__', 5]]}, '', None, -1]}, None, None, [], None])",
     "names a class without a family": "channel.send([2, 'raised', {'x': [{'h': [99, 'exception', ['E', []]]}, {'t': []}, None, '', None, -1]}, None, None, [], None])",
     "answers with a part of an answer": "channel.send([2, 'value', 5, None, None, [], [[], []]])",
     "shares places that are not there": "channel.send([2, 'value', 5, None, None, [], [[[[7], [1]]], [], []]])",
