@@ -9,12 +9,17 @@ JSON has no tuples, so whatever it cannot say stands in an object of one tag:
     10**20          ->  {"i": "0x56bc75e2d63100000"}
 
 Tags: i int (hexadecimal: decimal conversion is limited and slow), t tuple, d dict, s set, f frozenset, b bytes,
-y bytearray, c complex, r range, D Decimal, F Fraction, T a type of plain data, h the handle of an object that stays in
-the program's process. A subclass travels as its base: a lying `__eq__` stays behind.
+y bytearray, c complex, r range, D Decimal, F Fraction, T a type of plain data, O OrderedDict, C Counter,
+m defaultdict, Q deque, z date, time, datetime or timedelta, e Ellipsis. Only these very types are plain data.
+
+Tags for the rest, whose meaning is the two sides' own: h the handle of an object that stays in the program's process,
+x an exception of the program, q an instance of a subclass of plain data, l what the tests lent to the program.
 """
 
+import datetime
 import json
 import os
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -31,8 +36,11 @@ _PLAIN_TYPES: dict[str, type] = {
     for kind in (bool, int, float, str, list, tuple, dict, set, frozenset, bytes, bytearray, complex, range)
 }
 
-Carry = Callable[[object], object]
-Resolve = Callable[[Any], object]
+_MOMENTS: dict[str, type] = {
+    kind.__name__: kind for kind in (datetime.date, datetime.time, datetime.datetime, datetime.timedelta)
+}
+Carry = Callable[[object, int], object]  # encodes or refuses an object that may hold others so deep
+Resolve = Callable[[str, Any], object]  # makes something of a tag for the rest, and its body
 
 
 class ChannelClosedError(Exception):
@@ -111,39 +119,59 @@ def encode(value: object, carry: Carry, depth: int = MAX_DEPTH) -> object:
         raise NotPlainError(f"a value is nested more than {MAX_DEPTH} deep")
     if kind is list:
         return [encode(item, carry, depth - 1) for item in cast("list[object]", value)]
-    for base, encode_as in _ENCODERS:
-        if isinstance(value, base):
-            return encode_as(value, carry, depth - 1)
-    return carry(value)
+    encode_as = _ENCODERS.get(kind)
+    return carry(value, depth - 1) if encode_as is None else encode_as(value, carry, depth - 1)
 
 
 def _items(iterable: Any, carry: Carry, depth: int) -> list[object]:
     return [encode(item, carry, depth) for item in iterable]
 
 
-# Base-class methods throughout: what a subclass overrides is not what it holds.
-_ENCODERS: tuple[tuple[type, Callable[[Any, Carry, int], object]], ...] = (
-    (bool, lambda value, carry, depth: bool(value)),
-    (int, lambda value, carry, depth: encode(int.__add__(value, 0), carry)),
-    (float, lambda value, carry, depth: float.__float__(value)),
-    (str, lambda value, carry, depth: str.__str__(value)),
-    (list, lambda value, carry, depth: _items(list.__iter__(value), carry, depth)),
-    (tuple, lambda value, carry, depth: {"t": _items(tuple.__iter__(value), carry, depth)}),
-    (dict, lambda value, carry, depth: {"d": [_items(pair, carry, depth) for pair in dict.items(value)]}),
-    (set, lambda value, carry, depth: {"s": _items(set.__iter__(value), carry, depth)}),
-    (frozenset, lambda value, carry, depth: {"f": _items(frozenset.__iter__(value), carry, depth)}),
-    (bytes, lambda value, carry, depth: {"b": bytes.hex(value)}),
-    (bytearray, lambda value, carry, depth: {"y": bytearray.hex(value)}),
-    (complex, lambda value, carry, depth: {"c": [value.real, value.imag]}),
-    (range, lambda value, carry, depth: {"r": _items((value.start, value.stop, value.step), carry, depth)}),
-    (type, lambda value, carry, depth: {"T": value.__name__} if value in _PLAIN_TYPES.values() else carry(value)),
-    (Decimal, lambda value, carry, depth: {"D": Decimal.__str__(value)}),
-    (Fraction, lambda value, carry, depth: {"F": _items((value.numerator, value.denominator), carry, depth)}),
-)
+def _pairs(mapping: Any, carry: Carry, depth: int) -> list[object]:
+    return [[encode(key, carry, depth), encode(value, carry, depth)] for key, value in mapping.items()]
+
+
+def _type(value: type, carry: Carry, depth: int) -> object:
+    return {"T": value.__name__} if value in _PLAIN_TYPES.values() else carry(value, depth)
+
+
+def _moment(value: Any, carry: Carry, depth: int) -> object:
+    if isinstance(value, datetime.timedelta):
+        return {"z": ["timedelta", value.days, value.seconds, value.microseconds]}
+    parts = [value.year, value.month, value.day] if isinstance(value, datetime.date) else []
+    if not isinstance(value, datetime.time | datetime.datetime):
+        return {"z": ["date", *parts]}
+    if value.tzinfo is not None or value.fold:
+        return carry(value, depth)
+    clock = [value.hour, value.minute, value.second, value.microsecond]
+    return {"z": [type(value).__name__, *parts, *clock]}
+
+
+_ENCODERS: dict[type, Callable[[Any, Carry, int], object]] = {
+    tuple: lambda value, carry, depth: {"t": _items(value, carry, depth)},
+    dict: lambda value, carry, depth: {"d": _pairs(value, carry, depth)},
+    set: lambda value, carry, depth: {"s": _items(value, carry, depth)},
+    frozenset: lambda value, carry, depth: {"f": _items(value, carry, depth)},
+    bytes: lambda value, carry, depth: {"b": value.hex()},
+    bytearray: lambda value, carry, depth: {"y": value.hex()},
+    complex: lambda value, carry, depth: {"c": [value.real, value.imag]},
+    range: lambda value, carry, depth: {"r": _items((value.start, value.stop, value.step), carry, depth)},
+    type: _type,
+    Decimal: lambda value, carry, depth: {"D": str(value)},
+    Fraction: lambda value, carry, depth: {"F": _items((value.numerator, value.denominator), carry, depth)},
+    OrderedDict: lambda value, carry, depth: {"O": _pairs(value, carry, depth)},
+    Counter: lambda value, carry, depth: {"C": _pairs(value, carry, depth)},
+    defaultdict: lambda value, carry, depth: {
+        "m": [encode(value.default_factory, carry, depth), _pairs(value, carry, depth)]
+    },
+    deque: lambda value, carry, depth: {"Q": [_items(value, carry, depth), value.maxlen]},
+    type(...): lambda value, carry, depth: {"e": 0},
+    **dict.fromkeys(_MOMENTS.values(), _moment),
+}
 
 
 def decode(node: object, resolve: Resolve) -> object:
-    """Turn a received node into a value; `resolve` makes something of a handle's body.
+    """Turn a received node into a value; `resolve` makes something of a tag that is no plain data.
 
     Raises MalformedFrameError for anything that `encode` does not write.
     """
@@ -158,7 +186,8 @@ def _decode(node: object, resolve: Resolve) -> object:
         return [_decode(item, resolve) for item in node]
     if isinstance(node, dict):
         ((tag, body),) = node.items()
-        return resolve(body) if tag == "h" else _DECODERS[tag](body, resolve)
+        decode_as = _DECODERS.get(tag)
+        return resolve(tag, body) if decode_as is None else decode_as(body, resolve)
     return node
 
 
@@ -166,10 +195,20 @@ def _all(body: list[Any], resolve: Resolve) -> list[Any]:
     return [_decode(item, resolve) for item in body]
 
 
+def _all_pairs(body: list[Any], resolve: Resolve) -> list[Any]:
+    return [_all(pair, resolve) for pair in body]
+
+
+def _counter(body: list[Any], resolve: Resolve) -> object:
+    counter: Counter[Any] = Counter()
+    counter.update(dict(_all_pairs(body, resolve)))
+    return counter
+
+
 _DECODERS: dict[str, Callable[[Any, Resolve], object]] = {
     "i": lambda body, resolve: int(body, 16),
     "t": lambda body, resolve: tuple(_all(body, resolve)),
-    "d": lambda body, resolve: dict([_all(pair, resolve) for pair in body]),
+    "d": lambda body, resolve: dict(_all_pairs(body, resolve)),
     "s": lambda body, resolve: set(_all(body, resolve)),
     "f": lambda body, resolve: frozenset(_all(body, resolve)),
     "b": lambda body, resolve: bytes.fromhex(body),
@@ -179,4 +218,10 @@ _DECODERS: dict[str, Callable[[Any, Resolve], object]] = {
     "T": lambda body, resolve: _PLAIN_TYPES[body],
     "D": lambda body, resolve: Decimal(body),
     "F": lambda body, resolve: Fraction(*_all(body, resolve)),
+    "O": lambda body, resolve: OrderedDict(_all_pairs(body, resolve)),
+    "C": _counter,
+    "m": lambda body, resolve: defaultdict(cast("Any", _decode(body[0], resolve)), _all_pairs(body[1], resolve)),
+    "Q": lambda body, resolve: deque(_all(body[0], resolve), body[1]),
+    "e": lambda body, resolve: ...,
+    "z": lambda body, resolve: _MOMENTS[body[0]](*body[1:]),
 }

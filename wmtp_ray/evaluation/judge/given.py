@@ -1,42 +1,59 @@
-"""Results of the program that the tests may still hold.
+"""Mutable objects that the program and the tests both hold: each has a copy, where one process would have one object.
 
-A copy crosses to the tests; in one process there would be one object. So a result that is handed out again is the same
-object for the tests too, and one that the program changes later changes there: a generator that yields one list again
-and again is seen to do so. This holds for the last few results, of a size that can be looked at after every call.
+What one side does to its copy, the other side is told with the next message. So a result that the program changes
+later changes in the tests too (a generator that yields one list again and again is seen to do so), an argument that
+the program keeps is the tests' own, and what the tests do to either reaches the program. This holds for the last few
+objects, of a size that can be looked at after every call.
 """
 
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
 from wmtp_ray.evaluation.judge.channel import Carry, encode
+from wmtp_ray.evaluation.judge.sharing import update
 
 NUM_KEPT = 8
 _MAX_LENGTH = 1 << 16
 _MAX_WATCHED_NODES = 256
 _ATOMS = frozenset((bool, float, int, str, type(None)))
-_CONTAINERS = (list, dict, set, bytearray, tuple)
+_CONTAINERS = (list, dict, set, bytearray, tuple, deque)
 
 
-class GivenResults:
-    """The last results of a program, in the program's process."""
+class SharedObjects:
+    """The last objects that both sides hold, by number, as they are in this process."""
 
     def __init__(self, carry: Carry) -> None:
         self._carry = carry
         self._kept: dict[int, tuple[object, object]] = {}  # by number: the object, and its code if it is watched
         self._num_given = 0
 
-    def number(self, result: object, code: object) -> int | None:
-        """Return the number of a result, the same for the same object; None for one that needs none."""
-        if not isinstance(result, _CONTAINERS) or len(result) > _MAX_LENGTH:
+    def number(self, shared: object, code: object) -> int | None:
+        """Return the number of an object, the same for the same object; None for one that needs none.
+
+        Called in the program's process, which knows best what is one object.
+        """
+        if not isinstance(shared, _CONTAINERS) or len(shared) > _MAX_LENGTH:
             return None
-        known = [number for number, (kept, _) in self._kept.items() if kept is result]
+        known = [number for number, (kept, _) in self._kept.items() if kept is shared]
         number = known[0] if known else self._num_given
         self._num_given += not known
-        self._kept.pop(number, None)
-        self._kept[number] = (result, code if _num_nodes(code) <= _MAX_WATCHED_NODES else None)
-        if len(self._kept) > NUM_KEPT:
-            del self._kept[next(iter(self._kept))]
+        self.keep(number, shared, code)
         return number
 
+    def keep(self, number: int, shared: object, code: object) -> None:
+        """Keep an object under its number, as the last one; `code` is what the other side knows of it."""
+        self._kept.pop(number, None)
+        self._kept[number] = (shared, code if _num_nodes(code) <= _MAX_WATCHED_NODES else None)
+        if len(self._kept) > NUM_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def known(self, number: int) -> object | None:
+        """Return the object of a number, or None."""
+        return self._kept.get(number, (None, None))[0]
+
     def changes(self) -> list[list[object]]:
-        """Return [number, code] of every watched result that is not what it was when it was last looked at."""
+        """Return [number, code] of every watched object that is not what it was when it was last looked at."""
         found: list[list[object]] = []
         for number, (kept, code) in self._kept.items():
             if code is None or (type(kept) is list and _ATOMS.issuperset(map(type, kept)) and kept == code):
@@ -46,6 +63,14 @@ class GivenResults:
                 self._kept[number] = (kept, now)
                 found.append([number, now])
         return found
+
+    def apply(self, changes: list[Any], decode: Callable[[Any], object]) -> None:
+        """Do to the objects of this side what the other side did to its own."""
+        for number, code in changes:
+            if number in self._kept:
+                kept, known = self._kept[number]
+                update(kept, decode(code))
+                self._kept[number] = (kept, None if known is None else encode(kept, self._carry))
 
 
 def _num_nodes(code: object) -> int:

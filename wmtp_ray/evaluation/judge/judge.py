@@ -26,6 +26,7 @@ from wmtp_ray.evaluation.judge.worker import RefusedError, RunReport, Worker, Zy
 
 _FAILURES = (ZygoteError, RefusedError, OSError)
 _HONEST_TIMEOUT_S = 5.0
+_NO_TESTS = "the problem has no tests, which no program can pass or fail"
 Run = Callable[[Worker], RunReport]
 Interpret = Callable[[RunReport], Verdict]
 
@@ -94,6 +95,8 @@ class Judge:
 
         `entry_point` is needed only for a function that is called like a builtin beside other names of the program.
         """
+        if not asserts:
+            return Verdict("error", _NO_TESTS, 0.0)
         limits = self._limits(timeout_s, memory_limit_bytes)
         sections = (setup_code, "\n".join(asserts))
         return self._check_calls(program, sections, entry_point, call_check=False, limits=limits)
@@ -124,7 +127,7 @@ class Judge:
         memory_limit_bytes: int | None = None,
     ) -> StdioVerdict:
         """Run the program on every (stdin, expected stdout), each run with its own limits; stop at a time-out."""
-        first: Verdict | None = None
+        first = None if tests else Verdict("error", _NO_TESTS, 0.0)
         num_passed, seconds = 0, 0.0
         for stdin, expected in tests:
             verdict = self.check_stdio(

@@ -4,24 +4,30 @@ Everything here is in the program's hands once it runs: nothing in this process 
 verdict, and all its answers are treated as output of the program.
 """
 
+import _thread  # not `threading`, which runs code of its own after every fork
 import builtins
 import contextlib
+import operator
 import os
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from wmtp_ray.evaluation.judge import standard_files
-from wmtp_ray.evaluation.judge.channel import BUILTIN, Channel, ChannelClosedError, NotPlainError, decode, encode
-from wmtp_ray.evaluation.judge.given import GivenResults
-from wmtp_ray.evaluation.judge.sharing import share_parts
+from wmtp_ray.evaluation.judge.channel import Channel, ChannelClosedError, NotPlainError, decode, encode
+from wmtp_ray.evaluation.judge.given import SharedObjects
+from wmtp_ray.evaluation.judge.program_objects import ProgramObjects, message
+from wmtp_ray.evaluation.judge.sharing import share_parts, shared_with, update
 
 PROGRAM_FD, CHANNEL_FD = 3, 4
 FILE_NAME, MODULE_NAME = "<program>", "program"
-_MAX_MESSAGE_CHARS = 2000
-_NUM_FRAMES_OF_A_CALL = 3
-_PLAIN = (bool, int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_NUM_FRAMES_OF_A_CALL = 4
+_MUTABLE = (list, dict, set, bytearray, deque)
+_HOLDING = (*_MUTABLE, tuple)
+_ATOMS = frozenset((bool, float, int, str, type(None)))
+_NUM_OWN_REFERENCES = 2  # to an argument after a call: the list of them, and the question
 _NUM_PLAIN_FRAMES = sys.getrecursionlimit()
 
 
@@ -57,20 +63,27 @@ def serve_calls() -> NoReturn:
 class Server:
     """Answers the tests' requests; objects that do not travel stay here and are known by their number.
 
-    request  [number, operation, target, arguments, one object in several places of them (`sharing.py`)]
-    answer   [number, "value", value, arguments as they are now, or null if the call left them as they were,
-              number of the result (`given.py`; -1 - i: it is positional argument i), changes of earlier results,
-              name of its class if it travels as its base, or null]
-             [number, "raised", handle of the class, message]
+    request  [number, operation, target, arguments, one object in several places of them (`sharing.py`), changes of
+              shared objects (`given.py`)]
+    answer   [number, "value" | "raised", result, arguments as they are now, or null if the call left them as they
+              were, number of the result, changes of shared objects, more], where more is null or [one object in
+              several places of [arguments, result], numbers of arguments that are kept, names with another meaning]
              [number, "memory" | "not_plain" | "not_loaded", message]
+
+    In between the program may ask for what the tests lent to it (`lending.py`), and be asked before it is answered:
+
+    request  ["ask", "call" | "next", number, arguments]
+    answer   ["reply", "value" | "raised", result, arguments as they are now, or null]
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._module = _new_module(MODULE_NAME)
-        self._objects: list[object] = []
-        self._numbers: dict[int, int] = {}
-        self._given = GivenResults(self._carry)
+        self._objects = ProgramObjects(self._ask)
+        self._carry = self._objects.carry
+        self._shared = SharedObjects(self._carry)
+        self._meanings: dict[str, object] = {}  # of the names that the tests use, as the tests know them
+        self._asking = _thread.RLock()
 
     def load(self) -> list[str] | None:
         """Run the module; return what to answer to every request if that failed."""
@@ -79,7 +92,7 @@ class Server:
         except MemoryError:
             return ["memory", "MemoryError while the program was loaded"]
         except BaseException as error:
-            return ["not_loaded", f"the program did not load: {_describe(error)}"]
+            return ["not_loaded", f"the program did not load: {type(error).__name__}: {message(error)}"]
         return None
 
     def run(self, source: str) -> None:
@@ -88,72 +101,116 @@ class Server:
 
     def answer(self, trouble: list[str] | None) -> None:
         """Read one request and answer it."""
-        number, operation, target, arguments, shared = self._channel.receive()
+        request = self._channel.receive()
         if trouble is not None:
-            self._channel.send([number, *trouble])
+            self._channel.send([request[0], *trouble])
             return
+        self._answer(request)
+
+    def _answer(self, request: list[Any]) -> None:
+        number, operation, target, arguments, shared, changes = request
         try:
-            self._channel.send([number, "value", *self._perform(operation, target, arguments, shared)])
+            values: Any = decode(arguments, self._objects.resolve)
+            share_parts(values, shared)
+            self._shared.apply(changes, lambda code: decode(code, self._objects.resolve))
+            if operation == "names":
+                self._channel.send([number, "value", *self._names(values)])
+                return
+            try:
+                outcome, result = "value", self._perform(operation, target, values)
+            except (ChannelClosedError, NotPlainError, MemoryError):
+                raise
+            except BaseException as error:
+                outcome, result = "raised", error.with_traceback(None)
+            self._channel.send([number, outcome, *self._told(operation, result, values, arguments)])
         except ChannelClosedError:
             raise
         except NotPlainError as error:
             self._channel.send([number, "not_plain", str(error)])
         except MemoryError:
             self._channel.send([number, "memory", "MemoryError"])
-        except BaseException as error:
-            self._channel.send([number, "raised", self._carry(type(error)), _message(error)])
 
-    def _perform(self, operation: str, target: Any, arguments: Any, shared: Any) -> list[object]:
-        values: Any = decode(arguments, self._resolve)
-        share_parts(values, shared)
-        if operation == "names":
-            names = [name for name in values if name in self._module.__dict__]
-            return [{"d": [[name, self._named(self._module.__dict__[name])] for name in names]}, None, None, [], None]
-        result: Any = _OPERATIONS[operation](self._objects[target], values)
-        after, changes, value = encode(values, self._carry), self._given.changes(), encode(result, self._carry)
-        identity = self._identity(operation, result, value, values)
-        reduced = _reduced(result[0] if operation == "next" and result else result)
-        return [value, None if after == arguments else after, identity, changes, reduced]
+    def _perform(self, operation: str, target: Any, values: Any) -> object:
+        return _OPERATIONS[operation](None if target is None else self._objects[target], values)
 
-    def _identity(self, operation: str, result: Any, code: Any, values: Any) -> int | None:
-        """Return the number by which the tests know a result."""
-        if operation == "next":
-            return self._given.number(result[0], code["t"][0]) if result else None
-        if operation == "call" and isinstance(result, list | dict | set | bytearray):
-            same = [index for index, argument in enumerate(values[0]) if argument is result]
-            if same:
-                return -1 - same[0]
-        return self._given.number(result, code)
+    def _told(self, operation: str, result: Any, values: Any, arguments: Any) -> list[object]:
+        """Return all that the tests are to know after an operation."""
+        after, changes, value = encode(values, self._carry), self._shared.changes(), encode(result, self._carry)
+        number = None
+        if operation != "next":
+            number = self._shared.number(result, value)
+        elif isinstance(result, list) and result:
+            number = self._shared.number(result[0], value[0])  # type: ignore[index]
+        places: list[object] = []
+        if after != arguments or (isinstance(result, _HOLDING) and not _is_alone(result, values)):
+            places = list(shared_with(values, result))
+        kept = self._kept(values, after) if operation in ("call", "setattr") else []
+        names = self._changed_names()
+        more = [places, kept, names] if places or kept or names else None
+        return [value, None if after == arguments else after, number, changes, more]
 
-    def _named(self, value: object) -> object:
+    def _kept(self, values: Any, after: Any) -> list[list[int]]:
+        """Return [position, number] of the mutable arguments that the program has not let go of."""
+        codes = after[0] if isinstance(after, list) and after and isinstance(after[0], list) else after
+        positional = values[0] if codes is not after else values
+        kept = []
+        for position in range(len(positional)):
+            if (
+                isinstance(positional[position], _MUTABLE)
+                and sys.getrefcount(positional[position]) > _NUM_OWN_REFERENCES
+            ):
+                number = self._shared.number(positional[position], codes[position])
+                kept += [] if number is None else [[position, number]]
+        return kept
+
+    def _names(self, wanted: list[str]) -> list[object]:
+        """Return the meanings of names, and [name, number] of those that are mutable data."""
+        defined = self._module.__dict__
+        self._meanings = {name: defined[name] for name in wanted if name in defined}
+        codes = {name: self._named(value) for name, value in self._meanings.items()}
+        numbers = [[name, self._shared.number(self._meanings[name], code)] for name, code in codes.items()]
+        shared = [pair for pair in numbers if pair[1] is not None]
+        return [{"d": [[name, code] for name, code in codes.items()]}, None, None, shared, None]
+
+    def _named(self, value: object) -> Any:
         """Encode the value of a module's name; a value that cannot be sent becomes a handle, which fails when used."""
-        if isinstance(value, types.ModuleType):
-            return {"h": [-1, "module", value.__name__]}
         try:
-            return encode(value, self._carry)
+            return self._objects.named(value)
         except NotPlainError:
-            return {"h": self._handle(value, "object", "")}
+            return {"h": self._objects.handle(value, "object", "")}
 
-    def _resolve(self, body: Any) -> object:
-        return getattr(builtins, body[2]) if body[0] == BUILTIN else self._objects[body[0]]
+    def _changed_names(self) -> list[object]:
+        """Return [name, meaning] of the names that stand for another object now."""
+        changed: list[object] = []
+        for name, known in self._meanings.items():
+            value = self._module.__dict__.get(name, known)
+            if value is not known:
+                self._meanings[name] = value
+                changed.append([name, self._named(value)])
+        return changed
 
-    def _carry(self, value: object) -> Any:
-        """Turn an object that is no plain data into a handle, or a scalar of numpy into a plain one."""
-        numpy = sys.modules.get("numpy")
-        if numpy is not None and isinstance(value, numpy.generic):
-            return encode(value.item(), self._carry)
-        if isinstance(value, type) and issubclass(value, BaseException):
-            if value.__module__ == "builtins":
-                return {"h": self._handle(value, "builtin exception", value.__name__)}
-            bases = [self._carry(base) for base in value.__bases__ if issubclass(base, BaseException)]
-            return {"h": self._handle(value, "exception", [base["h"] for base in bases])}
-        return {"h": self._handle(value, "object", type(value).__name__)}
+    def _ask(self, operation: str, number: int, positional: list[Any], keyword: dict[str, Any]) -> Any:
+        """Have the tests use what they lent; answer what they ask before that is done."""
+        with self._asking:
+            arguments: Any = [positional, keyword]
+            code = encode(arguments, self._carry)
+            self._channel.send(["ask", operation, number, code])
+            while (message := self._channel.receive())[0] != "reply":
+                self._answer(message)
+        _, outcome, value, after = message
+        result: Any = decode(value, self._objects.resolve)
+        if after is not None:
+            update(arguments, decode(after, self._objects.resolve))
+        if outcome == "raised":
+            raise result
+        return result
 
-    def _handle(self, value: object, kind: str, name: object) -> list[object]:
-        number = self._numbers.setdefault(id(value), len(self._objects))
-        if number == len(self._objects):
-            self._objects.append(value)
-        return [number, kind, name]
+
+def _is_alone(result: Any, values: Any) -> bool:
+    """Whether a result holds no other object, and is none of the arguments; False where that takes long to find out."""
+    if isinstance(result, dict) or not _ATOMS.issuperset(map(type, result)):
+        return False
+    return not (values and isinstance(values[0], list) and any(result is each for each in values[0]))
 
 
 def _call(target: Any, values: Any) -> object:
@@ -161,24 +218,32 @@ def _call(target: Any, values: Any) -> object:
     return target(*positional, **keyword)
 
 
-def _reduced(result: object) -> str | None:
-    """Return the name of a class of plain data that is lost on the way, with its methods and attributes."""
-    kind = type(result)
-    if kind in _PLAIN or not isinstance(result, _PLAIN) or kind.__module__ == "numpy":
-        return None
-    return kind.__name__
-
-
 def _next(target: Iterator[object], values: Any) -> object:
-    """Return (item,), or () at the end: StopIteration may come from the iterator only."""
+    """Return [item], or [] at the end: StopIteration may come from the iterator only."""
     try:
-        return (next(target),)
+        return [next(target)]
     except StopIteration:
-        return ()
+        return []
+
+
+def _apply(target: Any, values: Any) -> object:
+    """Use an operator, or a builtin function, by its name."""
+    name, *operands = values
+    function = getattr(operator, name, None) or getattr(builtins, name)
+    return function(*operands)
+
+
+def _seed(target: Any, values: Any) -> None:
+    """Seed the program's `random`, as the tests have seeded theirs."""
+    import random
+
+    random.seed(*values)
 
 
 _OPERATIONS: dict[str, Callable[[Any, Any], object]] = {
     "call": _call,
+    "apply": _apply,
+    "seed": _seed,
     "getattr": lambda target, values: getattr(target, values[0]),
     "setattr": lambda target, values: setattr(target, values[0], values[1]),
     "iter": lambda target, values: iter(target),
@@ -200,17 +265,6 @@ def _new_module(name: str) -> types.ModuleType:
     module.__file__ = os.path.join(os.getcwd(), "program.py")  # noqa: PTH109, PTH118
     sys.modules[name] = module
     return module
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_message(error)}"
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)[:_MAX_MESSAGE_CHARS]
-    except BaseException:
-        return "(its message cannot be made)"
 
 
 def _print_error(error: BaseException) -> None:

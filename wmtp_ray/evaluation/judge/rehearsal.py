@@ -11,7 +11,7 @@ from typing import Any
 
 from wmtp_ray.evaluation.judge import program_side, test_side
 from wmtp_ray.evaluation.judge.channel import Channel
-from wmtp_ray.evaluation.judge.remote import Session
+from wmtp_ray.evaluation.judge.remote_session import Session
 
 _NUM_CHECKS = 16  # enough for CPython to specialise what runs once in a check
 _VALUES: tuple[object, ...] = (0, 1.5, "a", True, None, [1, 2], ["a"], [[1], [2]], [], (1, 2), {"a": 1})
@@ -40,7 +40,7 @@ def rehearse() -> None:
     """Run tests on a program in this process; nothing of them stays but what the interpreter has learnt."""
     ends = [end.detach() for end in socket.socketpair()]
     code = compile(_TESTS, "<tests>", "exec")
-    compiled = {"sources": {}, "codes": [code], "names": ["f"], "module_attributes": {}}
+    compiled = {"sources": {}, "codes": [code], "names": ["f"], "module_attributes": {}, "streams": [], "seeds": False}
     for _ in range(_NUM_CHECKS):
         channel = _BothEnds(*ends)
         channel.server.run(_PROGRAM)

@@ -13,7 +13,8 @@ import traceback
 from typing import Any, NoReturn
 
 from wmtp_ray.evaluation.judge.channel import Channel
-from wmtp_ray.evaluation.judge.remote import ProgramTroubleError, RemoteObject, Session
+from wmtp_ray.evaluation.judge.remote import RemoteObject
+from wmtp_ray.evaluation.judge.remote_session import ProgramTroubleError, Session
 from wmtp_ray.evaluation.judge.tests_job import compile_tests
 from wmtp_ray.evaluation.judge.verdict import BrokenTestsError, Status, printable
 
@@ -41,13 +42,16 @@ def judge(job: dict[str, Any], session: Session) -> tuple[Status, str]:
         assert session.trouble is not None
     except MemoryError:
         outcome = ("memory", "the program's values do not fit into the tests' memory")
-    except (AttributeError, KeyError) as error:
-        if session.trouble is None and session.reduced is not None and _is_raised_by_tests(error):
-            detail = _describe(error, job["compiled"]["sources"])
-            return "unserialisable", f"a {session.reduced} is here as its base only: {detail}"
-        return session.trouble or ("fail", _describe(error, job["compiled"]["sources"]))
     except BaseException as error:
-        return session.trouble or ("fail", _describe(error, job["compiled"]["sources"] if job["compiled"] else {}))
+        compiled = job["compiled"]
+        detail = _describe(error, compiled["sources"] if compiled else {})
+        if compiled and compiled["streams"]:
+            outcome = (
+                "unserialisable",
+                f"the tests use {compiled['streams'][0]}, which the program has its own of: {detail}",
+            )
+        else:
+            outcome = "fail", detail
     return session.trouble or outcome
 
 
@@ -56,9 +60,12 @@ def _run(job: dict[str, Any], session: Session) -> None:
     job["compiled"] = compiled = job["compiled"] or compile_tests(job["sections"])
     namespace: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
     namespace.update(_meanings(compiled, entry_point, session))
+    session.namespace = namespace
     candidate = namespace.get(entry_point) if entry_point is not None else None
-    if entry_point is not None and not isinstance(candidate, RemoteObject):
+    if entry_point is not None and not issubclass(type(candidate), RemoteObject):
         session.stop("fail", f"the program defines no function {entry_point!r}")
+    if compiled["seeds"]:
+        _seed_both(session)
     for code in compiled["codes"]:
         exec(code, namespace)
     if job["call_check"]:
@@ -66,6 +73,19 @@ def _run(job: dict[str, Any], session: Session) -> None:
             raise BrokenTestsError("the tests define no check(candidate)")
         namespace["check"](candidate)
     session.check_stops()
+
+
+def _seed_both(session: Session) -> None:
+    """Have the program's `random` start anew wherever the tests have theirs do so."""
+    import random
+
+    seed_here = random.seed
+
+    def seed(*arguments: Any) -> None:
+        seed_here(*arguments)
+        session.request("seed", None, list(arguments))
+
+    random.seed = seed  # type: ignore[assignment]
 
 
 def _meanings(compiled: dict[str, Any], entry_point: str | None, session: Session) -> dict[str, object]:
@@ -87,12 +107,6 @@ def _describe(error: BaseException, sources: dict[str, str]) -> str:
         if source is not None and frame.lineno is not None:
             return f"{words} at line {frame.lineno} of the tests: {source.splitlines()[frame.lineno - 1].strip()}"
     return words
-
-
-def _is_raised_by_tests(error: BaseException) -> bool:
-    """Whether the tests' own code met an error, and not the program in a call."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith("<tests ")
 
 
 def _message(error: BaseException) -> str:

@@ -12,6 +12,13 @@ from typing import Any
 from wmtp_ray.evaluation.judge.verdict import BrokenTestsError
 
 _CACHED_JOBS = 256
+_STREAMS = {
+    "redirect_stdout",
+    "redirect_stderr",
+    "stdout",
+    "stdin",
+    "patch",
+}  # of the tests' process, not the program's
 
 
 class _ManyDigitsError(Exception):
@@ -37,7 +44,15 @@ def compile_tests(sections: tuple[str, ...]) -> dict[str, Any]:
     sources = {f"<tests {number}>": source for number, source in enumerate(sections)}
     codes = [_compile(source, name) for name, source in sources.items()]
     names = sorted(free_names(sections))
-    return {"sources": sources, "codes": codes, "names": names, "module_attributes": module_attributes(sections, names)}
+    used = set().union(*map(_names_in, codes))
+    return {
+        "sources": sources,
+        "codes": codes,
+        "names": names,
+        "module_attributes": module_attributes(sections, names),
+        "streams": sorted(used & _STREAMS),
+        "seeds": used >= {"random", "seed"},
+    }
 
 
 def module_attributes(sections: tuple[str, ...], names: list[str]) -> dict[str, list[str]]:
@@ -75,6 +90,11 @@ def free_names(sections: tuple[str, ...]) -> set[str]:
             pending += table.get_children()
             used |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
     return used - defined
+
+
+def _names_in(code: CodeType) -> set[str]:
+    inner = (each for each in code.co_consts if isinstance(each, CodeType))
+    return set(code.co_names).union(*map(_names_in, inner))
 
 
 def _compile(source: str, name: str) -> CodeType:

@@ -84,7 +84,8 @@ class Zygote:
         assert self._birth is not None
         descriptors = self._birth.descriptors
         try:
-            signal.set_wakeup_fd(-1)  # the handler stays; it does nothing
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.chdir(self._confinement.scratch)
             self._confinement.confine(self._birth.role, self._birth.limits)
             self._control.detach()  # or its number is closed, whatever it stands for by then

@@ -248,3 +248,8 @@ def test_tests_may_use_other_functions_of_the_program(judge):
     tests = "def check(candidate):\n    for x in range(5):\n        assert decode(candidate(x)) == x\n"
     program = "def encode(x): return x + 1\ndef decode(x): return x - 1"
     assert judge.check_function(program, tests, "encode").status == "pass"
+
+
+def test_no_signal_has_a_handler_that_python_does_not_set(judge):
+    program = "import signal\nprint([s.name for s in signal.Signals if callable(signal.getsignal(s))])"
+    assert judge.check_stdio(program, "", "['SIGINT']").status == "pass"

@@ -239,17 +239,17 @@ def test_what_a_class_of_the_program_is_asked_about_is_no_pass_and_no_failure(ju
     ("value", "test", "status"),
     [
         ("P(1, 2)", "assert f() == (1, 2)", "pass"),
-        ("P(1, 2)", "assert f().x == 1", "unserialisable"),
+        ("P(1, 2)", "assert f().x == 1", "pass"),
         ("P(1, 2)", "assert f() == (1, 3)", "fail"),
         ("Counter('aab')", "assert f() == {'a': 2, 'b': 1}", "pass"),
-        ("Counter('aab')", "assert f().most_common(1) == [('a', 2)]", "unserialisable"),
-        ("defaultdict(int)", "assert f()['x'] == 0", "unserialisable"),
+        ("Counter('aab')", "assert f().most_common(1) == [('a', 2)]", "pass"),
+        ("defaultdict(int)", "assert f()['x'] == 0", "pass"),
         ("{}", "assert f()['x'] == 0", "fail"),
         ("(1, 2)", "assert f().x == 1", "fail"),
         ("{}['x']", "assert f() == 1", "fail"),
     ],
 )
-def test_what_a_class_of_plain_data_loses_on_its_way_is_no_pass_and_no_failure(judge, value, test, status):
+def test_a_class_of_plain_data_crosses_with_what_it_adds(judge, value, test, status):
     program = "from collections import Counter, defaultdict, namedtuple\nP = namedtuple('P', 'x y')\n"
     assert judge.check_asserts(f"{program}def f(): return {value}", [test]).status == status
 

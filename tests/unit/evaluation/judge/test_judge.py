@@ -193,6 +193,11 @@ def test_partial_success_on_many_inputs(judge):
     assert judge.check_stdio_tests(ECHO, tests[:1]).passed_frac == 1.0
 
 
+def test_no_tests_are_an_error_and_no_pass(judge):
+    for verdict in (judge.check_stdio_tests(ECHO, []), judge.check_asserts(ADD, [])):
+        assert (verdict.status, "no tests" in verdict.detail) == ("error", True)
+
+
 def test_limits_can_differ_from_check_to_check(judge):
     slow = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass\nprint('a')"
     assert judge.check_stdio(slow, "", "a", timeout_s=0.2).status == "timeout"

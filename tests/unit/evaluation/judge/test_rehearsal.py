@@ -6,10 +6,10 @@ from wmtp_ray.evaluation.judge.rehearsal import rehearse
 
 SPECIALISED = """
 import dis
-from wmtp_ray.evaluation.judge import channel, program_side, remote, test_side
+from wmtp_ray.evaluation.judge import channel, program_side, remote_session, test_side
 from wmtp_ray.evaluation.judge.rehearsal import rehearse
 rehearse()
-for function in (channel.encode, program_side.Server._perform, remote.Session._exchange, test_side.judge):
+for function in (channel.encode, program_side.Server._perform, remote_session.Session._exchange, test_side.judge):
     names = {instruction.opname for instruction in dis.get_instructions(function, adaptive=True)}
     print(function.__name__, len(names - set(dis.opmap)) > 0)
 """

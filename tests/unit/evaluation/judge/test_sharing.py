@@ -17,7 +17,7 @@ def shape(value: object, seen: dict[int, int]) -> object:
 
 def test_two_places_of_one_object_are_told():
     row = [0, 0]
-    assert shared_parts([[row, row], {}]) == [[[0, 1], [0, 0]]]
+    assert shared_parts([[row, row], {}]) == [[[0, 0], [0, 1]]]
     assert shared_parts([[0, 0], [0, 0], (1, 1), "ab"]) == []
 
 

@@ -30,6 +30,10 @@ def difference(printed: str, expected: str) -> str | None:
         ("5.", "5"),
         (".5", "0.5"),
         ("1e5", "100000"),
+        ("1e+17", "100000000000000000"),
+        ("100000000000000001.000", "100000000000000001"),
+        ("1\v2\f3", "1 2 3"),
+        ("\u00e9 \u212a", "\u00e9 \u212a"),
     ],
 )
 def test_whitespace_case_and_the_last_digits_do_not_count(printed, expected):
@@ -62,11 +66,27 @@ def test_whitespace_case_and_the_last_digits_do_not_count(printed, expected):
         ("5", "1e999999999", "line 1"),
         ("1,5", "1.5", "line 1"),
         ("1\0", "1", "line 1"),
+        ("1\u00a02", "1 2", "line 1"),
+        ("1\u30002", "1 2", "line 1"),
+        ("1\x1c2", "1 2", "line 1"),
+        ("1\x852", "1 2", "line 1"),
+        ("\ufeff1", "1", "line 1"),
+        ("\u212a", "k", "line 1"),
+        ("STRA\u017fE", "strase", "line 1"),
+        ("\u03a3", "\u03c3", "line 1"),
+        ("100000000000000001.0", "100000000000000000", "line 1"),
+        ("1.00000000000000001e17", "100000000000000000", "line 1"),
         ("", "0", "the output ends before '0'"),
     ],
 )
 def test_everything_else_does_and_is_named(printed, expected, where):
     assert where in (difference(printed, expected) or "")
+
+
+def test_bytes_that_are_no_text_count_as_they_are():
+    assert first_difference(b"5\xff", "5\udcff") is None
+    assert first_difference(b"5\xff", "5") is not None
+    assert first_difference("\ud800".encode("utf-8", "surrogatepass"), "\ud800") is None
 
 
 def test_a_long_token_is_not_quoted_in_full():
@@ -105,14 +125,14 @@ def test_an_expected_integer_is_exact_and_a_larger_error_is_one(printed, expecte
 
 
 def test_a_comparison_by_blocks_is_that_of_the_whole(monkeypatch):
-    """Words, lines and letters that a block cuts are put together again."""
+    """Words, lines and blanks that a block cuts are put together again."""
     draw = random.Random(1)
     pieces = ["1", "20", ".", "-", " ", "\n", "\r\n", "\u00a0", "\u3000", "\x1c", "A", "Σ", "σ", "ß", "İ", "é", "\0"]
     texts = ["".join(draw.choices(pieces, k=draw.randrange(12))) for _ in range(300)]
     pairs = [(text, draw.choice([text, text.upper(), draw.choice(texts), text[1:]])) for text in texts]
     whole = [difference(*pair) for pair in pairs]
-    for block_chars in (1, 2, 3, 7):
-        monkeypatch.setattr(stdout, "_BLOCK_CHARS", block_chars)
+    for block_bytes in (1, 2, 3, 7):
+        monkeypatch.setattr(stdout, "_BLOCK_BYTES", block_bytes)
         assert [difference(*pair) for pair in pairs] == whole
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp_ray.evaluation.judge.remote import update
+from wmtp_ray.evaluation.judge.sharing import update
 from wmtp_ray.evaluation.judge.tests_job import free_names, prepare_tests
 
 
