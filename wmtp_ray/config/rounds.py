@@ -93,3 +93,16 @@ class RoundsConfig(Section):
                     f"{name}"
                 )
         return self
+
+    def check_of_run(self, run_name: str, engine: str) -> None:
+        """Raise ValueError for a run in rounds that a server would have to answer for, or whose folders have no place."""
+        if self.count is not None and engine != "native":
+            raise ValueError(
+                f"rounds.count={self.count} with evaluation.engine={engine}: no server can hold a policy that a round "
+                "has yet to train; set evaluation.engine=native and engine.url=null"
+            )
+        if self.count is not None and "/" in run_name:
+            raise ValueError(
+                f"rounds.count={self.count} with run_name={run_name}: the rounds are folders below the run's own; give "
+                "a name without a slash (a trial of a sweep cannot run in rounds)"
+            )

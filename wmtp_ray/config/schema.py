@@ -304,17 +304,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _rounds_train_a_policy(self) -> Self:
-        count = self.rounds.count
-        if count is not None and self.evaluation.engine != "native":
-            raise ValueError(
-                f"rounds.count={count} with evaluation.engine={self.evaluation.engine}: no server can hold a policy "
-                "that a round has yet to train; set evaluation.engine=native and engine.url=null"
-            )
-        if count is not None and "/" in self.run_name:
-            raise ValueError(
-                f"rounds.count={count} with run_name={self.run_name}: the rounds are folders below the run's own; give "
-                "a name without a slash (a trial of a sweep cannot run in rounds)"
-            )
+        self.rounds.check_of_run(self.run_name, self.evaluation.engine)
         return self
 
     @model_validator(mode="after")
