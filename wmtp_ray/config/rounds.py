@@ -95,7 +95,7 @@ class RoundsConfig(Section):
         return self
 
     def check_of_run(self, run_name: str, engine: str) -> None:
-        """Raise ValueError for a run in rounds that a server would have to answer for, or whose folders have no place."""
+        """Raise ValueError for a run in rounds that a server would answer for, or whose folders have no place."""
         if self.count is not None and engine != "native":
             raise ValueError(
                 f"rounds.count={self.count} with evaluation.engine={engine}: no server can hold a policy that a round "
