@@ -22,7 +22,7 @@ def tar() -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer", "git lfs pull"),
         (b"\n<!doctype HTML><p>", "a web page", "a login or an error"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "a web page", "a login or an error"),
-        (gzip.compress(b"x"), "a gzip archive", "unpack"),
+        (gzip.compress(b"x", mtime=0), "a gzip archive", "unpack"),
         (tar(), "a tar archive", "unpack"),
         (pickle.dumps([1]), "a Python pickle", "torch.save"),
         ((16).to_bytes(8, "little") + b'{"a": 1}', "a safetensors file", "model.safetensors"),
