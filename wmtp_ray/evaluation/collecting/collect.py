@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
+from wmtp_ray.artifacts.manifest import file_sha256
 from wmtp_ray.data.text_normaliser import ChangedText
 from wmtp_ray.data.tokenizer import CodeTokenizer
 from wmtp_ray.durable_files import atomic_file
@@ -24,6 +25,7 @@ from wmtp_ray.evaluation.collecting.collection_manifest import (
     Tally,
     answers_of,
     manifest_of,
+    read_collection_manifest,
 )
 from wmtp_ray.evaluation.collecting.collection_settings import CollectionSettings
 from wmtp_ray.evaluation.collecting.shared_verdicts import SharedVerdicts
@@ -80,19 +82,32 @@ def collect(plan: CollectionPlan, start: Start, console: Console) -> CollectionM
     """Write the rows to `plan.out` and the manifest beside them; workers start only if anything is left to do.
 
     Raises ConfigError where the answers there are of another policy, file of problems, setting or version, DataError
-    where `plan.out` is a file that no collection wrote.
+    where `plan.out` is a file that no collection wrote, or one that was changed since.
     """
     directory = answers_of(plan.out)
-    if plan.out.exists() and not directory.is_dir():
-        raise DataError(
-            f"{plan.out}: found a {'directory' if plan.out.is_dir() else 'file'} without {directory.name} beside it, "
-            "expected a new name or the rows of a collection; choose another --out"
-        )
+    _require_rows_of_a_collection(plan.out)
     claim_directory(directory, plan.identity)
     collection = _Collection(plan, Ledger(directory, plan.training.problems.kind))
     collection.draw(start, console)
     collection.close()
     return collection.write()
+
+
+def _require_rows_of_a_collection(out: Path) -> None:
+    """Raise DataError where writing the rows anew would lose what the user wrote."""
+    if not out.exists():
+        return
+    if not answers_of(out).is_dir():
+        raise DataError(
+            f"{out}: found a {'directory' if out.is_dir() else 'file'} without {answers_of(out).name} beside it, "
+            "expected a new name or the rows of a collection; choose another --out"
+        )
+    if manifest_of(out).exists() and file_sha256(out) != read_collection_manifest(out).rows_sha256:
+        raise DataError(
+            f"{out}: found other rows than the collection wrote ({manifest_of(out).name} has their hash), expected "
+            "them unchanged: they would be overwritten; move the file away, and the same command writes it anew from "
+            "its answers"
+        )
 
 
 class _Collection:
@@ -137,6 +152,7 @@ class _Collection:
         """Write rows and manifest."""
         plan, tally = self._plan, Tally()
         digest = hashlib.sha256()
+        manifest_of(plan.out).unlink(missing_ok=True)  # of other rows: rows without one are not finished
         with atomic_file(plan.out) as temporary, temporary.open("wb") as file:
             for line in self._lines(tally):
                 file.write(line)

@@ -255,6 +255,21 @@ def test_a_foreign_file_and_another_policy_are_refused_and_left_alone(
     assert plan.out.read_bytes() == before
 
 
+def test_rows_that_were_changed_by_hand_are_refused_and_left_alone(
+    storage: Path, training: TrainingProblems, judge: Judge, tmp_path: Path
+) -> None:
+    plan = planned(storage, training.only(["list_0"], None), tmp_path / "rows.jsonl", CollectionSettings(2))
+    collected(plan, giving(mixed(training)), judge)
+    written = plan.out.read_bytes()
+    plan.out.write_bytes(changed := written + written)
+    with pytest.raises(DataError, match="found other rows than the collection wrote"):
+        collected(plan, giving(mixed(training)), judge)
+    assert plan.out.read_bytes() == changed
+    plan.out.unlink()
+    collected(plan, giving(mixed(training)), judge)
+    assert plan.out.read_bytes() == written
+
+
 def mbpp_train(folder: Path) -> Path:
     return write_lines(folder / "mbpp.jsonl", [mbpp_record(number) for number in (2, 11, 601, 602)])
 
