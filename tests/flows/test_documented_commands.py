@@ -57,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     rows = write_list_tasks(storage / "datasets_v2" / "codecontests" / "processed", tasks)
     shutil.copy(rows.train, storage / "datasets_local_small" / "codecontests_small.jsonl")
-    for path in (rows.train, rows.valid, rows.train_problems):
+    for path in (rows.train, rows.valid, rows.train_problems, rows.valid_problems):
         shutil.copy(path, place)
     models = storage / "models_v2"
     model = models / "nano_mtp"
