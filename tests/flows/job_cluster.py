@@ -20,7 +20,7 @@ import psutil
 from tests.flows.world import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_UPLOADED = (".git", ".venv", "storage", "*cache*", "*.egg-info", ".hypothesis", "__pycache__")
+NOT_UPLOADED = (".git", ".venv", "storage", ".*_cache", "*.egg-info", ".hypothesis", "__pycache__")
 COMMAND_S = 400
 
 
