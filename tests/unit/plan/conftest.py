@@ -98,6 +98,7 @@ def _make_train(*, sampling: dict[str, object] | None = None, **changes: object)
         "checkpoint_every": 10,
         "keep_checkpoints": 1,
         "keep_best_checkpoints": 0,
+        "keep_best_by": "loss",
         "max_restarts": 0,
         "sampling": _make_sampling(**(sampling or {})),
     }
