@@ -6,18 +6,15 @@ the program keeps is the tests' own, and what the tests do to either reaches the
 objects, of a size that can be looked at after every call.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from wmtp_ray.evaluation.judge.channel import Carry, encode
-from wmtp_ray.evaluation.judge.sharing import update
+from wmtp_ray.evaluation.judge.sharing import ATOMS, CONTAINERS, update
 
 NUM_KEPT = 8
 _MAX_LENGTH = 1 << 16
 _MAX_WATCHED_NODES = 256
-_ATOMS = frozenset((bool, float, int, str, type(None)))
-_CONTAINERS = (list, dict, set, bytearray, tuple, deque)
 
 
 class SharedObjects:
@@ -33,7 +30,7 @@ class SharedObjects:
 
         Called in the program's process, which knows best what is one object.
         """
-        if not isinstance(shared, _CONTAINERS) or len(shared) > _MAX_LENGTH:
+        if not isinstance(shared, CONTAINERS) or len(shared) > _MAX_LENGTH:
             return None
         known = [number for number, (kept, _) in self._kept.items() if kept is shared]
         number = known[0] if known else self._num_given
@@ -56,7 +53,7 @@ class SharedObjects:
         """Return [number, code] of every watched object that is not what it was when it was last looked at."""
         found: list[list[object]] = []
         for number, (kept, code) in self._kept.items():
-            if code is None or (type(kept) is list and _ATOMS.issuperset(map(type, kept)) and kept == code):
+            if code is None or (type(kept) is list and ATOMS.issuperset(map(type, kept)) and kept == code):
                 continue  # not watched, or quickly seen to be the same: a list of atoms is its own code
             now = encode(kept, self._carry)
             if now != code:

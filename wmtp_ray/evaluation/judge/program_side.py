@@ -11,7 +11,6 @@ import operator
 import os
 import sys
 import types
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -19,14 +18,11 @@ from wmtp_ray.evaluation.judge import standard_files
 from wmtp_ray.evaluation.judge.channel import Channel, ChannelClosedError, NotPlainError, decode, encode
 from wmtp_ray.evaluation.judge.given import SharedObjects
 from wmtp_ray.evaluation.judge.program_objects import ProgramObjects, message
-from wmtp_ray.evaluation.judge.sharing import share_parts, shared_with, update
+from wmtp_ray.evaluation.judge.sharing import ATOMS, CONTAINERS, MUTABLE, share_parts, shared_with, update
 
 PROGRAM_FD, CHANNEL_FD = 3, 4
 FILE_NAME, MODULE_NAME = "<program>", "program"
 _NUM_FRAMES_OF_A_CALL = 4
-_MUTABLE = (list, dict, set, bytearray, deque)
-_HOLDING = (*_MUTABLE, tuple)
-_ATOMS = frozenset((bool, float, int, str, type(None)))
 _NUM_OWN_REFERENCES = 2  # to an argument after a call: the list of them, and the question
 _NUM_PLAIN_FRAMES = sys.getrecursionlimit()
 
@@ -142,7 +138,7 @@ class Server:
         elif isinstance(result, list) and result:
             number = self._shared.number(result[0], value[0])  # type: ignore[index]
         places: list[object] = []
-        if after != arguments or (isinstance(result, _HOLDING) and not _is_alone(result, values)):
+        if after != arguments or (isinstance(result, CONTAINERS) and not _is_alone(result, values)):
             places = list(shared_with(values, result))
         kept = self._kept(values, after) if operation in ("call", "setattr") else []
         names = self._changed_names()
@@ -156,7 +152,7 @@ class Server:
         kept = []
         for position in range(len(positional)):
             if (
-                isinstance(positional[position], _MUTABLE)
+                isinstance(positional[position], MUTABLE)
                 and sys.getrefcount(positional[position]) > _NUM_OWN_REFERENCES
             ):
                 number = self._shared.number(positional[position], codes[position])
@@ -208,7 +204,7 @@ class Server:
 
 def _is_alone(result: Any, values: Any) -> bool:
     """Whether a result holds no other object, and is none of the arguments; False where that takes long to find out."""
-    if isinstance(result, dict) or not _ATOMS.issuperset(map(type, result)):
+    if isinstance(result, dict) or not ATOMS.issuperset(map(type, result)):
         return False
     return not (values and isinstance(values[0], list) and any(result is each for each in values[0]))
 

@@ -33,14 +33,12 @@ from wmtp_ray.evaluation.judge.remote import (
     stand_in,
     stand_in_class,
 )
-from wmtp_ray.evaluation.judge.sharing import share_parts, shared_parts, update
+from wmtp_ray.evaluation.judge.sharing import ATOMS, CONTAINERS, share_parts, shared_parts, update
 from wmtp_ray.evaluation.judge.verdict import Status
 
 _INTRUSION = "the program wrote to the channel of its tests"
 _STATUS_OF_OUTCOME: dict[str, Status] = {"memory": "memory", "not_plain": "unserialisable", "not_loaded": "fail"}
 _MODULES_BESIDE_THE_STANDARD_LIBRARY = {("numpy", "numpy"), ("np", "numpy")}
-_CONTAINERS = (list, dict, set, bytearray, tuple)
-_ATOMS = frozenset((bool, float, int, str, type(None)))
 _PLAIN_BASES = (int, float, str, bytes, tuple, frozenset, list, dict, set, bytearray)
 
 
@@ -100,7 +98,7 @@ class Session:
         meanings = {name: self._meaning(name, value) for name, value in found.items()}
         given = {name: value for name, value in meanings.items() if value is not None or found[name] is None}
         for name, number in answer.changes:
-            if type(given.get(name)) in _CONTAINERS and given[name] is found[name]:
+            if type(given.get(name)) in CONTAINERS and given[name] is found[name]:
                 self._shared.keep(number, given[name], self._code(given[name]))
         self._given_names |= given
         return given
@@ -180,7 +178,7 @@ class Session:
 
     def _code(self, value: object) -> object:
         """Encode what both sides hold; None if that is impossible, and what the tests do to it is not looked at."""
-        if type(value) is list and _ATOMS.issuperset(map(type, value)):
+        if type(value) is list and ATOMS.issuperset(map(type, value)):
             return value.copy()
         try:
             return encode(value, self._carry)

@@ -9,9 +9,9 @@ from collections import deque
 from typing import Any
 
 Path = list[int]
-_ATOMS = frozenset((bool, float, int, str, type(None)))
-_MUTABLE = (list, dict, set, bytearray, deque)
-_HOLDS_OTHERS = (list, dict, set, bytearray, tuple, deque)
+ATOMS = frozenset((bool, float, int, str, type(None)))
+MUTABLE = (list, dict, set, bytearray, deque)
+CONTAINERS = (*MUTABLE, tuple)
 
 
 def shared_parts(value: object) -> list[list[Path]]:
@@ -30,15 +30,15 @@ def _places(roots: list[tuple[object, Path]]) -> list[list[Path]]:
     for root in roots:
         pending = [root]
         for part, path in pending:  # grows: what lies deeper is looked at later
-            if issubclass(type(part), _MUTABLE):  # not `isinstance`: an object of the program would be asked
+            if issubclass(type(part), MUTABLE):  # not `isinstance`: an object of the program would be asked
                 if id(part) in first:
                     found.append([first[id(part)], path])
                     continue
                 first[id(part)] = path
             inner: Any = _inner(part)
-            if inner and not _ATOMS.issuperset(map(type, inner)):
+            if inner and not ATOMS.issuperset(map(type, inner)):
                 inside = enumerate(inner)
-                pending += [(each, [*path, at]) for at, each in inside if issubclass(type(each), _HOLDS_OTHERS)]
+                pending += [(each, [*path, at]) for at, each in inside if issubclass(type(each), CONTAINERS)]
     return found
 
 
@@ -89,4 +89,4 @@ def update(mine: Any, theirs: Any) -> bool:
         return True
     if issubclass(kind, tuple):
         return len(mine) == len(theirs) and all(update(old, new) for old, new in zip(mine, theirs, strict=True))
-    return mine is theirs or (type(mine) in _ATOMS and bool(mine == theirs))
+    return mine is theirs or (type(mine) in ATOMS and bool(mine == theirs))

@@ -12,13 +12,8 @@ from typing import Any
 from wmtp_ray.evaluation.judge.verdict import BrokenTestsError
 
 _CACHED_JOBS = 256
-_STREAMS = {
-    "redirect_stdout",
-    "redirect_stderr",
-    "stdout",
-    "stdin",
-    "patch",
-}  # of the tests' process, not the program's
+# What tests put in place of the standard streams: those of their own process, not the program's.
+_STREAMS = {"redirect_stdout", "redirect_stderr", "stdout", "stdin", "patch"}
 
 
 class _ManyDigitsError(Exception):

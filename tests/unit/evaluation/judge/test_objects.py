@@ -42,6 +42,7 @@ RIGHT = {
     "an argument that an object keeps": ("class Log:\n    def __init__(self, xs): self.xs = xs\n    def add(self, x): self.xs.append(x)\n    def total(self): return sum(self.xs)\nf = Log", "x = [1]\nlog = f(x)\nlog.add(2)\nassert x == [1, 2]\nx.append(3)\nassert log.total() == 6"),
     "an attribute that the tests change": ("class Log:\n    def __init__(self): self.xs = []\n    def size(self): return len(self.xs)\nf = Log", "log = f()\nlog.xs.append(1)\nassert log.size() == 1"),
     "a result that the tests change": ("store = [1]\ndef f(): return store\ndef total(): return sum(store)", "f().append(2)\nassert total() == 3"),
+    "a global deque that changes": (COLLECTIONS + "log = deque(maxlen=2)\ndef f(x): log.append(x)", "f(1)\nf(2)\nf(3)\nassert list(log) == [2, 3]"),
     "a global name that changes": ("count = 0\nlog = []\ndef f():\n    global count\n    count += 1\n    log.append(count)", "f()\nf()\nassert (count, log) == (2, [1, 2])"),
     "random numbers after a seed of the tests": ("import random\ndef f(): return [random.random() for _ in range(3)]", "import random\nrandom.seed(7)\na = f()\nrandom.seed(7)\nassert f() == a and [random.random() for _ in range(3)] == a"),
     "Ellipsis": ("def f(): return ...", "assert f() is ..."),
