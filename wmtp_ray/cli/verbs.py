@@ -17,4 +17,8 @@ def absolute(path: Path | None) -> Path | None:
 
 def step_or_best(text: str) -> int | Literal["best"]:
     """Read which checkpoint of a run is meant: that after so many steps, or the best one."""
-    return "best" if text == "best" else int(text)
+    if text == "best":
+        return "best"
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of steps such as 100, or best")
+    return int(text)

@@ -20,7 +20,7 @@ from wmtp_ray.evaluation.results import EvaluationResults
 from wmtp_ray.flows.evaluate.evaluate import OtherSettings, Place, evaluate_policy
 from wmtp_ray.intervals import RULE
 from wmtp_ray.model_folder import ModelFolder
-from wmtp_ray.run_folder import RunFolder
+from wmtp_ray.run_folder import EVALUATION_STAGE, RunFolder
 from wmtp_ray.text_tables import table
 from wmtp_ray.tracking.decisions import note_evaluation, read_decisions
 from wmtp_ray.tracking.mlflow_run import RunStatus
@@ -33,7 +33,6 @@ from wmtp_ray.training.checkpoint import latest_checkpoint, step_of
 from wmtp_ray.training.export_policy import export_policy
 
 _LOG = logging.getLogger(__name__)
-_STAGE = 3
 
 
 def evaluate_run(
@@ -50,7 +49,7 @@ def evaluate_run(
     warned = RunWarnings(config.run_dir, DRIVER)
     note_evaluation(config.run_dir, plan.evaluated_as, plan.absent)
     try:
-        log_stage(_STAGE)
+        log_stage(EVALUATION_STAGE)
         if plan.datasets:
             _LOG.info("Evaluation on %s", ", ".join(each.name for each in plan.datasets))
             model = policy_of_run(config.run_dir) or config.model.path  # not trained, without stage 2

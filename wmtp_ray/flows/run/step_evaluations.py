@@ -16,7 +16,7 @@ removes the file. Nothing here is waited for while the ranks train, and no failu
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,7 +221,7 @@ def _words(results: EvaluationResults) -> str:
     return f"{', '.join(found)} on {results.num_problems} problems, in {results.seconds:.1f} s"
 
 
-def _listed(steps: "tuple[int, ...] | list[int]") -> str:
+def _listed(steps: Sequence[int]) -> str:
     more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
     return ", ".join(map(str, steps[:_SHOWN])) + more
 
