@@ -47,6 +47,8 @@ def test_a_site_that_has_everything_is_ok_and_shows_the_estimate(site: Path) -> 
     assert finding(report, "index").found.endswith("fresh")
     for part in ("A run can start.", "Memory of stage 2", "machine", "torch", "storage"):
         assert part in report.render()
+    assert "evaluating the policy meanwhile" not in report.render()
+    assert "evaluating the policy meanwhile" in report_on(site, "evaluation.every_steps=50").render()
 
 
 def test_a_model_that_cannot_be_read_is_one_problem_whoever_meets_it(site: Path, tmp_path: Path) -> None:

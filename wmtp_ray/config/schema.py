@@ -246,6 +246,11 @@ class RunConfig(Section):
         return self.weighting.needs_values or self.reads_values_always
 
     @property
+    def evaluates_meanwhile(self) -> bool:
+        """Whether the policy is evaluated while it trains."""
+        return self.evaluation.step_interval > 0 and 2 in self.stages
+
+    @property
     def reads_values_always(self) -> bool:
         """Whether a step reads the critic's values whatever weighs its tokens: as the old values of the value loss."""
         return self.train.value_coef > 0.0 or self.critic.anchor_coef > 0.0

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wmtp_ray.config.schema import RunConfig
-from wmtp_ray.run_folder import TRAIN_STAGE
 
 DATA_TASK_CPUS = 0.1  # of a task of Ray Data: a run without room for one gets no row
 TRIAL_CPUS = 0.1  # of Tune's actor
@@ -96,7 +95,7 @@ def trials_at_once(nodes: Sequence[tuple[float, float]], largest: Resources) -> 
 def _training_actors(config: RunConfig) -> tuple[float, float]:
     cluster, ranks = config.cluster, config.train.num_workers
     scorers = config.critic.pool_size if config.uses_critic or config.needs_reference else 0
-    evaluators = 1 if config.evaluation.step_interval and TRAIN_STAGE in config.stages else 0
+    evaluators = int(config.evaluates_meanwhile)
     return (
         ranks * cluster.cpus_per_worker + scorers * cluster.cpus_per_critic + evaluators * cluster.cpus_per_evaluator,
         ranks * cluster.gpus_per_worker + scorers * cluster.gpus_per_critic + evaluators * cluster.gpus_per_evaluator,

@@ -156,7 +156,7 @@ def _evaluation_plan(config: RunConfig, tokenizer: CodeTokenizer) -> EvaluationP
 
 def _step_evaluations(config: RunConfig, tokenizer: CodeTokenizer) -> StepEvaluationPlan | None:
     """Plan what the policy is asked while it trains; None where it is asked nothing."""
-    if config.evaluation.step_interval == 0 or TRAIN_STAGE not in config.stages:
+    if not config.evaluates_meanwhile:
         return None
     asked = Asked(tokenizer, is_trained=True, condition=config.data.condition, template=config.data.template)
     plan = plan_step_evaluations(config, asked)

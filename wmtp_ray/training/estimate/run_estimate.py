@@ -72,7 +72,7 @@ def estimate_run(
 ) -> RunEstimate:
     """Estimate a run. `card`: the GPU found; None takes `cluster.gpu_type`. Without plans memory alone is estimated.
 
-    `longest_prompt`: tokens of what the policy is asked while it trains, None where it is asked nothing.
+    `longest_prompt`: tokens of what the policy is asked while it trains; None: not known, taken for a longest row.
     """
     size = ModelSpec.read(config.model.path)
     card = card or (CARDS[config.cluster.gpu_type] if config.cluster.gpu_type else None)
@@ -86,7 +86,7 @@ def estimate_run(
         weights_bytes=_weights_bytes(config.model.path),
         others_bytes=machine_bytes(sinks=config.tracking.used_sinks) if device.is_machine else 0,
         ensemble=_ensemble(config, plans, index),
-        evaluator=None if longest_prompt is None else _evaluator(config, size, longest_prompt),
+        evaluator=_evaluator(config, size, longest_prompt or config.data.max_tokens),
     )
     peak = card.peak_flops(config.train.dtype) if card is not None and on_gpu(config) else None
     stages = [_stage_work(config, size, plan, index, peak) for plan in plans.values() if index is not None]
@@ -174,8 +174,10 @@ def _ensemble(config: RunConfig, plans: Mapping[int, RunPlan], index: RowIndex |
     return EnsembleWork(_critic_size(config), replace(work, lora=None))
 
 
-def _evaluator(config: RunConfig, size: ModelSpec, longest_prompt: int) -> EvaluatorWork:
+def _evaluator(config: RunConfig, size: ModelSpec, longest_prompt: int) -> EvaluatorWork | None:
     """Return the work of `evaluation.every_steps`; with a part of a card its card may be one of the ranks'."""
+    if not config.evaluates_meanwhile:
+        return None
     settings, lora, share = config.evaluation, config.model.lora, config.cluster.gpus_per_evaluator
     return EvaluatorWork(
         size=size,
