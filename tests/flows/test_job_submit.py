@@ -76,7 +76,10 @@ def test_a_stopped_and_resumed_job_ends_as_one_that_was_never_stopped(
     client = exported(mode) | exported(" ".join(substituted(api_server)))
     submitted = cluster.run(substituted(submit), **client)
     assert submitted.returncode == 0, submitted.stdout
-    wait_until(lambda: len(metrics_of(run_dir)) > 3, "the first steps of the job")
+    try:
+        wait_until(lambda: len(metrics_of(run_dir)) > 3, "the first steps of the job")
+    except AssertionError as late:
+        raise AssertionError(cluster.run(substituted(logs), **client).stdout) from late
     copies = imported_from(imports)
     assert len(set(copies.values())) == 1, "driver, rank, critic and data tasks run the same code"
     assert all("_ray_pkg_" in copies[pid] for pid in scored_and_trained(run_dir)), "the submitted copy"
